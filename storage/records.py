@@ -1,0 +1,160 @@
+"""The rows that say what should be: users, accounts, feeds, algos, nodes, limits.
+
+``generation`` rises with every change of the row; whoever acts on a row remembers the generation it acted on.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from trading.ids import AccountId, AlgoId, Epoch, FeedId, InstrumentId, Nanos, NodeName, UserId
+from trading.orders import ZERO
+
+
+class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who owns accounts."""
+
+    id: UserId
+    roles: tuple[str, ...]
+    created_at: Nanos
+    generation: int = 1
+
+
+class AccountRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A trading account at a broker.  ``settings`` hold no secrets; those are in the secrets store."""
+
+    id: AccountId
+    user: UserId
+    connector: str
+    settings: dict[str, Any]
+    enabled: bool
+    created_at: Nanos
+    generation: int = 1
+
+
+class FeedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Instruments to stream from one provider by ``workers`` shards."""
+
+    id: FeedId
+    provider: str
+    #: Where the provider is reached; {} means its public servers.
+    settings: dict[str, Any]
+    channels: tuple[str, ...]
+    workers: int
+    instruments: tuple[InstrumentId, ...]
+    created_at: Nanos
+    enabled: bool = True
+    generation: int = 1
+
+
+class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance of a strategy: what should run, and what is known of how it goes.
+
+    ``want`` is ``running`` or ``stopped``.  ``state`` (waiting, starting, running, stopping, stopped, failed) and ``reason`` are
+    the Supervisor's findings.  ``epoch`` numbers the incarnations: a new one is written here before it is
+    spawned.  ``node`` pins it to a machine ("" = anywhere).
+    """
+
+    id: AlgoId
+    user: UserId
+    account: AccountId
+    #: Name of a registered strategy.
+    strategy: str
+    parameters: dict[str, Any]
+    instruments: tuple[InstrumentId, ...]
+    feed: FeedId
+    node: NodeName
+    want: str
+    state: str
+    reason: str
+    epoch: Epoch
+    created_at: Nanos
+    updated_at: Nanos
+    generation: int = 1
+
+
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered machine.  Live facts are in the hot store."""
+
+    name: NodeName
+    labels: dict[str, str]
+    registered_at: Nanos
+    cordoned: bool = False
+    generation: int = 1
+
+
+class StrategyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Strategy code by content: ``version`` is the SHA-256 of the source; ``source`` is "" for built-in ones."""
+
+    name: str
+    version: str
+    #: ``module:Class`` for built-in ones, the class name in ``source`` otherwise.
+    entry: str
+    source: str
+    schema: dict[str, Any]
+    created_at: Nanos
+
+
+class LimitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit.  ``scope`` is ``cluster`` or ``account:<id>``; ``kind`` as in `trading.limits`.
+
+    ``instrument`` "" means every instrument.  ``value`` None means no limit.
+    """
+
+    scope: str
+    kind: str
+    instrument: str
+    value: Decimal | None
+    version: int
+    changed_at: Nanos
+    changed_by: str
+
+
+class LoanRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What central risk has lent to one session of one shared limit, used part included."""
+
+    session: str
+    session_epoch: Epoch
+    resource: str
+    amount: Decimal
+
+
+class Break(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference between our book and the broker's.  ``resolved_at`` 0 while it is open."""
+
+    id: str
+    account: AccountId
+    instrument: InstrumentId
+    kind: str
+    ours: str
+    theirs: str
+    opened_at: Nanos
+    resolved_at: Nanos = Nanos(0)
+    resolution: str = ""
+
+
+class PaperOrder(msgspec.Struct, kw_only=True):
+    """A row of a paper broker's order book (the paper venue's own truth, apart from our journal)."""
+
+    account: AccountId
+    broker_order_id: str
+    tag: str
+    instrument: InstrumentId
+    side: str
+    type: str
+    time_in_force: str
+    quantity: Decimal
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    filled_quantity: Decimal
+    average_price: Decimal
+    #: Set once a stop has been triggered.
+    triggered: bool
+    state: str
+    reason: str
+    created_at: Nanos
+    updated_at: Nanos
+    cash_effect: Decimal = ZERO

@@ -1,0 +1,143 @@
+"""What a broker tells us, in our words: the values that cross between a connector and the session."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+from trading.ids import AccountId, BrokerOrderId, ExecutionId, InstrumentId, Nanos
+from trading.orders import ZERO, Fill, OrderState, OrderType, Side, TimeInForce
+
+
+class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
+    """An order on its way to the broker, as a connector needs it."""
+
+    tag: str
+    instrument: InstrumentId
+    side: Side
+    type: OrderType
+    quantity: Decimal
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: TimeInForce
+    reduce_only: bool = False
+
+
+class AmendTicket(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of an order at the broker; None leaves a field as it is."""
+
+    tag: str
+    broker_order_id: BrokerOrderId | None
+    instrument: InstrumentId
+    quantity: Decimal | None = None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+
+
+class CancelTicket(msgspec.Struct, frozen=True, kw_only=True):
+    """An order to take back at the broker."""
+
+    tag: str
+    broker_order_id: BrokerOrderId | None
+    instrument: InstrumentId
+
+
+class Verdict(StrEnum):
+    """How the broker answered a request.  `UNKNOWN`: no answer that proves either."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The broker's answer to one ticket."""
+
+    tag: str
+    verdict: Verdict
+    broker_order_id: BrokerOrderId | None = None
+    reason: str = ""
+    raw: str = ""
+
+
+class BrokerOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of the broker's order book.  ``tag`` is "" for orders placed by hand."""
+
+    broker_order_id: BrokerOrderId
+    tag: str
+    instrument: InstrumentId
+    side: Side
+    type: OrderType
+    time_in_force: TimeInForce
+    quantity: Decimal
+    filled_quantity: Decimal
+    state: OrderState
+    at: Nanos
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    average_price: Decimal = ZERO
+    reason: str = ""
+
+
+class BrokerFill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of the broker's trade book."""
+
+    broker_order_id: BrokerOrderId
+    tag: str
+    instrument: InstrumentId
+    side: Side
+    fill: Fill
+
+
+class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A net position at the broker, signed."""
+
+    instrument: InstrumentId
+    quantity: Decimal
+    average_price: Decimal = ZERO
+
+
+class BrokerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The broker's whole view of an account, fetched after ``requested_at``."""
+
+    account: AccountId
+    requested_at: Nanos
+    received_at: Nanos
+    orders: tuple[BrokerOrder, ...]
+    fills: tuple[BrokerFill, ...]
+    positions: tuple[BrokerPosition, ...]
+    cash: Decimal
+    currency: str
+
+
+class UpdateKind(StrEnum):
+    """What an unasked message from the broker says of an order."""
+
+    ACCEPTED = "accepted"
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    MODIFIED = "modified"
+    CANCEL_REJECTED = "cancel_rejected"
+    MODIFY_REJECTED = "modify_rejected"
+
+
+class BrokerUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One unasked message from the broker about one order."""
+
+    kind: UpdateKind
+    tag: str
+    instrument: InstrumentId
+    at: Nanos
+    broker_order_id: BrokerOrderId | None = None
+    fill: Fill | None = None
+    quantity: Decimal | None = None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    reason: str = ""
+    raw: str = ""
+    #: The broker's id of this very message, where it has one.
+    message_id: ExecutionId | None = None
