@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, InstrumentId, Nanos, NodeName, UserId
-from trading.orders import ZERO
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,27 +133,3 @@ class Break(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: Nanos
     resolved_at: Nanos = Nanos(0)
     resolution: str = ""
-
-
-class PaperOrder(msgspec.Struct, kw_only=True):
-    """A row of a paper broker's order book (the paper venue's own truth, apart from our journal)."""
-
-    account: AccountId
-    broker_order_id: str
-    tag: str
-    instrument: InstrumentId
-    side: str
-    type: str
-    time_in_force: str
-    quantity: Decimal
-    limit_price: Decimal | None
-    stop_price: Decimal | None
-    filled_quantity: Decimal
-    average_price: Decimal
-    #: Set once a stop has been triggered.
-    triggered: bool
-    state: str
-    reason: str
-    created_at: Nanos
-    updated_at: Nanos
-    cash_effect: Decimal = ZERO

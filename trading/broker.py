@@ -78,6 +78,8 @@ class BrokerOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
     average_price: Decimal = ZERO
+    #: A stop that has been set off and works as a market or limit order now.
+    triggered: bool = False
     reason: str = ""
 
 
