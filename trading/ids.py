@@ -38,8 +38,7 @@ def name(text: str, field: str) -> str:
     if not _NAME.fullmatch(text):
         raise BadInput(
             field,
-            f"{text[:60]!r} is not a name: use 1 to 42 of a-z, 0-9 and '-', starting and ending with a "
-            "letter or digit",
+            f"{text[:60]!r} is not a name: use 1 to 42 of a-z, 0-9 and '-', starting and ending with a letter or digit",
         )
     return text
 
@@ -48,7 +47,8 @@ def instrument_id(text: str, field: str = "instrument") -> InstrumentId:
     """Return ``text`` if it has the form ``VENUE:SYMBOL`` in capitals, else raise `BadInput`."""
     if not _INSTRUMENT.fullmatch(text):
         raise BadInput(
-            field, f"{text[:60]!r} is not an instrument: write VENUE:SYMBOL in capitals, such as BINANCE:BTCUSDT"
+            field,
+            f"{text[:60]!r} is not an instrument: write VENUE:SYMBOL in capitals, such as BINANCE:BTCUSDT",
         )
     return InstrumentId(text)
 

@@ -291,9 +291,7 @@ def apply(order: Order, event: OrderEvent) -> None:
         if fill is None:
             raise ValueError("a FILLED event carries its fill")
         filled = order.filled_quantity + fill.quantity
-        order.average_price = (
-            order.average_price * order.filled_quantity + fill.price * fill.quantity
-        ) / filled
+        order.average_price = (order.average_price * order.filled_quantity + fill.price * fill.quantity) / filled
         order.filled_quantity = filled
         if filled >= order.quantity:
             state = OrderState.FILLED

@@ -61,12 +61,29 @@ class TickBuffer:
         return len(self._rows)
 
     def trade(
-        self, instrument: int, price: float, size: float, flags: int, exchange_at: int, received_at: int, sequence: int
+        self,
+        instrument: int,
+        price: float,
+        size: float,
+        flags: int,
+        exchange_at: int,
+        received_at: int,
+        sequence: int,
     ) -> None:
         """Append a trade; ``flags`` may add BUYER_MAKER, SNAPSHOT or BACKFILLED."""
         self._rows.append(
             _ROW.pack(
-                instrument, TRADE | flags, price, size, _NAN, _NAN, _NAN, _NAN, exchange_at, received_at, sequence
+                instrument,
+                TRADE | flags,
+                price,
+                size,
+                _NAN,
+                _NAN,
+                _NAN,
+                _NAN,
+                exchange_at,
+                received_at,
+                sequence,
             )
         )
 
@@ -85,7 +102,17 @@ class TickBuffer:
         """Append a best bid and offer."""
         self._rows.append(
             _ROW.pack(
-                instrument, QUOTE | flags, _NAN, _NAN, bid, bid_size, ask, ask_size, exchange_at, received_at, sequence
+                instrument,
+                QUOTE | flags,
+                _NAN,
+                _NAN,
+                bid,
+                bid_size,
+                ask,
+                ask_size,
+                exchange_at,
+                received_at,
+                sequence,
             )
         )
 

@@ -1,0 +1,109 @@
+"""One account inside a session: its orders, executions, positions, breaks, and what is on its way."""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+
+from trading.broker import AmendTicket, CancelTicket, OrderTicket
+from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
+from trading.instructions import Lane
+from trading.journal import AccountHistory, Break
+from trading.orders import ZERO, Order, Side
+from trading.positions import Position
+
+Ticket = OrderTicket | AmendTicket | CancelTicket
+
+
+class AccountBook:
+    """State of one account.  Plain data with indexes; `trading.session.SessionCore` is its only writer."""
+
+    def __init__(self, account: AccountId) -> None:
+        self.account = account
+        self.orders: dict[ClientOrderId, Order] = {}
+        #: Those of ``orders`` that may still fill.
+        self.open: dict[ClientOrderId, Order] = {}
+        self.by_tag: dict[str, Order] = {}
+        self.by_broker_id: dict[BrokerOrderId, Order] = {}
+        #: Executions taken in, and when.
+        self.executions: dict[ExecutionId, Nanos] = {}
+        self.positions: dict[InstrumentId, Position] = {}
+        #: instrument -> open break; the instrument is reduce-only meanwhile.
+        self.breaks: dict[tuple[InstrumentId, str], Break] = {}
+        #: Differences seen once; a second sight makes them a break.
+        self.suspected: dict[InstrumentId, tuple[Decimal, Decimal]] = {}
+        #: Tags absent from one report; a second one settles it.
+        self.missed: dict[str, Nanos] = {}
+        #: Open quantity of each order that the exposure counts (a modify under way counts at its larger size).
+        self.counted: dict[ClientOrderId, Decimal] = {}
+        self.modified: set[ClientOrderId] = set()
+        self.sent_at: dict[str, Nanos] = {}
+        self.moved_at: dict[InstrumentId, Nanos] = {}
+        #: The broker's view has been taken in since this incarnation began; before that nothing new is sent.
+        self.reconciled = False
+        self.connected = False
+        self.report_in_flight = False
+        self.report_wanted = ""
+        self.reported_at = Nanos(0)
+        #: When the last report that was taken in had been asked for; 0 since the connection came up.
+        self.last_report_at = Nanos(0)
+        self.cash: Decimal | None = None
+        self.currency = ""
+        #: Tickets that wait for their lane to be free.
+        self.queued: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
+        self.in_flight: dict[Lane, int] = {}
+
+    def load(self, history: AccountHistory) -> None:
+        """Take over what the journal has."""
+        for order in history.orders:
+            self.add(order)
+        for position in history.positions:
+            self.positions[position.instrument] = position
+        self.executions.update(dict.fromkeys(history.executions, history.loaded_at))
+        for item in history.breaks:
+            self.breaks[(item.instrument, item.kind)] = item
+
+    def add(self, order: Order) -> None:
+        """Index a new order."""
+        self.orders[order.client_order_id] = order
+        if not order.state.is_final:
+            self.open[order.client_order_id] = order
+        self.by_tag[order.tag] = order
+        if order.broker_order_id is not None:
+            self.by_broker_id[order.broker_order_id] = order
+
+    def find(self, tag: str, broker_order_id: BrokerOrderId | None) -> Order | None:
+        """The order that a broker's message is about."""
+        order = self.by_tag.get(tag) if tag else None
+        if order is None and broker_order_id is not None:
+            order = self.by_broker_id.get(broker_order_id)
+        return order
+
+    def is_reduce_only(self, instrument: InstrumentId) -> bool:
+        """Whether an open break lets this instrument's position only shrink."""
+        return any(key[0] == instrument for key in self.breaks)
+
+    def reduces(self, instrument: InstrumentId, side: Side, quantity: Decimal) -> bool:
+        """Whether an order, after all open ones of its side, could only make the position smaller."""
+        position = self.positions.get(instrument)
+        held = position.quantity if position is not None else ZERO
+        if held == 0 or (held > 0) == (side is Side.BUY):
+            return False
+        resting = sum(
+            (o.open_quantity for o in self.open.values() if o.instrument == instrument and o.side is side),
+            ZERO,
+        )
+        return resting + quantity <= abs(held)
+
+    def forget_before(self, cutoff: Nanos) -> None:
+        """Drop executions and ended orders last changed before ``cutoff`` from memory; the journal keeps them."""
+        for order in [o for o in self.orders.values() if o.state.is_final and o.updated_at < cutoff]:
+            del self.orders[order.client_order_id]
+            self.by_tag.pop(order.tag, None)
+            self.sent_at.pop(order.tag, None)
+            self.missed.pop(order.tag, None)
+            self.modified.discard(order.client_order_id)
+            if order.broker_order_id is not None:
+                self.by_broker_id.pop(order.broker_order_id, None)
+        for execution in [e for e, at in self.executions.items() if at < cutoff]:
+            del self.executions[execution]

@@ -1,0 +1,474 @@
+"""A session's core: decides everything about one user's orders; does nothing itself.
+
+Events and ``now`` go in, instructions come out; the shell carries them out and brings results back as events.
+The rules that keep money safe are here and not in the shell:
+
+* written before sent: a ticket is handed out only after the batch with its PENDING row has been committed;
+* one key, one order: `(account, client_order_id)` seen again is answered, never acted on again;
+* what was handed over without a clear answer is UNKNOWN until the broker's book proves what became of it;
+* nothing new before central risk has spoken and the broker's view has been taken in; exits excepted.
+
+`SessionCore` holds the command side (place, modify, cancel, budgets, journal gates); what brokers tell is
+taken in by `trading.session_intake.Intake`, its base.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from copy import copy
+from decimal import Decimal
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from trading.account_book import AccountBook
+from trading.broker import AmendTicket, CancelTicket, OrderTicket
+from trading.budgets import BudgetGrant, Purse
+from trading.checks import check_intent, check_modify, same_content
+from trading.errors import Conflict, NotReady, Refused, RiskDenied, TradeError, UnknownThing
+from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
+from trading.instructions import AskBudget, Instruction, Lane, Reply
+from trading.instruments import Instrument
+from trading.limits import GROSS_EXPOSURE, account_scope, violation
+from trading.orders import (
+    ZERO,
+    CancelOrder,
+    EventKind,
+    ModifyOrder,
+    Order,
+    OrderState,
+    PlaceOrder,
+    Side,
+    order_from,
+)
+from trading.session_intake import Intake
+
+_SECOND: Final = 1_000_000_000
+#: An intent that central risk or the journal has kept waiting longer than this is not sent any more: the
+#: market it was meant for is gone.
+STALE_NS: Final = 2 * _SECOND
+BUDGET_EVERY_NS: Final = _SECOND
+#: Without new orders for this long, unused budget goes back.
+IDLE_NS: Final = 10 * _SECOND
+
+
+class _Answer:
+    """Collects the results of one command until all are there."""
+
+    __slots__ = ("gate", "left", "results", "token")
+
+    def __init__(self, token: int, count: int) -> None:
+        self.token = token
+        self.results: list[Order | TradeError | None] = [None] * count
+        self.left = count
+        self.gate = 0
+
+
+class _Parked(msgspec.Struct):
+    """An intent that waits for budget."""
+
+    intent: PlaceOrder | ModifyOrder
+    slots: list[tuple[_Answer, int]]
+    since: Nanos
+    asked: bool = False
+
+
+class SessionCore(Intake):
+    """All accounts of one user."""
+
+    def __init__(self, user: UserId, epoch: Epoch) -> None:
+        super().__init__(user, epoch)
+        self.purse = Purse(f"session/{user}", epoch)
+        self._parked: dict[tuple[AccountId, ClientOrderId], _Parked] = {}
+        self._reported_at = Nanos(0)
+        self._placed_at = Nanos(0)
+
+    # Commands
+
+    def place(self, token: int, intents: Sequence[PlaceOrder], now: Nanos) -> list[Instruction]:
+        """Take intents; one `Reply` with an order or an error for each follows once they are journaled."""
+        answer = _Answer(token, len(intents))
+        for index, intent in enumerate(intents):
+            parked = self._parked.get((intent.account, intent.client_order_id))
+            if parked is not None and parked.intent == intent:
+                parked.slots.append((answer, index))
+            elif parked is not None:
+                self._resolve([(answer, index)], _reused(intent.client_order_id, "waits for budget"))
+            else:
+                self._try_place(_Parked(intent=intent, slots=[(answer, index)], since=now), now)
+        return self._drain(now)
+
+    def modify(self, token: int, change: ModifyOrder, now: Nanos) -> list[Instruction]:
+        """Change an open order at the broker."""
+        self._try_modify(_Parked(intent=change, slots=[(_Answer(token, 1), 0)], since=now), now)
+        return self._drain(now)
+
+    def cancel(self, token: int, cancels: Sequence[CancelOrder], now: Nanos) -> list[Instruction]:
+        """Take open orders back.  Goes out at once, journal or no journal."""
+        answer = _Answer(token, len(cancels))
+        for index, cancel in enumerate(cancels):
+            try:
+                order = self._cancel_one(cancel, now)
+            except TradeError as error:
+                self._resolve([(answer, index)], error)
+            else:
+                self._resolve([(answer, index)], order, ungated=True)
+        return self._drain(now)
+
+    def cancel_all(
+        self, token: int, account: AccountId, now: Nanos, *, algo: str | None = None, cause: str = ""
+    ) -> list[Instruction]:
+        """Cancel every open order of an account, or of one algo in it."""
+        book = self.accounts.get(account)
+        keys = [o.client_order_id for o in book.open.values() if algo in (None, o.algo)] if book else []
+        if not keys:
+            self._out.append(Reply(token, ()))
+            return self._drain(now)
+        cancels = [CancelOrder(account=account, client_order_id=k, cause=CauseId(cause)) for k in keys]
+        return self.cancel(token, cancels, now)
+
+    # Budgets
+
+    def granted(self, grant: BudgetGrant, now: Nanos) -> list[Instruction]:
+        """Central risk answered a report."""
+        if self.purse.take(grant):
+            for parked in list(self._parked.values()):
+                if parked.asked:
+                    self._retry(parked, grant, now)
+        return self._drain(now)
+
+    def budget_failed(self, now: Nanos) -> list[Instruction]:
+        """Central risk did not answer; the next clock asks again."""
+        self.purse.failed()
+        for parked in self._parked.values():
+            parked.asked = False
+        return self._drain(now)
+
+    def set_marks(self, marks: dict[InstrumentId, Decimal], now: Nanos) -> list[Instruction]:
+        """Last prices; they value positions and market orders."""
+        for instrument, price in marks.items():
+            self.exposure.set_mark(instrument, price)
+        return self._drain(now)
+
+    def clock(self, now: Nanos) -> list[Instruction]:
+        """Time passes: renew budgets, give up on stale intents, ask brokers for reports that are due."""
+        for key, parked in list(self._parked.items()):
+            if now - parked.since > STALE_NS:
+                del self._parked[key]
+                self._resolve(parked.slots, NotReady("central risk has not answered in time; nothing was sent", 2.0))
+        if now - self._reported_at >= BUDGET_EVERY_NS or self._parked:
+            self._ask_budget(now)
+        self._ask_due_reports(now)
+        self._forget(now)
+        return self._drain(now)
+
+    def _ask_budget(self, now: Nanos) -> None:
+        if self.purse.in_flight:
+            return
+        wants: dict[str, Decimal] = {}
+        for parked in self._parked.values():
+            parked.asked = True
+            for resource, amount, _ in self._needs(parked, now)[0]:
+                wants[resource] = wants.get(resource, ZERO) + amount
+        used = self.exposure.used
+        for resource in list(wants):
+            wants[resource] = max(
+                used.get(resource, ZERO) + wants[resource] - self.purse.holds.get(resource, ZERO), ZERO
+            )
+        self._reported_at = now
+        idle = not self._parked and now - self._placed_at > IDLE_NS
+        self._out.append(AskBudget(self.purse.ask(used, wants, now, idle=idle)))
+
+    def _retry(self, parked: _Parked, grant: BudgetGrant, now: Nanos) -> None:
+        key = (parked.intent.account, parked.intent.client_order_id)
+        del self._parked[key]
+        needs, lacking = self._needs(parked, now)
+        refused = [
+            violation(kind, scope, self._instrument_of(parked), short.limit - short.available + amount, short.limit)
+            for (resource, amount, (scope, kind)) in needs
+            if resource in lacking and (short := grant.short.get(resource)) is not None
+        ]
+        if refused and isinstance(parked.intent, PlaceOrder):
+            self._deny(parked.intent, parked.slots, refused, now)
+        elif refused:
+            self._resolve(parked.slots, RiskDenied(refused))
+        else:
+            parked.asked = False
+            self._try(parked, now)
+
+    # Deciding about one intent
+
+    def _try(self, parked: _Parked, now: Nanos) -> None:
+        if isinstance(parked.intent, PlaceOrder):
+            self._try_place(parked, now)
+        else:
+            self._try_modify(parked, now)
+
+    def _try_place(self, parked: _Parked, now: Nanos) -> None:
+        intent = parked.intent
+        assert isinstance(intent, PlaceOrder)
+        try:
+            book, instrument, known = self._checked(intent)
+            if known is not None:
+                self._resolve(parked.slots, known)
+                return
+            denied = self._violations(book, instrument, intent)
+        except TradeError as error:
+            self._resolve(parked.slots, error)
+            return
+        if denied:
+            self._deny(intent, parked.slots, denied, now)
+        elif self._park_if_lacking(parked, now):
+            return
+        else:
+            self._accept(book, intent, parked.slots, now)
+
+    def _checked(self, intent: PlaceOrder) -> tuple[AccountBook, Instrument, Order | None]:
+        book = self._book(intent.account)
+        known = book.orders.get(intent.client_order_id)
+        if known is not None:
+            if not same_content(intent, known, intent.client_order_id in book.modified):
+                raise _reused(intent.client_order_id, f"is a {known.side} of {known.quantity} {known.instrument}")
+            return book, self.instruments[known.instrument], known
+        instrument = self.instruments.get(intent.instrument)
+        if instrument is None:
+            raise UnknownThing("instrument", intent.instrument, "GET /v1/instruments lists them")
+        check_intent(intent, instrument, self.exposure.marks.get(intent.instrument))
+        if not book.connected or not book.reconciled:
+            raise NotReady(f"account {book.account} is being reconciled with its broker", 1.0)
+        if self.journal_is_away:
+            raise NotReady("the journal (PostgreSQL) is away; nothing new is sent until it is back", 2.0)
+        return book, instrument, None
+
+    def _violations(self, book: AccountBook, instrument: Instrument, intent: PlaceOrder) -> list[str]:
+        reduces = book.reduces(intent.instrument, intent.side, intent.quantity)
+        if intent.reduce_only and not reduces:
+            return ["reduce_only: the order would not make the position smaller"]
+        if book.is_reduce_only(intent.instrument) and not reduces:
+            return [f"{intent.instrument} is reduce-only while its reconciliation break is open"]
+        if reduces:
+            return []
+        if not self.purse.has_limits:
+            raise NotReady("central risk has not given its limits yet", 1.0)
+        price = _price_of(intent) or self.exposure.marks.get(intent.instrument)
+        if price is None:
+            return [f"no price of {intent.instrument} is known yet, so its risk cannot be judged"]
+        return self.purse.limits.order_violations(
+            book.account, intent.instrument, intent.quantity, instrument.notional(intent.quantity, price)
+        )
+
+    def _park_if_lacking(self, parked: _Parked, now: Nanos) -> bool:
+        _, lacking = self._needs(parked, now)
+        if not lacking:
+            return False
+        self._parked[(parked.intent.account, parked.intent.client_order_id)] = parked
+        self._ask_budget(now)
+        return True
+
+    def _needs(self, parked: _Parked, now: Nanos) -> tuple[list[tuple[str, Decimal, tuple[str, str]]], set[str]]:
+        """``(resource, amount, (scope, kind))`` of all that an intent draws on, and which are not covered."""
+        account, instrument, side, quantity, price = self._terms(parked.intent)
+        line = self.exposure.line(account, instrument, self.instruments[instrument].multiplier)
+        quantity_more, money_more = self.exposure.needs(account, instrument, line, side, quantity, price)
+        needs, lacking = [], set()
+        if quantity_more > 0 or money_more > 0:
+            for resource, scope, kind in self.purse.limits.resources(account, instrument):
+                amount = money_more if kind == GROSS_EXPOSURE else quantity_more
+                needs.append((resource, amount, (scope, kind)))
+                if amount > 0 and self.exposure.used.get(resource, ZERO) + amount > self.purse.allowance(resource, now):
+                    lacking.add(resource)
+        return needs, lacking
+
+    def _terms(self, intent: PlaceOrder | ModifyOrder) -> tuple[AccountId, InstrumentId, Side, Decimal, Decimal]:
+        if isinstance(intent, PlaceOrder):
+            price = _price_of(intent) or self.exposure.marks.get(intent.instrument, ZERO)
+            return intent.account, intent.instrument, intent.side, intent.quantity, price
+        order = self._book(intent.account).orders[intent.client_order_id]
+        quantity = intent.quantity or order.quantity
+        more = max(quantity - order.quantity, ZERO)
+        price = intent.limit_price or order.limit_price or self.exposure.marks.get(order.instrument, ZERO)
+        return order.account, order.instrument, order.side, more, price
+
+    def _instrument_of(self, parked: _Parked) -> InstrumentId:
+        return self._terms(parked.intent)[1]
+
+    def _accept(self, book: AccountBook, intent: PlaceOrder, slots: list[tuple[_Answer, int]], now: Nanos) -> None:
+        order = order_from(intent, broker_tag(intent.account, intent.client_order_id), now)
+        self._placed_at = now
+        if intent.instrument not in self.exposure.marks and (price := _price_of(intent)) is not None:
+            self.exposure.set_mark(intent.instrument, price)
+        self._open(book, order, EventKind.PENDING, now, cause=intent.cause)
+        ticket = OrderTicket(
+            tag=order.tag,
+            instrument=order.instrument,
+            side=order.side,
+            type=order.type,
+            quantity=order.quantity,
+            limit_price=order.limit_price,
+            stop_price=order.stop_price,
+            time_in_force=order.time_in_force,
+            reduce_only=order.reduce_only,
+        )
+        self._gate(lambda at: self._send_when_journaled(book, order, ticket, at))
+        self._resolve(slots, order)
+
+    def _send_when_journaled(self, book: AccountBook, order: Order, ticket: OrderTicket, now: Nanos) -> None:
+        if order.state is not OrderState.PENDING:
+            return
+        if now - order.created_at > STALE_NS:
+            waited = (now - order.created_at) / _SECOND
+            self._record(
+                book,
+                order,
+                EventKind.REJECTED,
+                now,
+                reason=f"not sent: the journal took {waited:.1f} s to take it",
+            )
+            return
+        book.queued[Lane.PLACE].append(ticket)
+
+    def _deny(self, intent: PlaceOrder, slots: list[tuple[_Answer, int]], reasons: Sequence[str], now: Nanos) -> None:
+        book = self._book(intent.account)
+        order = order_from(intent, broker_tag(intent.account, intent.client_order_id), now)
+        order.state = OrderState.DENIED
+        order.reason = "; ".join(reasons)
+        self._open(book, order, EventKind.DENIED, now, cause=intent.cause, reason=order.reason)
+        self._resolve(slots, order)
+
+    def _try_modify(self, parked: _Parked, now: Nanos) -> None:
+        change = parked.intent
+        assert isinstance(change, ModifyOrder)
+        try:
+            book, order = self._working(change.account, change.client_order_id, "modify")
+            instrument = self.instruments[order.instrument]
+            check_modify(change, order, instrument)
+            price = (
+                change.limit_price
+                or change.stop_price
+                or order.limit_price
+                or self.exposure.marks.get(order.instrument)
+            )
+            quantity = change.quantity or order.quantity
+            if price is not None and quantity > order.quantity:
+                broken = self.purse.limits.order_violations(
+                    book.account, order.instrument, quantity, instrument.notional(quantity, price)
+                )
+                if broken:
+                    raise RiskDenied(broken)
+        except TradeError as error:
+            self._resolve(parked.slots, error)
+            return
+        if self._park_if_lacking(parked, now):
+            return
+        self._record(
+            book,
+            order,
+            EventKind.MODIFY_REQUESTED,
+            now,
+            cause=change.cause,
+            quantity=change.quantity,
+            limit_price=change.limit_price,
+            stop_price=change.stop_price,
+        )
+        self._count(book, order, max(order.open_quantity, quantity - order.filled_quantity))
+        ticket = AmendTicket(
+            tag=order.tag,
+            broker_order_id=order.broker_order_id,
+            instrument=order.instrument,
+            quantity=change.quantity,
+            limit_price=change.limit_price,
+            stop_price=change.stop_price,
+        )
+        self._gate(lambda at: book.queued[Lane.MODIFY].append(ticket))
+        self._resolve(parked.slots, order)
+
+    def _cancel_one(self, cancel: CancelOrder, now: Nanos) -> Order:
+        book, order = self._working(cancel.account, cancel.client_order_id, "cancel")
+        if order.cancelling:
+            return order
+        if order.state is OrderState.PENDING and order.tag not in book.sent_at:
+            self._record(
+                book,
+                order,
+                EventKind.CANCELLED,
+                now,
+                cause=cancel.cause,
+                reason="taken back before it was sent",
+            )
+            return order
+        self._record(book, order, EventKind.CANCEL_REQUESTED, now, cause=cancel.cause)
+        book.queued[Lane.CANCEL].append(
+            CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
+        )
+        return order
+
+    def _working(self, account: AccountId, key: ClientOrderId, verb: str) -> tuple[AccountBook, Order]:
+        book = self._book(account)
+        order = book.orders.get(key)
+        if order is None:
+            raise UnknownThing("order", key, f"in account {account}")
+        if order.state.is_final:
+            raise Conflict("order_is_final", f"order {key} is {order.state}; there is nothing to {verb}")
+        return book, order
+
+    def _book(self, account: AccountId) -> AccountBook:
+        book = self.accounts.get(account)
+        if book is None:
+            raise UnknownThing("account", account, f"user {self.user} has {', '.join(sorted(self.accounts)) or 'none'}")
+        return book
+
+    def _resolve(self, slots: list[tuple[_Answer, int]], result: Order | TradeError, *, ungated: bool = False) -> None:
+        """Fill in results; the reply leaves when all are in and what they speak of has been committed."""
+        for answer, index in slots:
+            answer.results[index] = result
+            answer.left -= 1
+            if isinstance(result, Order) and not ungated:
+                answer.gate = max(answer.gate, self._gate_of(result))
+            if answer.left == 0:
+                self._gate(partial(self._reply, answer), answer.gate)
+
+    def _reply(self, answer: _Answer, _now: Nanos) -> None:
+        self._out.append(Reply(answer.token, tuple(self._as_result(r) for r in answer.results if r is not None)))
+
+    def _as_result(self, result: Order | TradeError) -> Order | TradeError:
+        if not isinstance(result, Order):
+            return result
+        older = self._reused.get(result.key)
+        if older is None or older is result:
+            return copy(result)
+        same = (older.instrument, older.side, older.type, older.quantity, older.limit_price, older.stop_price)
+        if same == (
+            result.instrument,
+            result.side,
+            result.type,
+            result.quantity,
+            result.limit_price,
+            result.stop_price,
+        ):
+            return older
+        return _reused(result.client_order_id, f"is a {older.side} of {older.quantity} {older.instrument}")
+
+    # Views
+
+    def story(self, account: AccountId, key: ClientOrderId) -> deque[str]:
+        """The last changes of one order, for an `Invariant`."""
+        return self._stories.get((account, key), deque())
+
+    def resources_of(self, account: AccountId) -> dict[str, tuple[Decimal, Decimal | None]]:
+        """Use and limit of every shared limit with use on an account's level."""
+        scope = account_scope(account)
+        return {
+            name: (amount, self.purse.limits.limit_of(name))
+            for name, amount in self.exposure.used.items()
+            if name.startswith(scope + "/")
+        }
+
+
+def _price_of(intent: PlaceOrder) -> Decimal | None:
+    return intent.limit_price if intent.limit_price is not None else intent.stop_price
+
+
+def _reused(key: ClientOrderId, what: str) -> Refused:
+    return Conflict("client_order_id_reused", f"client_order_id {key!r} {what}; use a new one for a new intent")

@@ -1,0 +1,608 @@
+"""The other half of a session's core: the journal's gates, and everything that brokers tell us.
+
+See `trading.session` for the commands.  Here: recording events along the transition table, group commit (one
+append in flight, what arrives meanwhile goes as the next one), lanes to the broker (one request in flight
+each), answers, updates, reports, reconciliation breaks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final
+
+from trading.account_book import AccountBook
+from trading.broker import Answer, BrokerFill, BrokerOrder, BrokerReport, BrokerUpdate, UpdateKind, Verdict
+from trading.errors import Invariant
+from trading.exposure import ExposureBook
+from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
+from trading.instructions import Append, AskReport, Instruction, Lane, Note, Send, Tell
+from trading.instruments import Instrument
+from trading.journal import AccountHistory, Break, JournalBatch
+from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, apply, can_apply
+from trading.positions import Position
+from trading.recovery import compare_orders, compare_positions
+
+_SECOND: Final = 1_000_000_000
+#: Ended orders and executions are kept in memory this long; afterwards the journal alone knows them.
+KEEP_NS: Final = 15 * 60 * _SECOND
+#: How far back a first report goes, and a later one before the last that was taken in.
+FIRST_REPORT_NS: Final = 24 * 3600 * _SECOND
+OVERLAP_NS: Final = 5 * 60 * _SECOND
+RECONCILE_EVERY_NS: Final = 30 * _SECOND
+#: Orders in doubt are looked up this often.
+RESOLVE_EVERY_NS: Final = _SECOND
+#: At most this many tickets go to a broker connection in one call.
+MAX_TICKETS: Final = 100
+_KINDS: Final = {
+    UpdateKind.ACCEPTED: EventKind.SUBMITTED,
+    UpdateKind.FILLED: EventKind.FILLED,
+    UpdateKind.CANCELLED: EventKind.CANCELLED,
+    UpdateKind.REJECTED: EventKind.REJECTED,
+    UpdateKind.EXPIRED: EventKind.EXPIRED,
+    UpdateKind.MODIFIED: EventKind.MODIFIED,
+    UpdateKind.CANCEL_REJECTED: EventKind.CANCEL_REJECTED,
+    UpdateKind.MODIFY_REJECTED: EventKind.MODIFY_REJECTED,
+}
+_ENDS: Final = {
+    EventKind.CANCELLED: OrderState.CANCELLED,
+    EventKind.REJECTED: OrderState.REJECTED,
+    EventKind.EXPIRED: OrderState.EXPIRED,
+}
+_Gate = Callable[[Nanos], object]
+
+
+class Intake:
+    """Journal gates, lanes, and the broker's word."""
+
+    def __init__(self, user: UserId, epoch: Epoch) -> None:
+        self.user = user
+        self.epoch = epoch
+        self.actor = f"session/{user}"
+        self.accounts: dict[AccountId, AccountBook] = {}
+        self.instruments: dict[InstrumentId, Instrument] = {}
+        self.exposure = ExposureBook()
+        #: Set by the shell while appends fail; nothing new is taken meanwhile.
+        self.journal_is_away = False
+        self.refused_moves = 0
+        self.late_arrival_ns: dict[AccountId, int] = {}
+        self._out: list[Instruction] = []
+        self._batch = JournalBatch()
+        self._heads: dict[tuple[AccountId, ClientOrderId], Order] = {}
+        self._moved: dict[tuple[AccountId, InstrumentId], Position] = {}
+        self._notes: list[Note] = []
+        #: Number of the batch being filled; ``_committed`` is the last one known to be durable.
+        self._filling = 1
+        self._committed = 0
+        self._appending = 0
+        self._gates: deque[tuple[int, _Gate]] = deque()
+        self._last_batch_of: dict[tuple[AccountId, ClientOrderId], int] = {}
+        self._stories: dict[tuple[AccountId, ClientOrderId], deque[str]] = {}
+        self._lane_number = 0
+        self._forgot_at = Nanos(0)
+        self._under_way = JournalBatch()
+        #: Keys that turned out to be in the journal although memory had forgotten them.
+        self._reused: dict[tuple[AccountId, ClientOrderId], Order] = {}
+
+    # Taking up accounts
+
+    def add_account(self, history: AccountHistory, late_arrival_ns: int, now: Nanos) -> list[Instruction]:
+        """Take up an account from the journal.  Orders that may have left before the restart become UNKNOWN."""
+        book = AccountBook(history.account)
+        book.load(history)
+        self.accounts[history.account] = book
+        self.late_arrival_ns[history.account] = late_arrival_ns
+        for position in history.positions:
+            instrument = self.instruments.get(position.instrument)
+            multiplier = instrument.multiplier if instrument is not None else position.multiplier
+            line = self.exposure.line(history.account, position.instrument, multiplier)
+            if position.instrument not in self.exposure.marks and position.average_cost:
+                self.exposure.set_mark(position.instrument, position.average_cost)
+            self.exposure.set_position(history.account, position.instrument, line, position.quantity)
+        for order in list(book.open.values()):
+            price = order.limit_price or order.stop_price
+            if order.instrument not in self.exposure.marks and price is not None:
+                self.exposure.set_mark(order.instrument, price)
+            self._count(book, order, order.open_quantity)
+            if order.state in (OrderState.PENDING, OrderState.UNKNOWN):
+                # It may have left just before the restart: it can still arrive for a while.
+                book.sent_at[order.tag] = now
+            if order.state is OrderState.PENDING:
+                self._record(
+                    book,
+                    order,
+                    EventKind.UNKNOWN,
+                    now,
+                    reason="the session restarted while it was on its way",
+                )
+        return self._drain(now)
+
+    def connection(self, account: AccountId, up: bool, now: Nanos) -> list[Instruction]:
+        """The broker connection of an account came up (again) or went away."""
+        book = self.accounts[account]
+        if up and not book.connected:
+            book.connected = True
+            book.reconciled = False
+            book.last_report_at = Nanos(0)
+            self._ask_report(book, "the connection came up", now)
+        elif not up and book.connected:
+            book.connected = False
+        return self._drain(now)
+
+    # The journal
+
+    def appended(self, number: int, now: Nanos) -> list[Instruction]:
+        """Batch ``number`` and all before it are durable: let out what waited for them."""
+        if number != self._appending:
+            raise Invariant(f"batch {number} was appended, {self._appending or 'none'} was under way")
+        self._appending = 0
+        self._committed = number
+        while self._gates and self._gates[0][0] <= number:
+            self._gates.popleft()[1](now)
+        return self._drain(now)
+
+    def append_refused(
+        self, number: int, known: Mapping[tuple[AccountId, ClientOrderId], Order], now: Nanos
+    ) -> list[Instruction]:
+        """The journal already has orders under some new keys of batch ``number``: drop those, write the rest.
+
+        Memory forgets ended orders after a while, the journal's constraint never does.
+        """
+        batch = self._under_way
+        for order in [o for o in batch.orders if o.key in known]:
+            book = self.accounts[order.account]
+            order.state = OrderState.DENIED
+            book.open.pop(order.client_order_id, None)
+            book.orders.pop(order.client_order_id, None)
+            self._count(book, order, ZERO)
+            self._reused[order.key] = known[order.key]
+        self._under_way = JournalBatch(
+            orders=[o for o in batch.orders if o.key not in known],
+            heads=[o for o in batch.heads if o.key not in known],
+            events=[e for e in batch.events if (e.account, e.client_order_id) not in known],
+            positions=batch.positions,
+            breaks=batch.breaks,
+        )
+        self._out.append(Append(number, self._under_way))
+        return self._drain(now)
+
+    def _gate(self, release: _Gate, number: int | None = None) -> None:
+        """Run ``release(now)`` once batch ``number`` (default: the one being filled) is durable."""
+        wanted = self._filling if number is None else number
+        if wanted <= self._committed:
+            release(Nanos(0))
+            return
+        # Gates open in order: one that needs less than the last waits with it, for at most one commit more.
+        last = self._gates[-1][0] if self._gates else 0
+        self._gates.append((max(wanted, last), release))
+
+    def _gate_of(self, order: Order) -> int:
+        return self._last_batch_of.get(order.key, 0)
+
+    def _drain(self, now: Nanos) -> list[Instruction]:
+        for book in self.accounts.values():
+            self._pump(book, now)
+        batch = self._batch
+        if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved):
+            new = {order.key for order in batch.orders}
+            batch.heads = [order for key, order in self._heads.items() if key not in new]
+            batch.positions = list(self._moved.values())
+            number = self._filling
+            self._appending = number
+            self._under_way = batch
+            notes = tuple(self._notes)
+            self._out.append(Append(number, batch))
+            if notes:
+                self._gates.append((number, partial(self._tell, notes)))
+            self._batch, self._heads, self._moved, self._notes = JournalBatch(), {}, {}, []
+            self._filling += 1
+            if len(self._last_batch_of) > 20_000:
+                self._last_batch_of = {k: n for k, n in self._last_batch_of.items() if n > self._committed}
+        out, self._out = self._out, []
+        return out
+
+    def _tell(self, notes: tuple[Note, ...], _now: Nanos) -> None:
+        fresh = tuple(note for note in notes if note.order.key not in self._reused)
+        if fresh:
+            self._out.append(Tell(fresh))
+
+    # Recording
+
+    def _open(
+        self,
+        book: AccountBook,
+        order: Order,
+        kind: EventKind,
+        now: Nanos,
+        *,
+        cause: CauseId,
+        reason: str = "",
+    ) -> None:
+        """Enter a new order with its first event."""
+        book.add(order)
+        if not order.state.is_final:
+            self._count(book, order, order.open_quantity)
+        self._batch.orders.append(order)
+        self._note(
+            order,
+            OrderEvent(
+                kind=kind,
+                account=order.account,
+                client_order_id=order.client_order_id,
+                at=now,
+                actor=self.actor,
+                reason=reason,
+                cause=cause,
+                broker_order_id=order.broker_order_id,
+            ),
+        )
+
+    def _record(self, book: AccountBook, order: Order, kind: EventKind, now: Nanos, **more: Any) -> bool:
+        """Make one move along the transition table; an illegal one is refused and audited (False)."""
+        event = OrderEvent(
+            kind=kind,
+            account=order.account,
+            client_order_id=order.client_order_id,
+            at=now,
+            actor=self.actor,
+            **more,
+        )
+        if not can_apply(order.state, kind):
+            self.refused_moves += 1
+            reason = f"{kind} does not follow {order.state}"
+            self._note(
+                order,
+                OrderEvent(
+                    kind=EventKind.REFUSED,
+                    account=order.account,
+                    client_order_id=order.client_order_id,
+                    at=now,
+                    actor=self.actor,
+                    reason=f"{reason}: {event.reason}" if event.reason else reason,
+                    raw=event.raw,
+                ),
+            )
+            return False
+        before = order.broker_order_id
+        apply(order, event)
+        if order.broker_order_id is not None and before is None:
+            book.by_broker_id[order.broker_order_id] = order
+        if kind is EventKind.FILLED and event.fill is not None:
+            self._take_fill(book, order, event.fill, now)
+        if kind is EventKind.MODIFIED:
+            book.modified.add(order.client_order_id)
+        if kind not in (EventKind.CANCEL_REQUESTED, EventKind.MODIFY_REQUESTED):
+            self._count(book, order, order.open_quantity)
+        if order.state.is_final:
+            book.open.pop(order.client_order_id, None)
+        self._note(order, event)
+        return True
+
+    def _note(self, order: Order, event: OrderEvent) -> None:
+        self._batch.events.append(event)
+        self._heads[order.key] = order
+        self._last_batch_of[order.key] = self._filling
+        self._notes.append(Note(copy(order), event))
+        story = self._stories.get(order.key)
+        if story is None:
+            story = self._stories[order.key] = deque(maxlen=20)
+            if len(self._stories) > 5_000:
+                del self._stories[next(iter(self._stories))]
+        story.append(f"{event.at} {event.kind} -> {order.state} {event.reason}")
+
+    def _count(self, book: AccountBook, order: Order, quantity: Decimal) -> None:
+        """Let the exposure count ``quantity`` as this order's open part."""
+        counted = book.counted.get(order.client_order_id, ZERO)
+        if quantity == counted:
+            return
+        instrument = self.instruments.get(order.instrument)
+        multiplier = instrument.multiplier if instrument is not None else Decimal(1)
+        line = self.exposure.line(book.account, order.instrument, multiplier)
+        self.exposure.add_open(book.account, order.instrument, line, order.side, quantity - counted)
+        if quantity:
+            book.counted[order.client_order_id] = quantity
+        else:
+            book.counted.pop(order.client_order_id, None)
+
+    def _take_fill(self, book: AccountBook, order: Order, fill: Fill, now: Nanos) -> None:
+        book.executions[fill.execution_id] = now
+        instrument = self.instruments.get(order.instrument)
+        multiplier = instrument.multiplier if instrument is not None else Decimal(1)
+        position = book.positions.get(order.instrument)
+        if position is None:
+            position = Position(account=book.account, instrument=order.instrument, multiplier=multiplier)
+            book.positions[order.instrument] = position
+        position.apply(order.side, fill)
+        book.moved_at[order.instrument] = now
+        if order.instrument not in self.exposure.marks:
+            self.exposure.set_mark(order.instrument, fill.price)
+        self._count(book, order, order.open_quantity)
+        line = self.exposure.line(book.account, order.instrument, multiplier)
+        self.exposure.set_position(book.account, order.instrument, line, position.quantity)
+        self._moved[(book.account, order.instrument)] = position
+        if order.filled_quantity > order.quantity:
+            self._break(book, order.instrument, "overfill", str(order.quantity), str(order.filled_quantity), now)
+
+    # Lanes to the broker
+
+    def _pump(self, book: AccountBook, now: Nanos) -> None:
+        if not book.connected:
+            return
+        for lane in (Lane.CANCEL, Lane.MODIFY, Lane.PLACE):
+            queue = book.queued[lane]
+            if not queue or lane in book.in_flight:
+                continue
+            tickets = tuple(queue.popleft() for _ in range(min(len(queue), MAX_TICKETS)))
+            self._lane_number += 1
+            book.in_flight[lane] = self._lane_number
+            if lane is Lane.PLACE:
+                for ticket in tickets:
+                    book.sent_at[ticket.tag] = now
+            self._out.append(Send(book.account, lane, self._lane_number, tickets))  # type: ignore[arg-type]
+
+    def answered(
+        self, account: AccountId, lane: Lane, number: int, answers: Sequence[Answer], now: Nanos
+    ) -> list[Instruction]:
+        """The connection answered a `Send`, or the shell answers for it with UNKNOWN verdicts."""
+        book = self.accounts[account]
+        if book.in_flight.get(lane) == number:
+            del book.in_flight[lane]
+        for answer in answers:
+            order = book.find(answer.tag, answer.broker_order_id)
+            if order is None:
+                raise Invariant(f"an answer about {answer.tag}, which was never sent from here")
+            if lane is Lane.PLACE:
+                self._placed(book, order, answer, now)
+            elif answer.verdict is Verdict.UNKNOWN:
+                self._ask_report(book, f"a {lane} without a clear answer", now)
+            elif answer.verdict is Verdict.REJECTED and not order.state.is_final:
+                kind = EventKind.CANCEL_REJECTED if lane is Lane.CANCEL else EventKind.MODIFY_REJECTED
+                self._record(book, order, kind, now, reason=answer.reason, raw=answer.raw)
+                self._ask_report(book, f"a {lane} was refused: {answer.reason}", now)
+        return self._drain(now)
+
+    def _placed(self, book: AccountBook, order: Order, answer: Answer, now: Nanos) -> None:
+        if answer.verdict is Verdict.ACCEPTED:
+            if order.state in (OrderState.PENDING, OrderState.UNKNOWN):
+                self._record(
+                    book,
+                    order,
+                    EventKind.SUBMITTED,
+                    now,
+                    broker_order_id=answer.broker_order_id,
+                    raw=answer.raw,
+                )
+            elif order.broker_order_id is None and answer.broker_order_id is not None:
+                # The stream was faster than the answer: only the id is news.
+                order.broker_order_id = answer.broker_order_id
+                book.by_broker_id[answer.broker_order_id] = order
+                self._heads[order.key] = order
+        elif answer.verdict is Verdict.REJECTED:
+            if not order.state.is_final:
+                self._record(book, order, EventKind.REJECTED, now, reason=answer.reason, raw=answer.raw)
+        else:
+            if order.state is OrderState.PENDING:
+                self._record(book, order, EventKind.UNKNOWN, now, reason=answer.reason, raw=answer.raw)
+            self._ask_report(book, "an order without a clear answer", now)
+
+    # The broker's word
+
+    def updated(self, account: AccountId, updates: Sequence[BrokerUpdate], now: Nanos) -> list[Instruction]:
+        """Unasked messages from the broker, in the order in which they came."""
+        book = self.accounts[account]
+        for update in updates:
+            order = book.find(update.tag, update.broker_order_id)
+            if order is None:
+                self._ask_report(
+                    book, f"an update about order {update.broker_order_id or update.tag}, not known here", now
+                )
+            else:
+                self._take_update(book, order, update, now)
+        return self._drain(now)
+
+    def _take_update(self, book: AccountBook, order: Order, update: BrokerUpdate, now: Nanos) -> None:
+        kind = _KINDS[update.kind]
+        if self._is_old_news(book, order, kind, update):
+            return
+        self._record(
+            book,
+            order,
+            kind,
+            now,
+            reason=update.reason,
+            raw=update.raw,
+            broker_order_id=update.broker_order_id if order.broker_order_id is None else None,
+            fill=update.fill,
+            quantity=update.quantity,
+            limit_price=update.limit_price,
+            stop_price=update.stop_price,
+        )
+
+    def _is_old_news(self, book: AccountBook, order: Order, kind: EventKind, update: BrokerUpdate) -> bool:
+        """Whether a message repeats what is known: late and duplicate messages change nothing."""
+        if kind is EventKind.FILLED:
+            return update.fill is None or update.fill.execution_id in book.executions
+        if kind is EventKind.SUBMITTED:
+            return order.state not in (OrderState.PENDING, OrderState.UNKNOWN)
+        if kind is EventKind.MODIFIED and order.state.is_final:
+            return True
+        return _ENDS.get(kind) is order.state
+
+    def reported(self, account: AccountId, report: BrokerReport | None, now: Nanos) -> list[Instruction]:
+        """The broker's whole view, or None when it could not be fetched (asked again by the clock)."""
+        book = self.accounts[account]
+        book.report_in_flight = False
+        if report is None:
+            book.reported_at = now
+            return self._drain(now)
+        late = self.late_arrival_ns[account]
+        found = compare_orders(book.by_tag, book.executions.keys(), report, book.sent_at, late)
+        for update in found.updates:
+            order = book.by_tag[update.tag]
+            self._take_update(book, order, update, now)
+        for theirs, fills in found.strangers:
+            self._adopt(book, theirs, fills, now)
+        self._settle_absent(book, found.absent, report, now)
+        for tag, (ours, of_theirs) in found.unexplained.items():
+            self._break(book, book.by_tag[tag].instrument, "missing_execution", str(ours), str(of_theirs), now)
+        self._compare_positions(book, report, now)
+        book.cash, book.currency = report.cash, report.currency
+        book.reported_at = now
+        book.last_report_at = report.requested_at
+        book.reconciled = book.connected
+        if book.report_wanted:
+            why, book.report_wanted = book.report_wanted, ""
+            self._ask_report(book, why, now)
+        return self._drain(now)
+
+    def _settle_absent(self, book: AccountBook, absent: list[str], report: BrokerReport, now: Nanos) -> None:
+        for tag in set(book.missed) - set(absent):
+            del book.missed[tag]
+        for tag in absent:
+            order = book.by_tag[tag]
+            if book.missed.setdefault(tag, report.requested_at) == report.requested_at:
+                self._ask_report(book, "an order is not in the broker's book", now)
+                continue
+            del book.missed[tag]
+            if order.state in (OrderState.PENDING, OrderState.UNKNOWN):
+                self._record(
+                    book,
+                    order,
+                    EventKind.REJECTED,
+                    now,
+                    reason="the broker's book lacks it, twice: it never arrived",
+                )
+            else:
+                self._break(
+                    book,
+                    order.instrument,
+                    "order_missing",
+                    f"{order.client_order_id} {order.state}",
+                    "absent",
+                    now,
+                )
+
+    def _adopt(self, book: AccountBook, theirs: BrokerOrder, fills: list[BrokerFill], now: Nanos) -> None:
+        if theirs.state.is_final and not fills:
+            return
+        known = book.by_broker_id.get(theirs.broker_order_id)
+        if known is None:
+            known = Order(
+                account=book.account,
+                client_order_id=ClientOrderId(f"adopted-{theirs.broker_order_id}"),
+                instrument=theirs.instrument,
+                side=theirs.side,
+                type=theirs.type,
+                quantity=theirs.quantity,
+                limit_price=theirs.limit_price,
+                stop_price=theirs.stop_price,
+                time_in_force=theirs.time_in_force,
+                reduce_only=False,
+                algo=None,
+                tag=theirs.tag or f"broker:{theirs.broker_order_id}",
+                state=OrderState.SUBMITTED,
+                created_at=theirs.at or now,
+                updated_at=now,
+                broker_order_id=theirs.broker_order_id,
+            )
+            self._open(
+                book,
+                known,
+                EventKind.ADOPTED,
+                now,
+                cause=CauseId("reconcile"),
+                reason="placed outside Quarterdeck",
+            )
+        for fill in fills:
+            if fill.fill.execution_id not in book.executions:
+                self._record(book, known, EventKind.FILLED, now, fill=fill.fill)
+        end = {v: k for k, v in _ENDS.items()}.get(theirs.state)
+        if end is not None and not known.state.is_final:
+            self._record(book, known, end, now, reason=theirs.reason)
+
+    def _compare_positions(self, book: AccountBook, report: BrokerReport, now: Nanos) -> None:
+        differ = compare_positions(book.positions, report, book.moved_at)
+        for instrument, (ours, theirs) in differ.items():
+            if book.suspected.get(instrument) == (ours, theirs):
+                self._break(book, instrument, "position", str(ours), str(theirs), now)
+            else:
+                self._ask_report(book, f"the position of {instrument} differs", now)
+        book.suspected = differ
+        moved = {i for i, at in book.moved_at.items() if at >= report.requested_at}
+        for (instrument, kind), item in list(book.breaks.items()):
+            if kind == "position" and instrument not in differ and instrument not in moved:
+                self._resolve_break(book, item, "the positions agree again", now)
+
+    def _break(
+        self, book: AccountBook, instrument: InstrumentId, kind: str, ours: str, theirs: str, now: Nanos
+    ) -> None:
+        known = book.breaks.get((instrument, kind))
+        if known is not None and (known.ours, known.theirs) == (ours, theirs):
+            return
+        item = Break(
+            id=known.id if known is not None else f"{book.account}:{instrument}:{kind}:{now}",
+            account=book.account,
+            instrument=instrument,
+            kind=kind,
+            ours=ours,
+            theirs=theirs,
+            opened_at=known.opened_at if known is not None else now,
+        )
+        book.breaks[(instrument, kind)] = item
+        self._batch.breaks.append(item)
+
+    def _resolve_break(self, book: AccountBook, item: Break, resolution: str, now: Nanos) -> None:
+        del book.breaks[(item.instrument, item.kind)]
+        self._batch.breaks.append(
+            Break(
+                id=item.id,
+                account=item.account,
+                instrument=item.instrument,
+                kind=item.kind,
+                ours=item.ours,
+                theirs=item.theirs,
+                opened_at=item.opened_at,
+                resolved_at=now,
+                resolution=resolution,
+            )
+        )
+
+    def _report_since(self, book: AccountBook, now: Nanos) -> Nanos:
+        """A later report need not reach further back than what is still in memory here."""
+        if not book.last_report_at:
+            return Nanos(now - FIRST_REPORT_NS)
+        return Nanos(book.last_report_at - OVERLAP_NS)
+
+    def _forget(self, now: Nanos) -> None:
+        """Let go of what ended long ago, once the broker's view has been taken in."""
+        if now - self._forgot_at < 60 * _SECOND:
+            return
+        self._forgot_at = now
+        for book in self.accounts.values():
+            if book.last_report_at:
+                book.forget_before(Nanos(min(now, book.last_report_at) - KEEP_NS))
+
+    def _ask_report(self, book: AccountBook, why: str, now: Nanos) -> None:
+        """Ask for a report now, or again once the one under way is in."""
+        if book.report_in_flight:
+            book.report_wanted = why
+        elif not book.connected or now - book.reported_at < RESOLVE_EVERY_NS // 4:
+            book.report_wanted = book.report_wanted or why
+        else:
+            book.report_in_flight = True
+            self._out.append(AskReport(book.account, why, self._report_since(book, now)))
+
+    def _ask_due_reports(self, now: Nanos) -> None:
+        for book in self.accounts.values():
+            if book.report_in_flight or not book.connected:
+                continue
+            doubtful = bool(book.missed) or any(o.state is OrderState.UNKNOWN for o in book.open.values())
+            wait = RESOLVE_EVERY_NS if doubtful or not book.reconciled or book.report_wanted else RECONCILE_EVERY_NS
+            if now - book.reported_at >= wait:
+                why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")
+                book.report_wanted = ""
+                book.report_in_flight = True
+                self._out.append(AskReport(book.account, why, self._report_since(book, now)))
