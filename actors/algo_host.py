@@ -1,0 +1,459 @@
+"""One incarnation of an algo: hosts `strategies.runner.Runner`, gives it ticks, sends its intents.
+
+Intents go to the user's session under keys that the session de-duplicates, so after an unclear call the same
+intent is simply sent again.  One that has stayed unclear too long is not: its market is gone, so its key is
+cancelled instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from actors.notes import NotePage
+from actors.shell import Shell, listen, patiently
+from cluster import names, streams
+from cluster.calls import Peer
+from cluster.process import end, now
+from connectors.registry import market_data
+from storage.algo_log import AlgoLog
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.journal import Journal
+from storage.records import AlgoRecord, OrderFilter
+from storage.snapshots import Snapshots
+from strategies.loader import load_builtin, load_source
+from strategies.runner import LogLine, Output, Runner, StrategyFailed
+from trading.bars import Bar, interval_ns
+from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unreachable
+from trading.histogram import Histogram
+from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
+from trading.instruments import Instrument
+from trading.orders import CancelOrder, EventKind, ModifyOrder, Order, OrderState, PlaceOrder, order_from
+from trading.ticks import unpack_batch
+
+log = logging.getLogger("quarterdeck")
+
+#: An intent without a clear answer for so long is cancelled instead of sent again.
+UNCLEAR_NS = 3_000_000_000
+STATS_EVERY_S = 0.5
+SAVE_EVERY_S = 1.0
+LOG_EVERY_S = 0.5
+STALE_S = 5.0
+
+
+class AlgoStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How an algo goes.  Histograms are bucket -> count, see `trading.histogram`."""
+
+    id: str
+    epoch: int
+    node: str
+    state: str
+    reason: str
+    at: Nanos
+    ticks: int
+    batches_lost: int
+    intents: int
+    orders_acked: int
+    fills: int
+    denied: int
+    open_orders: int
+    #: The market has been silent for so long, in seconds; None before the first tick.
+    tick_age_s: float | None
+    positions: dict[str, str]
+    realised: str
+    tick_to_strategy: dict[int, int]
+    intent_to_ack: dict[int, int]
+
+
+class AlgoHost(Shell):
+    """A running algo."""
+
+    def __init__(self, algo: str, epoch: int) -> None:
+        self.algo = AlgoId(algo)
+        self.record: AlgoRecord | None = None
+        self.runner: Runner | None = None
+        super().__init__(names.algo(algo, epoch))
+        self.epoch = epoch
+        self.bus = Bus(self.deck.redis_url)
+        self.desired = Desired(self.database)
+        self.journal = Journal(self.database)
+        self.instruments = Instruments(self.database)
+        self.snapshots = Snapshots(self.database)
+        self.algo_log = AlgoLog(self.database)
+        self.session = Peer("")
+        self._intents: deque[PlaceOrder | ModifyOrder | CancelOrder] = deque()
+        self._has_intents = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._lines: deque[LogLine] = deque(maxlen=5_000)
+        self._batches: dict[tuple[int, int], int] = {}
+        self._tick_latency, self._ack_latency = Histogram(), Histogram()
+        self._asked_at: dict[ClientOrderId, Nanos] = {}
+        self._ticks = self._lost = self._sent = self._acked = self._fills = self._denied = 0
+        self._last_tick_at = 0
+        self._saved = b""
+        self._stopped = False
+        self._began = False
+
+    # Life
+
+    async def start(self) -> None:
+        """Load the strategy, its snapshot and its history; begin to listen."""
+        await self.database.open()
+        record = await self.desired.algo(self.algo)
+        if record.epoch != self.epoch:
+            raise Fenced(self.name, self.epoch, record.epoch)
+        self.record = record
+        self.session = Peer(names.session(record.user))
+        try:
+            runner = await self._make_runner(record)
+        except (Refused, StrategyFailed) as error:
+            await self._fail(str(error), getattr(error, "traceback_text", ""))
+            return
+        runner.next_intent = max(
+            runner.next_intent, 1 + await self.session.call("highest_intent", record.account, record.id, timeout=10.0)
+        )
+        self.runner = runner
+        history = await self._history(record, runner)
+        if not self._began:
+            self._began = True
+            self._send_out(runner.start(now(), history))
+            self.spawn(self._listen(record), "ticks")
+            self.spawn(self._send(), "intents")
+            self.spawn(self._read_notes(record), "order changes")
+            self.spawn(self._clock(), "clock")
+            self.spawn(patiently("snapshot", self._save, every=SAVE_EVERY_S), "snapshot")
+            self.spawn(patiently("log", self._write_log, every=LOG_EVERY_S), "log")
+            self.spawn(patiently("stats", self._tell, every=STATS_EVERY_S), "stats")
+
+    async def _make_runner(self, record: AlgoRecord) -> Runner:
+        strategy = await self.desired.strategy(record.strategy)
+        loaded = load_source(strategy.source, strategy.name) if strategy.source else load_builtin(strategy.name)
+        listed: list[Instrument] = await self.instruments.get(record.instruments)
+        missing = set(record.instruments) - {i.id for i in listed}
+        if missing:
+            raise BadInput("instruments", f"{', '.join(sorted(missing))} are not listed any more")
+        runner = Runner(loaded.strategy_class, record.parameters, record.id, record.account, listed)
+        if runner.failed is not None:
+            raise runner.failed
+        raw = await self.snapshots.load(record.id)
+        if raw is not None:
+            try:
+                runner.restore(raw)
+            except BadInput as error:
+                self._lines.append(LogLine(at=now(), level="warning", text=f"the snapshot is not used: {error}"))
+                runner = Runner(loaded.strategy_class, record.parameters, record.id, record.account, listed)
+        return runner
+
+    async def _history(self, record: AlgoRecord, runner: Runner) -> dict[tuple[InstrumentId, str], Sequence[Bar]]:
+        """Closed bars that the strategy wants to start with; without them it starts cold and says so."""
+        wanted = runner.wanted_history()
+        if not wanted:
+            return {}
+        feed = await self.desired.feed(record.feed)
+        market = market_data(feed.provider, feed.settings)
+        found: dict[tuple[InstrumentId, str], Sequence[Bar]] = {}
+        try:
+            async with asyncio.timeout(20):
+                for interval, count in wanted.items():
+                    until = now()
+                    since = Nanos(until - interval_ns(interval) * (count + 1))
+                    for instrument in runner.instruments:
+                        bars = await market.history(instrument, interval, since, until)
+                        found[(instrument.id, interval)] = bars
+        except (TradeError, TimeoutError) as error:
+            self._lines.append(LogLine(at=now(), level="warning", text=f"no history: {error or 'it took too long'}"))
+        finally:
+            await market.close()
+        return found
+
+    async def _fail(self, reason: str, details: str = "") -> None:
+        """The strategy is at fault: stop trading, keep the position, cancel what rests, say so."""
+        self._lines.append(LogLine(at=now(), level="error", text=details or reason))
+        await self._write_log()
+        if self.record is not None and self._began:
+            try:
+                await self.session.call(
+                    "cancel_all", self.record.account, self.algo, f"{self.name} failed", timeout=10.0
+                )
+            except TradeError as error:
+                log.warning("open orders were not cancelled: %s", error)
+        self.state, self.reason = "failed", reason
+        await self.desired.set_algo_state(self.algo, Epoch(self.epoch), "failed", reason, by=self.name)
+
+    async def stop(self) -> None:
+        """Orderly end: `on_stop`, send its last intents, cancel what rests, keep the snapshot."""
+        self.state = "stopping"
+        runner, record = self.runner, self.record
+        if runner is not None and record is not None and runner.failed is None and self._began:
+            self._send_out(runner.stop(now()))
+            try:
+                async with asyncio.timeout(5):
+                    await self._idle.wait()
+                await self.session.call("cancel_all", record.account, self.algo, f"{self.name} stops", timeout=5.0)
+            except (TradeError, TimeoutError) as error:
+                log.warning("stopping with orders left: %s", error)
+            self._stopped = True
+            await asyncio.sleep(0.1)  # let the last changes of its orders come in
+            try:
+                await self._save()
+                await self._write_log()
+            except TradeError as error:
+                log.warning("the last snapshot was not kept: %s", error)
+        await super().stop()
+
+    # Ticks
+
+    async def _listen(self, record: AlgoRecord) -> None:
+        runner = self._runner()
+        mine = np.array(sorted(i.number for i in runner.instruments), dtype=np.int32)
+        subscription = await listen(self.bus, [streams.ticks(record.feed)], [], size=4096)
+        async for channel, raw in subscription:
+            if not channel:
+                self._lines.append(LogLine(at=now(), level="warning", text="ticks may be missing: the bus was away"))
+                self._batches.clear()
+                continue
+            epoch, sequence, shard, ticks = unpack_batch(raw)
+            last = self._batches.get((shard, epoch))
+            if last is not None and sequence != last + 1:
+                self._lost += sequence - last - 1
+            self._batches[(shard, epoch)] = sequence
+            own = ticks[np.isin(ticks["instrument"], mine)]
+            if not len(own) or self._stopped:
+                continue
+            at = now()
+            self._ticks += len(own)
+            self._last_tick_at = at
+            self._tick_latency.add(at - own["received_at"])
+            self._send_out(runner.ticks(own, at))
+            if self._ticks & 0x3F == 0:
+                await asyncio.sleep(0)  # a busy stream must not starve the rest of the loop
+
+    async def _clock(self) -> None:
+        runner = self._runner()
+        while True:
+            await asyncio.sleep(0.5)
+            if not self._stopped:
+                self._send_out(runner.clock(now()))
+
+    def _runner(self) -> Runner:
+        if self.runner is None:
+            raise NotReady(f"{self.name} is loading", 1.0)
+        return self.runner
+
+    # Intents
+
+    def _send_out(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, LogLine):
+                self._lines.append(output)
+                continue
+            self._intents.append(output)
+            if isinstance(output, PlaceOrder):
+                self._asked_at[output.client_order_id] = output.created_at
+        if self._intents:
+            self._idle.clear()
+            self._has_intents.set()
+        runner = self.runner
+        if runner is not None and runner.failed is not None and self.state != "failed":
+            self.state, self.reason = "failed", str(runner.failed)
+            self._stopped = True
+            self.spawn(self._fail(str(runner.failed), runner.failed.traceback_text), "fail")
+
+    async def _send(self) -> None:
+        """Send intents in order; what gathers while a call is under way goes as one."""
+        while True:
+            await self._has_intents.wait()
+            self._has_intents.clear()
+            while self._intents:
+                kind = type(self._intents[0])
+                group = []
+                while self._intents and type(self._intents[0]) is kind and len(group) < 200:
+                    group.append(self._intents.popleft())
+                    if kind is ModifyOrder:
+                        break
+                await self._send_group(group)
+            self._idle.set()
+
+    async def _send_group(self, group: Sequence[PlaceOrder | ModifyOrder | CancelOrder]) -> None:
+        places = [i for i in group if isinstance(i, PlaceOrder)]
+        cancels = [i for i in group if isinstance(i, CancelOrder)]
+        self._sent += len(places)
+        if places:
+            await self._place(places)
+        elif cancels:
+            await self._try("cancel", cancels)
+        else:
+            await self._try("modify", group[0])
+
+    async def _try(self, method: str, argument: Any) -> None:
+        """A cancel or modify: its outcome shows in the order's own changes; a failed one is logged."""
+        try:
+            results = await self.session.call(method, argument, timeout=5.0)
+        except TradeError as error:
+            results = (error,)
+        for result in results if isinstance(results, tuple) else (results,):
+            if isinstance(result, TradeError):
+                self._lines.append(LogLine(at=now(), level="warning", text=f"{method}: {result}"))
+
+    async def _place(self, intents: list[PlaceOrder]) -> None:
+        began = now()
+        while True:
+            try:
+                results = await self.session.call("place", intents, timeout=5.0)
+            except Unreachable as error:
+                if now() - began > UNCLEAR_NS:
+                    await self._give_up(intents, str(error))
+                    return
+                await asyncio.sleep(0.2)  # the same keys again: what arrived is only looked up
+            except TradeError as error:
+                self._refuse(intents, [error] * len(intents))
+                return
+            else:
+                self._refuse(intents, results)
+                return
+
+    async def _give_up(self, intents: list[PlaceOrder], why: str) -> None:
+        """Too late to place: make sure that none of these keys acts any more."""
+        cancels = [CancelOrder(account=i.account, client_order_id=i.client_order_id) for i in intents]
+        while True:
+            try:
+                results = await self.session.call("cancel", cancels, timeout=5.0)
+            except TradeError:
+                await asyncio.sleep(1.0)
+                continue
+            self._refuse(intents, results, why)
+            return
+
+    def _refuse(self, intents: Sequence[PlaceOrder], results: Sequence[Order | TradeError], why: str = "") -> None:
+        """Tell the strategy of intents that did not become orders (orders tell of themselves)."""
+        for intent, result in zip(intents, results, strict=True):
+            if isinstance(result, TradeError):
+                self._denied += 1
+                order = order_from(intent, "", now())
+                order.state, order.reason = OrderState.DENIED, why or str(result)
+                self._asked_at.pop(intent.client_order_id, None)
+                self._lines.append(LogLine(at=now(), level="warning", text=f"{intent.client_order_id}: {result}"))
+                self._send_out(self._runner().order(order, now()))
+
+    # Order changes
+
+    async def _read_notes(self, record: AlgoRecord) -> None:
+        epoch = cursor = 0
+        while True:
+            try:
+                page: NotePage = await self.session.call(
+                    "read_notes", record.account, record.id, epoch, cursor, 10.0, timeout=15.0
+                )
+                if page.reset:
+                    await self._catch_up(record, page)
+            except TradeError as error:
+                log.debug("no order changes now: %s", error)
+                await asyncio.sleep(0.25)
+                continue
+            for note in page.notes:
+                self._take_change(note.order, note.event.kind, note.event.at)
+                fill = note.event.fill
+                if note.event.kind is EventKind.FILLED and fill is not None:
+                    self._fills += 1
+                    self._send_out(self._runner().fill(note.order, fill, now()))
+                self._send_out(self._runner().order(note.order, now()))
+            epoch, cursor = page.epoch, page.cursor
+
+    def _take_change(self, order: Order, kind: EventKind, at: Nanos) -> None:
+        if kind is EventKind.DENIED:
+            self._denied += 1
+            self._asked_at.pop(order.client_order_id, None)
+        elif kind in (EventKind.SUBMITTED, EventKind.REJECTED):
+            asked = self._asked_at.pop(order.client_order_id, None)
+            if asked is not None and kind is EventKind.SUBMITTED:
+                self._acked += 1
+                self._ack_latency.add(at - asked)
+
+    async def _catch_up(self, record: AlgoRecord, page: NotePage) -> None:
+        """The session is another incarnation: read from the journal what happened meanwhile."""
+        runner = self._runner()
+        filters = OrderFilter(account=record.account, algo=record.id)
+        fills, _ = await self.journal.fills(filters, limit=200)
+        for item in reversed(fills):
+            order = await self.journal.order(record.account, item.client_order_id)
+            if order is not None:
+                self._send_out(runner.fill(order, item.fill, now()))
+        still_open = {order.client_order_id: order for order in page.open_orders}
+        for mine in runner.open_orders():
+            order = still_open.get(mine.client_order_id)
+            if order is None:
+                order = await self.journal.order(record.account, mine.client_order_id)
+            if order is not None:
+                self._send_out(runner.order(order, now()))
+
+    # What is kept and told
+
+    async def _save(self) -> None:
+        runner = self.runner
+        if runner is None or runner.failed is not None:
+            return
+        try:
+            raw = runner.snapshot()
+        except StrategyFailed:
+            self._send_out([])
+            return
+        if raw != self._saved:
+            await self.snapshots.save(self.algo, Epoch(self.epoch), raw)
+            self._saved = raw
+
+    async def _write_log(self) -> None:
+        if self._lines:
+            lines = list(self._lines)
+            await self.algo_log.append(self.algo, Epoch(self.epoch), [(x.at, x.level, x.text) for x in lines])
+            for _ in lines:
+                self._lines.popleft()
+
+    async def _tell(self) -> None:
+        await self.hot.put(f"algo:{self.algo}", self.stats(), ttl_s=3600)
+        record = await self.desired.algo(self.algo)
+        if record.epoch > self.epoch:
+            end(f"epoch {record.epoch} runs now")
+
+    def stats(self) -> AlgoStats:
+        """Counts, latencies, positions."""
+        runner = self._runner()
+        positions = [(i.id, runner.position(i)) for i in runner.instruments]
+        return AlgoStats(
+            id=self.algo,
+            epoch=self.epoch,
+            node=self.deck.node,
+            state=self.state,
+            reason=self.reason,
+            at=now(),
+            ticks=self._ticks,
+            batches_lost=self._lost,
+            intents=self._sent,
+            orders_acked=self._acked,
+            fills=self._fills,
+            denied=self._denied,
+            open_orders=len(runner.open_orders()),
+            tick_age_s=round((now() - self._last_tick_at) / 1e9, 3) if self._last_tick_at else None,
+            positions={id_: f"{p.quantity:f}" for id_, p in positions if p.quantity},
+            realised=f"{sum((p.realised - p.fees for _, p in positions), start=positions[0][1].realised * 0):f}",
+            tick_to_strategy=self._tick_latency.counts(),
+            intent_to_ack=self._ack_latency.counts(),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        record = self.record
+        age = (now() - self._last_tick_at) / 1e9 if self._last_tick_at else None
+        return {
+            "generation": record.generation if record is not None else 0,
+            "ticks": self._ticks,
+            "intents": self._sent,
+            "stale": age is not None and age > STALE_S,
+        }

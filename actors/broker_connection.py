@@ -1,0 +1,186 @@
+"""One account's connection to its broker: the shell around `trading.connection.ConnectionCore`.
+
+Log-in, order stream, rate budget, fencing of sessions.  It keeps no orders: the session does, and the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from actors.shell import Shell, listen
+from cluster import names, streams
+from cluster.process import now
+from connectors.base import Broker
+from connectors.paper.broker import PaperBroker
+from connectors.registry import broker
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.leases import Leases
+from storage.paper_ledger import PaperLedger
+from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
+from trading.connection import ConnectionCore, UpdatePage
+from trading.errors import Fenced, NotReady, TradeError
+from trading.ids import AccountId, Epoch
+from trading.instructions import Lane
+from trading.throttle import RateBudget
+from trading.ticks import decode, unpack_batch
+
+log = logging.getLogger("quarterdeck")
+
+LEASE_S = 10.0
+#: An order that would have to wait longer than this for its turn is not sent.
+MAX_WAIT_S = 2.0
+
+
+class BrokerConnection(Shell):
+    """The one authenticated connection of an account."""
+
+    def __init__(self, account: str) -> None:
+        self.account = AccountId(account)
+        self.core: ConnectionCore | None = None
+        self.broker: Broker | None = None
+        super().__init__(names.connection(account))
+        self.bus = Bus(self.deck.redis_url)
+        self.leases = Leases(self.database)
+        self.desired = Desired(self.database)
+        self.instruments = Instruments(self.database)
+        self._news = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+        self.sent = 0
+
+    async def start(self) -> None:
+        """Take an epoch, log in, open the order stream."""
+        await self.database.open()
+        account = await self.desired.account(self.account)
+        self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        session_epoch = await self.leases.current(names.session(account.user))
+        per_s = float(account.settings.get("orders_per_s", 1_000_000))
+        budget = RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
+        core = ConnectionCore(Epoch(self.epoch), session_epoch, budget)
+        listed = {i.id: i for i in await self.instruments.all()}
+        made = broker(
+            account.connector,
+            account.id,
+            account.settings,
+            listed,
+            PaperLedger(self.database),
+            Epoch(self.epoch),
+            now,
+        )
+        await made.connect()
+        self.core, self.broker = core, made
+        core.connected = True
+        for task in self._running:
+            task.cancel()
+        self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(), "lease")]
+        if isinstance(made, PaperBroker):
+            feeds = [str(account.settings["feed"])] if account.settings.get("feed") else []
+            self._running.append(self.spawn(self._price(made, feeds), "prices"))
+
+    async def finish(self) -> None:
+        """Close the sockets; open orders stay at the broker."""
+        if self.broker is not None:
+            await self.broker.close()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 5)
+            try:
+                await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+            except Fenced:
+                raise
+            except TradeError as error:
+                log.info("the lease could not be renewed: %s", error)
+
+    async def refresh(self) -> None:
+        """Instruments changed: learn the new ones."""
+        self.require_ready()
+        listed = {i.id: i for i in await self.instruments.all()}
+        if isinstance(self.broker, PaperBroker):
+            self.broker.know(listed)
+
+    # What the session calls
+
+    async def send(
+        self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
+    ) -> list[Answer]:
+        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` when nothing was sent."""
+        core, made = self._ready()
+        core.admit(Epoch(session_epoch))
+        kind = Lane(lane)
+        wait = core.pace(kind, len(tickets), now())
+        waited = 0.0
+        while wait:
+            if kind is not Lane.CANCEL and waited + wait > MAX_WAIT_S:
+                raise NotReady(f"the broker's rate limit for {self.account} is used up for {wait:.1f} s", wait)
+            await asyncio.sleep(wait)
+            waited += wait
+            wait = core.pace(kind, len(tickets), now())
+        self.sent += len(tickets)
+        match kind:
+            case Lane.PLACE:
+                return await made.place([t for t in tickets if isinstance(t, OrderTicket)])
+            case Lane.MODIFY:
+                return await made.modify([t for t in tickets if isinstance(t, AmendTicket)])
+            case Lane.CANCEL:
+                return await made.cancel([t for t in tickets if isinstance(t, CancelTicket)])
+
+    async def report(self, since: int) -> BrokerReport:
+        """The broker's whole view; ended orders and executions before ``since`` are left out."""
+        _, made = self._ready()
+        report = await made.report()
+        return msgspec.structs.replace(
+            report,
+            orders=tuple(o for o in report.orders if not o.state.is_final or o.at >= since),
+            fills=tuple(f for f in report.fills if f.fill.at >= since),
+        )
+
+    async def updates(self, session_epoch: int, epoch: int, cursor: int, wait_s: float) -> UpdatePage:
+        """Updates after a cursor, waiting up to ``wait_s`` for the first."""
+        core, _ = self._ready()
+        core.admit(Epoch(session_epoch))
+        if epoch == core.epoch and cursor == core.cursor and core.connected:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+        return core.read(Epoch(epoch), cursor)
+
+    def _ready(self) -> tuple[ConnectionCore, Broker]:
+        self.require_ready()
+        if self.core is None or self.broker is None:
+            raise NotReady(f"{self.name} is not logged in", 1.0)
+        return self.core, self.broker
+
+    # What the broker says
+
+    async def _read(self, made: Broker, core: ConnectionCore) -> None:
+        async for update in made.updates():
+            core.take((update,))
+            self._news.set()
+
+    async def _price(self, made: PaperBroker, feeds: list[str]) -> None:
+        """Give a paper broker its market: the ticks of its feed."""
+        patterns = [] if feeds else [streams.ticks("*")]
+        subscription = await listen(self.bus, [c for f in feeds for c in (streams.ticks(f), streams.last(f))], patterns)
+        async for channel, raw in subscription:
+            if not channel:
+                continue
+            if channel.startswith("last:"):
+                made.on_ticks(decode(raw))
+            else:
+                made.on_ticks(unpack_batch(raw)[3])
+
+    def facts(self) -> dict[str, Any]:
+        core = self.core
+        if core is None:
+            return {}
+        return {"connected": core.connected, "updates": core.cursor, "sent": self.sent, "fenced": core.fenced}

@@ -1,0 +1,342 @@
+"""One shard of a feed: a streaming connection, its instruments, their ticks onto the bus.
+
+A batch is whatever has arrived: when idle a tick leaves at once, while a publish is under way arrivals gather.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from actors.shell import Shell, patiently
+from cluster import names, streams
+from cluster.process import now
+from connectors.base import BookDelta, FeedConnection, MarketData
+from connectors.registry import market_data
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.leases import Leases
+from trading.bars import Bar
+from trading.errors import NotReady
+from trading.feed_plan import Carried, Phase, WorkerReport
+from trading.handover import Cuts, Handover
+from trading.ids import Epoch, FeedId, InstrumentId, Nanos
+from trading.instruments import Instrument
+from trading.last_values import LastValues
+from trading.ticks import TickArray, TickBuffer, decode, pack_batch
+
+log = logging.getLogger("quarterdeck")
+
+LEASE_S = 10.0
+LAST_EVERY_S = 0.25
+STATS_EVERY_S = 0.5
+
+
+class InstrumentStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How one instrument goes: ticks so far, age of the last one in seconds (None: none yet), why it is refused."""
+
+    id: InstrumentId
+    phase: str
+    ticks: int
+    age_s: float | None
+    state: str
+    reason: str
+
+
+class WorkerStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker goes; rates are per second over the last half second or so."""
+
+    feed: str
+    shard: int
+    epoch: int
+    node: str
+    connected: bool
+    reason: str
+    at: Nanos
+    ticks: int
+    rate: float
+    batches: int
+    garbage: int
+    reconnects: int
+    unpublished: int
+    instruments: tuple[InstrumentStats, ...]
+
+
+class FeedWorker(Shell):
+    """One WebSocket (or the few that the provider's split hosts need) and its instruments."""
+
+    def __init__(self, feed: str, shard: int) -> None:
+        self.feed = FeedId(feed)
+        self.shard = shard
+        self.ticks = TickBuffer()
+        super().__init__(names.worker(feed, shard))
+        self.bus = Bus(self.deck.redis_url)
+        self.leases = Leases(self.database)
+        self.desired = Desired(self.database)
+        self.instruments = Instruments(self.database)
+        self.handover = Handover()
+        self.last_values = LastValues()
+        self._listed: dict[InstrumentId, Instrument] = {}
+        self._carried: dict[InstrumentId, Nanos] = {}
+        self._refused: dict[InstrumentId, str] = {}
+        self._market: MarketData | None = None
+        self._connection: FeedConnection | None = None
+        self._channels: tuple[str, ...] = ()
+        self._arrived = asyncio.Event()
+        self._urgent: list[TickArray] = []
+        self._connected = False
+        self._why = "connecting"
+        self._batch = self._published = self._garbage = self._reconnects = self._unpublished = 0
+        self._rate_from = (time.monotonic(), 0)
+        self._rate = 0.0
+        self._running: list[asyncio.Task[None]] = []
+        self._side_channel: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(maxsize=10_000)
+
+    async def start(self) -> None:
+        """Take an epoch and connect; instruments come from the coordinator."""
+        await self.database.open()
+        record = await self.desired.feed(self.feed)
+        self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        self._channels = record.channels
+        await self._learn()
+        market = market_data(record.provider, record.settings)
+        connection = market.feed(self)
+        for task in self._running:
+            task.cancel()
+        if self._market is not None:
+            await self._market.close()
+        self._market, self._connection = market, connection
+        self._running = [
+            self.spawn(connection.run(), "stream"),
+            self.spawn(self._publish(), "publish"),
+            self.spawn(self._publish_side(), "publish bars and books"),
+            self.spawn(patiently("last values", self._publish_last, every=LAST_EVERY_S), "last values"),
+            self.spawn(patiently("stats", self._publish_stats, every=STATS_EVERY_S), "stats"),
+        ]
+
+    async def finish(self) -> None:
+        """Close the sockets."""
+        for task in self._running:
+            task.cancel()
+        if self._market is not None:
+            await self._market.close()
+
+    async def _learn(self) -> None:
+        self._listed = {i.id: i for i in await self.instruments.all()}
+
+    # What the coordinator calls
+
+    async def carry(self, instruments: Sequence[InstrumentId], muted: bool) -> None:
+        """Take instruments; ``muted`` ones are kept back until activated."""
+        connection = self._ready()
+        if any(i not in self._listed for i in instruments):
+            await self._learn()
+        fresh = []
+        for id_ in instruments:
+            instrument = self._listed.get(id_)
+            if instrument is None:
+                self._refused[id_] = "not among the listed instruments"
+                continue
+            if id_ in self._carried:
+                continue
+            self._carried[id_] = now()
+            if muted:
+                self.handover.mute(instrument.number)
+            fresh.append(instrument)
+        if fresh:
+            await connection.subscribe(fresh, self._channels)
+
+    async def release(self, instruments: Sequence[InstrumentId]) -> None:
+        """Stop carrying instruments."""
+        connection = self._ready()
+        gone = []
+        for id_ in instruments:
+            self._refused.pop(id_, None)
+            if self._carried.pop(id_, None) is not None:
+                gone.append(self._listed[id_])
+        if gone:
+            await connection.unsubscribe(gone)
+        for instrument in gone:
+            self.handover.forget(instrument.number)
+            self.last_values.forget(instrument.number)
+
+    async def cut(self, instrument: InstrumentId, firsts: Cuts) -> Cuts:
+        """Agree where another worker takes over an instrument."""
+        self._ready()
+        if instrument not in self._carried:
+            return {}
+        self._carried[instrument] = now()
+        return self.handover.cut(self._listed[instrument].number, firsts)
+
+    async def activate(self, instrument: InstrumentId, cuts: Cuts) -> None:
+        """Publish an instrument from the cut on."""
+        self._ready()
+        kept = self.handover.activate(self._listed[instrument].number, cuts)
+        if len(kept):
+            self._urgent.append(kept)
+            self._arrived.set()
+
+    async def report(self) -> WorkerReport:
+        """What is truly carried, and how."""
+        self._ready()
+        return WorkerReport(
+            shard=self.shard,
+            epoch=Epoch(self.epoch),
+            carried={id_: self._how(id_, since) for id_, since in self._carried.items()},
+        )
+
+    def _how(self, id_: InstrumentId, since: Nanos) -> Carried:
+        number = self._listed[id_].number
+        if self.handover.is_muted(number):
+            return Carried(phase=Phase.MUTED, since=since, firsts=self.handover.firsts(number), passed=False)
+        if self.handover.is_ending(number):
+            return Carried(phase=Phase.ENDING, since=since, firsts={}, passed=self.handover.has_passed(number))
+        return Carried(phase=Phase.LIVE, since=since, firsts={}, passed=False)
+
+    def _ready(self) -> FeedConnection:
+        self.require_ready()
+        if self._connection is None:
+            raise NotReady(f"{self.name} is connecting", 1.0)
+        return self._connection
+
+    # What the connection puts in (FeedSink)
+
+    def wake(self) -> None:
+        """New ticks are in the buffer."""
+        self._arrived.set()
+
+    def bar(self, instrument: int, bar: Bar, final: bool) -> None:
+        """A bar that the venue built."""
+        self._aside(streams.bars(self.feed), msgspec.msgpack.encode((instrument, final, bar)))
+
+    def book(self, delta: BookDelta) -> None:
+        """A change of an order book."""
+        self._aside(streams.books(self.feed), msgspec.msgpack.encode(delta))
+
+    def opened(self) -> None:
+        """The stream is open and everything was asked for again."""
+        if not self._connected:
+            log.info("the stream is open")
+        self._connected, self._why = True, ""
+
+    def closed(self, reason: str) -> None:
+        """The stream is gone and reconnects by itself."""
+        if self._connected:
+            log.warning("the stream is gone: %s", reason)
+            self._reconnects += 1
+        self._connected, self._why = False, reason
+
+    def garbage(self, raw: bytes, reason: str) -> None:
+        """A frame that makes no sense; counted, the first ones shown."""
+        self._garbage += 1
+        if self._garbage <= 10:
+            log.warning("a frame makes no sense (%s): %r", reason, raw[:200])
+
+    def refused(self, instrument: InstrumentId, reason: str) -> None:
+        """The provider refused an instrument."""
+        if self._refused.get(instrument) != reason:
+            log.warning("%s is refused: %s", instrument, reason)
+        self._refused[instrument] = reason
+
+    # Out to the bus
+
+    async def _publish(self) -> None:
+        channel = streams.ticks(self.feed)
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            raw = self.ticks.take()
+            parts = [*self._urgent]
+            self._urgent.clear()
+            if raw:
+                parts.append(self.handover.admit(decode(raw)))
+            for ticks in parts:
+                if not len(ticks):
+                    continue
+                self._batch += 1
+                self._published += len(ticks)
+                self.last_values.take(ticks)
+                try:
+                    await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
+                except NotReady as error:
+                    # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
+                    if not self._unpublished:
+                        log.warning("ticks are not published: %s", error)
+                    self._unpublished += len(ticks)
+                    await asyncio.sleep(0.05)
+
+    def _aside(self, channel: str, payload: bytes) -> None:
+        if self._side_channel.full():
+            self._side_channel.get_nowait()
+            self._unpublished += 1
+        self._side_channel.put_nowait((channel, payload))
+
+    async def _publish_side(self) -> None:
+        while True:
+            channel, payload = await self._side_channel.get()
+            try:
+                await self.bus.publish(channel, payload)
+            except NotReady:
+                self._unpublished += 1
+                await asyncio.sleep(0.05)
+
+    async def _publish_last(self) -> None:
+        changed = self.last_values.changed()
+        if len(changed):
+            await self.bus.publish(streams.last(self.feed), changed.tobytes())
+
+    async def _publish_stats(self) -> None:
+        at, before = self._rate_from
+        elapsed = time.monotonic() - at
+        self._rate = (self._published - before) / elapsed if elapsed > 0 else 0.0
+        self._rate_from = (time.monotonic(), self._published)
+        await self.hot.put(f"worker:{self.feed}:{self.shard}", self.stats(), ttl_s=30)
+        await self.hot.put(f"last:{self.feed}:{self.shard}", self.last_values.all().tobytes(), ttl_s=3600)
+        await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+
+    def stats(self) -> WorkerStats:
+        """Counts, rates and ages."""
+        at = now()
+        return WorkerStats(
+            feed=self.feed,
+            shard=self.shard,
+            epoch=self.epoch,
+            node=self.deck.node,
+            connected=self._connected,
+            reason=self._why,
+            at=at,
+            ticks=self._published,
+            rate=round(self._rate, 1),
+            batches=self._batch,
+            garbage=self._garbage,
+            reconnects=self._reconnects,
+            unpublished=self._unpublished,
+            instruments=tuple(self._instrument_stats(id_, since, at) for id_, since in self._carried.items()),
+        )
+
+    def _instrument_stats(self, id_: InstrumentId, since: Nanos, at: Nanos) -> InstrumentStats:
+        number = self._listed[id_].number
+        seen_at = self.last_values.seen_at(number)
+        reason = self._refused.get(id_, "")
+        return InstrumentStats(
+            id=id_,
+            phase=str(self._how(id_, since).phase),
+            ticks=self.last_values.count(number),
+            age_s=None if seen_at is None else round((at - seen_at) / 1e9, 3),
+            state="failed" if reason else "pending" if seen_at is None else "live",
+            reason=reason,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "connected": self._connected,
+            "why": self._why,
+            "instruments": len(self._carried),
+            "ticks": self._published,
+        }

@@ -1,0 +1,266 @@
+"""The Supervisor: makes what is desired so.  The only creator of actors.
+
+The deciding is `cluster.reconcile`; here are the looking and the doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from actors.shell import Shell, Status, patiently
+from cluster import names, runtime
+from cluster.calls import Peer
+from cluster.names import ActorName, Kind
+from cluster.process import now
+from cluster.reconcile import (
+    Action,
+    Desired,
+    Memory,
+    Observed,
+    Remove,
+    Seen,
+    ShowAlgo,
+    Spawn,
+    StartAlgo,
+    StopAlgo,
+    reconcile,
+)
+from cluster.specs import ActorSpec
+from storage import desired as desired_state
+from storage.leases import Leases
+from trading.errors import Conflict, Fenced, TradeError, Unreachable
+from trading.ids import AlgoId, Epoch, Nanos, NodeName
+
+log = logging.getLogger("quarterdeck")
+
+LEASE_S = 10.0
+ROUND_S = 0.5
+STOP_S = 15.0
+
+
+class ActorView(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor as the Supervisor last saw it."""
+
+    name: str
+    answers: bool
+    state: str
+    reason: str
+    node: str
+    pid: int
+    epoch: int
+    heart_age_s: float
+    facts: dict[str, Any]
+
+
+class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster as the Supervisor last saw it."""
+
+    at: Nanos
+    epoch: int
+    nodes: tuple[str, ...]
+    actors: tuple[ActorView, ...]
+    #: Actors that should run and do not answer as ready.
+    missing: tuple[str, ...]
+
+
+class Supervisor(Shell):
+    """Desired against actual."""
+
+    def __init__(self, _id: str = "main") -> None:
+        super().__init__(names.supervisor())
+        self.desired = desired_state.Desired(self.database)
+        self.leases = Leases(self.database)
+        self.memory = Memory()
+        self._peers: dict[ActorName, Peer] = {}
+        self._poked = asyncio.Event()
+        self._version = -1
+        self._wanted: Desired | None = None
+        self._stopping: set[ActorName] = set()
+        self._began = False
+
+    async def start(self) -> None:
+        """Take an epoch and begin to reconcile."""
+        await self.database.open()
+        self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        if not self._began:
+            self._began = True
+            self.spawn(self._rounds(), "rounds")
+            self.spawn(self._watch(), "desired state")
+            self.spawn(patiently("lease", self._renew, every=LEASE_S / 5), "lease")
+
+    async def poke(self) -> None:
+        """The desired state changed: look at once."""
+        self._poked.set()
+
+    async def _renew(self) -> None:
+        await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+
+    async def _watch(self) -> None:
+        async for _ in self.desired.changes():
+            self._poked.set()
+
+    async def _rounds(self) -> None:
+        trouble = ""
+        while True:
+            self._poked.clear()
+            try:
+                await self._round()
+                trouble = ""
+            except Fenced:
+                raise
+            except TradeError as error:
+                if type(error).__name__ != trouble:
+                    log.warning("a round was cut short: %s", error)
+                    trouble = type(error).__name__
+            try:
+                async with asyncio.timeout(ROUND_S):
+                    await self._poked.wait()
+            except TimeoutError:
+                pass
+
+    async def _round(self) -> None:
+        version = await self.desired.version()
+        news = version != self._version
+        wanted = Desired(
+            accounts=tuple(await self.desired.accounts()),
+            feeds=tuple(await self.desired.feeds()),
+            algos=tuple(await self.desired.algos()),
+            nodes=tuple(await self.desired.nodes()),
+        )
+        found = await asyncio.to_thread(runtime.running)
+        nodes = await asyncio.to_thread(runtime.nodes)
+        statuses = await asyncio.gather(*(self._probe(name) for name in found))
+        observed = Observed(
+            actors=dict(zip(found, (_seen(n, s) for n, s in zip(found, statuses, strict=True)), strict=True)),
+            nodes=tuple(sorted(NodeName(n.name) for n in nodes if n.alive and n.name)),
+        )
+        await self._show(found, statuses, observed)
+        for action in reconcile(wanted, observed, self.memory, now()):
+            await self._take(action)
+        if news and self._version >= 0:
+            await self._spread_the_word(observed)
+        self._version = version
+
+    async def _probe(self, name: ActorName) -> Status | None:
+        peer = self._peers.setdefault(name, Peer(str(name)))
+        if name.kind is Kind.SUPERVISOR:
+            return self.status()
+        try:
+            status: Status = await peer.call("status", timeout=2.0, group="health")
+        except TradeError:
+            return None
+        return status
+
+    async def _spread_the_word(self, observed: Observed) -> None:
+        """Tell those who keep a copy of the desired state; they would see it by themselves a little later."""
+        method = {Kind.COORDINATOR: "poke", Kind.SESSION: "refresh", Kind.CONNECTION: "refresh", Kind.RISK: "refresh"}
+        calls = [
+            self._peers[name].call(method[name.kind], timeout=5.0)
+            for name, seen in observed.actors.items()
+            if name.kind in method and seen.answers and seen.state == "ready"
+        ]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, TradeError):
+                raise outcome
+
+    async def _take(self, action: Action) -> None:
+        match action:
+            case Spawn(spec):
+                await self._spawn(spec)
+            case StartAlgo(algo, node):
+                await self._start_algo(algo.id, node)
+            case StopAlgo(name, reason):
+                self._end(name, reason, gently=True)
+            case Remove(name, reason, gently):
+                self._end(name, reason, gently=gently)
+            case ShowAlgo(algo, state, reason):
+                if (algo.state, algo.reason) != (state, reason):
+                    try:
+                        await self.desired.set_algo_state(algo.id, algo.epoch, state, reason)
+                    except Fenced:
+                        self._poked.set()  # it was given a new epoch meanwhile; look again
+
+    async def _spawn(self, spec: ActorSpec) -> None:
+        log.info("creating %s", spec.name)
+        try:
+            await asyncio.to_thread(runtime.spawn, spec)
+        except Conflict:
+            log.info("%s exists already", spec.name)
+
+    async def _start_algo(self, algo: AlgoId, node: NodeName) -> None:
+        epoch = await self.desired.new_algo_epoch(algo)
+        await self.desired.set_algo_state(algo, epoch, "starting", f"on node {node}")
+        name = ActorName(Kind.ALGO, algo, epoch)
+        self.memory.created[name] = now()
+        await self._spawn(ActorSpec(name=name, args=(algo, int(epoch)), node=node))
+
+    def _end(self, name: ActorName, reason: str, *, gently: bool) -> None:
+        """Stop and remove an actor in the background; once for each."""
+        if name not in self._stopping:
+            self._stopping.add(name)
+            log.info("removing %s: %s", name, reason)
+            self.spawn(self._stop(name, gently), f"stop {name}")
+
+    async def _stop(self, name: ActorName, gently: bool) -> None:
+        try:
+            if gently:
+                peer = self._peers.setdefault(name, Peer(str(name)))
+                try:
+                    await peer.call("stop", timeout=STOP_S)
+                except Unreachable as error:
+                    log.warning("%s did not stop by itself: %s", name, error)
+                except TradeError as error:
+                    log.info("%s: %s", name, error)
+            await asyncio.to_thread(runtime.kill, name)
+            self._peers.pop(name, None)
+            self._poked.set()
+        finally:
+            self._stopping.discard(name)
+
+    async def _show(self, found: set[ActorName], statuses: list[Status | None], observed: Observed) -> None:
+        views = [
+            ActorView(
+                name=str(name),
+                answers=status is not None,
+                state=status.state if status else "silent",
+                reason=status.reason if status else "no answer",
+                node=status.node if status else "",
+                pid=status.pid if status else 0,
+                epoch=status.epoch if status else 0,
+                heart_age_s=round(status.heart_age_s, 3) if status else 0.0,
+                facts=status.facts if status else {},
+            )
+            for name, status in zip(found, statuses, strict=True)
+        ]
+        view = ClusterView(
+            at=now(),
+            epoch=self.epoch,
+            nodes=observed.nodes,
+            actors=tuple(sorted(views, key=lambda v: v.name)),
+            missing=tuple(sorted(v.name for v in views if v.state != "ready")),
+        )
+        try:
+            await self.hot.put("cluster", view, ttl_s=30)
+        except TradeError as error:
+            log.debug("the view was not kept: %s", error)
+
+    def facts(self) -> dict[str, Any]:
+        return {"stopping": len(self._stopping)}
+
+
+def _seen(name: ActorName, status: Status | None) -> Seen:
+    if status is None:
+        return Seen(name=name, answers=False)
+    return Seen(
+        name=name,
+        answers=True,
+        state=status.state,
+        reason=status.reason,
+        heart_age_s=status.heart_age_s,
+        generation=int(status.facts.get("generation", 0)),
+        busy=bool(status.facts.get("instruments", 0)),
+    )

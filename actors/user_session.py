@@ -1,0 +1,371 @@
+"""A user's session: the shell around `trading.session.SessionCore`.
+
+It decides nothing.  It loads the journal, takes an epoch, feeds events and the clock into the core and carries
+out what the core says: append, send, report, ask for budget, reply, tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.marks import Marks
+from actors.notes import NotePage, NoteRings
+from actors.shell import Shell, listen, patiently
+from cluster import names, streams
+from cluster.calls import Peer
+from cluster.process import end, now
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.journal import Journal, PreparedBatch
+from storage.leases import Leases
+from storage.records import AccountRecord, OrderFilter
+from trading.broker import Answer, BrokerReport, Verdict
+from trading.connection import UpdatePage
+from trading.errors import Conflict, Fenced, NotReady, TradeError, Unreachable
+from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, Nanos, UserId
+from trading.instructions import Append, AskBudget, AskReport, Instruction, Note, Reply, Send, Tell
+from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
+from trading.portfolio import portfolio
+from trading.session import SessionCore
+from trading.ticks import decode
+
+log = logging.getLogger("quarterdeck")
+
+LEASE_S = 10.0
+#: Orders that ended this long ago are read back at the start, for de-duplication and late messages.
+HISTORY_NS = 24 * 3600 * 1_000_000_000
+SEND_TIMEOUT_S = 10.0
+
+
+class UserSession(Shell):
+    """All trading of one user."""
+
+    def __init__(self, user: str) -> None:
+        self.user = UserId(user)
+        self.core: SessionCore | None = None
+        super().__init__(names.session(user))
+        self.bus = Bus(self.deck.redis_url)
+        self.journal = Journal(self.database)
+        self.leases = Leases(self.database)
+        self.desired = Desired(self.database)
+        self.instruments = Instruments(self.database)
+        self.marks = Marks()
+        self.notes = NoteRings(Epoch(0))
+        self.risk = Peer(names.risk())
+        self.connections: dict[AccountId, Peer] = {}
+        self._pollers: dict[AccountId, asyncio.Task[None]] = {}
+        self._replies: dict[int, asyncio.Future[tuple[Order | TradeError, ...]]] = {}
+        self._token = 0
+        self._algo_of: dict[str, str] = {}
+        self._began = False
+
+    # Life
+
+    async def start(self) -> None:
+        """Take an epoch, load every account, begin to beat."""
+        await self.database.open()
+        epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        core = SessionCore(self.user, epoch)
+        self.epoch, self.notes = epoch, NoteRings(epoch)
+        self.core = core
+        for poller in self._pollers.values():
+            poller.cancel()
+        await self._take_accounts()
+        if not self._began:
+            self._began = True
+            self.spawn(self._clock(), "clock")
+            self.spawn(self._renew(), "lease")
+            self.spawn(self._read_marks(), "marks")
+            self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
+
+    async def refresh(self) -> None:
+        """Accounts or instruments changed: take up what is new."""
+        self.require_ready()
+        await self._take_accounts()
+
+    async def _take_accounts(self) -> None:
+        core = self._core()
+        instruments = await self.instruments.all()
+        core.instruments.update({i.id: i for i in instruments})
+        self.marks.know(instruments)
+        for account in await self.desired.accounts():
+            if account.user == self.user and account.enabled and account.id not in core.accounts:
+                await self._take_account(core, account)
+
+    async def _take_account(self, core: SessionCore, account: AccountRecord) -> None:
+        history = await self.journal.load(account.id, Nanos(now() - HISTORY_NS))
+        late = int(float(account.settings.get("late_arrival_s", 1.0)) * 1e9)
+        self.connections[account.id] = Peer(names.connection(account.id))
+        self._do(core.add_account(history, late, now()))
+        self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
+
+    async def _renew(self) -> None:
+        """Renew the lease; what cannot be renewed must go quiet before it ends."""
+        last = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(LEASE_S / 5)
+            try:
+                await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+                last = asyncio.get_running_loop().time()
+            except Fenced:
+                raise
+            except TradeError as error:
+                # Without the journal nothing new is sent anyhow; exits still may, so the process stays.
+                if asyncio.get_running_loop().time() - last > LEASE_S:
+                    log.warning("the lease could not be renewed: %s", error)
+
+    async def _clock(self) -> None:
+        while True:
+            core = self._core()
+            core_marks = self.marks.changes({instrument for _, instrument in core.exposure.lines()})
+            if core_marks:
+                self._do(core.set_marks(core_marks, now()))
+            self._do(core.clock(now()))
+            await asyncio.sleep(0.1)
+
+    def facts(self) -> dict[str, Any]:
+        core = self.core
+        if core is None:
+            return {}
+        return {
+            "accounts": {
+                book.account: {
+                    "connected": book.connected,
+                    "reconciled": book.reconciled,
+                    "open_orders": len(book.open),
+                    "breaks": len(book.breaks),
+                }
+                for book in list(core.accounts.values())
+            },
+            "journal_is_away": core.journal_is_away,
+            "refused_moves": core.refused_moves,
+        }
+
+    # What others call
+
+    async def place(self, intents: Sequence[PlaceOrder]) -> tuple[Order | TradeError, ...]:
+        """Take intents; the answer comes once each is journaled (or refused)."""
+        core = self._ready_core()
+        for intent in intents:
+            if intent.instrument not in core.exposure.marks and (price := self.marks.price(intent.instrument)):
+                self._do(core.set_marks({intent.instrument: price}, now()))
+        return await self._command(lambda token: core.place(token, intents, now()))
+
+    async def modify(self, change: ModifyOrder) -> Order | TradeError:
+        """Change an open order."""
+        core = self._ready_core()
+        return (await self._command(lambda token: core.modify(token, change, now())))[0]
+
+    async def cancel(self, cancels: Sequence[CancelOrder]) -> tuple[Order | TradeError, ...]:
+        """Take open orders back."""
+        core = self._ready_core()
+        return await self._command(lambda token: core.cancel(token, cancels, now()))
+
+    async def cancel_all(self, account: str, algo: str | None, cause: str) -> tuple[Order | TradeError, ...]:
+        """Cancel every open order of an account, or of one algo in it."""
+        core = self._ready_core()
+        return await self._command(
+            lambda token: core.cancel_all(token, AccountId(account), now(), algo=algo, cause=cause)
+        )
+
+    async def read_notes(self, account: str, algo: str, epoch: int, cursor: int, wait_s: float) -> NotePage:
+        """Changes of an algo's orders after ``cursor``; waits for the first."""
+        core = self._ready_core()
+        book = core.accounts.get(AccountId(account))
+        mine = tuple(o for o in book.open.values() if o.algo == algo) if book is not None else ()
+        return await self.notes.read(AlgoId(algo), Epoch(epoch), cursor, mine, wait_s)
+
+    async def highest_intent(self, account: str, algo: str) -> int:
+        """The highest n of the keys ``<algo>-<n>`` ever journaled for this algo (0: none)."""
+        self._ready_core()
+        newest, _ = await self.journal.orders(OrderFilter(account=AccountId(account), algo=AlgoId(algo)), limit=200)
+        prefix = f"{algo}-"
+        numbers = [o.client_order_id[len(prefix) :] for o in newest if o.client_order_id.startswith(prefix)]
+        return max((int(n) for n in numbers if n.isdecimal()), default=0)
+
+    # Carrying out
+
+    def _core(self) -> SessionCore:
+        if self.core is None:
+            raise NotReady(f"{self.name} is loading the journal", 1.0)
+        return self.core
+
+    def _ready_core(self) -> SessionCore:
+        self.require_ready()
+        return self._core()
+
+    async def _command(self, act: Any) -> tuple[Order | TradeError, ...]:
+        self._token += 1
+        token = self._token
+        reply: asyncio.Future[tuple[Order | TradeError, ...]] = asyncio.get_running_loop().create_future()
+        self._replies[token] = reply
+        try:
+            self._do(act(token))
+            return await reply
+        finally:
+            del self._replies[token]
+
+    def _do(self, instructions: Iterable[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Send():
+                    self.spawn(self._send(instruction), "send")
+                case Append(number, batch):
+                    self.spawn(self._append(number, self.journal.prepare(batch)), "append")
+                case Reply(token, results):
+                    reply = self._replies.get(token)
+                    if reply is not None and not reply.done():
+                        reply.set_result(results)
+                case Tell(notes):
+                    self.notes.add(notes)
+                    self.spawn(self._publish(notes), "publish")
+                case AskBudget():
+                    self.spawn(self._ask_budget(instruction), "budget")
+                case AskReport():
+                    self.spawn(self._report(instruction), "report")
+
+    async def _append(self, number: int, batch: PreparedBatch) -> None:
+        core = self._core()
+        while True:
+            try:
+                await self.journal.append(self.name, self.epoch, number, batch)
+            except (NotReady, Unreachable) as error:
+                if not core.journal_is_away:
+                    log.warning("the journal is away: %s", error)
+                    core.journal_is_away = True
+                await asyncio.sleep(0.3)
+            except Conflict as error:
+                if error.code != "order_exists":
+                    end(f"the journal refuses batch {number}: {error}; reading it again", 1)
+                known = await self._known_orders(batch)
+                self._do(core.append_refused(number, known, now()))
+                return
+            else:
+                break
+        if core.journal_is_away:
+            log.info("the journal is back")
+            core.journal_is_away = False
+        self._do(core.appended(number, now()))
+
+    async def _known_orders(self, batch: PreparedBatch) -> dict[tuple[AccountId, ClientOrderId], Order]:
+        known = {}
+        for account, key in batch.new_keys:
+            order = await self.journal.order(account, key)
+            if order is not None:
+                known[(account, key)] = order
+        return known
+
+    async def _send(self, send: Send) -> None:
+        answers: Sequence[Answer]
+        try:
+            answers = await self.connections[send.account].call(
+                "send", self.epoch, str(send.lane), send.tickets, timeout=SEND_TIMEOUT_S
+            )
+        except Fenced as error:
+            end(str(error))
+        except NotReady as error:
+            answers = _all(send, Verdict.REJECTED, f"not sent: {error}")
+        except TradeError as error:
+            answers = _all(send, Verdict.UNKNOWN, str(error))
+        self._do(self._core().answered(send.account, send.lane, send.number, answers, now()))
+
+    async def _report(self, ask: AskReport) -> None:
+        report: BrokerReport | None
+        try:
+            report = await self.connections[ask.account].call("report", ask.since, timeout=30.0)
+        except TradeError as error:
+            log.info("no report of %s (%s): %s", ask.account, ask.why, error)
+            report = None
+        self._do(self._core().reported(ask.account, report, now()))
+
+    async def _ask_budget(self, ask: AskBudget) -> None:
+        core = self._core()
+        try:
+            grant = await self.risk.call("report", ask.report, timeout=1.5)
+        except Fenced as error:
+            end(str(error))
+        except TradeError:
+            # The core refuses what it has no budget for, with the reason; nothing more to say here.
+            self._do(core.budget_failed(now()))
+        else:
+            self._do(core.granted(grant, now()))
+
+    # What comes in
+
+    async def _poll(self, account: AccountId) -> None:
+        """Read the connection's updates by cursor, for ever."""
+        epoch, cursor, up = 0, 0, False
+        while True:
+            try:
+                page: UpdatePage = await self.connections[account].call(
+                    "updates", self.epoch, epoch, cursor, 10.0, timeout=15.0
+                )
+            except Fenced as error:
+                end(str(error))
+            except TradeError:
+                if up:
+                    up = False
+                    self._do(self._core().connection(account, False, now()))
+                await asyncio.sleep(0.25)
+                continue
+            if page.gap or not page.connected:
+                up = False
+                self._do(self._core().connection(account, False, now()))
+            if page.updates:
+                self._do(self._core().updated(account, page.updates, now()))
+            epoch, cursor = page.epoch, page.cursor
+            if page.connected and not up:
+                up = True
+                self._do(self._core().connection(account, True, now()))
+            elif not page.connected:
+                await asyncio.sleep(0.1)
+
+    async def _read_marks(self) -> None:
+        subscription = await listen(self.bus, [], [streams.LAST_OF_ALL])
+        async for channel, raw in subscription:
+            if channel:
+                self.marks.take(decode(raw))
+
+    # What goes out
+
+    async def _publish(self, notes: tuple[Note, ...]) -> None:
+        changes = [
+            streams.Change(
+                topic="orders",
+                key=f"{note.order.account}/{note.order.client_order_id}",
+                user=self.user,
+                at=note.event.at,
+                body={"order": msgspec.to_builtins(note.order), "event": msgspec.to_builtins(note.event)},
+            )
+            for note in notes
+        ]
+        await self._tell_panel(changes)
+
+    async def _publish_portfolio(self) -> None:
+        core = self._core()
+        view = portfolio(self.user, core.accounts.values(), core.exposure, now())
+        await self.hot.put(f"portfolio:{self.user}", view, ttl_s=3600)
+        await self._tell_panel(
+            [
+                streams.Change(
+                    topic="portfolio", key=self.user, user=self.user, at=view.at, body=msgspec.to_builtins(view)
+                )
+            ]
+        )
+
+    async def _tell_panel(self, changes: list[streams.Change]) -> None:
+        try:
+            await self.bus.publish(streams.CHANGES, streams.encode_changes(changes))
+        except NotReady:
+            # Without Redis nobody is listening; the journal has it all.
+            return
+
+
+def _all(send: Send, verdict: Verdict, reason: str) -> list[Answer]:
+    return [Answer(tag=ticket.tag, verdict=verdict, reason=reason) for ticket in send.tickets]

@@ -1,0 +1,81 @@
+"""Calls between actors: cached handles, a time limit on every call, errors named by their remedy.
+
+An outcome that is not known is `Unreachable`; an actor that is not there is `NotReady`.  Nothing is ever
+retried here: only the caller knows whether doing it twice is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from cluster.names import namespace
+from cluster.settings import settings
+from trading.errors import NotReady, TradeError, Unreachable
+
+_UNKNOWN_OUTCOME = (exceptions.ActorUnavailableError, exceptions.GetTimeoutError, exceptions.TaskCancelledError)
+
+
+class Peer:
+    """Another actor, by name.  The handle is looked up once and again after the actor has died."""
+
+    __slots__ = ("_handle", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._handle: Any = None
+
+    async def call(self, method: str, *args: Any, timeout: float = 5.0, group: str | None = None) -> Any:
+        """Call ``method``; raises what the actor raised, `NotReady` (it is not there, nothing was done) or
+        `Unreachable` (no answer in time, or it died meanwhile: the outcome is unknown)."""
+        handle = self._handle
+        if handle is None:
+            handle = await self._resolve()
+        bound = getattr(handle, method)
+        if group is not None:
+            bound = bound.options(concurrency_group=group)
+        try:
+            async with asyncio.timeout(timeout):
+                return await bound.remote(*args)
+        except TimeoutError:
+            raise Unreachable(self.name, f"no answer to {method} within {timeout:g} s") from None
+        except exceptions.ActorDiedError as error:
+            self._handle = None
+            if getattr(error, "_preempted", False):
+                raise Unreachable(self.name, "its machine went away") from None
+            raise Unreachable(self.name, f"it died ({method})") from None
+        except exceptions.ActorUnschedulableError as error:
+            raise NotReady(f"{self.name} has no machine to run on: {error}", 5.0) from None
+        except exceptions.PendingCallsLimitExceeded:
+            raise NotReady(f"{self.name} has too many calls waiting", 0.5) from None
+        except _UNKNOWN_OUTCOME as error:
+            raise Unreachable(self.name, f"{method}: {type(error).__name__}") from None
+        except exceptions.RayTaskError as error:
+            if isinstance(error, TradeError):
+                raise _plain(error) from None
+            raise
+
+    async def _resolve(self) -> Any:
+        try:
+            async with asyncio.timeout(10):
+                self._handle = await asyncio.to_thread(
+                    ray.get_actor, self.name, namespace=namespace(settings().cluster)
+                )
+        except ValueError:
+            raise NotReady(f"{self.name} is not running now", 1.0) from None
+        except TimeoutError:
+            raise NotReady(f"{self.name} could not be looked up: the Ray head does not answer", 5.0) from None
+        return self._handle
+
+    def forget(self) -> None:
+        """Look the name up again at the next call."""
+        self._handle = None
+
+
+def _plain(error: TradeError) -> TradeError:
+    """The error as the actor raised it, without Ray's wrapping."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, TradeError) else error

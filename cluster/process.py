@@ -1,0 +1,35 @@
+"""The process an actor runs in: its clock, its end, its log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from typing import NoReturn
+
+from trading.ids import Nanos
+
+
+def now() -> Nanos:
+    """UTC nanoseconds."""
+    return Nanos(time.time_ns())
+
+
+def end(reason: str, code: int = 0) -> NoReturn:
+    """End this process at once.  For one that must not act any more: an orderly way out could still act."""
+    logging.getLogger("quarterdeck").warning("ending: %s", reason)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def set_up_logging(name: str) -> None:
+    """One line a record, with the actor's name, to this process's stderr (Ray keeps that in a file)."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
+    root = logging.getLogger("quarterdeck")
+    root.handlers[:] = [handler]
+    root.setLevel(os.environ.get("QUARTERDECK_LOG_LEVEL", "INFO"))
+    root.propagate = False

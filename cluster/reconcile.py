@@ -1,0 +1,231 @@
+"""Desired against observed: what the Supervisor does next.  Pure: `reconcile(desired, observed, memory, now)`.
+
+Every round compares the whole of what should run with the whole of what runs.  Nothing is remembered but
+crashes and what was started so recently that it may not show yet, so a lost action is simply named again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from cluster.backoff import Attempts
+from cluster.names import ActorName, Kind
+from cluster.placement import Room, choose_node
+from cluster.specs import ActorSpec
+from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
+from trading.ids import AlgoId, Nanos, NodeName
+
+_SECOND = 1_000_000_000
+#: A created actor may take this long to show up in Ray's list.
+APPEAR_NS = 20 * _SECOND
+#: An actor that has not answered for so long is replaced.
+SILENT_NS = 60 * _SECOND
+#: Main loops that have not come round for so long are shown as blocked.
+BLOCKED_S = 2.0
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """An actor as it was found this round; ``answers`` False: it has a name but gave no status."""
+
+    name: ActorName
+    answers: bool
+    state: str = ""
+    reason: str = ""
+    heart_age_s: float = 0.0
+    #: The generation of the desired row that it runs (algos).
+    generation: int = 0
+    #: Something is still carried (feed workers) or moving.
+    busy: bool = False
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that should be."""
+
+    accounts: tuple[AccountRecord, ...]
+    feeds: tuple[FeedRecord, ...]
+    algos: tuple[AlgoRecord, ...]
+    nodes: tuple[NodeRecord, ...]
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is."""
+
+    actors: dict[ActorName, Seen]
+    #: Names of nodes alive now.
+    nodes: tuple[NodeName, ...]
+
+
+class Memory(msgspec.Struct):
+    """What must be remembered between rounds."""
+
+    #: actor -> when it was created, until it shows.
+    created: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
+    crashes: dict[AlgoId, Attempts] = msgspec.field(default_factory=dict)
+    #: actor -> since when it has not answered.
+    silent: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """Create an actor."""
+
+    spec: ActorSpec
+
+
+class StartAlgo(msgspec.Struct, frozen=True):
+    """Write a new epoch for an algo, then create its actor on ``node``."""
+
+    algo: AlgoRecord
+    node: NodeName
+
+
+class StopAlgo(msgspec.Struct, frozen=True):
+    """Ask an incarnation to end in order, then remove it."""
+
+    name: ActorName
+    reason: str
+
+
+class Remove(msgspec.Struct, frozen=True):
+    """End an actor that should not run; ``gently``: ask it to stop first."""
+
+    name: ActorName
+    reason: str
+    gently: bool
+
+
+class ShowAlgo(msgspec.Struct, frozen=True):
+    """Note the state of an algo and the reason in words."""
+
+    algo: AlgoRecord
+    state: str
+    reason: str
+
+
+Action = Spawn | StartAlgo | StopAlgo | Remove | ShowAlgo
+
+
+def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName, ActorSpec]:
+    """Every actor that should run, algos aside."""
+    names: list[tuple[ActorName, tuple[object, ...], str]] = [(ActorName(Kind.RISK, "main"), ("main",), "")]
+    names += [(ActorName(Kind.NODE, node), (node,), node) for node in nodes]
+    enabled = [account for account in desired.accounts if account.enabled]
+    names += [(ActorName(Kind.SESSION, user), (user,), "") for user in sorted({a.user for a in enabled})]
+    names += [(ActorName(Kind.CONNECTION, account.id), (account.id,), "") for account in enabled]
+    for feed in desired.feeds:
+        if feed.enabled:
+            names.append((ActorName(Kind.COORDINATOR, feed.id), (feed.id,), ""))
+            names += [(ActorName(Kind.WORKER, feed.id, n), (feed.id, n), "") for n in range(feed.workers)]
+    return {name: ActorSpec(name=name, args=args, node=node) for name, args, node in names}
+
+
+def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> list[Action]:
+    """The actions that lead from what is to what should be; ``memory`` is brought up to date."""
+    _remember(observed, memory, now)
+    actions: list[Action] = []
+    wanted = wanted_actors(desired, observed.nodes)
+    for name, spec in wanted.items():
+        if name not in observed.actors and name not in memory.created:
+            memory.created[name] = now
+            actions.append(Spawn(spec))
+    for name, seen in observed.actors.items():
+        if name.kind in (Kind.ALGO, Kind.SUPERVISOR) or name in wanted:
+            continue
+        if name.kind is Kind.WORKER and seen.busy and any(f.id == name.id and f.enabled for f in desired.feeds):
+            continue  # its instruments are being moved; it goes when it is empty
+        actions.append(Remove(name, "no longer wanted", gently=seen.answers))
+    for name, since in memory.silent.items():
+        if now - since > SILENT_NS and name in observed.actors and name.kind is not Kind.SUPERVISOR:
+            actions.append(Remove(name, f"it has not answered for {(now - since) // _SECOND} s", gently=False))
+    actions += _algos(desired, observed, memory, now)
+    return actions
+
+
+def _remember(observed: Observed, memory: Memory, now: Nanos) -> None:
+    for name, created in list(memory.created.items()):
+        if name in observed.actors or now - created > APPEAR_NS:
+            del memory.created[name]
+    for name, seen in observed.actors.items():
+        if seen.answers:
+            memory.silent.pop(name, None)
+        else:
+            memory.silent.setdefault(name, now)
+    for name in list(memory.silent):
+        if name not in observed.actors:
+            del memory.silent[name]
+
+
+def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> list[Action]:
+    actions: list[Action] = []
+    known = {node.name: node.cordoned for node in desired.nodes}
+    load = dict.fromkeys((n for n in observed.nodes if not known.get(n, False)), 0)
+    for algo in desired.algos:
+        if algo.want == "running" and algo.node in load:
+            load[algo.node] += 1
+    records = {algo.id: algo for algo in desired.algos}
+    for name, seen in observed.actors.items():
+        if name.kind is not Kind.ALGO:
+            continue
+        record = records.get(AlgoId(name.id))
+        if record is None or record.epoch != name.number:
+            actions.append(Remove(name, "a newer incarnation exists", gently=record is None and seen.answers))
+    for algo in desired.algos:
+        name = ActorName(Kind.ALGO, algo.id, algo.epoch)
+        mine = observed.actors.get(name)
+        if algo.want == "stopped":
+            actions += _stop(algo, name, mine, memory)
+        elif algo.state != "failed":
+            actions += _run(algo, name, mine, memory, load, known, now)
+        elif mine is not None:
+            actions.append(Remove(name, "it failed", gently=mine.answers))
+    return actions
+
+
+def _stop(algo: AlgoRecord, name: ActorName, mine: Seen | None, memory: Memory) -> list[Action]:
+    memory.crashes.pop(algo.id, None)
+    if mine is not None:
+        return [ShowAlgo(algo, "stopping", "asked to stop"), StopAlgo(name, "asked to stop")]
+    if algo.state == "failed":
+        return []  # it stays visible as what it was until somebody starts it again
+    return [ShowAlgo(algo, "stopped", "")]
+
+
+def _run(
+    algo: AlgoRecord,
+    name: ActorName,
+    mine: Seen | None,
+    memory: Memory,
+    load: dict[NodeName, int],
+    known: Mapping[str, bool],
+    now: Nanos,
+) -> list[Action]:
+    if mine is not None:
+        if not mine.answers:
+            return [ShowAlgo(algo, "starting" if algo.state != "running" else "running", "its process does not answer")]
+        if mine.state == "failed":
+            return [ShowAlgo(algo, "failed", mine.reason), Remove(name, "it failed", gently=True)]
+        if mine.generation and mine.generation != algo.generation:
+            return [ShowAlgo(algo, "stopping", "restarting with what was changed"), StopAlgo(name, "changed")]
+        if mine.heart_age_s > BLOCKED_S:
+            return [ShowAlgo(algo, "running", f"blocked: its loop has not come round for {mine.heart_age_s:.0f} s")]
+        state = "running" if mine.state == "ready" else "starting"
+        return [ShowAlgo(algo, state, mine.reason)]
+    if name in memory.created:
+        return []
+    if algo.state in ("running", "starting") and algo.epoch:
+        attempts = memory.crashes.get(algo.id, Attempts()).ended(now)
+        memory.crashes[algo.id] = attempts
+        if attempts.is_loop():
+            return [ShowAlgo(algo, "failed", f"its process ended {len(attempts.ends)} times in two minutes")]
+        return [ShowAlgo(algo, "waiting", "its process ended; it will be started again")]
+    attempts = memory.crashes.get(algo.id, Attempts())
+    if now < attempts.next_at:
+        return []
+    rooms = [Room(name=node, algos=count) for node, count in load.items()]
+    node, why = choose_node(algo.node, rooms, known)
+    if node is None:
+        return [ShowAlgo(algo, "waiting", why)]
+    if not algo.node:
+        load[node] += 1
+    return [StartAlgo(algo, node)]

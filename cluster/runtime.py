@@ -1,0 +1,119 @@
+"""Ray, wrapped: connect, create, list, kill.  With `cluster.calls` the only code that imports it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import Any
+
+import msgspec
+import ray
+from ray.util import list_named_actors
+
+from cluster.names import ActorName, namespace, parse
+from cluster.settings import RAY_FLAGS, DeckSettings, settings
+from cluster.specs import CLASSES, NODE_LABEL, RESTARTS, ActorSpec
+from trading.errors import Conflict, NotReady
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine as Ray sees it."""
+
+    node_id: str
+    name: str
+    address: str
+    alive: bool
+    labels: dict[str, str]
+
+
+def connect(deck: DeckSettings | None = None) -> None:
+    """Join this process to the cluster as a driver; a second call changes nothing.
+
+    Raises `NotReady` when the head does not answer.
+    """
+    if ray.is_initialized():
+        return
+    deck = deck or settings()
+    for key, value in RAY_FLAGS.items():
+        os.environ.setdefault(key, value)
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(deck.home / "ray-token"))
+    try:
+        ray.init(
+            address=deck.ray_address,
+            namespace=namespace(deck.cluster),
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, OSError) as error:
+        raise NotReady(f"the Ray head at {deck.ray_address} does not answer: {error}", 5.0) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; detached actors live on."""
+    ray.shutdown()
+
+
+def inside_actor() -> bool:
+    """Whether this process is an actor's."""
+    return bool(ray.is_initialized() and ray.get_runtime_context().get_actor_id())
+
+
+def spawn(spec: ActorSpec) -> None:
+    """Create a detached actor.  Raises `Conflict` when the name is taken.
+
+    Returns before the actor runs: its first answer is the proof.
+    """
+    module, _, name = CLASSES[spec.name.kind].partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    options: dict[str, Any] = {
+        "name": str(spec.name),
+        "namespace": namespace(settings().cluster),
+        "lifetime": "detached",
+        "num_cpus": 0,
+        "max_restarts": RESTARTS[spec.name.kind],
+        "max_task_retries": 0,
+        "max_concurrency": 1000,
+        "concurrency_groups": {"health": 2},
+        "enable_task_events": False,
+        "label_selector": {NODE_LABEL: spec.node or settings().node},
+    }
+    try:
+        ray.remote(**{k: v for k, v in options.items() if k == "concurrency_groups"})(cls).options(
+            **{k: v for k, v in options.items() if k != "concurrency_groups"}
+        ).remote(*spec.args)
+    except ValueError as error:
+        if "already taken" in str(error) or "already exists" in str(error):
+            raise Conflict("actor_exists", f"{spec.name} is running already") from error
+        raise
+
+
+def kill(name: ActorName | str) -> bool:
+    """End an actor for good, at once; False when there is none."""
+    try:
+        ray.kill(ray.get_actor(str(name), namespace=namespace(settings().cluster)), no_restart=True)
+    except ValueError:
+        return False
+    return True
+
+
+def running() -> set[ActorName]:
+    """Every actor of ours that has a name now (alive, starting or restarting)."""
+    ours = namespace(settings().cluster)
+    names = (parse(a["name"]) for a in list_named_actors(all_namespaces=True) if a["namespace"] == ours)
+    return {name for name in names if name is not None}
+
+
+def nodes() -> list[NodeView]:
+    """Machines known to Ray, dead ones included."""
+    return [
+        NodeView(
+            node_id=n["NodeID"],
+            name=n.get("Labels", {}).get(NODE_LABEL, ""),
+            address=n["NodeManagerAddress"],
+            alive=n["Alive"],
+            labels=dict(n.get("Labels", {})),
+        )
+        for n in ray.nodes()  # type: ignore[no-untyped-call]
+    ]

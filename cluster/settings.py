@@ -1,0 +1,75 @@
+"""Settings of a deck, from the environment, and the Ray flags that we set, each with its reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: Environment of every Ray process.  Facts behind them: Ray 2.60.
+RAY_FLAGS = {
+    # A head that is away must not stop trading: the default kills every worker after 60 s.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1800",
+    # Workers run at nice 15 by default.
+    "RAY_worker_niceness": "0",
+    # The default differs between `ray start`, `ray.init` and joining nodes; say it everywhere.
+    "RAY_AUTH_MODE": "token",
+    # Machines may differ in the Python patch version, not in the minor one (checked when they join).
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+    # Any process of the machine could otherwise make Ray kill the newest restartable actor.
+    "RAY_memory_monitor_refresh_ms": "0",
+    # A start under `uv run` would otherwise ship that environment to all workers.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Our records and messages must never pin Ray objects.
+    "RAY_allow_out_of_band_object_ref_serialization": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ten pooled workers may idle: an actor then starts in a tenth of the time.
+    "RAY_num_workers_soft_limit": "4",
+}
+
+
+class DeckSettings(BaseSettings):
+    """What a process must know to find its cluster.  Every field is an environment variable ``QUARTERDECK_*``."""
+
+    model_config = SettingsConfigDict(env_prefix="QUARTERDECK_", extra="ignore")
+
+    cluster: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    data_dir: Path = Path("~/.quarterdeck")
+    database_url: str = Field(default="", validation_alias="DATABASE_URL")
+    redis_url: str = Field(default="", validation_alias="REDIS_URL")
+    host: str = "127.0.0.1"
+    api_port: int = Field(default=8470, ge=0, le=65535)
+    #: Ray's control store; apart from 6379, which Redis uses.
+    ray_port: int = Field(default=6380, ge=0, le=65535)
+    ray_address: str = ""
+    node: str = "head"
+    secret_key: str = ""
+
+    @property
+    def home(self) -> Path:
+        """The data directory, absolute."""
+        return self.data_dir.expanduser().resolve()
+
+
+def settings() -> DeckSettings:
+    """The settings of this process, read from the environment."""
+    return DeckSettings()
+
+
+def environment(deck: DeckSettings, **more: str) -> dict[str, str]:
+    """Environment for a process of this deck."""
+    return {
+        **os.environ,
+        **RAY_FLAGS,
+        "QUARTERDECK_CLUSTER": deck.cluster,
+        "QUARTERDECK_DATA_DIR": str(deck.home),
+        "DATABASE_URL": deck.database_url,
+        "REDIS_URL": deck.redis_url,
+        "QUARTERDECK_RAY_ADDRESS": deck.ray_address,
+        "QUARTERDECK_NODE": deck.node,
+        "RAY_AUTH_TOKEN_PATH": str(deck.home / "ray-token"),
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }

@@ -1,0 +1,56 @@
+"""Channels of the bus and what travels on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trading.ids import Nanos
+
+#: Changes for the panel and REST streams: a JSON list of `Change`.
+CHANGES = "changes"
+
+
+def ticks(feed: str) -> str:
+    """Tick batches of a feed, from all its workers (`trading.ticks.pack_batch`)."""
+    return f"ticks:{feed}"
+
+
+def last(feed: str) -> str:
+    """Last values of a feed's instruments that changed, a few times a second (bytes of a TICK array)."""
+    return f"last:{feed}"
+
+
+#: Pattern for `last` of every feed.
+LAST_OF_ALL = "last:*"
+
+
+def bars(feed: str) -> str:
+    """Bars that the venue built: msgpack of (instrument number, final, `trading.bars.Bar`)."""
+    return f"bars:{feed}"
+
+
+def books(feed: str) -> str:
+    """Order book changes: msgpack of `connectors.base.BookDelta`."""
+    return f"books:{feed}"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Something changed: what kind of thing, which one, whose (for access), its new state."""
+
+    topic: str
+    key: str
+    user: str
+    at: Nanos
+    body: Any
+
+
+def encode_changes(changes: list[Change]) -> bytes:
+    """One message for the bus."""
+    return msgspec.json.encode(changes)
+
+
+def decode_changes(raw: bytes) -> list[Change]:
+    """What `encode_changes` made."""
+    return msgspec.json.decode(raw, type=list[Change])

@@ -1,0 +1,157 @@
+"""Moving an instrument from one feed worker to another without losing or doubling a tick.
+
+The new worker subscribes *muted*: it keeps what arrives.  Once its first tick of an instrument is in, the old
+worker is asked for a *cut*: for each kind of tick the sequence at which the new one takes over, not before the
+old one's last published tick nor before the new one's first.  The old worker goes on publishing what lies
+before the cut and stops once it has seen the cut; the new one publishes what it kept from the cut on.  Where a
+venue sends no sequence the time of receipt stands in for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trading.ids import Nanos
+from trading.ticks import QUOTE, TRADE, TickArray, empty
+
+#: A muted instrument keeps at most this many ticks; the oldest go first (and only matter if the move takes long).
+KEEP = 20_000
+_KINDS = (TRADE, QUOTE)
+
+#: kind (TRADE or QUOTE) -> sequence.
+Cuts = dict[int, int]
+
+
+def sequences(ticks: TickArray) -> npt.NDArray[np.int64]:
+    """What orders the ticks of one instrument and kind: the venue's sequence, else the time of receipt."""
+    own = ticks["sequence"]
+    return np.where(own != 0, own, ticks["received_at"])
+
+
+class Handover:
+    """One worker's side: what of the arriving ticks may be published."""
+
+    def __init__(self) -> None:
+        #: (instrument number, kind) -> sequence of the last tick published.
+        self._last: dict[tuple[int, int], int] = {}
+        self._kept: dict[int, list[TickArray]] = {}
+        self._firsts: dict[int, Cuts] = {}
+        self._cuts: dict[int, Cuts] = {}
+        self._passed: dict[int, set[int]] = {}
+        self._special: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+
+    def mute(self, number: int) -> None:
+        """Keep the ticks of an instrument back until `activate`."""
+        self._kept.setdefault(number, [])
+        self._firsts.setdefault(number, {})
+        self._refresh()
+
+    def firsts(self, number: int) -> Cuts:
+        """Sequence of the first kept tick of each kind (empty: none yet)."""
+        return dict(self._firsts.get(number, {}))
+
+    def is_muted(self, number: int) -> bool:
+        """Whether the instrument is kept back."""
+        return number in self._kept
+
+    def is_ending(self, number: int) -> bool:
+        """Whether another worker takes over."""
+        return number in self._cuts
+
+    def has_passed(self, number: int) -> bool:
+        """Whether everything before the cut has been published: the instrument can be let go."""
+        return number in self._cuts and self._passed[number] >= set(self._cuts[number])
+
+    def cut(self, number: int, firsts: Cuts) -> Cuts:
+        """Agree where the other worker takes over."""
+        known = self._cuts.get(number)
+        if known is not None:
+            return dict(known)
+        cuts = {}
+        for kind in _KINDS:
+            last = self._last.get((number, kind))
+            first = firsts.get(kind)
+            if first is not None:
+                cuts[kind] = first if last is None else max(first, last + 1)
+            elif last is not None:
+                cuts[kind] = last + 1
+        self._cuts[number] = cuts
+        # A kind of which neither side knows when the next tick comes must not hold up the end.
+        self._passed[number] = {k for k in cuts if k not in firsts or cuts[k] > firsts[k]}
+        self._refresh()
+        return dict(cuts)
+
+    def activate(self, number: int, cuts: Cuts) -> TickArray:
+        """Stop keeping back; returns the kept ticks from the cut on, to be published now."""
+        kept = self._kept.pop(number, None)
+        self._firsts.pop(number, None)
+        self._refresh()
+        if not kept:
+            return empty()
+        ticks = np.concatenate(kept)
+        ticks = ticks[self._from_cut(ticks, cuts)]
+        self._note(ticks)
+        return ticks
+
+    def forget(self, number: int) -> None:
+        """The instrument is no longer carried."""
+        for state in (self._kept, self._firsts, self._cuts, self._passed):
+            state.pop(number, None)
+        for kind in _KINDS:
+            self._last.pop((number, kind), None)
+        self._refresh()
+
+    def admit(self, ticks: TickArray) -> TickArray:
+        """What of ``ticks`` may be published now."""
+        if len(self._special) and (special := np.isin(ticks["instrument"], self._special)).any():
+            allowed = ~special
+            for index in np.flatnonzero(special):
+                allowed[index] = self._allows(ticks[index : index + 1])
+            ticks = ticks[allowed]
+        self._note(ticks)
+        return ticks
+
+    def _allows(self, tick: TickArray) -> bool:
+        number = int(tick["instrument"][0])
+        kind = TRADE if tick["flags"][0] & TRADE else QUOTE
+        sequence = int(sequences(tick)[0])
+        kept = self._kept.get(number)
+        if kept is not None:
+            kept.append(tick.copy())
+            self._firsts[number].setdefault(kind, sequence)
+            if len(kept) > KEEP:
+                del kept[: KEEP // 10]
+            return False
+        cuts = self._cuts.get(number)
+        if cuts is None:
+            return True
+        cut = cuts.get(kind)
+        if cut is None:
+            return False  # neither side had seen this kind: it is the new worker's from its first tick on
+        if sequence < cut:
+            return True
+        self._passed[number].add(kind)
+        return False
+
+    def _from_cut(self, ticks: TickArray, cuts: Cuts) -> npt.NDArray[np.bool_]:
+        keep = np.ones(len(ticks), dtype=np.bool_)
+        order = sequences(ticks)
+        for kind, cut in cuts.items():
+            keep &= ~(((ticks["flags"] & kind) != 0) & (order < cut))
+        return keep
+
+    def _note(self, ticks: TickArray) -> None:
+        if not len(ticks):
+            return
+        numbers = ticks["instrument"].tolist()
+        kinds = (ticks["flags"] & np.uint32(TRADE | QUOTE)).tolist()
+        self._last.update(zip(zip(numbers, kinds, strict=True), sequences(ticks).tolist(), strict=True))
+
+    def _refresh(self) -> None:
+        self._special = np.array(sorted({*self._kept, *self._cuts}), dtype=np.int32)
+
+
+def last_seen(ticks: TickArray) -> dict[int, Nanos]:
+    """Time of receipt of the last tick of each instrument in a batch."""
+    return dict(zip(ticks["instrument"].tolist(), ticks["received_at"].tolist(), strict=True))

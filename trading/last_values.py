@@ -1,0 +1,88 @@
+"""The last values of each instrument: what a late joiner needs, how old each is, how many ticks came."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trading.ids import Nanos
+from trading.ticks import QUOTE, TICK, TRADE, TickArray, empty
+
+
+class LastValues:
+    """One TICK row per instrument with the last trade and the last quote in it."""
+
+    def __init__(self) -> None:
+        self._slot: dict[int, int] = {}
+        self._rows = np.zeros(16, dtype=TICK)
+        self._counts = np.zeros(16, dtype=np.int64)
+        self._dirty = np.zeros(16, dtype=np.bool_)
+
+    def take(self, ticks: TickArray) -> None:
+        """Take a batch; later ticks win."""
+        slots = self._slots(ticks["instrument"])
+        np.add.at(self._counts, slots, 1)
+        flags = ticks["flags"]
+        for kind, fields in ((TRADE, ("price", "size")), (QUOTE, ("bid", "bid_size", "ask", "ask_size"))):
+            mask = (flags & kind) != 0
+            if mask.any():
+                chosen = slots[mask]
+                for field in fields:
+                    self._rows[field][chosen] = ticks[field][mask]
+        for field in ("exchange_at", "received_at", "sequence"):
+            self._rows[field][slots] = ticks[field]
+        self._rows["flags"][slots] |= flags
+        self._dirty[slots] = True
+
+    def _slots(self, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        listed = numbers.tolist()
+        try:
+            return np.array([self._slot[n] for n in listed], dtype=np.intp)
+        except KeyError:
+            for number in listed:
+                if number not in self._slot:
+                    self._add(number)
+            return np.array([self._slot[n] for n in listed], dtype=np.intp)
+
+    def _add(self, number: int) -> None:
+        slot = len(self._slot)
+        if slot == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros(slot, dtype=TICK)])
+            self._counts = np.concatenate([self._counts, np.zeros(slot, dtype=np.int64)])
+            self._dirty = np.concatenate([self._dirty, np.zeros(slot, dtype=np.bool_)])
+        self._slot[number] = slot
+        row = self._rows[slot : slot + 1]
+        row["instrument"] = number
+        for field in ("price", "size", "bid", "bid_size", "ask", "ask_size"):
+            row[field] = np.nan
+
+    def changed(self) -> TickArray:
+        """Rows that changed since the last call."""
+        picked = np.flatnonzero(self._dirty)
+        if not len(picked):
+            return empty()
+        self._dirty[picked] = False
+        return self._rows[picked].copy()
+
+    def all(self) -> TickArray:
+        """Every row that has a value."""
+        return self._rows[: len(self._slot)][self._counts[: len(self._slot)] > 0].copy()
+
+    def seen_at(self, number: int) -> Nanos | None:
+        """When the last tick came, None before the first."""
+        slot = self._slot.get(number)
+        if slot is None or not self._counts[slot]:
+            return None
+        return Nanos(int(self._rows["received_at"][slot]))
+
+    def count(self, number: int) -> int:
+        """Ticks taken so far."""
+        slot = self._slot.get(number)
+        return 0 if slot is None else int(self._counts[slot])
+
+    def forget(self, number: int) -> None:
+        """Start afresh with an instrument that is no longer carried (its slot stays its own)."""
+        slot = self._slot.get(number)
+        if slot is not None:
+            self._counts[slot] = 0
+            self._dirty[slot] = False
+            self._rows["flags"][slot] = 0

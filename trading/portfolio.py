@@ -1,0 +1,98 @@
+"""A user's portfolio at a moment: positions with marks and profit, cash, exposure by account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+import msgspec
+
+from trading.account_book import AccountBook
+from trading.exposure import ExposureBook
+from trading.ids import AccountId, InstrumentId, Nanos, UserId
+from trading.limits import GROSS_EXPOSURE, account_scope, resource
+from trading.orders import ZERO
+
+
+class PositionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A position with its mark."""
+
+    account: AccountId
+    instrument: InstrumentId
+    quantity: Decimal
+    average_cost: Decimal
+    mark: Decimal | None
+    realised: Decimal
+    unrealised: Decimal
+    fees: Decimal
+    #: Signed notional at the mark.
+    exposure: Decimal
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's sums.  ``profit`` is realised + unrealised - fees."""
+
+    account: AccountId
+    connected: bool
+    reconciled: bool
+    cash: Decimal | None
+    currency: str
+    realised: Decimal
+    unrealised: Decimal
+    fees: Decimal
+    profit: Decimal
+    gross_exposure: Decimal
+    open_orders: int
+    open_breaks: int
+
+
+class Portfolio(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a user holds."""
+
+    user: UserId
+    at: Nanos
+    accounts: tuple[AccountView, ...]
+    positions: tuple[PositionView, ...]
+
+
+def portfolio(user: UserId, books: Iterable[AccountBook], exposure: ExposureBook, at: Nanos) -> Portfolio:
+    """The view of these accounts; a position without a mark counts no unrealised profit."""
+    accounts, positions = [], []
+    for book in books:
+        realised = unrealised = fees = ZERO
+        for position in book.positions.values():
+            mark = exposure.marks.get(position.instrument)
+            gain = position.unrealised(mark) if mark is not None and position.quantity else ZERO
+            realised += position.realised
+            unrealised += gain
+            fees += position.fees
+            positions.append(
+                PositionView(
+                    account=book.account,
+                    instrument=position.instrument,
+                    quantity=position.quantity,
+                    average_cost=position.average_cost,
+                    mark=mark,
+                    realised=position.realised,
+                    unrealised=gain,
+                    fees=position.fees,
+                    exposure=position.exposure(mark) if mark is not None else ZERO,
+                )
+            )
+        accounts.append(
+            AccountView(
+                account=book.account,
+                connected=book.connected,
+                reconciled=book.reconciled,
+                cash=book.cash,
+                currency=book.currency,
+                realised=realised,
+                unrealised=unrealised,
+                fees=fees,
+                profit=realised + unrealised - fees,
+                gross_exposure=exposure.used.get(resource(account_scope(book.account), GROSS_EXPOSURE, ""), ZERO),
+                open_orders=len(book.open),
+                open_breaks=len(book.breaks),
+            )
+        )
+    return Portfolio(user=user, at=at, accounts=tuple(accounts), positions=tuple(positions))
