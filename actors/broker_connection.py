@@ -11,11 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-
-from actors.shell import Shell, listen
-from cluster import names, streams
-from cluster.process import now
-from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker
 from storage.bus import Bus
@@ -23,6 +18,11 @@ from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.paper_ledger import PaperLedger
+
+from actors.shell import Shell, listen
+from cluster import names, streams
+from cluster.process import now
+from connectors.base import Broker
 from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import Fenced, NotReady, TradeError

@@ -11,13 +11,13 @@ import logging
 from typing import Any
 
 import msgspec
+from storage.desired import Desired
+from storage.leases import Leases
+from storage.loans import Loans
 
 from actors.shell import Shell, patiently
 from cluster import names
 from cluster.process import now
-from storage.desired import Desired
-from storage.leases import Leases
-from storage.loans import Loans
 from storage.records import LoanRecord
 from trading.budgets import BudgetGrant, BudgetReport, RiskBook
 from trading.errors import NotReady

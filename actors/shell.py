@@ -18,12 +18,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
-
-from cluster import process
-from cluster.settings import DeckSettings, settings
 from storage.bus import Bus, Subscription
 from storage.database import Database
 from storage.hot import Hot
+
+from cluster import process
+from cluster.settings import DeckSettings, settings
 from trading.errors import Fenced, NeedsOperator, NotReady, TradeError, Unreachable
 
 log = logging.getLogger("quarterdeck")

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 import msgspec
+from storage.leases import Leases
 
 from actors.shell import Shell, Status, patiently
 from cluster import names, runtime
@@ -31,7 +32,6 @@ from cluster.reconcile import (
 )
 from cluster.specs import ActorSpec
 from storage import desired as desired_state
-from storage.leases import Leases
 from trading.errors import Conflict, Fenced, TradeError, Unreachable
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
 

@@ -1,0 +1,319 @@
+"""A deck on this machine: PostgreSQL, Redis, the Ray head and the API, started, watched and stopped together.
+
+Everything lives in the data directory.  What a killed deck left behind is found there and adopted (PostgreSQL,
+Redis) or replaced (Ray, API).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import httpx
+import msgspec
+from storage.database import check_postgres
+from storage.embedded import EmbeddedPostgres, EmbeddedRedis, check_redis
+from storage.first_run import first_run
+from storage.migrate import migrate
+from storage.secrets import load_key
+
+from cluster import children
+from cluster.children import Child
+from cluster.settings import DeckSettings, environment
+from cluster.specs import NODE_LABEL
+from trading.errors import NeedsOperator
+
+Say = Callable[[str], None]
+
+
+class DeckFile(msgspec.Struct, kw_only=True):
+    """What ``deck.json`` in the data directory says of a running deck."""
+
+    pid: int
+    started: float
+    api_url: str
+    ray_address: str
+    database_url: str
+    redis_url: str
+    #: title -> (pid, start time) of the deck's own children.
+    children: dict[str, tuple[int, float]]
+
+
+class Deck:
+    """Starts, watches and stops everything on this machine."""
+
+    def __init__(self, settings: DeckSettings, say: Say = print) -> None:
+        self.settings = settings
+        self.home = settings.home
+        self.say = say
+        self.admin_key: str | None = None
+        self._lock: IO[str] | None = None
+        self._postgres: EmbeddedPostgres | None = None
+        self._redis: EmbeddedRedis | None = None
+        self._ray: Child | None = None
+        self._api: Child | None = None
+        self._nodes: dict[str, Child] = {}
+        self._ray_dir: Path | None = None
+
+    @property
+    def api_url(self) -> str:
+        """Where the API answers."""
+        host = self.settings.host if self.settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
+        return f"http://{host}:{self.settings.api_port}"
+
+    # Start
+
+    def start(self) -> None:
+        """Bring everything up.  Raises `NeedsOperator` naming what is wrong and what to do; nothing is left half up."""
+        self._take_home()
+        try:
+            self._start_servers()
+            self._prepare_database()
+            self._start_ray()
+            self._start_api()
+            self._write_file()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _take_home(self) -> None:
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.home / "deck.lock").open("a+")
+        except OSError as error:
+            raise NeedsOperator(
+                f"the data directory {self.home} cannot be used ({error.strerror})",
+                "choose another with --data-dir, or make it writable",
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NeedsOperator(
+                f"a deck is running already on {self.home}",
+                "stop it with `quarterdeck down`, or use another --data-dir",
+            ) from None
+        left = read_deck_file(self.home)
+        if left is not None:
+            for title, (pid, started) in left.children.items():
+                if children.same_process(pid, started):
+                    self.say(f"ending {title}, left by a deck that was killed")
+                    children.end_tree(pid, 5.0)
+            (self.home / "deck.json").unlink(missing_ok=True)
+
+    def _start_servers(self) -> None:
+        deck = self.settings
+        if deck.database_url:
+            asyncio.run(check_postgres(deck.database_url))
+        else:
+            self.say("starting PostgreSQL")
+            self._postgres = EmbeddedPostgres(self.home / "postgres", host=deck.host)
+            deck.database_url = self._postgres.start()
+        if deck.redis_url:
+            asyncio.run(check_redis(deck.redis_url))
+        else:
+            self.say("starting Redis")
+            self._redis = EmbeddedRedis(self.home / "redis", host=deck.host)
+            deck.redis_url = self._redis.start()
+
+    def _prepare_database(self) -> None:
+        applied = migrate(self.settings.database_url)
+        if applied:
+            self.say(f"database schema: {len(applied)} migrations applied")
+        load_key(self.home)
+        self.admin_key = asyncio.run(first_run(self.settings.database_url))
+
+    def _start_ray(self) -> None:
+        deck = self.settings
+        token = self.home / "ray-token"
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+        deck.ray_port = free_port(deck.host, deck.ray_port, "Ray's head", "--ray-port")
+        deck.ray_address = f"{deck.host}:{deck.ray_port}"
+        # Ray puts sockets there, whose paths may not be longer than 107 bytes.
+        folder = self.home / "ray"
+        self._ray_dir = None
+        if len(str(folder)) > 40:
+            folder = self._ray_dir = Path(tempfile.mkdtemp(prefix="qd-ray-"))
+        self.say("starting the Ray head")
+        self._ray = Child(
+            "the Ray head",
+            [
+                *_ray_start(deck.node),
+                "--head",
+                f"--port={deck.ray_port}",
+                f"--node-ip-address={deck.host}",
+                f"--temp-dir={folder}",
+                "--include-dashboard=false",
+            ],
+            environment(deck),
+            self.home / "logs" / "ray-head.log",
+        )
+        self._ray.start()
+        self._wait(self._ray, lambda: _listens(deck.host, deck.ray_port), 40)
+
+    def _start_api(self) -> None:
+        deck = self.settings
+        deck.api_port = free_port(deck.host, deck.api_port, "the API", "--port")
+        self.say("starting the API and the Supervisor")
+        self._api = Child(
+            "the API",
+            [sys.executable, "-m", "api"],
+            environment(deck, QUARTERDECK_HOST=deck.host, QUARTERDECK_API_PORT=str(deck.api_port)),
+            self.home / "logs" / "api.log",
+        )
+        self._api.start()
+        self._wait(self._api, lambda: _answers(f"{self.api_url}/readyz"), 60)
+
+    def add_node(self, name: str, labels: dict[str, str] | None = None) -> None:
+        """A further Ray node on this machine (for trying things out: one machine needs only one)."""
+        deck = self.settings.model_copy(update={"node": name})
+        child = Child(
+            f"node {name}",
+            [*_ray_start(name, labels), f"--address={deck.ray_address}", f"--node-ip-address={deck.host}"],
+            environment(deck),
+            self.home / "logs" / f"node-{name}.log",
+        )
+        child.start()
+        self._nodes[name] = child
+        self._write_file()
+
+    def _wait(self, child: Child, ready: Callable[[], bool], seconds: float) -> None:
+        try:
+            children.wait_until(child.title, ready, seconds, child.alive)
+        except TimeoutError as error:
+            raise NeedsOperator(str(error), f"its log ({child.log}) ends with:\n{child.tail()}") from error
+
+    def _write_file(self) -> None:
+        mine = {c.title: c for c in (self._ray, self._api, *self._nodes.values()) if c is not None}
+        file = DeckFile(
+            pid=os.getpid(),
+            started=children.started_at(os.getpid()),
+            api_url=self.api_url,
+            ray_address=self.settings.ray_address,
+            database_url=self.settings.database_url,
+            redis_url=self.settings.redis_url,
+            children={title: (c.pid, children.started_at(c.pid)) for title, c in mine.items()},
+        )
+        path = self.home / "deck.json"
+        path.touch(mode=0o600)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(file)))
+
+    # Watch
+
+    def watch(self) -> list[str]:
+        """Start again what has ended; says what that was.  Call it every second or so."""
+        revived = []
+        if self._postgres is not None and not self._postgres.alive():
+            self._postgres.start()
+            revived.append("PostgreSQL")
+        if self._redis is not None and not self._redis.alive():
+            self._redis.start()
+            revived.append("Redis")
+        for child in (self._ray, self._api, *self._nodes.values()):
+            if child is not None and not child.alive():
+                child.stop()
+                child.start()
+                revived.append(child.title)
+        if revived:
+            self._write_file()
+        return revived
+
+    # Stop
+
+    def stop(self) -> None:
+        """End everything in order; the data stays."""
+        for child in (self._api, *self._nodes.values(), self._ray):
+            if child is not None:
+                child.stop()
+        self._api = self._ray = None
+        self._nodes.clear()
+        if self._redis is not None:
+            self._redis.stop()
+        if self._postgres is not None:
+            self._postgres.stop()
+        if self._ray_dir is not None:
+            remove_tree(self._ray_dir)
+        remove_tree(self.home / "ray")
+        (self.home / "deck.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _ray_start(node: str, labels: dict[str, str] | None = None) -> list[str]:
+    all_labels = {NODE_LABEL: node, **(labels or {})}
+    return [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--block",
+        "--num-cpus=4",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+        "--labels=" + ",".join(f"{k}={v}" for k, v in all_labels.items()),
+    ]
+
+
+def read_deck_file(home: Path) -> DeckFile | None:
+    """What the data directory says of a running (or killed) deck."""
+    try:
+        return msgspec.json.decode((home / "deck.json").read_bytes(), type=DeckFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def running_deck(home: Path) -> DeckFile | None:
+    """The deck that runs on this data directory now."""
+    file = read_deck_file(home)
+    if file is None or not children.same_process(file.pid, file.started):
+        return None
+    return file
+
+
+def free_port(host: str, wanted: int, what: str, option: str) -> int:
+    """``wanted`` if it is free (0: any that is); `NeedsOperator` naming the port otherwise."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError as error:
+            raise NeedsOperator(
+                f"port {wanted} of {host}, for {what}, cannot be used ({error.strerror})",
+                f"choose another with {option}",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that other processes may still be leaving."""
+    import shutil
+
+    for _ in range(20):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.1)
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False
