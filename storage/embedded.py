@@ -13,7 +13,7 @@ import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import psycopg
 import redis
@@ -62,7 +62,7 @@ class EmbeddedPostgres(ServerProcess):
             self._create_cluster(password)
 
     def _create_cluster(self, password: str) -> None:
-        # Made under another name and renamed when whole: a start that is killed half-way leaves no half cluster.
+        # Made under another name and renamed when whole: a killed start leaves no half cluster.
         made = self.root / "data.new"
         if made.exists():
             shutil.rmtree(made)
@@ -157,7 +157,10 @@ class EmbeddedPostgres(ServerProcess):
     def _ensure_database(self, url: str) -> None:
         base = url.rpartition("/")[0] + "/postgres"
         with psycopg.connect(base, connect_timeout=_PROBE_S, autocommit=True) as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'quarterdeck'").fetchone() is None:
+            if (
+                connection.execute("SELECT 1 FROM pg_database WHERE datname = 'quarterdeck'").fetchone()
+                is None
+            ):
                 connection.execute("CREATE DATABASE quarterdeck")
 
 
@@ -321,7 +324,13 @@ def _server_user(data: Path | None) -> pwd.struct_passwd | None:
         ) from None
 
 
-def _as_user(user: pwd.struct_passwd | None) -> dict[str, object]:
+class _Identity(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def _as_user(user: pwd.struct_passwd | None) -> _Identity:
     return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
@@ -329,7 +338,7 @@ def _data_argument(data: Path, user: pwd.struct_passwd | None) -> str:
     """How the server names its data directory.
 
     The other user may not be allowed to pass through the directories above (``/root`` is closed, and so is
-    every temporary directory of root); the current directory needs no passing, so nothing has to be opened up.
+    every temporary directory of root); the current directory needs no passing, so nothing must be opened up.
     """
     if user is None or not Path("/proc/self/cwd").exists():
         return str(data.resolve())
@@ -345,7 +354,7 @@ def _check_reachable(binary: Path, user: pwd.struct_passwd | None) -> None:
         bit = 0o100 if status.st_uid == user.pw_uid else 0o010 if status.st_gid == user.pw_gid else 0o001
         if not status.st_mode & bit:
             raise NeedsOperator(
-                f"PostgreSQL does not run as root, and user {user.pw_name} cannot reach {binary} through {folder}",
+                f"PostgreSQL does not run as root, and user {user.pw_name} cannot pass {folder} to {binary}",
                 "install Quarterdeck where other users can read it (such as /opt), start it as another user, "
                 "or point DATABASE_URL to a server of your own",
             )

@@ -55,7 +55,7 @@ class ServerProcess(ABC):
         return self._url
 
     def url_for(self, host: str) -> str:
-        """The URL with ``host`` as address, for clients on other machines when bound to more than loopback."""
+        """The URL with ``host`` as address for clients on other machines, when bound beyond loopback."""
         mine, _, rest = self.url.rpartition("@")
         _, _, tail = rest.rpartition(":")
         return f"{mine}@{host}:{tail}"
@@ -173,7 +173,8 @@ class ServerProcess(ABC):
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise NotReady(
-                            f"another process has been starting or stopping {self.label} in {self.root} for too long"
+                            f"another process has been starting or stopping {self.label} in {self.root} "
+                            "for too long"
                         ) from None
                     time.sleep(0.05)
             yield
