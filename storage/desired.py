@@ -36,8 +36,8 @@ class Desired:
     """Users, accounts, feeds, algos, nodes, strategies and limits.
 
     For each resource: ``create_x(record, by)``, ``x(name)`` (raises `UnknownThing`), ``xs()``,
-    ``update_x(name, changes, by, generation=None)`` and ``delete_x(name, by, generation=None)``.  ``by`` is who
-    asked for it; it goes into the audit.  See `Resource` for the errors.
+    ``update_x(name, changes, by, generation=None)`` and ``delete_x(name, by, generation=None)``.  ``by`` is
+    who asked for it; it goes into the audit.  See `Resource` for the errors.
     """
 
     def __init__(self, db: Database) -> None:
@@ -253,7 +253,7 @@ class Desired:
         return True
 
     async def new_algo_epoch(self, id: AlgoId, by: str = "supervisor") -> Epoch:
-        """Number the next incarnation, before it is spawned; fences the one before.  Raises `UnknownThing`."""
+        """Number the next incarnation before it is spawned; fences the last.  Raises `UnknownThing`."""
         async with self._db.connection() as connection, connection.transaction():
             row = await _one(
                 connection,
@@ -322,7 +322,8 @@ class Desired:
         """The newest entries first, of one subject or of all."""
         async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
-                "SELECT * FROM audit WHERE %(any)s OR subject = %(subject)s ORDER BY number DESC LIMIT %(limit)s",
+                "SELECT * FROM audit WHERE %(any)s OR subject = %(subject)s "
+                "ORDER BY number DESC LIMIT %(limit)s",
                 {"any": subject is None, "subject": subject, "limit": limit},
             )
             return msgspec.convert(await cursor.fetchall(), list[AuditRecord])

@@ -129,8 +129,8 @@ class Resource(Generic[R]):
     ) -> R:
         """Set the fields of ``changes`` and raise the generation; returns the row as it is now.
 
-        Raises `UnknownThing`, `BadInput` for a field that cannot be set, and `Conflict` when ``generation`` is
-        given and the row has moved on.
+        Raises `UnknownThing`, `BadInput` for a field that cannot be set, and `Conflict` when ``generation``
+        is given and the row has moved on.
         """
         async with change(self._db) as connection:
             before = await self._read(connection, name, lock=True)
