@@ -10,7 +10,19 @@ from typing import Any
 
 import msgspec
 
-from trading.ids import AccountId, AlgoId, Epoch, FeedId, InstrumentId, Nanos, NodeName, UserId
+from trading.ids import (
+    AccountId,
+    AlgoId,
+    ClientOrderId,
+    Epoch,
+    FeedId,
+    InstrumentId,
+    Nanos,
+    NodeName,
+    UserId,
+)
+from trading.orders import Fill, Order, OrderState, Side
+from trading.positions import Position
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +64,9 @@ class FeedRecord(msgspec.Struct, frozen=True, kw_only=True):
 class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One instance of a strategy: what should run, and what is known of how it goes.
 
-    ``want`` is ``running`` or ``stopped``.  ``state`` (waiting, starting, running, stopping, stopped, failed) and ``reason`` are
-    the Supervisor's findings.  ``epoch`` numbers the incarnations: a new one is written here before it is
-    spawned.  ``node`` pins it to a machine ("" = anywhere).
+    ``want`` is ``running`` or ``stopped``.  ``state`` (waiting, starting, running, stopping, stopped,
+    failed) and ``reason`` are the Supervisor's findings.  ``epoch`` numbers the incarnations: a new one is
+    written here before it is spawned.  ``node`` pins it to a machine ("" = anywhere).
     """
 
     id: AlgoId
@@ -86,7 +98,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StrategyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Strategy code by content: ``version`` is the SHA-256 of the source; ``source`` is "" for built-in ones."""
+    """Strategy code by content: ``version`` is the source's SHA-256; ``source`` is "" for built-in ones."""
 
     name: str
     version: str
@@ -133,3 +145,75 @@ class Break(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: Nanos
     resolved_at: Nanos = Nanos(0)
     resolution: str = ""
+
+
+class FillRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution with the order it belongs to."""
+
+    account: AccountId
+    client_order_id: ClientOrderId
+    instrument: InstrumentId
+    side: Side
+    algo: AlgoId | None
+    fill: Fill
+
+
+class AccountHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session needs to go on where its predecessor stopped.
+
+    ``orders`` are the open ones of any age and all that changed since the time asked for, oldest first.
+    ``execution_ids`` are those of these orders and all since that time.  ``breaks`` are the open ones.
+    """
+
+    account: AccountId
+    orders: list[Order]
+    positions: list[Position]
+    execution_ids: set[str]
+    breaks: list[Break]
+
+
+class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orders (or fills) to list; None does not filter.  Times: of creation, of execution."""
+
+    account: AccountId | None = None
+    user: UserId | None = None
+    instrument: InstrumentId | None = None
+    algo: AlgoId | None = None
+    #: Orders only.
+    states: tuple[OrderState, ...] | None = None
+    since: Nanos | None = None
+    until: Nanos | None = None
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who changed what, from what to what."""
+
+    number: int
+    at: Nanos
+    actor: str
+    action: str
+    subject: str
+    before: Any
+    after: Any
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as it is stored: the key itself is not.  None: never."""
+
+    id: str
+    user: UserId
+    roles: tuple[str, ...]
+    label: str
+    created_at: Nanos
+    expires_at: Nanos | None = None
+    revoked_at: Nanos | None = None
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of an algo's log.  ``number`` rises over all logs."""
+
+    number: int
+    epoch: Epoch
+    at: Nanos
+    level: str
+    text: str

@@ -1,0 +1,95 @@
+"""API keys: 256 random bits each, shown once, stored as their SHA-256.
+
+A fast hash is right here: nobody can guess 256 random bits, however fast the guesses are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+import psycopg
+from psycopg.rows import dict_row
+
+from storage.database import Database
+from storage.records import ApiKey
+from storage.resource import jsonb, missing_reference, write_audit
+from trading.errors import BadInput, UnknownThing
+from trading.ids import Nanos, UserId
+
+_FIELDS = 'id, "user", roles, label, created_at, expires_at, revoked_at'
+
+
+class ApiKeys:
+    """The table of API keys."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def create(
+        self, user: UserId, roles: Sequence[str], label: str, expires_at: Nanos | None = None, by: str = ""
+    ) -> tuple[str, str]:
+        """A new key of an existing user: ``(id, key)``.  The key cannot be read again.
+
+        Raises `UnknownThing` for the user, `BadInput` for no roles or an expiry that has passed.
+        """
+        now = time.time_ns()
+        if not roles:
+            raise BadInput("roles", "a key needs at least one role")
+        if expires_at is not None and expires_at <= now:
+            raise BadInput("expires_at", "lies in the past")
+        id, key = secrets.token_hex(6), f"qd_{secrets.token_urlsafe(32)}"
+        async with self._db.connection() as connection, connection.transaction():
+            try:
+                await connection.execute(
+                    'INSERT INTO api_keys (id, "user", roles, label, sha256, created_at, expires_at) '
+                    "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                    (id, user, jsonb(tuple(roles)), label, _digest(key), now, expires_at),
+                )
+            except psycopg.errors.ForeignKeyViolation as error:
+                raise UnknownThing(*missing_reference(error), "create it before its key") from error
+            after = {"user": user, "roles": list(roles), "label": label, "expires_at": expires_at}
+            await write_audit(connection, by or user, "create_api_key", id, None, after)
+        return id, key
+
+    async def find(self, key: str) -> ApiKey | None:
+        """The record of a key that is valid now, else None."""
+        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                f"SELECT {_FIELDS} FROM api_keys WHERE sha256 = %s AND revoked_at IS NULL "
+                "AND (expires_at IS NULL OR expires_at > %s)",
+                (_digest(key), time.time_ns()),
+            )
+            row = await cursor.fetchone()
+        return None if row is None else msgspec.convert(row, ApiKey)
+
+    async def list(self) -> list[ApiKey]:
+        """All keys, revoked and expired ones included, oldest first."""
+        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(f"SELECT {_FIELDS} FROM api_keys ORDER BY created_at, id")
+            rows = await cursor.fetchall()
+        return [msgspec.convert(row, ApiKey) for row in rows]
+
+    async def revoke(self, id: str, by: str) -> None:
+        """End a key at once.  Raises `UnknownThing`; a key revoked before stays as it is."""
+        async with self._db.connection() as connection, connection.transaction():
+            cursor = await connection.execute(
+                "UPDATE api_keys SET revoked_at = coalesce(revoked_at, %s) WHERE id = %s",
+                (time.time_ns(), id),
+            )
+            if cursor.rowcount != 1:
+                raise UnknownThing("api_key", id)
+            await write_audit(connection, by, "revoke_api_key", id, None, None)
+
+    async def count(self) -> int:
+        """How many keys were ever made; 0 means a first run."""
+        async with self._db.connection() as connection:
+            row = await (await connection.execute("SELECT count(*) FROM api_keys")).fetchone()
+        return int(row[0]) if row else 0
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,404 @@
+"""Desired state: what should be, who changed it, and a wake-up for whoever makes it so."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from psycopg.rows import dict_row
+
+from storage.database import DATABASE_ERRORS, Connection, Database
+from storage.records import (
+    AccountRecord,
+    AlgoRecord,
+    AuditRecord,
+    FeedRecord,
+    LimitRecord,
+    NodeRecord,
+    StrategyRecord,
+    UserRecord,
+)
+from storage.resource import CHANNEL, Resource, change, write_audit
+from trading import ids
+from trading.errors import BadInput, Fenced, TradeError, UnknownThing
+from trading.ids import AccountId, AlgoId, Epoch, FeedId, NodeName, UserId
+
+#: Seconds without a notification after which the listening connection is tried.
+_QUIET_S = 10.0
+
+
+class Desired:
+    """Users, accounts, feeds, algos, nodes, strategies and limits.
+
+    For each resource: ``create_x(record, by)``, ``x(name)`` (raises `UnknownThing`), ``xs()``,
+    ``update_x(name, changes, by, generation=None)`` and ``delete_x(name, by, generation=None)``.  ``by`` is
+    who asked for it; it goes into the audit.  See `Resource` for the errors.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        made = frozenset({"created_at"})
+        self._users = Resource(
+            db, UserRecord, kind="user", table="users", fixed=made, check=lambda r: _named(r.id, "user")
+        )
+        self._accounts = Resource(
+            db,
+            AccountRecord,
+            kind="account",
+            table="accounts",
+            fixed=made | {"user"},
+            check=lambda r: _named(r.id, "account"),
+        )
+        self._feeds = Resource(db, FeedRecord, kind="feed", table="feeds", fixed=made, check=_check_feed)
+        self._algos = Resource(
+            db,
+            AlgoRecord,
+            kind="algo",
+            table="algos",
+            fixed=made | {"updated_at", "epoch", "state", "reason"},
+            check=_check_algo,
+        )
+        self._nodes = Resource(
+            db,
+            NodeRecord,
+            kind="node",
+            table="nodes",
+            key="name",
+            fixed=frozenset({"registered_at"}),
+            check=lambda r: _named(r.name, "node"),
+        )
+        self._strategies = Resource(
+            db, StrategyRecord, kind="strategy", table="strategies", key="name", fixed=made
+        )
+
+    # --- users ------------------------------------------------------------------------------------------
+
+    async def create_user(self, record: UserRecord, by: str) -> UserRecord:
+        """A new user."""
+        return await self._users.create(record, by)
+
+    async def user(self, id: UserId) -> UserRecord:
+        """One user."""
+        return await self._users.get(id)
+
+    async def users(self) -> list[UserRecord]:
+        """All users."""
+        return await self._users.list()
+
+    async def update_user(
+        self, id: UserId, changes: Mapping[str, Any], by: str, generation: int | None = None
+    ) -> UserRecord:
+        """Change roles."""
+        return await self._users.update(id, changes, by, generation)
+
+    async def delete_user(self, id: UserId, by: str, generation: int | None = None) -> None:
+        """Remove a user who owns nothing any more."""
+        await self._users.delete(id, by, generation)
+
+    # --- accounts ---------------------------------------------------------------------------------------
+
+    async def create_account(self, record: AccountRecord, by: str) -> AccountRecord:
+        """A new trading account of an existing user."""
+        return await self._accounts.create(record, by)
+
+    async def account(self, id: AccountId) -> AccountRecord:
+        """One account."""
+        return await self._accounts.get(id)
+
+    async def accounts(self) -> list[AccountRecord]:
+        """All accounts."""
+        return await self._accounts.list()
+
+    async def update_account(
+        self, id: AccountId, changes: Mapping[str, Any], by: str, generation: int | None = None
+    ) -> AccountRecord:
+        """Change connector, settings or whether it trades; the owner stays."""
+        return await self._accounts.update(id, changes, by, generation)
+
+    async def delete_account(self, id: AccountId, by: str, generation: int | None = None) -> None:
+        """Remove an account that no algo uses; its orders stay in the journal."""
+        await self._accounts.delete(id, by, generation)
+
+    # --- feeds ------------------------------------------------------------------------------------------
+
+    async def create_feed(self, record: FeedRecord, by: str) -> FeedRecord:
+        """A new feed."""
+        return await self._feeds.create(record, by)
+
+    async def feed(self, id: FeedId) -> FeedRecord:
+        """One feed."""
+        return await self._feeds.get(id)
+
+    async def feeds(self) -> list[FeedRecord]:
+        """All feeds."""
+        return await self._feeds.list()
+
+    async def update_feed(
+        self, id: FeedId, changes: Mapping[str, Any], by: str, generation: int | None = None
+    ) -> FeedRecord:
+        """Change instruments, workers, channels, settings or whether it streams."""
+        return await self._feeds.update(id, changes, by, generation)
+
+    async def delete_feed(self, id: FeedId, by: str, generation: int | None = None) -> None:
+        """Remove a feed that no algo uses."""
+        await self._feeds.delete(id, by, generation)
+
+    # --- strategies -------------------------------------------------------------------------------------
+
+    async def create_strategy(self, record: StrategyRecord, by: str) -> StrategyRecord:
+        """Register strategy code."""
+        return await self._strategies.create(record, by)
+
+    async def put_strategy(self, record: StrategyRecord, by: str) -> StrategyRecord:
+        """Register or replace; nothing happens when the same version is there (start of a new release)."""
+        return await self._strategies.put(record, by)
+
+    async def strategy(self, name: str) -> StrategyRecord:
+        """One strategy."""
+        return await self._strategies.get(name)
+
+    async def strategies(self) -> list[StrategyRecord]:
+        """All strategies."""
+        return await self._strategies.list()
+
+    async def update_strategy(self, name: str, changes: Mapping[str, Any], by: str) -> StrategyRecord:
+        """Replace code; algos take it with their next incarnation."""
+        return await self._strategies.update(name, changes, by)
+
+    async def delete_strategy(self, name: str, by: str) -> None:
+        """Remove a strategy that no algo uses."""
+        await self._strategies.delete(name, by)
+
+    # --- nodes ------------------------------------------------------------------------------------------
+
+    async def create_node(self, record: NodeRecord, by: str) -> NodeRecord:
+        """Register a machine."""
+        return await self._nodes.create(record, by)
+
+    async def upsert_node(self, record: NodeRecord, by: str) -> NodeRecord:
+        """Register a machine or refresh what is known of it; `registered_at` stays as first written."""
+        return await self._nodes.put(record, by)
+
+    async def node(self, name: NodeName) -> NodeRecord:
+        """One machine."""
+        return await self._nodes.get(name)
+
+    async def nodes(self) -> list[NodeRecord]:
+        """All machines."""
+        return await self._nodes.list()
+
+    async def update_node(
+        self, name: NodeName, changes: Mapping[str, Any], by: str, generation: int | None = None
+    ) -> NodeRecord:
+        """Change labels or cordon."""
+        return await self._nodes.update(name, changes, by, generation)
+
+    async def delete_node(self, name: NodeName, by: str, generation: int | None = None) -> None:
+        """Forget a machine."""
+        await self._nodes.delete(name, by, generation)
+
+    # --- algos ------------------------------------------------------------------------------------------
+
+    async def create_algo(self, record: AlgoRecord, by: str) -> AlgoRecord:
+        """A new algo; its user, account, strategy and feed must exist."""
+        return await self._algos.create(record, by)
+
+    async def algo(self, id: AlgoId) -> AlgoRecord:
+        """One algo."""
+        return await self._algos.get(id)
+
+    async def algos(self) -> list[AlgoRecord]:
+        """All algos."""
+        return await self._algos.list()
+
+    async def update_algo(
+        self, id: AlgoId, changes: Mapping[str, Any], by: str, generation: int | None = None
+    ) -> AlgoRecord:
+        """Change what is wanted.  State, reason and epoch have methods of their own."""
+        return await self._algos.update(id, changes, by, generation)
+
+    async def delete_algo(self, id: AlgoId, by: str, generation: int | None = None) -> None:
+        """Remove an algo with its snapshot and log; its orders stay in the journal."""
+        await self._algos.delete(id, by, generation)
+
+    async def set_algo_state(
+        self, id: AlgoId, epoch: Epoch, state: str, reason: str, by: str = "supervisor"
+    ) -> bool:
+        """Note how the incarnation ``epoch`` goes; says whether that was news.
+
+        A finding, not a wish: it raises no generation and wakes nobody.  Raises `UnknownThing`, or `Fenced`
+        when a newer incarnation exists.
+        """
+        async with self._db.connection() as connection, connection.transaction():
+            row = await _one(
+                connection, "SELECT epoch, state, reason FROM algos WHERE id = %s FOR UPDATE", (id,)
+            )
+            if row is None:
+                raise UnknownThing("algo", id)
+            if row["epoch"] != epoch:
+                raise Fenced(f"algo/{id}", epoch, row["epoch"])
+            if (row["state"], row["reason"]) == (state, reason):
+                return False
+            await connection.execute(
+                "UPDATE algos SET state = %s, reason = %s, updated_at = %s WHERE id = %s",
+                (state, reason, time.time_ns(), id),
+            )
+            after = {"epoch": epoch, "state": state, "reason": reason}
+            await write_audit(connection, by, "set_algo_state", id, row, after)
+        return True
+
+    async def new_algo_epoch(self, id: AlgoId, by: str = "supervisor") -> Epoch:
+        """Number the next incarnation before it is spawned; fences the last.  Raises `UnknownThing`."""
+        async with self._db.connection() as connection, connection.transaction():
+            row = await _one(
+                connection,
+                "UPDATE algos SET epoch = epoch + 1, updated_at = %s WHERE id = %s RETURNING epoch",
+                (time.time_ns(), id),
+            )
+            if row is None:
+                raise UnknownThing("algo", id)
+            epoch = Epoch(row["epoch"])
+            await write_audit(connection, by, "new_algo_epoch", id, {"epoch": epoch - 1}, {"epoch": epoch})
+        return epoch
+
+    # --- limits -----------------------------------------------------------------------------------------
+
+    async def set_limit(
+        self, scope: str, kind: str, instrument: str, value: Decimal | None, by: str
+    ) -> LimitRecord:
+        """Put a new version of a limit in force; None lifts it.  Every version is kept."""
+        if value is not None and (not value.is_finite() or value < 0):
+            raise BadInput("value", f"{value} is not a limit: give a number of 0 or more, or null to lift it")
+        # `change` makes changes queue up, so the next version number cannot be given out twice.
+        async with change(self._db) as connection:
+            before = await _limits(connection, (scope, kind, instrument))
+            record = LimitRecord(
+                scope=scope,
+                kind=kind,
+                instrument=instrument,
+                value=value,
+                version=before[0].version + 1 if before else 1,
+                changed_at=ids.Nanos(time.time_ns()),
+                changed_by=by,
+            )
+            await connection.execute(
+                "INSERT INTO limits (scope, kind, instrument, version, value, changed_at, changed_by) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                (scope, kind, instrument, record.version, value, record.changed_at, by),
+            )
+            subject = f"{scope}/{kind}" + (f"/{instrument}" if instrument else "")
+            await write_audit(connection, by, "set_limit", subject, before[0] if before else None, record)
+        return record
+
+    async def limits(self) -> list[LimitRecord]:
+        """The version in force of every limit, lifted ones (value None) included."""
+        async with self._db.connection() as connection:
+            return await _limits(connection, None)
+
+    async def limit_history(self, scope: str, kind: str, instrument: str = "") -> list[LimitRecord]:
+        """Every version of one limit, oldest first."""
+        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                "SELECT * FROM limits WHERE (scope, kind, instrument) = (%s, %s, %s) ORDER BY version",
+                (scope, kind, instrument),
+            )
+            return msgspec.convert(await cursor.fetchall(), list[LimitRecord])
+
+    # --- audit and changes ------------------------------------------------------------------------------
+
+    async def audit(
+        self, actor: str, action: str, subject: str, before: Any = None, after: Any = None
+    ) -> None:
+        """Note an act that changed no row of ours (a kill switch, an accepted break)."""
+        async with self._db.connection() as connection:
+            await write_audit(connection, actor, action, subject, before, after)
+
+    async def audit_of(self, subject: str | None = None, limit: int = 100) -> list[AuditRecord]:
+        """The newest entries first, of one subject or of all."""
+        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                "SELECT * FROM audit WHERE %(any)s OR subject = %(subject)s "
+                "ORDER BY number DESC LIMIT %(limit)s",
+                {"any": subject is None, "subject": subject, "limit": limit},
+            )
+            return msgspec.convert(await cursor.fetchall(), list[AuditRecord])
+
+    async def version(self) -> int:
+        """Rises with every change of desired state."""
+        async with self._db.connection() as connection:
+            row = await _one(connection, "SELECT version FROM desired_version", ())
+        assert row is not None
+        return int(row["version"])
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields once at the start, after each reconnection, and whenever desired state has changed.
+
+        Several changes may come as one.  Never ends and never raises for a server that is away.
+        """
+        delay = 0.1
+        while True:
+            try:
+                connection = await self._db.listener()
+            except TradeError:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, 2.0)
+                continue
+            try:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                delay = 0.1
+                # Something may have changed before we listened.
+                yield None
+                while True:
+                    heard = False
+                    async for _ in connection.notifies(timeout=_QUIET_S, stop_after=1):
+                        heard = True
+                    if heard:
+                        yield None
+                    else:
+                        await asyncio.wait_for(connection.execute("SELECT 1"), 5.0)
+            except (*DATABASE_ERRORS, TimeoutError):
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            finally:
+                await connection.close()
+
+
+async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement.encode(), values)
+        return await cursor.fetchone()
+
+
+async def _limits(connection: Connection, key: tuple[str, str, str] | None) -> list[LimitRecord]:
+    where = "" if key is None else "WHERE (scope, kind, instrument) = (%s, %s, %s)"
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            f"SELECT DISTINCT ON (scope, kind, instrument) * FROM limits {where} "
+            "ORDER BY scope, kind, instrument, version DESC",
+            key,
+        )
+        return msgspec.convert(await cursor.fetchall(), list[LimitRecord])
+
+
+def _named(text: str, field: str) -> None:
+    ids.name(text, field)
+
+
+def _check_feed(record: FeedRecord) -> None:
+    ids.name(record.id, "feed")
+    if record.workers < 1:
+        raise BadInput("workers", f"{record.workers} is too few: a feed needs at least 1 worker")
+    for instrument in record.instruments:
+        ids.instrument_id(instrument, "instruments")
+
+
+def _check_algo(record: AlgoRecord) -> None:
+    ids.name(record.id, "algo")
+    if record.want not in ("running", "stopped"):
+        raise BadInput("want", f"{record.want!r} is neither 'running' nor 'stopped'")
+    for instrument in record.instruments:
+        ids.instrument_id(instrument, "instruments")

@@ -1,0 +1,289 @@
+"""The order journal: orders, their events, fills, positions and breaks, written before anything is sent.
+
+`Journal.append` is the hot path: one call of one SQL function, hence one round trip and one transaction that
+checks the fence, the batch number and the keys.  Decimals travel as exact strings into ``numeric`` columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import psycopg
+from psycopg.rows import dict_row
+
+from storage.database import Connection, Database, fenced_or_broken
+from storage.paging import decode_cursor, encode_cursor, page_size
+from storage.records import AccountHistory, Break, FillRecord, OrderFilter
+from trading.errors import Conflict, Invariant
+from trading.ids import AccountId, ClientOrderId, Nanos
+from trading.orders import Order, OrderEvent
+from trading.positions import Position
+
+T = TypeVar("T")
+
+_ORDER = (
+    "account, client_order_id, instrument, side, type, quantity, limit_price, stop_price, time_in_force, "
+    "reduce_only, algo, tag, state, created_at, updated_at, broker_order_id, filled_quantity, average_price, "
+    "reason, cancelling"
+)
+_EVENT = (
+    "kind, account, client_order_id, at, actor, reason, cause, broker_order_id, fill, quantity, limit_price, "
+    "stop_price, raw"
+)
+_FILL = (
+    "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
+)
+_POSITION = "account, instrument, multiplier, quantity, average_cost, realised, fees, traded, updated_at"
+_BREAK = "id, account, instrument, kind, ours, theirs, opened_at, resolved_at, resolution"
+#: As in the partial index ``orders_open``.
+_OPEN = "state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
+
+
+class JournalBatch(msgspec.Struct, kw_only=True):
+    """What one decision changed.  ``orders`` are new ones, ``heads`` known ones as they stand now."""
+
+    orders: list[Order] = msgspec.field(default_factory=list)
+    heads: list[Order] = msgspec.field(default_factory=list)
+    events: list[OrderEvent] = msgspec.field(default_factory=list)
+    positions: list[Position] = msgspec.field(default_factory=list)
+    breaks: list[Break] = msgspec.field(default_factory=list)
+
+
+class Journal:
+    """Appends to and reads from the journal."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def append(self, owner: str, epoch: int, batch_id: int, batch: JournalBatch) -> None:
+        """Write ``batch`` whole or not at all, as the owner of lease ``owner``.
+
+        ``batch_id`` counts up within (owner, epoch); a batch that is already there is not written again, so
+        after `NotReady` (outcome unknown) the same batch is sent again.  Raises `Fenced` when another epoch
+        holds the lease, `Conflict` when an order or execution is already journaled, `Invariant` when a head
+        or fill has no order.
+        """
+        arguments = (
+            owner,
+            epoch,
+            batch_id,
+            as_json(batch.orders),
+            as_json(_latest((order.key, order) for order in batch.heads)),
+            as_json(batch.events),
+            as_json(_latest(((p.account, p.instrument), p) for p in batch.positions)),
+            as_json(_latest((each.id, each) for each in batch.breaks)),
+        )
+        async with self._db.connection() as connection:
+            try:
+                await connection.execute(
+                    "SELECT journal_append(%s, %s, %s, %s::json, %s::json, %s::json, %s::json, %s::json)",
+                    arguments,
+                    prepare=True,
+                )
+            except psycopg.Error as error:
+                raise _append_error(error, owner, epoch) or error from error
+
+    async def load(self, account: AccountId, since: Nanos) -> AccountHistory:
+        """All a new session of ``account`` must know, as of one instant."""
+        async with self._db.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            orders = await _all(
+                connection,
+                list[Order],
+                f"""
+                SELECT {_ORDER} FROM orders
+                WHERE account = %(account)s AND ({_OPEN} OR updated_at >= %(since)s)
+                ORDER BY created_at, number
+                """,
+                {"account": account, "since": since},
+            )
+            executions = await connection.execute(
+                f"""
+                SELECT execution_id FROM fills
+                WHERE account = %(account)s AND (at >= %(since)s OR client_order_id IN (
+                    SELECT client_order_id FROM orders
+                    WHERE account = %(account)s AND ({_OPEN} OR updated_at >= %(since)s)))
+                """,
+                {"account": account, "since": since},
+            )
+            execution_ids = {row[0] for row in await executions.fetchall()}
+            positions = await _all(
+                connection,
+                list[Position],
+                f"SELECT {_POSITION} FROM positions WHERE account = %s",
+                (account,),
+            )
+            breaks = await _all(
+                connection,
+                list[Break],
+                f"SELECT {_BREAK} FROM breaks WHERE account = %s AND resolved_at = 0 ORDER BY opened_at, id",
+                (account,),
+            )
+        return AccountHistory(
+            account=account, orders=orders, positions=positions, execution_ids=execution_ids, breaks=breaks
+        )
+
+    async def order(self, account: AccountId, client_order_id: ClientOrderId) -> Order | None:
+        """One order as it stands, or None."""
+        async with self._db.connection() as connection:
+            found = await _all(
+                connection,
+                list[Order],
+                f"SELECT {_ORDER} FROM orders WHERE account = %s AND client_order_id = %s",
+                (account, client_order_id),
+            )
+        return found[0] if found else None
+
+    async def events(self, account: AccountId, client_order_id: ClientOrderId) -> list[OrderEvent]:
+        """The story of an order, oldest first; [] where there is no such order."""
+        async with self._db.connection() as connection:
+            return await _all(
+                connection,
+                list[OrderEvent],
+                f"SELECT {_EVENT} FROM order_events WHERE account = %s AND client_order_id = %s "
+                "ORDER BY number",
+                (account, client_order_id),
+            )
+
+    async def orders(
+        self, filters: OrderFilter, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Order], str | None]:
+        """A page of orders, newest first, and the cursor of the next page (None: this was the last).
+
+        Raises `BadInput` for a cursor that is not ours or a limit outside 1 … 1000.
+        """
+        where, values = _conditions(filters, "created_at", cursor)
+        if filters.states is not None:
+            where.append("state = ANY(%(states)s)")
+            values["states"] = [str(state) for state in filters.states]
+        size = page_size(limit)
+        async with self._db.connection() as connection:
+            rows = await _dicts(
+                connection,
+                f"SELECT number, {_ORDER} FROM orders WHERE {' AND '.join(where)} "
+                f"ORDER BY created_at DESC, number DESC LIMIT {size + 1}",
+                values,
+            )
+        following = (
+            encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"])
+            if len(rows) > size
+            else None
+        )
+        return msgspec.convert(rows[:size], list[Order]), following
+
+    async def fills(
+        self, filters: OrderFilter, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[FillRecord], str | None]:
+        """A page of executions, newest first, as `orders` does it.  ``filters.states`` must be None."""
+        where, values = _conditions(filters, "at", cursor)
+        size = page_size(limit)
+        async with self._db.connection() as connection:
+            rows = await _dicts(
+                connection,
+                f"SELECT number, {_FILL} FROM fills WHERE {' AND '.join(where)} "
+                f"ORDER BY at DESC, number DESC LIMIT {size + 1}",
+                values,
+            )
+        following = (
+            encode_cursor(rows[size - 1]["at"], rows[size - 1]["number"]) if len(rows) > size else None
+        )
+        # The fill's own fields lie flat in the row; `convert` ignores what a struct does not have.
+        return msgspec.convert([{**row, "fill": row} for row in rows[:size]], list[FillRecord]), following
+
+    async def positions(self, accounts: Sequence[AccountId] | None = None) -> list[Position]:
+        """Positions of these accounts, of all where None; flat ones included."""
+        async with self._db.connection() as connection:
+            return await _all(
+                connection,
+                list[Position],
+                f"SELECT {_POSITION} FROM positions WHERE %(all)s OR account = ANY(%(accounts)s) "
+                "ORDER BY account, instrument",
+                {"all": accounts is None, "accounts": list(accounts or ())},
+            )
+
+    async def breaks(self, open_only: bool = True) -> list[Break]:
+        """Reconciliation breaks, oldest first."""
+        async with self._db.connection() as connection:
+            return await _all(
+                connection,
+                list[Break],
+                f"SELECT {_BREAK} FROM breaks WHERE resolved_at = 0 OR NOT %s ORDER BY opened_at, id",
+                (open_only,),
+            )
+
+
+def as_json(things: Iterable[msgspec.Struct]) -> str | None:
+    """JSON of a list for the SQL functions, None where it is empty.
+
+    PostgreSQL's text cannot hold NUL, which a broker's raw message may: it becomes U+FFFD.
+    """
+    listed = list(things)
+    if not listed:
+        return None
+    raw = msgspec.json.encode(listed)
+    if b"\\u0000" in raw:
+        raw = msgspec.json.encode(_without_nul(msgspec.json.decode(raw)))
+    return raw.decode()
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_without_nul(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_nul(each) for key, each in value.items()}
+    return value
+
+
+def _latest(pairs: Iterable[tuple[Hashable, T]]) -> list[T]:
+    """One of each key, the last: SQL refuses to change a row twice in one statement."""
+    return list(dict(pairs).values())
+
+
+def _append_error(error: psycopg.Error, owner: str, epoch: int) -> Exception | None:
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        table = error.diag.table_name
+        code = {"orders": "order_exists", "fills": "fill_exists"}.get(table or "", "exists")
+        return Conflict(code, f"already journaled in {table}: {error.diag.message_detail}")
+    if isinstance(error, psycopg.errors.NotNullViolation) and error.diag.table_name == "fills":
+        return Invariant(f"{owner}: a fill of an order that was never journaled: {error.diag.message_detail}")
+    return fenced_or_broken(error, owner, epoch)
+
+
+def _conditions(filters: OrderFilter, time: str, cursor: str | None) -> tuple[list[str], dict[str, Any]]:
+    where, values = ["true"], dict[str, Any]()
+    if filters.account is not None:
+        # As the indexes orders_of_account and fills_of_account have it; the migration says why.
+        where.append('account COLLATE "C" = %(account)s')
+        values["account"] = filters.account
+    for column in ("instrument", "algo"):
+        wanted = getattr(filters, column)
+        if wanted is not None:
+            where.append(f"{column} = %({column})s")
+            values[column] = wanted
+    if filters.user is not None:
+        where.append('account IN (SELECT id FROM accounts WHERE "user" = %(user)s)')
+        values["user"] = filters.user
+    if filters.since is not None:
+        where.append(f"{time} >= %(since)s")
+        values["since"] = filters.since
+    if filters.until is not None:
+        where.append(f"{time} < %(until)s")
+        values["until"] = filters.until
+    if cursor is not None:
+        values["cursor_at"], values["cursor_number"] = decode_cursor(cursor)
+        where.append(f"({time}, number) < (%(cursor_at)s, %(cursor_number)s)")
+    return where, values
+
+
+async def _dicts(connection: Connection, statement: str, values: Any) -> list[dict[str, Any]]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement.encode(), values)
+        return await cursor.fetchall()
+
+
+async def _all(connection: Connection, kind: type[list[T]], statement: str, values: Any) -> list[T]:
+    return msgspec.convert(await _dicts(connection, statement, values), kind)

@@ -1,0 +1,125 @@
+"""Broker credentials, encrypted at rest.
+
+AES-256-GCM with a random 96-bit nonce for each write; the secret's name is bound as associated data, so a row
+copied under another name does not open.  The key never enters the database.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from storage.database import Database
+from trading.errors import NeedsOperator, UnknownThing
+
+VARIABLE = "QUARTERDECK_SECRET_KEY"
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+def load_key(data_dir: Path) -> bytes:
+    """The key from the environment, else from ``data_dir/secret.key``, made there on the first use.
+
+    Raises `NeedsOperator` for a key of the wrong form, or a file that others than its owner may read.
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        return _parse(given, f"the variable {VARIABLE}")
+    path = Path(data_dir) / "secret.key"
+    try:
+        if not path.exists():
+            _make_key(path)
+        status = path.stat()
+        if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+            raise NeedsOperator(
+                f"{path} may be read by others (mode {status.st_mode & 0o777:o}, owner {status.st_uid})",
+                f"chown it to user {os.geteuid()} and chmod 600 it; replace secrets that others may have read",
+            )
+        return _parse(path.read_text(), str(path))
+    except OSError as error:
+        raise NeedsOperator(
+            f"the secret key {path} cannot be read or made ({error.strerror or error})",
+            f"make {data_dir} writable, or set {VARIABLE}",
+        ) from error
+
+
+def _make_key(path: Path) -> None:
+    text = base64.urlsafe_b64encode(os.urandom(_KEY_BYTES))
+    whole = path.with_name(f".secret.key-{os.getpid()}")
+    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # A link appears whole or not at all; whoever comes second uses the first one's key.
+        with contextlib.suppress(FileExistsError):
+            os.link(whole, path)
+    finally:
+        whole.unlink()
+
+
+def _parse(text: str, where: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise NeedsOperator(
+            f"{where} is not a key of {_KEY_BYTES} bytes in URL-safe base64",
+            "make one with: openssl rand -base64 32 | tr '+/' '-_'",
+        )
+    return key
+
+
+class Secrets:
+    """Named mappings of secret strings, such as the log-in of an account."""
+
+    def __init__(self, db: Database, key: bytes) -> None:
+        self._db = db
+        self._cipher = AESGCM(key)
+
+    def __repr__(self) -> str:
+        return f"Secrets({self._db.address})"
+
+    async def put(self, name: str, values: Mapping[str, str]) -> None:
+        """Write or replace."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(dict(values)), name.encode())
+        async with self._db.connection() as connection:
+            await connection.execute(
+                "INSERT INTO secrets (name, sealed, updated_at) VALUES (%s, %s, %s) "
+                "ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, updated_at = excluded.updated_at",
+                (name, sealed, time.time_ns()),
+            )
+
+    async def get(self, name: str) -> dict[str, str]:
+        """Read.  Raises `UnknownThing`, or `NeedsOperator` when our key does not open it."""
+        async with self._db.connection() as connection:
+            cursor = await connection.execute("SELECT sealed FROM secrets WHERE name = %s", (name,))
+            row = await cursor.fetchone()
+        if row is None:
+            raise UnknownThing("secret", name)
+        sealed = bytes(row[0])
+        try:
+            plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
+        except InvalidTag as error:
+            raise NeedsOperator(
+                f"the secret {name!r} was written with another key, or changed",
+                f"give this machine the key it was written with ({VARIABLE} or secret.key), or enter it anew",
+            ) from error
+        return msgspec.json.decode(plain, type=dict[str, str])
+
+    async def delete(self, name: str) -> None:
+        """Remove; nothing happens where there is none."""
+        async with self._db.connection() as connection:
+            await connection.execute("DELETE FROM secrets WHERE name = %s", (name,))
