@@ -1,0 +1,1 @@
+"""The strategies that ship with Quarterdeck: examples to read, copy and run."""
