@@ -6,14 +6,14 @@ Spot has one connection; USD-M serves its streams by two routes of the host, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from connectors.base import Clock, FeedSink
 from connectors.binance.link import Link, Tuning
 from connectors.binance.product import Product
 from trading.errors import BadInput
-from trading.ids import InstrumentId
+from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
 
 CHANNELS: Final = ("trade", "quote", "depth", "bar")
@@ -30,6 +30,7 @@ class BinanceFeed:
         clock: Clock,
         streams: Mapping[str, str],
         tuning: Tuning,
+        tap: Callable[[Nanos, bytes], None] | None = None,
     ) -> None:
         self._product = product
         self._sink = sink
@@ -48,6 +49,7 @@ class BinanceFeed:
                 on_open=self._link_opened,
                 on_closed=self._link_closed,
                 on_refused=self._refused,
+                tap=tap,
             )
             for route in product.routes
         }

@@ -84,6 +84,7 @@ class Link:
         on_open: Callable[[], None],
         on_closed: Callable[[str], None],
         on_refused: Callable[[InstrumentId, str], None],
+        tap: Callable[[Nanos, bytes], None] | None = None,
     ) -> None:
         self.url = url
         self._codec = Codec()
@@ -95,6 +96,8 @@ class Link:
         self._on_open = on_open
         self._on_closed = on_closed
         self._on_refused = on_refused
+        #: Sees every stream message as it came.
+        self._tap = tap
         #: Wanted stream -> (instrument number, instrument).
         self.wanted: dict[str, tuple[int, InstrumentId]] = {}
         #: Streams of chunks that were refused: asked again one by one, so that the bad one is found.
@@ -369,24 +372,31 @@ class Link:
             return
         sink = self._sink
         before = len(sink.ticks)
-        decode = self._codec.decode
-        for payload in payloads:
-            try:
-                special = decode(payload, now, sink)
-            except ValueError as error:
-                sink.garbage(payload, str(error))
-                continue
-            if special is not None:
-                self._act(socket, special)
+        if self._tap is None:
+            decode = self._codec.decode
+            for payload in payloads:
+                try:
+                    special = decode(payload, now, sink)
+                except ValueError as error:
+                    sink.garbage(payload, str(error))
+                    continue
+                if special is not None:
+                    self._act(socket, special)
+        else:
+            for payload in payloads:
+                self._decode(socket, payload, now)
         if len(sink.ticks) != before:
             sink.wake()
 
     def _decode(self, socket: _Socket, payload: bytes, received_at: Nanos) -> None:
+        repeated = self._codec.repeated
         try:
             special = self._codec.decode(payload, received_at, self._sink)
         except ValueError as error:
             self._sink.garbage(payload, str(error))
             return
+        if self._tap is not None and payload.startswith(b'{"stream":"') and repeated == self._codec.repeated:
+            self._tap(received_at, payload)
         if special is not None:
             self._act(socket, special)
 

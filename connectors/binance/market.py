@@ -16,6 +16,7 @@ from connectors.binance.link import Tuning
 from connectors.binance.product import Product, check_interval
 from connectors.binance.rest import Rest
 from connectors.binance.symbols import parse_exchange_info
+from connectors.recordings import Tap
 from trading.bars import Bar
 from trading.errors import BadInput
 from trading.ids import Nanos
@@ -93,7 +94,7 @@ class BinanceMarket:
             log.info("%s: %d symbols left out, e.g. %s", self.name, len(listing.skipped), listing.skipped[0])
         return listing.instruments
 
-    def feed(self, sink: FeedSink, tuning: Tuning | None = None) -> BinanceFeed:
+    def feed(self, sink: FeedSink, tuning: Tuning | None = None, tap: Tap | None = None) -> BinanceFeed:
         """A new streaming connection."""
         host = self.product.stream_host
         if self._settings.base_url:
@@ -105,7 +106,12 @@ class BinanceMarket:
             self._clock,
             self._streams,
             tuning or Tuning(replace_after=self._settings.replace_after_s),
+            tap,
         )
+
+    def tapped_feed(self, sink: FeedSink, tap: Tap) -> BinanceFeed:
+        """A feed that also shows its raw messages (`connectors.recordings.RecordableMarket`)."""
+        return self.feed(sink, tap=tap)
 
     async def history(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
