@@ -35,8 +35,8 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
 class BookDelta(msgspec.Struct, frozen=True, kw_only=True):
     """Changed levels of an order book: (price, new size) pairs, size 0 removes the level.
 
-    ``first_sequence`` … ``last_sequence`` are the venue's update ids that it covers, ``previous_sequence`` the
-    last id of the message before it where the venue sends that (else None).
+    ``first_sequence`` … ``last_sequence`` are the venue's update ids that it covers, ``previous_sequence``
+    the last id of the message before it where the venue sends that (else None).
     """
 
     instrument: int
@@ -106,7 +106,9 @@ class MarketData(Protocol):
         """A new streaming connection."""
 
     async def history(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
-        """Closed bars with ``start <= opened_at < end``, oldest first; ``interval`` is ``1m``, ``5m``, ``1h`` …"""
+        """Closed bars with ``start <= opened_at < end``, oldest first; ``interval`` is ``1m``, ``5m``, ``1h``
+        …
+        """
 
     async def close(self) -> None:
         """Give back sockets and pools."""
@@ -142,7 +144,9 @@ class Broker(Protocol):
         """Change orders; one answer per ticket."""
 
     async def cancel(self, tickets: Sequence[CancelTicket]) -> list[Answer]:
-        """Take orders back; one answer per ticket.  Accepted means the request was taken, not that it is done."""
+        """Take orders back; one answer per ticket.  Accepted means the request was taken, not that it is
+        done.
+        """
 
     async def report(self) -> BrokerReport:
         """The whole account as the broker sees it now."""

@@ -1,0 +1,177 @@
+"""What the simulator's REST resources know: symbols, minutes built from trades, order books built from
+changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from connectors.binance.source import Event, MinuteBar, Source, SymbolSpec
+
+_MS: Final = 1_000_000
+
+
+class _TradeData(msgspec.Struct, gc=False):
+    p: float
+    q: float
+    T: int
+
+
+class _Trade(msgspec.Struct):
+    data: _TradeData
+
+
+class _DepthData(msgspec.Struct):
+    u: int
+    b: list[tuple[str, str]]
+    a: list[tuple[str, str]]
+
+
+class _Depth(msgspec.Struct):
+    data: _DepthData
+
+
+_trade = msgspec.json.Decoder(_Trade, strict=False).decode
+_depth = msgspec.json.Decoder(_Depth).decode
+
+
+class OrderBook:
+    """An order book from changes; what it never heard of is not in it."""
+
+    def __init__(self) -> None:
+        self._waiting: list[bytes] = []
+        self._bids: dict[str, str] = {}
+        self._asks: dict[str, str] = {}
+        self._last = 0
+
+    def change(self, payload: bytes) -> None:
+        """Take a change; applied only now and then, for most are never asked about."""
+        self._waiting.append(payload)
+        if len(self._waiting) >= 500:
+            self._apply()
+
+    def snapshot(self, levels: int) -> tuple[int, list[tuple[str, str]], list[tuple[str, str]]]:
+        """Last update id, bids from the best down, asks from the best up."""
+        self._apply()
+        bids = sorted(self._bids.items(), key=lambda level: -Decimal(level[0]))[:levels]
+        asks = sorted(self._asks.items(), key=lambda level: Decimal(level[0]))[:levels]
+        return self._last, bids, asks
+
+    def _apply(self) -> None:
+        for payload in self._waiting:
+            data = _depth(payload).data
+            self._last = data.u
+            for side, changes in ((self._bids, data.b), (self._asks, data.a)):
+                for price, size in changes:
+                    if size.strip("0.") == "":
+                        side.pop(price, None)
+                    else:
+                        side[price] = size
+        self._waiting.clear()
+
+
+class Minutes:
+    """The minutes of one symbol, oldest first; the last is the one under way."""
+
+    def __init__(self, history: Sequence[MinuteBar]) -> None:
+        self.bars = list(history)
+
+    def trade(self, at_ms: int, price: float, size: float) -> None:
+        """Count a trade; one from before the minute under way counts into that."""
+        opened = at_ms - at_ms % 60_000
+        if self.bars and opened <= self.bars[-1].opened:
+            last = self.bars[-1]
+            self.bars[-1] = MinuteBar(
+                last.opened,
+                last.open,
+                max(last.high, price),
+                min(last.low, price),
+                price,
+                last.volume + size,
+                last.trades + 1,
+            )
+        else:
+            self.bars.append(MinuteBar(opened, price, price, price, price, size, 1))
+
+    def latest(self, length_ms: int, at_ms: int) -> MinuteBar | None:
+        """The newest bar of ``length_ms`` that has opened by ``at_ms``."""
+        newest = next((bar for bar in reversed(self.bars) if bar.opened <= at_ms), None)
+        if newest is None:
+            return None
+        opened = _opened(newest.opened, length_ms)
+        first = len(self.bars)
+        while first > 0 and self.bars[first - 1].opened >= opened:
+            first -= 1
+        found = Minutes(self.bars[first:]).group(length_ms, opened, opened, 1, False)
+        return found[0] if found else None
+
+    def group(self, length_ms: int, start: int, end: int, limit: int, newest: bool) -> list[MinuteBar]:
+        """Bars of ``length_ms`` opened within [start, end].
+
+        The first ``limit``, or the last with ``newest``.
+        """
+        grouped: list[MinuteBar] = []
+        for bar in self.bars:
+            opened = _opened(bar.opened, length_ms)
+            if opened < start or opened > end:
+                continue
+            if grouped and grouped[-1].opened == opened:
+                last = grouped[-1]
+                grouped[-1] = MinuteBar(
+                    opened,
+                    last.open,
+                    max(last.high, bar.high),
+                    min(last.low, bar.low),
+                    bar.close,
+                    last.volume + bar.volume,
+                    last.trades + bar.trades,
+                )
+            else:
+                if len(grouped) == limit and not newest:
+                    break
+                grouped.append(bar._replace(opened=opened))
+        return grouped[-limit:] if newest else grouped
+
+
+def _opened(at_ms: int, length_ms: int) -> int:
+    # Bars of weeks start on Mondays, and the epoch was a Thursday.
+    shift = 4 * 86_400_000 if length_ms == 604_800_000 else 0
+    return (at_ms - shift) // length_ms * length_ms + shift
+
+
+class SimulatedMarket:
+    """The state that the messages sent so far amount to."""
+
+    def __init__(self, source: Source, specs: Sequence[SymbolSpec]) -> None:
+        self.product = source.product
+        self.symbols = {spec.symbol: spec for spec in specs}
+        self._source = source
+        self._minutes: dict[str, Minutes] = {}
+        self._books: dict[str, OrderBook] = {}
+        #: Market time of the last event, UTC ns; 0 before the first.
+        self.at = 0
+
+    def minutes(self, symbol: str) -> Minutes:
+        """The minutes of ``symbol``."""
+        found = self._minutes.get(symbol)
+        if found is None:
+            found = self._minutes[symbol] = Minutes(self._source.history(symbol))
+        return found
+
+    def book(self, symbol: str) -> OrderBook:
+        """The order book of ``symbol``."""
+        return self._books.setdefault(symbol, OrderBook())
+
+    def apply(self, event: Event) -> None:
+        """Account for one message."""
+        self.at = event.due
+        symbol, _, kind = event.stream.partition("@")
+        if kind == "trade":
+            data = _trade(event.payload).data
+            self.minutes(symbol.upper()).trade(data.T, data.p, data.q)
+        elif kind.startswith("depth@") or kind == "depth":
+            self.book(symbol.upper()).change(event.payload)
