@@ -16,21 +16,21 @@ from typing import Any
 import msgspec
 import numpy as np
 from connectors.registry import market_data
-from storage.algo_log import AlgoLog
-from storage.bus import Bus
-from storage.desired import Desired
-from storage.instruments import Instruments
-from storage.journal import Journal
-from storage.snapshots import Snapshots
-from strategies.loader import load_builtin, load_source
-from strategies.runner import LogLine, Output, Runner, StrategyFailed
 
 from actors.notes import NotePage
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
 from cluster.calls import Peer
 from cluster.process import end, now
+from storage.algo_log import AlgoLog
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.journal import Journal
 from storage.records import AlgoRecord, OrderFilter
+from storage.snapshots import Snapshots
+from strategies.loader import load_builtin, load_source
+from strategies.runner import LogLine, Output, Runner, StrategyFailed
 from trading.bars import Bar, interval_ns
 from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unreachable
 from trading.histogram import Histogram
@@ -275,7 +275,7 @@ class AlgoHost(Shell):
             self._has_intents.clear()
             while self._intents:
                 kind = type(self._intents[0])
-                group = []
+                group: list[PlaceOrder | ModifyOrder | CancelOrder] = []
                 while self._intents and type(self._intents[0]) is kind and len(group) < 200:
                     group.append(self._intents.popleft())
                     if kind is ModifyOrder:

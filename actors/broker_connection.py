@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker
-from storage.bus import Bus
-from storage.desired import Desired
-from storage.instruments import Instruments
-from storage.leases import Leases
-from storage.paper_ledger import PaperLedger
 
 from actors.shell import Shell, listen
 from cluster import names, streams
 from cluster.process import now
 from connectors.base import Broker
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.leases import Leases
+from storage.paper_ledger import PaperLedger
 from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import Fenced, NotReady, TradeError

@@ -11,17 +11,17 @@ import logging
 from typing import Any
 
 import msgspec
-from storage.desired import Desired
-from storage.leases import Leases
-from trading.sharding import assign
 
 from actors.shell import Shell
 from cluster import names
 from cluster.calls import Peer
 from cluster.process import now
+from storage.desired import Desired
+from storage.leases import Leases
 from trading.errors import Fenced, TradeError
 from trading.feed_plan import Carry, FeedStep, Move, Phase, Release, WorkerReport, next_steps
 from trading.ids import Epoch, FeedId, InstrumentId
+from trading.sharding import assign
 
 log = logging.getLogger("quarterdeck")
 

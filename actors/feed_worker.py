@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 from connectors.registry import market_data
-from storage.bus import Bus
-from storage.desired import Desired
-from storage.instruments import Instruments
-from storage.leases import Leases
 
 from actors.shell import Shell, patiently
 from cluster import names, streams
 from cluster.process import now
 from connectors.base import BookDelta, FeedConnection, MarketData
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.leases import Leases
 from trading.bars import Bar
 from trading.errors import NotReady
 from trading.feed_plan import Carried, Phase, WorkerReport

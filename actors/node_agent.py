@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import psutil
-from storage.desired import Desired
 
 from actors.shell import Shell, patiently
 from cluster import names
 from cluster.process import now
+from storage.desired import Desired
 from storage.records import NodeRecord
 from trading.ids import Nanos, NodeName
 

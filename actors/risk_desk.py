@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from decimal import Decimal
 from typing import Any
 
 import msgspec
-from storage.desired import Desired
-from storage.leases import Leases
-from storage.loans import Loans
 
 from actors.shell import Shell, patiently
 from cluster import names
 from cluster.process import now
+from storage.desired import Desired
+from storage.leases import Leases
+from storage.loans import Loans
 from storage.records import LoanRecord
 from trading.budgets import BudgetGrant, BudgetReport, RiskBook
 from trading.errors import NotReady
@@ -64,7 +65,7 @@ class RiskDesk(Shell):
         self.leases = Leases(self.database)
         self.desired = Desired(self.database)
         self.loans = Loans(self.database)
-        self._saved: dict[tuple[str, int, str], Any] = {}
+        self._saved: dict[tuple[str, int, str], Decimal] = {}
         self._session_epoch: dict[str, Epoch] = {}
         self._saving = asyncio.Lock()
         self._dirty = False
@@ -133,7 +134,7 @@ class RiskDesk(Shell):
         async with self._saving:
             book = self._book()
             wanted = {
-                (session, self._session_epoch.get(session, Epoch(0)), resource): amount
+                (session, int(self._session_epoch.get(session, 0)), resource): amount
                 for session, mine in book.lent.items()
                 for resource, amount in mine.items()
             }
@@ -149,7 +150,7 @@ class RiskDesk(Shell):
             ]
             if changes:
                 await self.loans.save(self.epoch, changes)
-            self._saved = {**wanted}
+            self._saved = dict(wanted)
             self._dirty = False
 
     async def _publish(self) -> None:

@@ -18,12 +18,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
-from storage.bus import Bus, Subscription
-from storage.database import Database
-from storage.hot import Hot
 
 from cluster import process
 from cluster.settings import DeckSettings, settings
+from storage.bus import Bus, Subscription
+from storage.database import Database
+from storage.hot import Hot
 from trading.errors import Fenced, NeedsOperator, NotReady, TradeError, Unreachable
 
 log = logging.getLogger("quarterdeck")
@@ -151,7 +151,7 @@ class Shell:
 
 
 async def patiently(what: str, work: Any, *, every: float = 1.0) -> None:
-    """Run ``work()`` for ever at this pace; what heals by itself is logged once when it breaks and once when it heals."""
+    """Run ``work()`` for ever at this pace; trouble that heals is logged once when it comes and once when it goes."""
     broken = ""
     while True:
         try:

@@ -10,7 +10,6 @@ import logging
 from typing import Any
 
 import msgspec
-from storage.leases import Leases
 
 from actors.shell import Shell, Status, patiently
 from cluster import names, runtime
@@ -32,6 +31,7 @@ from cluster.reconcile import (
 )
 from cluster.specs import ActorSpec
 from storage import desired as desired_state
+from storage.leases import Leases
 from trading.errors import Conflict, Fenced, TradeError, Unreachable
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
 

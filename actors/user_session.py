@@ -12,11 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from storage.bus import Bus
-from storage.desired import Desired
-from storage.instruments import Instruments
-from storage.journal import Journal, PreparedBatch
-from storage.leases import Leases
 
 from actors.marks import Marks
 from actors.notes import NotePage, NoteRings
@@ -24,6 +19,11 @@ from actors.shell import Shell, listen, patiently
 from cluster import names, streams
 from cluster.calls import Peer
 from cluster.process import end, now
+from storage.bus import Bus
+from storage.desired import Desired
+from storage.instruments import Instruments
+from storage.journal import Journal, PreparedBatch
+from storage.leases import Leases
 from storage.records import AccountRecord, OrderFilter
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage

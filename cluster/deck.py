@@ -20,16 +20,17 @@ from typing import IO
 
 import httpx
 import msgspec
-from storage.database import check_postgres
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis, check_redis
-from storage.first_run import first_run
-from storage.migrate import migrate
-from storage.secrets import load_key
 
 from cluster import children
 from cluster.children import Child
 from cluster.settings import DeckSettings, environment
 from cluster.specs import NODE_LABEL
+from storage.database import check_postgres
+from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.first_run import first_run
+from storage.hot import check_redis
+from storage.migrate import migrate
+from storage.secrets import load_key
 from trading.errors import NeedsOperator
 
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_node(
-    wanted: NodeName | str, rooms: Sequence[Room], known: Mapping[str, bool]
+    wanted: NodeName, rooms: Sequence[Room], known: Mapping[NodeName, bool]
 ) -> tuple[NodeName | None, str]:
     """``(node, "")`` or ``(None, why not)``.  ``known`` says of every registered node whether it is cordoned.
 

@@ -197,7 +197,7 @@ def _run(
     mine: Seen | None,
     memory: Memory,
     load: dict[NodeName, int],
-    known: Mapping[str, bool],
+    known: Mapping[NodeName, bool],
     now: Nanos,
 ) -> list[Action]:
     if mine is not None:

@@ -6,6 +6,7 @@ checks the fence, the batch number and the keys.  Decimals travel as exact strin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ from psycopg.rows import dict_row
 
 from storage.database import Connection, Database, fenced_or_broken
 from storage.paging import decode_cursor, encode_cursor, page_size
-from storage.records import AccountHistory, Break, FillRecord, OrderFilter
+from storage.records import FillRecord, OrderFilter
 from trading.errors import Conflict, Invariant
 from trading.ids import AccountId, ClientOrderId, Nanos
+from trading.journal import AccountHistory, Break, JournalBatch
 from trading.orders import Order, OrderEvent
 from trading.positions import Position
 
@@ -41,14 +43,12 @@ _BREAK = "id, account, instrument, kind, ours, theirs, opened_at, resolved_at, r
 _OPEN = "state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
 
 
-class JournalBatch(msgspec.Struct, kw_only=True):
-    """What one decision changed.  ``orders`` are new ones, ``heads`` known ones as they stand now."""
+class PreparedBatch(msgspec.Struct, frozen=True):
+    """A batch as it goes over the wire: fixed at one moment, so that sending it again sends the same."""
 
-    orders: list[Order] = msgspec.field(default_factory=list)
-    heads: list[Order] = msgspec.field(default_factory=list)
-    events: list[OrderEvent] = msgspec.field(default_factory=list)
-    positions: list[Position] = msgspec.field(default_factory=list)
-    breaks: list[Break] = msgspec.field(default_factory=list)
+    #: Keys of the new orders in it.
+    new_keys: tuple[tuple[AccountId, ClientOrderId], ...]
+    lists: tuple[str | None, ...]
 
 
 class Journal:
@@ -57,7 +57,20 @@ class Journal:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def append(self, owner: str, epoch: int, batch_id: int, batch: JournalBatch) -> None:
+    def prepare(self, batch: JournalBatch) -> PreparedBatch:
+        """Encode ``batch`` now: orders and positions may change before it is written."""
+        return PreparedBatch(
+            tuple(order.key for order in batch.orders),
+            (
+                as_json(batch.orders),
+                as_json(_latest((order.key, order) for order in batch.heads)),
+                as_json(batch.events),
+                as_json(_latest(((p.account, p.instrument), p) for p in batch.positions)),
+                as_json(_latest((each.id, each) for each in batch.breaks)),
+            ),
+        )
+
+    async def append(self, owner: str, epoch: int, batch_id: int, batch: PreparedBatch) -> None:
         """Write ``batch`` whole or not at all, as the owner of lease ``owner``.
 
         ``batch_id`` counts up within (owner, epoch); a batch that is already there is not written again, so
@@ -65,16 +78,7 @@ class Journal:
         holds the lease, `Conflict` when an order or execution is already journaled, `Invariant` when a head
         or fill has no order.
         """
-        arguments = (
-            owner,
-            epoch,
-            batch_id,
-            as_json(batch.orders),
-            as_json(_latest((order.key, order) for order in batch.heads)),
-            as_json(batch.events),
-            as_json(_latest(((p.account, p.instrument), p) for p in batch.positions)),
-            as_json(_latest((each.id, each) for each in batch.breaks)),
-        )
+        arguments = (owner, epoch, batch_id, *batch.lists)
         async with self._db.connection() as connection:
             try:
                 await connection.execute(
@@ -122,7 +126,12 @@ class Journal:
                 (account,),
             )
         return AccountHistory(
-            account=account, orders=orders, positions=positions, execution_ids=execution_ids, breaks=breaks
+            account=account,
+            loaded_at=Nanos(time.time_ns()),
+            orders=orders,
+            positions=positions,
+            executions=execution_ids,
+            breaks=breaks,
         )
 
     async def order(self, account: AccountId, client_order_id: ClientOrderId) -> Order | None:

@@ -21,8 +21,7 @@ from trading.ids import (
     NodeName,
     UserId,
 )
-from trading.orders import Fill, Order, OrderState, Side
-from trading.positions import Position
+from trading.orders import Fill, OrderState, Side
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,20 +132,6 @@ class LoanRecord(msgspec.Struct, frozen=True, kw_only=True):
     amount: Decimal
 
 
-class Break(msgspec.Struct, frozen=True, kw_only=True):
-    """A difference between our book and the broker's.  ``resolved_at`` 0 while it is open."""
-
-    id: str
-    account: AccountId
-    instrument: InstrumentId
-    kind: str
-    ours: str
-    theirs: str
-    opened_at: Nanos
-    resolved_at: Nanos = Nanos(0)
-    resolution: str = ""
-
-
 class FillRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An execution with the order it belongs to."""
 
@@ -156,20 +141,6 @@ class FillRecord(msgspec.Struct, frozen=True, kw_only=True):
     side: Side
     algo: AlgoId | None
     fill: Fill
-
-
-class AccountHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session needs to go on where its predecessor stopped.
-
-    ``orders`` are the open ones of any age and all that changed since the time asked for, oldest first.
-    ``execution_ids`` are those of these orders and all since that time.  ``breaks`` are the open ones.
-    """
-
-    account: AccountId
-    orders: list[Order]
-    positions: list[Position]
-    execution_ids: set[str]
-    breaks: list[Break]
 
 
 class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
