@@ -42,7 +42,7 @@ def load_key(data_dir: Path) -> bytes:
         if status.st_mode & 0o077 or status.st_uid != os.geteuid():
             raise NeedsOperator(
                 f"{path} may be read by others (mode {status.st_mode & 0o777:o}, owner {status.st_uid})",
-                f"chown it to user {os.geteuid()} and chmod 600 it; replace secrets that others may have read",
+                f"chown it to user {os.geteuid()} and chmod 600 it; replace what others may have read",
             )
         return _parse(path.read_text(), str(path))
     except OSError as error:

@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -153,9 +154,8 @@ class ServerProcess(ABC):
             self.root.mkdir(parents=True, exist_ok=True)
             if made:
                 self.data_dir.chmod(0o700)
-            probe = self.root / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise NeedsOperator(
                 f"the data directory {self.data_dir} cannot be written ({error.strerror or error})",

@@ -320,3 +320,24 @@ async def test_an_append_is_one_round_trip_fast_enough_for_the_order_path(journa
         await journal.append(OWNER, 1, number + 1, batch)
     per_s = 2_000 / (loop.time() - begun)
     assert per_s > 1_500, f"{per_s:.0f} orders/s"
+
+
+async def test_fills_look_their_orders_up_by_key_while_the_tables_are_new(
+    journal: Journal, database_url: str
+) -> None:
+    orders = [order(f"o{n}") for n in range(600)]
+    await journal.append(OWNER, 1, 1, JournalBatch(orders=orders))
+    events = [event(each, EventKind.FILLED, fill=fill(f"x{n}")) for n, each in enumerate(orders[:100])]
+    await journal.append(OWNER, 1, 2, JournalBatch(heads=orders[:100], events=events))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for _ in range(50):
+            rows = connection.execute(
+                "SELECT idx_scan, idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'orders_pkey'"
+            ).fetchone()
+            assert rows is not None
+            if rows[0] >= 200:
+                break
+            await journal.order(ACCOUNT, ClientOrderId("none"))
+            await asyncio.sleep(0.1)
+        assert rows[0] >= 200, f"the primary key was used {rows[0]} times for 200 look-ups"
+        assert rows[1] < 1_000, f"{rows[1]} rows read for 200 look-ups"
