@@ -76,6 +76,7 @@ class _Saved(msgspec.Struct, kw_only=True):
     orders: list[Order]
     executions: list[ExecutionId]
     filled: dict[ClientOrderId, Decimal]
+    ended: list[ClientOrderId]
     ahead: list[Order]
     builders: dict[str, dict[str, Any]]
     bars: list[tuple[InstrumentId, str, list[Bar]]]
@@ -123,6 +124,7 @@ class Runner:
         self._executions: dict[ExecutionId, None] = {}
         #: By order, the quantity of the fills that were told.
         self._filled: dict[ClientOrderId, Decimal] = {}
+        self._ended: dict[ClientOrderId, None] = {}
         #: Orders that speak of fills not told yet.
         self._ahead: dict[ClientOrderId, Order] = {}
         self._builders: dict[str, BarBuilder] = {}
@@ -190,10 +192,10 @@ class Runner:
         return self._take()
 
     def order(self, order: Order, now: Nanos) -> list[Output]:
-        """An own order has changed; the runner keeps ``order`` (a copy of its own) and does not change it.
+        """An own order has changed; ``order`` is kept, so give a copy that nobody changes.
 
-        Where it speaks of fills that have not been told yet, it waits for them: a strategy never sees an order
-        done while its position lacks what the order made.
+        Where it speaks of fills that have not been told yet, it waits for them: a strategy never sees an
+        order done while its position lacks what the order made.
         """
         self._advance(now)
         if order.filled_quantity > self._filled.get(order.client_order_id, ZERO):
@@ -253,6 +255,7 @@ class Runner:
             orders=list(self._orders.values()),
             executions=list(self._executions),
             filled=self._filled,
+            ended=list(self._ended),
             ahead=list(self._ahead.values()),
             builders={interval: builder.snapshot() for interval, builder in self._builders.items()},
             bars=[(instrument, interval, list(bars)) for (instrument, interval), bars in self._bars.items()],
@@ -293,6 +296,7 @@ class Runner:
         self._orders = {o.client_order_id: o for o in saved.orders}
         self._executions = dict.fromkeys(saved.executions)
         self._filled = dict(saved.filled)
+        self._ended = dict.fromkeys(saved.ended)
         self._ahead = {o.client_order_id: o for o in saved.ahead}
         for interval, state in saved.builders.items():
             if interval in self._builders:
@@ -432,7 +436,7 @@ class Runner:
         before = dict(self._orders)
         try:
             callback(*args)
-        except Exception:  # noqa: BLE001 - a strategy may raise anything; it fails alone, with its traceback
+        except (Exception, SystemExit):  # noqa: BLE001 - a strategy may raise anything, and fails alone
             self.failed = StrategyFailed(name, traceback.format_exc())
             # What it had half decided is not sent; the numbers it used are not used again.
             self._orders = before
@@ -463,10 +467,15 @@ class Runner:
             self._call("on_order", self.strategy.on_order, order)
 
     def _note_order(self, order: Order) -> None:
+        key = order.client_order_id
         if order.state.is_final:
-            self._orders.pop(order.client_order_id, None)
-        else:
-            self._orders[order.client_order_id] = order
+            self._orders.pop(key, None)
+            self._ended[key] = None
+            if len(self._ended) > _KEPT_EXECUTIONS:
+                del self._ended[next(iter(self._ended))]
+        elif key not in self._ended:
+            # What comes after its end is an older word that was overtaken.
+            self._orders[key] = order
 
     def _position(self, instrument: Instrument) -> Position:
         found = self._positions.get(instrument.id)

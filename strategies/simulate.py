@@ -1,11 +1,11 @@
 """The back-test: one strategy over recorded ticks or bars, through the very `Runner` that runs it live.
 
-Ticks are played one by one in order of arrival.  Each first meets the orders that stand in the book, then the
-strategy; what the strategy asks for reaches the book after ``latency_ms``.  Nothing is drawn by chance: the same
-input gives the same result.
+Ticks are played one by one in order of arrival.  Each first meets the orders that stand in the book, then
+the strategy; what the strategy asks for reaches the book after ``latency_ms``.  Nothing is drawn by chance:
+the same input gives the same result.
 
-What it takes for granted: own orders do not move the market; instruments without any quote in the data trade at
-the last print without a spread; day orders end at 00:00 UTC; cash may go below zero.
+What it takes for granted: own orders do not move the market; instruments without any quote in the data trade
+at the last print without a spread; day orders end at 00:00 UTC; cash may go below zero.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from trading.ticks import BUYER_MAKER, QUOTE, SNAPSHOT, TRADE, TickArray, TickBu
 
 _SECOND: Final = 1_000_000_000
 _DAY: Final = 86_400 * _SECOND
+#: A strategy that answers every answer at once would never end.
+_MOST_AT_ONCE: Final = 10_000
 _ENDS: Final = {OrderState.CANCELLED: EventKind.CANCELLED, OrderState.EXPIRED: EventKind.EXPIRED}
 
 
@@ -179,6 +181,7 @@ class _Run:
         self._by_number: dict[int, _Venue] = {}
         self._due: list[tuple[int, int, Output]] = []
         self._sent = 0
+        self._arriving = False
         self._latency = int(settings.latency_ms * 1e6)
 
     def play(
@@ -235,8 +238,17 @@ class _Run:
 
     def _arrive(self, until: Nanos) -> None:
         """Let the book have what is due; its answers may make the strategy ask for more."""
+        if self._arriving:
+            return
+        self._arriving = True
+        here = 0
         while self._due and self._due[0][0] <= until:
             due, _, output = heapq.heappop(self._due)
+            here = 0 if due > self.now else here + 1
+            if here > _MOST_AT_ONCE:
+                raise BadInput(
+                    "strategy", f"it asks without end at {self.now}: over {_MOST_AT_ONCE} times at once"
+                )
             self.now = Nanos(max(self.now, due))
             match output:
                 case PlaceOrder():
@@ -245,6 +257,7 @@ class _Run:
                     self._modify(output)
                 case CancelOrder():
                     self._cancel(output)
+        self._arriving = False
 
     def _place(self, intent: PlaceOrder) -> None:
         order = order_from(intent, broker_tag(intent.account, intent.client_order_id), self.now)
@@ -312,8 +325,8 @@ class _Run:
             elif isinstance(outcome, Ended):
                 order = self.orders[ClientOrderId(outcome.order_id)]
                 told.append(self._apply(order, _ENDS[outcome.state], reason=outcome.reason))
-        for tell in told:
-            self._send(tell())
+        outputs = [output for tell in told for output in tell()]
+        self._send(outputs)
 
     def _book_fill(self, venue: _Venue, execution: Execution) -> list[Callable[[], list[Output]]]:
         order = self.orders[ClientOrderId(execution.order_id)]

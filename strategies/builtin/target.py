@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from strategies.base import Strategy, StrategyParameters
 from strategies.builtin.caution import Caution
 from trading.bars import Bar, interval_ns
+from trading.errors import BadInput
 from trading.ids import InstrumentId
 from trading.instruments import Instrument
 from trading.orders import ZERO, Order
@@ -30,7 +31,10 @@ class TargetParameters(StrategyParameters):
     @field_validator("interval")
     @classmethod
     def _is_interval(cls, text: str) -> str:
-        interval_ns(text)
+        try:
+            interval_ns(text)
+        except BadInput as wrong:
+            raise ValueError(wrong.detail) from wrong
         return text
 
 
