@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from connectors.registry import market_data
 
 from actors.notes import NotePage
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
 from cluster.calls import Peer
 from cluster.process import end, now
+from connectors.registry import market_data
 from storage.algo_log import AlgoLog
 from storage.bus import Bus
 from storage.desired import Desired

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from connectors.paper.broker import PaperBroker
-from connectors.registry import broker
 
 from actors.shell import Shell, listen
 from cluster import names, streams
 from cluster.process import now
 from connectors.base import Broker
+from connectors.paper.broker import PaperBroker
+from connectors.registry import broker
 from storage.bus import Bus
 from storage.desired import Desired
 from storage.instruments import Instruments
@@ -26,8 +26,9 @@ from storage.paper_ledger import PaperLedger
 from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import Fenced, NotReady, TradeError
-from trading.ids import AccountId, Epoch
+from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
+from trading.instruments import Instrument
 from trading.throttle import RateBudget
 from trading.ticks import decode, unpack_batch
 
@@ -36,6 +37,8 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
+#: Settings of an account that are ours and not the connector's.
+OUR_SETTINGS = frozenset({"feed", "orders_per_s", "late_arrival_s"})
 
 
 class BrokerConnection(Shell):
@@ -50,6 +53,7 @@ class BrokerConnection(Shell):
         self.leases = Leases(self.database)
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
+        self._listed: dict[InstrumentId, Instrument] = {}
         self._news = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.sent = 0
@@ -63,12 +67,12 @@ class BrokerConnection(Shell):
         per_s = float(account.settings.get("orders_per_s", 1_000_000))
         budget = RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
         core = ConnectionCore(Epoch(self.epoch), session_epoch, budget)
-        listed = {i.id: i for i in await self.instruments.all()}
+        await self._learn()
         made = broker(
             account.connector,
             account.id,
-            account.settings,
-            listed,
+            {k: v for k, v in account.settings.items() if k not in OUR_SETTINGS},
+            self._listed,
             PaperLedger(self.database),
             Epoch(self.epoch),
             now,
@@ -101,9 +105,11 @@ class BrokerConnection(Shell):
     async def refresh(self) -> None:
         """Instruments changed: learn the new ones."""
         self.require_ready()
-        listed = {i.id: i for i in await self.instruments.all()}
-        if isinstance(self.broker, PaperBroker):
-            self.broker.know(listed)
+        await self._learn()
+
+    async def _learn(self) -> None:
+        # Updated in place: the broker holds this very mapping.
+        self._listed.update({i.id: i for i in await self.instruments.all()})
 
     # What the session calls
 
@@ -134,7 +140,7 @@ class BrokerConnection(Shell):
     async def report(self, since: int) -> BrokerReport:
         """The broker's whole view; ended orders and executions before ``since`` are left out."""
         _, made = self._ready()
-        report = await made.report()
+        report = await made.report(Nanos(since))
         return msgspec.structs.replace(
             report,
             orders=tuple(o for o in report.orders if not o.state.is_final or o.at >= since),

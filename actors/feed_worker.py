@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from connectors.registry import market_data
 
 from actors.shell import Shell, patiently
 from cluster import names, streams
 from cluster.process import now
 from connectors.base import BookDelta, FeedConnection, MarketData
+from connectors.registry import market_data
 from storage.bus import Bus
 from storage.desired import Desired
 from storage.instruments import Instruments

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
+import cluster.runtime  # noqa: F401 - sets the flags that Ray reads when it is imported
 from cluster.names import namespace
 from cluster.settings import settings
 from trading.errors import NotReady, TradeError, Unreachable

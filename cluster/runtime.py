@@ -7,12 +7,17 @@ import logging
 import os
 from typing import Any
 
+from cluster.settings import RAY_FLAGS, DeckSettings, settings
+
+# Ray reads its flags when it is imported.
+for _flag, _value in RAY_FLAGS.items():
+    os.environ.setdefault(_flag, _value)
+
 import msgspec
 import ray
 from ray.util import list_named_actors
 
 from cluster.names import ActorName, namespace, parse
-from cluster.settings import RAY_FLAGS, DeckSettings, settings
 from cluster.specs import CLASSES, NODE_LABEL, RESTARTS, ActorSpec
 from trading.errors import Conflict, NotReady
 
@@ -35,8 +40,6 @@ def connect(deck: DeckSettings | None = None) -> None:
     if ray.is_initialized():
         return
     deck = deck or settings()
-    for key, value in RAY_FLAGS.items():
-        os.environ.setdefault(key, value)
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(deck.home / "ray-token"))
     try:
         ray.init(

@@ -148,8 +148,8 @@ class Broker(Protocol):
         done.
         """
 
-    async def report(self) -> BrokerReport:
-        """The whole account as the broker sees it now."""
+    async def report(self, since: Nanos | None = None) -> BrokerReport:
+        """The whole account as the broker sees it now; ended orders and executions before ``since`` may be left out."""
 
     def updates(self) -> AsyncIterator[BrokerUpdate]:
         """Unasked messages, for as long as the connection lives."""

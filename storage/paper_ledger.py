@@ -25,13 +25,14 @@ class PaperLedger:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def load(self, account: AccountId) -> BrokerReport | None:
+    async def load(self, account: AccountId, since: Nanos | None = None) -> BrokerReport | None:
         """The account as of one instant, or None before its first `save`.
 
-        Open orders of any age, orders and fills of the last 24 hours, all positions that are not flat.
+        Open orders of any age, orders and fills since ``since`` (None: of the last 24 hours), all positions
+        that are not flat.
         """
         requested_at = time.time_ns()
-        values = {"account": account, "since": requested_at - REPORT_NS}
+        values = {"account": account, "since": requested_at - REPORT_NS if since is None else since}
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             async with connection.cursor(row_factory=dict_row) as cursor:

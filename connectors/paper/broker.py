@@ -139,12 +139,12 @@ class PaperBroker:
         """Take orders back; one answer each.  Raises `Fenced` only."""
         return await self._do(tickets, lambda venue, ticket, at: venue.cancel(ticket, at))
 
-    async def report(self) -> BrokerReport:
+    async def report(self, since: Nanos | None = None) -> BrokerReport:
         """The account as the ledger has it, everything decided until now included."""
         self._open_venue()
         requested_at = self._clock()
         await self._saved()
-        report = await _within("reading", self._ledger.load(self._account))
+        report = await _within("reading", self._ledger.load(self._account, since))
         if report is None:
             raise NotReady(f"the book of {self._account} is gone from the ledger")
         return msgspec.structs.replace(report, requested_at=requested_at, received_at=self._clock())

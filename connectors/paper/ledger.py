@@ -7,14 +7,14 @@ from decimal import Decimal
 from typing import Protocol
 
 from trading.broker import BrokerFill, BrokerOrder, BrokerPosition, BrokerReport
-from trading.ids import AccountId, Epoch
+from trading.ids import AccountId, Epoch, Nanos
 
 
 class PaperLedger(Protocol):
     """A durable book of paper accounts."""
 
-    async def load(self, account: AccountId) -> BrokerReport | None:
-        """The account as last saved: all open orders, recent ended ones and fills.
+    async def load(self, account: AccountId, since: Nanos | None = None) -> BrokerReport | None:
+        """The account as last saved: all open orders, ended ones and fills since then (None: recent ones).
 
         None before the first save.
         """
