@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -73,10 +73,10 @@ class SimulatedClient(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are not subclasses of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         # Our own limit decides, not the transport's.
-        transport.set_write_buffer_limits(high=2**30)
+        self.transport.set_write_buffer_limits(high=2**30)
         self._simulator.arrived(self)
 
     def data_received(self, data: bytes) -> None:
