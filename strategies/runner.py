@@ -42,6 +42,8 @@ __all__ = ["LogLine", "Output", "Runner", "StrategyFailed"]
 BAR_GRACE: Final = 250_000_000
 #: Closed bars kept for `Strategy.history` per instrument and interval, if `warm_up` does not ask for more.
 _KEPT_BARS: Final = 200
+#: Leaves eleven digits for the number in a key.
+_LONGEST_ALGO: Final = 36
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _LONGEST_LINE: Final = 4000
 
@@ -71,6 +73,8 @@ class Runner:
         account: AccountId,
         instruments: Sequence[Instrument],
     ) -> None:
+        if len(algo) > _LONGEST_ALGO:
+            raise BadInput("algo", f"{algo!r} is longer than {_LONGEST_ALGO}; its orders' keys must fit 48")
         if not instruments:
             raise BadInput("instruments", "an algo needs at least one instrument")
         self.instruments = tuple(instruments)
