@@ -8,20 +8,17 @@ random numbers, so that the back-test is the live run: the time is `Strategy.now
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import pydantic
 
+from strategies.numbers import Number
 from trading.bars import Bar
 from trading.ids import ClientOrderId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.orders import Fill, Order, Side, TimeInForce
 from trading.positions import Position
 from trading.ticks import BUYER_MAKER, QUOTE, TRADE, TickArray
-
-#: What may stand for a price or quantity.  It must be on the instrument's grid: nothing is rounded silently.
-Number = Decimal | int | float | str
 
 
 class StrategyParameters(pydantic.BaseModel):

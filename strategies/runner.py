@@ -5,24 +5,24 @@ The live algo process and the back-test both drive this very class, so a strateg
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from strategies.base import Number, Strategy
+from strategies.base import Strategy
+from strategies.books import Books, BooksState
 from strategies.loader import check_parameters
+from strategies.numbers import Number, decimal_of, price_of
+from strategies.outputs import LogLine, Output, StrategyFailed
 from trading.bars import Bar, BarBuilder, interval_ns
-from trading.errors import BadInput, TradeError, UnknownThing
-from trading.ids import AccountId, AlgoId, ClientOrderId, ExecutionId, InstrumentId, Nanos, client_order_id
+from trading.errors import BadInput, UnknownThing
+from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos, client_order_id
 from trading.instruments import Instrument
 from trading.orders import (
-    ZERO,
     CancelOrder,
     Fill,
     ModifyOrder,
@@ -36,48 +36,23 @@ from trading.orders import (
 from trading.positions import Position
 from trading.ticks import TickArray
 
+__all__ = ["LogLine", "Output", "Runner", "StrategyFailed"]
+
 #: A bar is given out this long after its end where no later trade comes, so that late ones still count.
 BAR_GRACE: Final = 250_000_000
 #: Closed bars kept for `Strategy.history` per instrument and interval, if `warm_up` does not ask for more.
 _KEPT_BARS: Final = 200
-#: Execution ids remembered, to count a fill once that is told twice after a restart.
-_KEPT_EXECUTIONS: Final = 4096
+#: Leaves eleven digits for the number in a key.
+_LONGEST_ALGO: Final = 36
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _LONGEST_LINE: Final = 4000
-
-
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of an algo's log."""
-
-    at: Nanos
-    level: str
-    text: str
-
-
-class StrategyFailed(TradeError):
-    """A callback of a strategy raised; the algo must not go on.  ``traceback_text`` is for its author."""
-
-    def __init__(self, callback: str, traceback_text: str) -> None:
-        last = traceback_text.strip().rsplit("\n", 1)[-1]
-        super().__init__("strategy_failed", f"{callback} raised {last}")
-        self.args = (callback, traceback_text)
-        self.callback = callback
-        self.traceback_text = traceback_text
-
-
-Output = PlaceOrder | ModifyOrder | CancelOrder | LogLine
 
 
 class _Saved(msgspec.Struct, kw_only=True):
     strategy: str
     next_intent: int
     now: int
-    positions: list[Position]
-    orders: list[Order]
-    executions: list[ExecutionId]
-    filled: dict[ClientOrderId, Decimal]
-    ended: list[ClientOrderId]
-    ahead: list[Order]
+    books: BooksState
     builders: dict[str, dict[str, Any]]
     bars: list[tuple[InstrumentId, str, list[Bar]]]
     state: dict[str, Any]
@@ -98,6 +73,8 @@ class Runner:
         account: AccountId,
         instruments: Sequence[Instrument],
     ) -> None:
+        if len(algo) > _LONGEST_ALGO:
+            raise BadInput("algo", f"{algo!r} is longer than {_LONGEST_ALGO}; its orders' keys must fit 48")
         if not instruments:
             raise BadInput("instruments", "an algo needs at least one instrument")
         self.instruments = tuple(instruments)
@@ -119,14 +96,7 @@ class Runner:
         self.stopped = False
         self._restored = False
         self._out: list[Output] = []
-        self._orders: dict[ClientOrderId, Order] = {}
-        self._positions: dict[InstrumentId, Position] = {}
-        self._executions: dict[ExecutionId, None] = {}
-        #: By order, the quantity of the fills that were told.
-        self._filled: dict[ClientOrderId, Decimal] = {}
-        self._ended: dict[ClientOrderId, None] = {}
-        #: Orders that speak of fills not told yet.
-        self._ahead: dict[ClientOrderId, Order] = {}
+        self._books = Books(account)
         self._builders: dict[str, BarBuilder] = {}
         self._bars: dict[tuple[InstrumentId, str], deque[Bar]] = {}
         self._warm_up: dict[str, int] = {}
@@ -142,7 +112,7 @@ class Runner:
         )
         return (
             f"<Runner {self.algo} {type(self.strategy).__name__} {state} next={self.next_intent} "
-            f"open={len(self._orders)}>"
+            f"open={len(self._books.orders)}>"
         )
 
     def _set_up(self) -> None:
@@ -198,35 +168,20 @@ class Runner:
         order done while its position lacks what the order made.
         """
         self._advance(now)
-        if order.filled_quantity > self._filled.get(order.client_order_id, ZERO):
-            self._ahead[order.client_order_id] = order
-            return self._take()
-        self._ahead.pop(order.client_order_id, None)
-        self._tell_order(order)
+        if self._books.note_order(order) and self._running:
+            self._call("on_order", self.strategy.on_order, order)
         return self._take()
 
     def fill(self, order: Order, fill: Fill, now: Nanos) -> list[Output]:
         """An own order was filled; told twice, it counts once.  ``order`` is as it stands after the fill."""
         self._advance(now)
-        if fill.execution_id in self._executions:
+        if not self._books.note_fill(self.instrument(order.instrument), order, fill):
             return self._take()
-        self._executions[fill.execution_id] = None
-        if len(self._executions) > _KEPT_EXECUTIONS:
-            del self._executions[next(iter(self._executions))]
-        key = order.client_order_id
-        filled = self._filled.pop(key, ZERO) + fill.quantity
-        self._filled[key] = filled
-        if len(self._filled) > _KEPT_EXECUTIONS:
-            del self._filled[next(iter(self._filled))]
-        self._position(self.instrument(order.instrument)).apply(order.side, fill)
-        if order.filled_quantity <= filled:
-            self._note_order(order)
         if self._running:
             self._call("on_fill", self.strategy.on_fill, order, fill)
-        ahead = self._ahead.get(key)
-        if ahead is not None and ahead.filled_quantity <= filled:
-            del self._ahead[key]
-            self._tell_order(ahead)
+        waited = self._books.waited(order.client_order_id)
+        if waited is not None and self._running:
+            self._call("on_order", self.strategy.on_order, waited)
         return self._take()
 
     def clock(self, now: Nanos) -> list[Output]:
@@ -251,12 +206,7 @@ class Runner:
             strategy=type(self.strategy).__name__,
             next_intent=self.next_intent,
             now=self.now,
-            positions=list(self._positions.values()),
-            orders=list(self._orders.values()),
-            executions=list(self._executions),
-            filled=self._filled,
-            ended=list(self._ended),
-            ahead=list(self._ahead.values()),
+            books=self._books.state(),
             builders={interval: builder.snapshot() for interval, builder in self._builders.items()},
             bars=[(instrument, interval, list(bars)) for (instrument, interval), bars in self._bars.items()],
             state={},
@@ -285,19 +235,14 @@ class Runner:
             raise BadInput("snapshot", f"it cannot be read ({error}); start afresh") from error
         if saved.strategy != type(self.strategy).__name__:
             raise BadInput("snapshot", f"it is of {saved.strategy}, not {type(self.strategy).__name__}")
-        strange = {p.instrument for p in saved.positions if p.quantity} - self._by_id.keys()
+        strange = {p.instrument for p in saved.books.positions if p.quantity} - self._by_id.keys()
         if strange:
             raise BadInput(
                 "snapshot", f"it holds {', '.join(sorted(strange))}, which this algo may not trade"
             )
         self.next_intent = max(self.next_intent, saved.next_intent)
         self.now = Nanos(saved.now)
-        self._positions = {p.instrument: p for p in saved.positions}
-        self._orders = {o.client_order_id: o for o in saved.orders}
-        self._executions = dict.fromkeys(saved.executions)
-        self._filled = dict(saved.filled)
-        self._ended = dict.fromkeys(saved.ended)
-        self._ahead = {o.client_order_id: o for o in saved.ahead}
+        self._books.restore(saved.books)
         for interval, state in saved.builders.items():
             if interval in self._builders:
                 self._builders[interval].restore(state)
@@ -335,10 +280,10 @@ class Runner:
     ) -> ClientOrderId:
         """Note an intent; it is sent when the callback returns."""
         key = client_order_id(f"{self.algo}-{self.next_intent}")
-        amount = _decimal(quantity, "quantity")
+        amount = decimal_of(quantity, "quantity")
         instrument.check_quantity(amount)
-        limit_price = _price(instrument, limit, "limit")
-        stop_price = _price(instrument, stop, "stop")
+        limit_price = price_of(instrument, limit, "limit")
+        stop_price = price_of(instrument, stop, "stop")
         if stop_price is None:
             kind = OrderType.MARKET if limit_price is None else OrderType.LIMIT
         else:
@@ -358,7 +303,7 @@ class Runner:
             created_at=self.now,
         )
         self.next_intent += 1
-        self._orders[key] = order_from(intent, "", self.now)
+        self._books.orders[key] = order_from(intent, "", self.now)
         self._out.append(intent)
         return key
 
@@ -366,19 +311,19 @@ class Runner:
         self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None
     ) -> bool:
         """Note a change of an open order; False where there is nothing to change any more."""
-        order = self._orders.get(key)
+        order = self._books.orders.get(key)
         if order is None or order.cancelling:
             return False
         instrument = self.instrument(order.instrument)
-        amount = None if quantity is None else _decimal(quantity, "quantity")
+        amount = None if quantity is None else decimal_of(quantity, "quantity")
         if amount is not None:
             instrument.check_quantity(amount)
         change = ModifyOrder(
             account=self.account,
             client_order_id=key,
             quantity=amount,
-            limit_price=_price(instrument, limit, "limit"),
-            stop_price=_price(instrument, stop, "stop"),
+            limit_price=price_of(instrument, limit, "limit"),
+            stop_price=price_of(instrument, stop, "stop"),
         )
         if change.quantity is None and change.limit_price is None and change.stop_price is None:
             raise BadInput("modify", "say a quantity, limit or stop to change")
@@ -387,20 +332,20 @@ class Runner:
 
     def cancel(self, key: ClientOrderId) -> bool:
         """Note a cancel of an open order; False where it has ended or one is under way."""
-        order = self._orders.get(key)
+        order = self._books.orders.get(key)
         if order is None or order.cancelling:
             return False
-        self._orders[key] = msgspec.structs.replace(order, cancelling=True)
+        self._books.orders[key] = msgspec.structs.replace(order, cancelling=True)
         self._out.append(CancelOrder(account=self.account, client_order_id=key))
         return True
 
     def position(self, instrument: Instrument) -> Position:
         """A copy of the position that own fills have made."""
-        return msgspec.structs.replace(self._position(instrument))
+        return msgspec.structs.replace(self._books.position(instrument))
 
     def open_orders(self) -> list[Order]:
         """Own orders that may still fill, oldest first."""
-        return list(self._orders.values())
+        return list(self._books.orders.values())
 
     def history(self, instrument: Instrument, interval: str, count: int) -> list[Bar]:
         """The last ``count`` closed bars that are known, oldest first."""
@@ -433,13 +378,13 @@ class Runner:
         if self.failed is not None:
             return
         done, self._out = self._out, []
-        before = dict(self._orders)
+        before = dict(self._books.orders)
         try:
             callback(*args)
         except (Exception, SystemExit):  # noqa: BLE001 - a strategy may raise anything, and fails alone
             self.failed = StrategyFailed(name, traceback.format_exc())
             # What it had half decided is not sent; the numbers it used are not used again.
-            self._orders = before
+            self._books.orders = before
             self._out = [line for line in self._out if isinstance(line, LogLine)]
             self._out.append(LogLine(at=self.now, level="error", text=self.failed.traceback_text))
         self._out = done + self._out
@@ -460,47 +405,3 @@ class Runner:
             return False
         kept.append(bar)
         return True
-
-    def _tell_order(self, order: Order) -> None:
-        self._note_order(order)
-        if self._running:
-            self._call("on_order", self.strategy.on_order, order)
-
-    def _note_order(self, order: Order) -> None:
-        key = order.client_order_id
-        if order.state.is_final:
-            self._orders.pop(key, None)
-            self._ended[key] = None
-            if len(self._ended) > _KEPT_EXECUTIONS:
-                del self._ended[next(iter(self._ended))]
-        elif key not in self._ended:
-            # What comes after its end is an older word that was overtaken.
-            self._orders[key] = order
-
-    def _position(self, instrument: Instrument) -> Position:
-        found = self._positions.get(instrument.id)
-        if found is None:
-            found = self._positions[instrument.id] = Position(
-                account=self.account, instrument=instrument.id, multiplier=instrument.multiplier
-            )
-        return found
-
-
-def _decimal(value: Number, field: str) -> Decimal:
-    """``value`` as the Decimal a person would read it as: ``0.1`` is 0.1."""
-    if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):
-        raise BadInput(field, f"{value!r} is not a number")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadInput(field, f"{value} is not a finite number")
-    try:
-        return value if isinstance(value, Decimal) else Decimal(str(value))
-    except InvalidOperation:
-        raise BadInput(field, f"{value!r} is not a number") from None
-
-
-def _price(instrument: Instrument, value: Number | None, field: str) -> Decimal | None:
-    if value is None:
-        return None
-    price = _decimal(value, field)
-    instrument.check_price(price, field)
-    return price

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import csv
+import itertools
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from strategies.builtin.bollinger_reversion import BollingerReversion
@@ -25,11 +29,13 @@ from tests.strategies.making import (
     quotes,
     runner,
 )
+from trading.bars import Bar
 from trading.ids import Nanos
 from trading.orders import CancelOrder, EventKind, ModifyOrder, Order, PlaceOrder, Side, apply
 
 D = Decimal
 K = EventKind
+BARS = Path(__file__).parents[2].parent / "shared" / "data" / "market" / "misc"
 QUICK: list[tuple[Any, dict[str, Any]]] = [
     (MovingAverageCross, {"interval": "1s", "fast": 2, "slow": 5}),
     (BollingerReversion, {"interval": "1s", "period": 8, "width": 1.2}),
@@ -280,3 +286,25 @@ def test_maker_holds_back_after_a_rejection() -> None:
 @pytest.mark.parametrize("best", [(100.0, 100.0), (101.0, 100.0), (float("nan"), 100.0), (0.0, 1.0)])
 def test_maker_does_not_quote_around_a_senseless_market(best: tuple[float, float]) -> None:
     assert asked(runner_started().ticks(quotes(best), Nanos(START))) == []
+
+
+@pytest.mark.parametrize("strategy", [MovingAverageCross, BollingerReversion])
+def test_recorded_bars_are_traded_without_a_slip(strategy: Any) -> None:
+    files = sorted(BARS.glob("btc-perp-*_1m.csv"))
+    if not files:
+        pytest.skip("the recorded one-minute bars of ../shared/data are not here")
+    with files[0].open(newline="") as lines:
+        rows = list(itertools.islice(csv.DictReader(lines), 1500))
+    start = int(np.datetime64(rows[0]["timestamp"].replace(" ", "T"), "ns").astype(np.int64))
+    bars = [
+        Bar(
+            opened_at=Nanos(start + i * 60 * SECOND),
+            **{field: float(row[field]) for field in ("open", "high", "low", "close", "volume")},
+        )
+        for i, row in enumerate(rows)
+    ]
+    perpetual = instrument(1, "BTC", tick="0.5", lot="0.001")
+    result = simulate(strategy, {"interval": "5m"}, {perpetual.id: bars}, [perpetual])
+    assert result.failed == ""
+    assert len(result.trips) > 5
+    assert result.summary.profit == result.equity[-1].equity - result.started_cash

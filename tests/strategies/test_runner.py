@@ -350,6 +350,11 @@ def test_senseless_instruments_are_refused(given: tuple[Instrument, ...]) -> Non
         Runner(Told, {}, AlgoId("a"), AccountId("b"), given)
 
 
+def test_name_too_long_for_its_orders_keys_is_refused_before_it_trades() -> None:
+    with pytest.raises(BadInput, match="longer than 36"):
+        Runner(Told, {}, AlgoId("a" * 37), AccountId("b"), [A])
+
+
 def test_bad_parameter_is_refused_by_name() -> None:
     class Sized(StrategyParameters):
         size: int = Field(1, ge=1)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for room in ("trading", "strategies"):
+    for module in pkgutil.walk_packages(importlib.import_module(room).__path__, room + "."):
+        importlib.import_module(module.name)
+print(sorted({"ray", "redis", "psycopg", "pandas", "fastapi"} & set(sys.modules)))
+"""
+
+
+def test_pure_rooms_load_without_ray_or_anything_heavy() -> None:
+    """An algo's process pays for what these import."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
