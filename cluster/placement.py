@@ -16,9 +16,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     algos: int
 
 
-def choose_node(
-    wanted: NodeName, rooms: Sequence[Room], known: Mapping[NodeName, bool]
-) -> tuple[NodeName | None, str]:
+def choose_node(wanted: NodeName, rooms: Sequence[Room], known: Mapping[NodeName, bool]) -> tuple[NodeName | None, str]:
     """``(node, "")`` or ``(None, why not)``.  ``known`` says of every registered node whether it is cordoned.
 
     A named node is taken or waited for; without a name the one with the fewest algos, ties by name.

@@ -212,6 +212,20 @@ class Journal:
                 {"all": accounts is None, "accounts": list(accounts or ())},
             )
 
+    async def totals(self) -> dict[str, int]:
+        """How many orders, fills, denied orders and open breaks there are."""
+        async with self._db.connection() as connection:
+            rows = await _dicts(
+                connection,
+                """
+                SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM fills) AS fills,
+                    (SELECT count(*) FROM orders WHERE state = 'denied') AS denied,
+                    (SELECT count(*) FROM breaks WHERE resolved_at = 0) AS open_breaks
+                """,
+                (),
+            )
+        return {name: int(count) for name, count in rows[0].items()}
+
     async def breaks(self, open_only: bool = True) -> list[Break]:
         """Reconciliation breaks, oldest first."""
         async with self._db.connection() as connection:

@@ -5,7 +5,7 @@ message is framed once and written to each subscriber in one write per pacing sl
 exactly, per stream: ``messages`` are those that had a subscriber, ``sent`` counts a copy for each of them.
 
 Beside Binance's resources it answers ``GET /simulator/stats`` and takes ``POST /simulator/<command>`` with a
-JSON body: ``start``, ``rate`` {"speed": 2.0 or null}, ``drop`` {"connections": n}, ``garbage`` {"text": …},
+JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop`` {"connections": n}, ``garbage`` {"text": …},
 ``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429,
 "retry_after": 1}.
 """
@@ -49,6 +49,7 @@ class BinanceSimulator:
         speed: float | None = 1.0,
         wait_for_first_subscriber: bool = True,
         *,
+        hold: bool = False,
         restamp: bool = False,
         streams_per_connection: int | None = None,
         messages_per_s: int | None = None,
@@ -57,7 +58,7 @@ class BinanceSimulator:
         disconnect_after_s: float = 24 * 3600.0,
         write_limit: int = 16 * 1024 * 1024,
     ) -> None:
-        """``speed`` None is as fast as it can; limits left None are the product's own.
+        """``hold``: nothing is sent before the command ``start``.  ``speed`` None is as fast as it can; limits left None are the product's own.
 
         ``restamp`` moves event and trade times so that the replay seems to happen now.
         """
@@ -68,7 +69,8 @@ class BinanceSimulator:
         self._host = host
         self._port = port
         self._speed = speed
-        self._wait = wait_for_first_subscriber
+        self._wait = wait_for_first_subscriber and not hold
+        self._hold = hold
         self._restamp = restamp
         self._limits = (streams_per_connection, messages_per_s, ping_every_s, pong_within_s)
         self._disconnect_after = disconnect_after_s
@@ -123,7 +125,7 @@ class BinanceSimulator:
             ) from problem
         self._port = self._server.sockets[0].getsockname()[1]
         self._ready = True
-        if not self._wait:
+        if not self._wait and not self._hold:
             self._go.set()
         self._tasks = [loop.create_task(self._replay()), loop.create_task(self._tend())]
 
@@ -171,6 +173,7 @@ class BinanceSimulator:
             "streams": streams,
             "messages": sum(self._messages.values()),
             "sent": sum(self._sent.values()),
+            "subscribed": len(self._subscribers),
             "connections": sum(client.is_stream for client in self._clients),
             "connected": self._counters["connected"],
             "events": {name: count for name, count in sorted(self._counters.items()) if name != "connected"},
@@ -210,6 +213,9 @@ class BinanceSimulator:
         self._first_line = event.line
         self._anchor = (time.monotonic(), event.due)
         while event is not None:
+            if not self._go.is_set():
+                await self._go.wait()
+                self._anchor = (time.monotonic(), event.due)
             until = self._now_due()
             count = 0
             while event is not None and count < _EVENTS_PER_SLICE and (until is None or event.due <= until):
@@ -355,6 +361,7 @@ class BinanceSimulator:
     def _command(self, name: str, body: bytes) -> Answer:
         commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "start": self._start_replay,
+            "hold": self._hold_replay,
             "rate": self._change_rate,
             "drop": self._drop,
             "garbage": self._send_garbage,
@@ -375,6 +382,10 @@ class BinanceSimulator:
     def _start_replay(self, wish: dict[str, Any]) -> dict[str, Any]:
         self._go.set()
         return {"started": True}
+
+    def _hold_replay(self, wish: dict[str, Any]) -> dict[str, Any]:
+        self._go.clear()
+        return {"held": True}
 
     def _change_rate(self, wish: dict[str, Any]) -> dict[str, Any]:
         speed = None if wish["speed"] is None else float(wish["speed"])

@@ -1,0 +1,31 @@
+"""The command line, ``quarterdeck``."""
+
+from __future__ import annotations
+
+import typer
+
+from cluster.commands import deck, market, resources
+from cluster.commands.demo import demo
+
+app = typer.Typer(
+    name="quarterdeck",
+    help="Run trading algos on any machine, command them from one deck.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(deck.up)
+app.command()(deck.down)
+app.command()(deck.status)
+app.command()(demo)
+app.command()(market.record)
+app.add_typer(market.simulators, name="simulate")
+app.add_typer(resources.nodes, name="nodes")
+app.add_typer(resources.algos, name="algos")
+app.add_typer(resources.feeds, name="feeds")
+app.add_typer(resources.orders, name="orders")
+app.command()(resources.positions)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

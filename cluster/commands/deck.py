@@ -1,0 +1,158 @@
+"""``up``, ``down``, ``status``: the deck on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.text import Text
+
+from cluster.commands.output import err, out, show, told
+from cluster.deck import Deck, DeckFile, running_deck
+from cluster.settings import DeckSettings
+from trading.errors import NeedsOperator
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where everything is kept.", envvar="QUARTERDECK_DATA_DIR")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+START_S = 180.0
+
+
+def settings_for(data_dir: Path | None, host: str | None = None, port: int | None = None) -> DeckSettings:
+    """Settings from the environment and these options."""
+    given = {"data_dir": data_dir, "host": host, "api_port": port}
+    return DeckSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+
+
+def up(
+    data_dir: DataDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.", min=0, max=65535)] = None,
+    ray_port: Annotated[int | None, typer.Option(help="Port of the Ray head.", min=0, max=65535)] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in this terminal; Ctrl-C stops.")] = False,
+) -> None:
+    """Bring the deck up: PostgreSQL, Redis, Ray, the API, and everything that should run."""
+    with told():
+        deck = settings_for(data_dir, host, port)
+        if ray_port is not None:
+            deck.ray_port = ray_port
+        if foreground:
+            _stay(deck)
+        else:
+            _detach(deck)
+
+
+def _stay(settings: DeckSettings) -> None:
+    deck = Deck(settings, say=lambda text: out.print(Text(text, style="dim")))
+    stop = False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    deck.start()
+    try:
+        out.print(f"The deck is up at [bold]{deck.api_url}[/]")
+        if deck.admin_key is not None:
+            out.print("Administrator's API key (shown this once, kept only as a hash):")
+            out.print(Text(deck.admin_key, style="bold"))
+        while not stop:
+            time.sleep(1)
+            for title in deck.watch():
+                err.print(Text(f"{title} had ended and was started again", style="yellow"))
+    finally:
+        out.print(Text("stopping", style="dim"))
+        deck.stop()
+
+
+def _detach(settings: DeckSettings) -> None:
+    home = settings.home
+    found = running_deck(home)
+    if found is not None:
+        raise NeedsOperator(f"a deck is running already on {home} ({found.api_url})", "stop it with `quarterdeck down`")
+    log = home / "logs" / "deck.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("wb")
+    except OSError as error:
+        raise NeedsOperator(
+            f"the data directory {home} cannot be used ({error.strerror})",
+            "choose another with --data-dir, or make it writable",
+        ) from error
+    command = [sys.executable, "-m", "cluster", "up", "--foreground", "--data-dir", str(home)]
+    command += ["--host", settings.host, "--port", str(settings.api_port), "--ray-port", str(settings.ray_port)]
+    with output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    deadline = time.monotonic() + START_S
+    while (found := running_deck(home)) is None or not _is_ready(found):
+        if process.poll() is not None:
+            err.print(Text(log.read_text(errors="replace").strip()))
+            raise typer.Exit(process.returncode or 1)
+        if time.monotonic() > deadline:
+            raise NeedsOperator(f"the deck was not up within {START_S:.0f} s", f"read {log}")
+        time.sleep(0.2)
+    out.print(Text(log.read_text(errors="replace").strip()))
+
+
+def _is_ready(deck: DeckFile) -> bool:
+    try:
+        return httpx.get(f"{deck.api_url}/readyz", timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stop the deck.  Data, orders at brokers and what should run all stay as they are."""
+    with told():
+        home = settings_for(data_dir).home
+        found = running_deck(home)
+        if found is None:
+            raise NeedsOperator(f"no deck is running on {home}", "nothing is to be stopped")
+        os.kill(found.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while running_deck(home) is not None:
+            if time.monotonic() > deadline:
+                raise NeedsOperator(f"the deck (process {found.pid}) did not stop within 60 s", "end it with kill")
+            time.sleep(0.2)
+        out.print("The deck is down.")
+
+
+def status(
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show whether the deck is up and what is missing."""
+    with told():
+        home = settings_for(data_dir).home
+        found = running_deck(home)
+        if found is None:
+            raise NeedsOperator(f"no deck is running on {home}", "start it with `quarterdeck up`")
+        try:
+            ready = httpx.get(f"{found.api_url}/readyz", timeout=5.0)
+            missing = [] if ready.status_code == 200 else ready.json().get("missing", [])
+        except (httpx.HTTPError, ValueError) as error:
+            missing = [f"the API does not answer ({type(error).__name__})"]
+        facts = {
+            "api_url": found.api_url,
+            "pid": found.pid,
+            "ray_address": found.ray_address,
+            "data_dir": str(home),
+            "ready": not missing,
+            "missing": missing,
+        }
+        show(facts, as_json, [("", "name"), ("", "value")], [{"name": k, "value": v} for k, v in facts.items()])
+        if missing:
+            raise typer.Exit(3)

@@ -1,0 +1,116 @@
+"""``simulate`` and ``record``: markets to try things on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from cluster.commands.output import err, out, told
+from connectors.binance.simulator import BinanceSimulator
+from connectors.binance.source import RecordingSource, Source
+from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
+from connectors.recordings import Progress
+from connectors.recordings import record as record_feed
+from connectors.registry import market_data, providers
+from trading.errors import BadInput
+from trading.ids import instrument_id
+
+simulators = typer.Typer(help="Servers that speak a broker's wire.", no_args_is_help=True)
+
+
+@simulators.callback()
+def _simulators() -> None:
+    """Servers that speak a broker's wire."""
+
+
+@simulators.command("binance")
+def simulate_binance(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 9443,
+    recording: Annotated[Path | None, typer.Option(help="Replay this recording.")] = None,
+    speed: Annotated[float, typer.Option(help="Pace of the replay; 0 is as fast as it can.", min=0)] = 1.0,
+    symbols: Annotated[int, typer.Option(help="Synthetic market: how many symbols.", min=1, max=5000)] = 20,
+    rate: Annotated[float, typer.Option(help="Synthetic market: ticks a second, all symbols together.")] = 400.0,
+    seed: Annotated[int, typer.Option(help="Synthetic market: same seed, same market.")] = 1,
+    futures: Annotated[bool, typer.Option("--futures", help="Synthetic market: USD-M futures.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Send nothing before POST /simulator/start.")] = False,
+) -> None:
+    """Serve Binance's market data wire: a recording, or a market made from a seed."""
+    with told():
+        source: Source
+        if recording is not None:
+            source = RecordingSource(recording)
+        else:
+            source = SyntheticSource(SyntheticSettings(seed=seed, symbols=symbols, ticks_per_s=rate, futures=futures))
+        simulator = BinanceSimulator(source, host, port, speed or None, hold=hold)
+        asyncio.run(_serve(simulator, source))
+
+
+async def _serve(simulator: BinanceSimulator, source: Source) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await simulator.start()
+    if isinstance(source, RecordingSource):
+        for problem in source.problems.listed:
+            err.print(Text(f"recording: {problem}", style="yellow"))
+    # One line for programs that wait for it.
+    typer.echo(json.dumps({"url": simulator.url, "provider": simulator.product.provider}))
+    await stop.wait()
+    await simulator.stop()
+
+
+def record(
+    provider: Annotated[str, typer.Argument(help="Whose feed: " + ", ".join(providers()))],
+    instruments: Annotated[list[str], typer.Argument(help="Instruments, such as BINANCE:BTCUSDT.")],
+    to: Annotated[Path, typer.Option("--to", help="File to append to (.gz is compressed).")],
+    channels: Annotated[str, typer.Option(help="Comma-separated: trade, quote, depth, bar.")] = "trade,quote",
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long (default: Ctrl-C).", min=0.1)] = None,
+    base_url: Annotated[str, typer.Option(help="A simulator's address instead of the public servers.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write a live feed's raw messages to a file, to be replayed later."""
+    with told():
+        wanted = [instrument_id(text) for text in instruments]
+        result = asyncio.run(
+            _record(provider, wanted, tuple(c.strip() for c in channels.split(",")), to, seconds, base_url)
+        )
+        if as_json:
+            out.print_json(json.dumps(result))
+        else:
+            out.print(f"{result['lines']} messages, {result['bytes']} bytes in {to}")
+
+
+async def _record(
+    provider: str,
+    wanted: list,
+    channels: tuple[str, ...],
+    to: Path,
+    seconds: float | None,
+    base_url: str,  # type: ignore[type-arg]
+) -> dict[str, int]:
+    market = market_data(provider, {"base_url": base_url} if base_url else {})
+    if not hasattr(market, "tapped_feed"):
+        raise BadInput("provider", f"{provider} cannot be recorded raw")
+    counts = {"lines": 0, "bytes": 0}
+
+    def progress(now: Progress) -> None:
+        counts.update(lines=now.lines, bytes=now.bytes)
+        state = "" if now.connected else f", not connected: {now.note}"
+        err.print(Text(f"{now.seconds:6.0f} s  {now.lines} messages{state}"), end="\r")
+
+    work = asyncio.ensure_future(record_feed(market, wanted, channels, to, seconds, progress))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        return dict(await work)
+    except asyncio.CancelledError:
+        return counts
+    finally:
+        await market.close()

@@ -1,0 +1,290 @@
+"""``nodes``, ``algos``, ``feeds``, ``orders``, ``positions``: the API from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from cluster.client import ApiClient
+from cluster.commands.deck import DataDir, Json, settings_for
+from cluster.commands.output import out, show, told
+from cluster.deck import running_deck
+from trading.errors import BadInput, NeedsOperator
+
+Url = Annotated[
+    str, typer.Option("--url", help="Address of the API (default: the deck on this machine).", envvar="QUARTERDECK_URL")
+]
+Key = Annotated[str, typer.Option("--api-key", help="API key.", envvar="QUARTERDECK_API_KEY")]
+
+nodes = typer.Typer(help="Machines.", no_args_is_help=True)
+algos = typer.Typer(help="Algos: list, create, start, stop, restart, log.", no_args_is_help=True)
+feeds = typer.Typer(help="Feeds: list, add and remove instruments, change workers.", no_args_is_help=True)
+orders = typer.Typer(help="Orders: list, place, cancel.", no_args_is_help=True)
+
+
+def _api(url: str, key: str, data_dir: Path | None = None) -> ApiClient:
+    if not url:
+        found = running_deck(settings_for(data_dir).home)
+        if found is None:
+            raise NeedsOperator("no deck is running on this machine", "start one, or give --url")
+        url = found.api_url
+    if not key:
+        raise NeedsOperator("no API key", "give --api-key or set QUARTERDECK_API_KEY")
+    return ApiClient(url, key)
+
+
+def _pairs(given: list[str], field: str) -> dict[str, Any]:
+    """``name=value`` options; a value that is JSON is taken as that."""
+    found: dict[str, Any] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(field, f"{item!r} is not name=value")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+@nodes.command("list")
+def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Machines and how they are."""
+    with told():
+        found = _api(url, key, data_dir).get("/nodes")
+        columns = [
+            ("node", "name"),
+            ("alive", "alive"),
+            ("cpu %", "facts.cpu_percent"),
+            ("memory MB", "facts.memory_used_mb"),
+        ]
+        show(found, as_json, [*columns, ("algos", "algos")], found["items"])
+
+
+@algos.command("list")
+def list_algos(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Algos, their state and the reason in words."""
+    with told():
+        found = _api(url, key, data_dir).get("/algos")
+        columns = [("algo", "id"), ("strategy", "strategy"), ("account", "account"), ("node", "node"), ("want", "want")]
+        show(found, as_json, [*columns, ("state", "state"), ("reason", "reason")], found["items"])
+
+
+@algos.command("create")
+def create_algo(
+    name: str,
+    strategy: Annotated[str, typer.Option(help="Name of the strategy.")],
+    account: Annotated[str, typer.Option(help="Account to trade for.")],
+    feed: Annotated[str, typer.Option(help="Feed that streams its instruments.")],
+    instrument: Annotated[list[str], typer.Option(help="Instrument; may be given again.")],
+    node: Annotated[str, typer.Option(help="Machine to run on (default: any).")] = "",
+    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value; may be given again.")] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Create an algo."""
+    with told():
+        body = {
+            "id": name,
+            "strategy": strategy,
+            "account": account,
+            "feed": feed,
+            "instruments": instrument,
+            "node": node,
+            "parameters": _pairs(parameter or [], "--set"),
+            "start": start,
+        }
+        made = _api(url, key, data_dir).post("/algos", body)
+        show(made, as_json, [("algo", "id"), ("state", "state"), ("reason", "reason")], [made])
+
+
+def _algo_command(verb: str, name: str, url: str, key: str, data_dir: Path | None, as_json: bool) -> None:
+    with told():
+        found = _api(url, key, data_dir).post(f"/algos/{quote(name)}/{verb}")
+        show(found, as_json, [("algo", "id"), ("want", "want"), ("state", "state"), ("reason", "reason")], [found])
+
+
+@algos.command("start")
+def start_algo(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Start an algo."""
+    _algo_command("start", name, url, key, data_dir, as_json)
+
+
+@algos.command("stop")
+def stop_algo(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Stop an algo: its open orders are cancelled, its position stays."""
+    _algo_command("stop", name, url, key, data_dir, as_json)
+
+
+@algos.command("restart")
+def restart_algo(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Stop an algo and start it again."""
+    _algo_command("restart", name, url, key, data_dir, as_json)
+
+
+@algos.command("log")
+def algo_log(
+    name: str,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """The last lines of an algo's log."""
+    with told():
+        found = _api(url, key, data_dir).get(f"/algos/{quote(name)}/logs", limit=limit)
+        show(found, as_json, [("at", "at"), ("level", "level"), ("text", "text")], found["items"])
+
+
+@feeds.command("list")
+def list_feeds(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Feeds and their workers."""
+    with told():
+        found = _api(url, key, data_dir).get("/feeds")
+        rows = [{**feed, "count": len(feed["instruments"])} for feed in found["items"]]
+        show(
+            found,
+            as_json,
+            [("feed", "id"), ("provider", "provider"), ("workers", "workers"), ("instruments", "count")],
+            rows,
+        )
+
+
+@feeds.command("show")
+def show_feed(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """One feed: its workers with counts, rates and ages."""
+    with told():
+        found = _api(url, key, data_dir).get(f"/feeds/{quote(name)}")
+        columns = [
+            ("worker", "shard"),
+            ("connected", "connected"),
+            ("ticks", "ticks"),
+            ("per s", "rate"),
+            ("node", "node"),
+        ]
+        rows = [{**w, "count": len(w.get("instruments", []))} for w in found["live"]["workers"]]
+        show(found, as_json, [*columns, ("instruments", "count"), ("reason", "reason")], rows)
+
+
+@feeds.command("workers")
+def change_workers(
+    name: str, count: int, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Change how many workers stream a feed, without losing a tick."""
+    with told():
+        found = _api(url, key, data_dir).patch(f"/feeds/{quote(name)}", {"workers": count})
+        show(found, as_json, [("feed", "id"), ("workers", "workers")], [found])
+
+
+@feeds.command("add")
+def add_instrument(
+    name: str, instrument: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Add an instrument to a running feed."""
+    with told():
+        found = _api(url, key, data_dir).put(f"/feeds/{quote(name)}/instruments/{quote(instrument)}")
+        show(found, as_json, [("feed", "id"), ("instruments", "instruments")], [found])
+
+
+@feeds.command("remove")
+def remove_instrument(
+    name: str, instrument: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Take an instrument out of a running feed."""
+    with told():
+        found = _api(url, key, data_dir).delete(f"/feeds/{quote(name)}/instruments/{quote(instrument)}")
+        show(found, as_json, [("feed", "id"), ("instruments", "instruments")], [found])
+
+
+_ORDER_COLUMNS = [
+    ("account", "account"),
+    ("key", "client_order_id"),
+    ("instrument", "instrument"),
+    ("side", "side"),
+    ("quantity", "quantity"),
+    ("filled", "filled_quantity"),
+    ("limit", "limit_price"),
+    ("state", "state"),
+    ("reason", "reason"),
+]
+
+
+@orders.command("list")
+def list_orders(
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    algo: Annotated[str | None, typer.Option(help="Only this algo's.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on from a page's `next`.")] = None,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Orders, newest first."""
+    with told():
+        query = {"account": account, "algo": algo, "state": state, "limit": limit, "cursor": cursor}
+        found = _api(url, key, data_dir).get("/orders", **query)
+        show(found, as_json, _ORDER_COLUMNS, found["items"])
+
+
+@orders.command("place")
+def place_order(
+    account: str,
+    side: str,
+    quantity: str,
+    instrument: str,
+    limit: Annotated[str | None, typer.Option(help="Limit price.")] = None,
+    stop: Annotated[str | None, typer.Option(help="Stop price.")] = None,
+    time_in_force: Annotated[str, typer.Option("--tif", help="day, gtc, ioc or fok.")] = "day",
+    client_order_id: Annotated[str | None, typer.Option("--key", help="Key: the same key never acts twice.")] = None,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Place an order, such as: orders place alice-paper buy 0.01 BINANCE:BTCUSDT --limit 60000"""
+    with told():
+        kind = {(False, False): "market", (True, False): "limit", (False, True): "stop", (True, True): "stop_limit"}
+        body = {
+            "account": account,
+            "side": side,
+            "quantity": quantity,
+            "instrument": instrument,
+            "type": kind[(limit is not None, stop is not None)],
+            "limit_price": limit,
+            "stop_price": stop,
+            "time_in_force": time_in_force,
+            "client_order_id": client_order_id,
+        }
+        made = _api(url, key, data_dir).post("/orders", {k: v for k, v in body.items() if v is not None})
+        show(made, as_json, _ORDER_COLUMNS, [made])
+
+
+@orders.command("cancel")
+def cancel_order(
+    account: str, client_order_id: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Cancel an open order."""
+    with told():
+        made = _api(url, key, data_dir).delete(f"/orders/{quote(account)}/{quote(client_order_id)}")
+        show(made, as_json, _ORDER_COLUMNS, [made])
+
+
+def positions(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Positions with their profit."""
+    with told():
+        found = _api(url, key, data_dir).get("/positions")
+        columns = [("account", "account"), ("instrument", "instrument"), ("quantity", "quantity")]
+        columns += [("average", "average_cost"), ("realised", "realised"), ("fees", "fees")]
+        show(found, as_json, columns, found["items"])
+        if not as_json and not found["items"]:
+            out.print("No positions.")
