@@ -246,7 +246,7 @@ async def test_what_is_committed_survives_kill_9_and_the_pool_recovers(tmp_path:
                 break
             except NotReady:
                 assert time.monotonic() - begun < 2
-        # The last insert may have been done though its answer was lost; none that was answered may be missing.
+        # The last insert may stand though its answer was lost; none that was answered may be missing.
         kept = [row[0] for row in rows]
         assert kept in (list(range(1, acknowledged + 1)), list(range(1, acknowledged + 2)))
         assert time.monotonic() - begun < 2
