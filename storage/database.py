@@ -125,8 +125,10 @@ class Database:
 
 async def _check_idle(connection: Connection) -> None:
     # A healthy idle connection has nothing to read; a killed server has sent its farewell.
-    readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    if readable:
+    # (Not select.select, which ends at descriptor 1023.)
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
         await connection.execute("SELECT 1")
 
 
