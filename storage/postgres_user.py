@@ -86,8 +86,8 @@ def _shared_copy(wheel: Path) -> Path:
                         raise
     except OSError as error:
         raise NeedsOperator(
-            f"PostgreSQL does not run as root, its programs in {wheel} are shut to other users, and could not "
-            f"be copied to {SHARED} ({error.strerror or error})",
+            f"PostgreSQL does not run as root, its programs in {wheel} are shut to other users, and could "
+            f"not be copied to {SHARED} ({error.strerror or error})",
             "install Quarterdeck where other users can read it, start it as another user, or point "
             "DATABASE_URL to a server of your own",
         ) from error
