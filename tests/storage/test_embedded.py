@@ -238,8 +238,18 @@ async def test_what_is_committed_survives_kill_9_and_the_pool_recovers(tmp_path:
         with pytest.raises(NotReady, match="PostgreSQL at 127"):
             await asyncio.wait_for(writer, 8)
         assert acknowledged > 10
-        # Long enough for a pool with growing pauses to fall asleep.
-        await asyncio.sleep(3)
+        # Long enough for a pool with growing pauses to fall asleep; meanwhile many calls fail at once.
+        begun = time.monotonic()
+        quick = 0
+        while time.monotonic() - begun < 3:
+            asked = time.monotonic()
+            with pytest.raises(NotReady):
+                async with db.connection():
+                    pass
+            assert time.monotonic() - asked < 3
+            quick += time.monotonic() - asked < 0.05
+            await asyncio.sleep(0.02)
+        assert quick >= 10
         await asyncio.to_thread(server.start)
         begun = time.monotonic()
         while True:
