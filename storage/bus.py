@@ -7,7 +7,6 @@ Redis pub/sub keeps nothing: what is published while a reader is away is gone.  
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import deque
@@ -233,13 +232,14 @@ class Subscription:
     async def close(self) -> None:
         """Stop listening; the iterator ends after what waits in the queue."""
         self._closed = True
+        self._wake()
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not awaited directly: our own cancellation must not look like the task's.
+            await asyncio.wait([self._task], timeout=ANSWER_S)
         if self._wire is not None:
             self._wire.abort()
-        self._wake()
+            await asyncio.wait([self._wire.lost], timeout=ANSWER_S)
 
     async def _tell(self, verbs: tuple[bytes, bytes], names: tuple[set[str], set[str]]) -> None:
         wire = self._wire

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import select
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -26,7 +27,9 @@ MIN_VERSION = 16
 CONNECT_S = 3
 STATEMENT_S = 10
 #: Seconds a borrower waits for a free connection before `NotReady`.
-BORROW_S = 3.0
+BORROW_S = 1.5
+#: After a borrower has waited in vain for a server that is away, others fail at once for so many seconds.
+PAUSE_S = 1.0
 
 # The pool logs each failed attempt; ours is told once, by the error.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -45,6 +48,8 @@ class Database:
         self._size = size
         self._name = name
         self._pool: AsyncConnectionPool[Connection] | None = None
+        self._away_until = 0.0
+        self._connect_failed_at = 0.0
 
     def __repr__(self) -> str:
         return f"Database({self.address}, name={self._name!r}, open={self._pool is not None})"
@@ -64,7 +69,8 @@ class Database:
             max_size=self._size,
             timeout=BORROW_S,
             # Short: a failed attempt must not hold up the next borrower, who tries anew.
-            reconnect_timeout=1.0,
+            reconnect_timeout=0.5,
+            reconnect_failed=self._note_failure,
             check=_check_idle,
             open=False,
             name=self._name or None,
@@ -87,10 +93,16 @@ class Database:
         pool = self._pool
         if pool is None:
             raise NotReady(f"the connection to PostgreSQL at {self.address} is not open")
+        asked_at = time.monotonic()
+        if asked_at < self._away_until:
+            raise NotReady(f"PostgreSQL at {self.address} is away")
         try:
             async with pool.connection() as connection:
                 yield connection
         except PoolTimeout as error:
+            # Only where connecting failed: a pool that is merely busy must not turn anybody away.
+            if self._connect_failed_at >= asked_at:
+                self._away_until = time.monotonic() + PAUSE_S
             raise NotReady(
                 f"PostgreSQL at {self.address} gave no connection within {BORROW_S:g} s: it is away, or all "
                 f"{self._size} connections of this process are busy"
@@ -101,6 +113,9 @@ class Database:
             raise NotReady(f"PostgreSQL at {self.address} took longer than {STATEMENT_S} s") from error
         except DATABASE_ERRORS as error:
             raise NotReady(f"PostgreSQL at {self.address} is not available: {_brief(error)}") from error
+
+    def _note_failure(self, _: object) -> None:
+        self._connect_failed_at = time.monotonic()
 
     def _conninfo(self) -> str:
         return make_conninfo(
@@ -125,8 +140,10 @@ class Database:
 
 async def _check_idle(connection: Connection) -> None:
     # A healthy idle connection has nothing to read; a killed server has sent its farewell.
-    readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    if readable:
+    # (Not select.select, which ends at descriptor 1023.)
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
         await connection.execute("SELECT 1")
 
 

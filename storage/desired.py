@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -335,7 +335,7 @@ class Desired:
         assert row is not None
         return int(row["version"])
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self) -> AsyncGenerator[None, None]:
         """Yields once at the start, after each reconnection, and whenever desired state has changed.
 
         Several changes may come as one.  Never ends and never raises for a server that is away.

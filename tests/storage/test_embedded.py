@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from storage import postgres_user
 from storage.database import Database, check_postgres
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.hot import Hot, check_redis
@@ -235,8 +238,18 @@ async def test_what_is_committed_survives_kill_9_and_the_pool_recovers(tmp_path:
         with pytest.raises(NotReady, match="PostgreSQL at 127"):
             await asyncio.wait_for(writer, 8)
         assert acknowledged > 10
-        # Long enough for a pool with growing pauses to fall asleep.
-        await asyncio.sleep(3)
+        # Long enough for a pool with growing pauses to fall asleep; meanwhile many calls fail at once.
+        begun = time.monotonic()
+        quick = 0
+        while time.monotonic() - begun < 3:
+            asked = time.monotonic()
+            with pytest.raises(NotReady):
+                async with db.connection():
+                    pass
+            assert time.monotonic() - asked < 3
+            quick += time.monotonic() - asked < 0.05
+            await asyncio.sleep(0.02)
+        assert quick >= 10
         await asyncio.to_thread(server.start)
         begun = time.monotonic()
         while True:
@@ -246,7 +259,7 @@ async def test_what_is_committed_survives_kill_9_and_the_pool_recovers(tmp_path:
                 break
             except NotReady:
                 assert time.monotonic() - begun < 2
-        # The last insert may have been done though its answer was lost; none that was answered may be missing.
+        # The last insert may stand though its answer was lost; none that was answered may be missing.
         kept = [row[0] for row in rows]
         assert kept in (list(range(1, acknowledged + 1)), list(range(1, acknowledged + 2)))
         assert time.monotonic() - begun < 2
@@ -310,3 +323,29 @@ def test_postgres_takes_tcp_only_with_a_password(tmp_path: Path) -> None:
         assert all(line.endswith("scram-sha-256") for line in rules.splitlines())
     finally:
         server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run PostgreSQL as somebody else")
+async def test_root_runs_postgres_from_an_installation_that_is_shut_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = postgres_user._wheel()
+    shut = tmp_path / "shut" / "site-packages"
+    shut.parent.mkdir(mode=0o700)
+    shutil.copytree(wheel / "pginstall18", shut / wheel.name / "pginstall18", symlinks=True)
+    libraries = wheel.with_name(f"{wheel.name}.libs")
+    shutil.copytree(libraries, shut / libraries.name, symlinks=True)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        Path(place).chmod(0o755)
+        monkeypatch.setattr(postgres_user, "_wheel", lambda: shut / wheel.name)
+        monkeypatch.setattr(postgres_user, "SHARED", Path(place) / "cache")
+        server = EmbeddedPostgres(tmp_path / "deck")
+        try:
+            server.start()
+            await check_postgres(server.url)
+            # One whole copy, and no half one beside it.
+            (copy,) = (Path(place) / "cache").iterdir()
+            assert copy.name.startswith(f"{wheel.name}-")
+        finally:
+            server.stop()
+    assert shut.parent.stat().st_mode & 0o777 == 0o700
