@@ -152,7 +152,8 @@ def _profit(portfolios: list[dict[str, Any]], risk: dict[str, Any]) -> Panel:
         if line["scope"] == "cluster" and line["limit"] is not None:
             lines.append(
                 Text(
-                    f"cluster {line['kind']}: {float(line['used']):,.2f} used, {float(line['lent']):,.2f} lent of {float(line['limit']):,.0f}"
+                    f"cluster {line['kind']}: {float(line['used']):,.2f} used, {float(line['lent']):,.2f} lent of "
+                    f"{float(line['limit']):,.0f}"
                 )
             )
     return Panel(Group(*lines), title="Profit and risk", title_align="left")

@@ -34,9 +34,7 @@ _EVENT = (
     "kind, account, client_order_id, at, actor, reason, cause, broker_order_id, fill, quantity, limit_price, "
     "stop_price, raw"
 )
-_FILL = (
-    "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
-)
+_FILL = "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
 _POSITION = "account, instrument, multiplier, quantity, average_cost, realised, fees, traded, updated_at"
 _BREAK = "id, account, instrument, kind, ours, theirs, opened_at, resolved_at, resolution"
 #: As in the partial index ``orders_open``.
@@ -151,8 +149,7 @@ class Journal:
             return await _all(
                 connection,
                 list[OrderEvent],
-                f"SELECT {_EVENT} FROM order_events WHERE account = %s AND client_order_id = %s "
-                "ORDER BY number",
+                f"SELECT {_EVENT} FROM order_events WHERE account = %s AND client_order_id = %s ORDER BY number",
                 (account, client_order_id),
             )
 
@@ -175,11 +172,7 @@ class Journal:
                 f"ORDER BY created_at DESC, number DESC LIMIT {size + 1}",
                 values,
             )
-        following = (
-            encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"])
-            if len(rows) > size
-            else None
-        )
+        following = encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"]) if len(rows) > size else None
         return msgspec.convert(rows[:size], list[Order]), following
 
     async def fills(
@@ -195,9 +188,7 @@ class Journal:
                 f"ORDER BY at DESC, number DESC LIMIT {size + 1}",
                 values,
             )
-        following = (
-            encode_cursor(rows[size - 1]["at"], rows[size - 1]["number"]) if len(rows) > size else None
-        )
+        following = encode_cursor(rows[size - 1]["at"], rows[size - 1]["number"]) if len(rows) > size else None
         # The fill's own fields lie flat in the row; `convert` ignores what a struct does not have.
         return msgspec.convert([{**row, "fill": row} for row in rows[:size]], list[FillRecord]), following
 

@@ -120,9 +120,7 @@ class BinanceSimulator:
             self._server = await loop.create_server(lambda: SimulatedClient(self), self._host, self._port)
         except OSError as problem:
             reason = problem.strerror or str(problem)
-            raise BadInput(
-                "port", f"cannot listen on {self._host}:{self._port}: {reason}; use another"
-            ) from problem
+            raise BadInput("port", f"cannot listen on {self._host}:{self._port}: {reason}; use another") from problem
         self._port = self._server.sockets[0].getsockname()[1]
         self._ready = True
         if not self._wait and not self._hold:
@@ -154,8 +152,7 @@ class BinanceSimulator:
     def stats(self) -> dict[str, Any]:
         """What ``GET /simulator/stats`` answers."""
         streams = {
-            stream: {"messages": self._messages[stream], "sent": self._sent[stream]}
-            for stream in sorted(self._sent)
+            stream: {"messages": self._messages[stream], "sent": self._sent[stream]} for stream in sorted(self._sent)
         }
         return {
             "source": self._source.describe(),
@@ -187,9 +184,7 @@ class BinanceSimulator:
                 if not self._shift_ms:
                     self._shift_ms = (time.time_ns() - event.due) // 1_000_000
                 shift = self._shift_ms
-                yield event._replace(
-                    due=event.due + shift * 1_000_000, payload=restamped(event.payload, shift)
-                )
+                yield event._replace(due=event.due + shift * 1_000_000, payload=restamped(event.payload, shift))
             else:
                 yield event
 
@@ -435,6 +430,4 @@ class BinanceSimulator:
 
 def _check_speed(speed: float | None) -> None:
     if speed is not None and not 0 < speed <= 10_000:
-        raise BadInput(
-            "speed", f"{speed:g}: use a number above 0, up to 10000, or none for as fast as it can"
-        )
+        raise BadInput("speed", f"{speed:g}: use a number above 0, up to 10000, or none for as fast as it can")

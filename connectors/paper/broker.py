@@ -93,9 +93,7 @@ class PaperBroker:
         venue = PaperVenue(self._account, self._settings, self._instruments, self._epoch)
         report = await _within("loading", self._ledger.load(self._account))
         if report is None:
-            saved = self._ledger.save(
-                self._account, self._epoch, (), (), (), venue.cash, self._settings.currency
-            )
+            saved = self._ledger.save(self._account, self._epoch, (), (), (), venue.cash, self._settings.currency)
             await _within("opening", saved)
         else:
             venue.restore(report)
@@ -111,9 +109,7 @@ class PaperBroker:
             try:
                 await self._saved()
             except TradeError as error:
-                log.warning(
-                    "%s: closed with decisions unsaved, so they never happened: %s", self._account, error
-                )
+                log.warning("%s: closed with decisions unsaved, so they never happened: %s", self._account, error)
         self._closed = True
         if self._saving is not None:
             self._saving.cancel()

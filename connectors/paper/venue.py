@@ -269,9 +269,7 @@ class PaperVenue:
             self._quoted.add(instrument)
         self._take(instrument, self._book(instrument).on_quote(bid, bid_size, ask, ask_size, at))
 
-    def trade(
-        self, instrument: InstrumentId, price: Decimal, size: Decimal, buyer_maker: bool, at: Nanos
-    ) -> None:
+    def trade(self, instrument: InstrumentId, price: Decimal, size: Decimal, buyer_maker: bool, at: Nanos) -> None:
         """The market has traded; a price that is none (a venue's settlement rows) is passed over."""
         if not price.is_finite() or price <= 0:
             return
@@ -301,8 +299,7 @@ class PaperVenue:
         if instrument.currency != self.settings.currency:
             raise BadInput(
                 "instrument",
-                f"{ticket.instrument} is paid in {instrument.currency}, the account holds "
-                f"{self.settings.currency}",
+                f"{ticket.instrument} is paid in {instrument.currency}, the account holds {self.settings.currency}",
             )
         instrument.check_quantity(ticket.quantity)
         # Steps and presence of prices are the book's to check; what follows needs them right.
@@ -316,14 +313,10 @@ class PaperVenue:
         if ticket.reduce_only:
             held = self._position(ticket.instrument).quantity
             if held * ticket.side.sign >= 0:
-                raise BadInput(
-                    "reduce_only", f"there is no position of {ticket.instrument} that it would reduce"
-                )
+                raise BadInput("reduce_only", f"there is no position of {ticket.instrument} that it would reduce")
             return
         if notional < instrument.min_notional:
-            raise BadInput(
-                "quantity", f"its value {notional:f} is below the smallest, {instrument.min_notional:f}"
-            )
+            raise BadInput("quantity", f"its value {notional:f} is below the smallest, {instrument.min_notional:f}")
         self._need(self._opening(row, ticket.quantity))
 
     def _need(self, money: Decimal) -> None:
