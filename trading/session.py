@@ -310,6 +310,7 @@ class SessionCore(Intake):
             stop_price=order.stop_price,
             time_in_force=order.time_in_force,
             reduce_only=order.reduce_only,
+            created_at=intent.created_at,
         )
         self._gate(lambda at: self._send_when_journaled(book, order, ticket, at))
         self._resolve(slots, order)
