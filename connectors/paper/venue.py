@@ -132,6 +132,13 @@ class PaperVenue:
         """Instruments with open orders: those whose market events matter."""
         return [instrument for instrument, book in self._books.items() if book.has_orders]
 
+    def held(self) -> list[BrokerPosition]:
+        """All positions, flat ones too."""
+        return [
+            BrokerPosition(instrument=i, quantity=p.quantity, average_price=p.average_cost)
+            for i, p in self.positions.items()
+        ]
+
     def take_changes(self) -> Changes:
         """What changed since the last time."""
         taken, self._changes = self._changes, Changes({}, [], {}, ZERO)

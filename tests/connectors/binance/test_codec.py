@@ -23,7 +23,9 @@ def codec(*streams: str) -> Codec:
 
 
 def fixture(name: str, stream: str, combined: bool) -> tuple[Sink, bytes]:
-    raw = json.dumps(json.loads(data_file(f"{FIXTURES}/{name}.json").read_text()), separators=(",", ":")).encode()
+    raw = json.dumps(
+        json.loads(data_file(f"{FIXTURES}/{name}.json").read_text()), separators=(",", ":")
+    ).encode()
     payload = b'{"stream":"%b","data":%b}' % (stream.encode(), raw) if combined else raw
     sink = Sink()
     assert codec(stream).decode(payload, NOW, sink) is None
@@ -72,7 +74,14 @@ def test_recorded_kline_decodes_field_by_field(combined: bool, name: str, final:
     ((number, bar, is_final),) = sink.bars
     assert (number, is_final) == (1, final)
     assert bar.opened_at == 1638747660000 * 1_000_000
-    assert (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.trades) == (0.001, 0.0025, low, 0.002, 1000.0, 100)
+    assert (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.trades) == (
+        0.001,
+        0.0025,
+        low,
+        0.002,
+        1000.0,
+        100,
+    )
 
 
 def test_recorded_aggregate_trade_is_a_trade() -> None:
