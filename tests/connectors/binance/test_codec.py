@@ -100,7 +100,9 @@ def test_spot_book_ticker_has_no_time_and_is_known_by_its_fields() -> None:
 
 
 def test_partial_depth_is_a_book_of_its_own() -> None:
-    raw = b'{"stream":"x@depth5","data":{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}}'
+    raw = (
+        b'{"stream":"x@depth5","data":{"lastUpdateId":160,"bids":[["0.02","10"]],"asks":[["0.0026","100"]]}}'
+    )
     sink = Sink()
     codec("x@depth5").decode(raw, NOW, sink)
     assert sink.books[0].last_sequence == 160
