@@ -45,7 +45,8 @@ async def running(made: SyntheticSource | RecordingSource, **options: Any) -> As
 
 
 def ws(simulator: BinanceSimulator, path: str) -> connect:
-    return connect("ws" + simulator.url.removeprefix("http") + path, compression=None, ping_interval=None)
+    url = "ws" + simulator.url.removeprefix("http") + path
+    return connect(url, compression=None, ping_interval=None, close_timeout=0.2)
 
 
 async def hear(socket: ClientConnection, within: float = 5.0) -> Any:

@@ -134,8 +134,8 @@ def check(venue: PaperVenue, book: Book) -> None:
         filled[row.broker_order_id] = filled.get(row.broker_order_id, Decimal(0)) + fill.quantity
         ids.add(fill.execution_id)
     assert len(ids) == len(book.fills)
-    assert venue.cash == book.cash == cash
-    assert {i: p.quantity for i, p in venue.positions.items() if p.quantity} == {
+    assert venue.money.cash == book.cash == cash
+    assert {i: p.quantity for i, p in venue.money.positions.items() if p.quantity} == {
         i: q for i, q in held.items() if q
     }
     for order in book.orders.values():
@@ -166,7 +166,7 @@ def test_money_positions_and_quantities_add_up_through_kills(script: list[tuple[
             )
             venue = fresh(epoch)
             venue.restore(report)
-            assert {i: p.quantity for i, p in venue.positions.items() if p.quantity} == {
+            assert {i: p.quantity for i, p in venue.money.positions.items() if p.quantity} == {
                 i: q for i, q in before.items() if q
             }
         else:
@@ -174,7 +174,7 @@ def test_money_positions_and_quantities_add_up_through_kills(script: list[tuple[
         book.save(venue)
         venue.take_updates()
         check(venue, book)
-        before = {i: p.quantity for i, p in venue.positions.items()}
+        before = {i: p.quantity for i, p in venue.money.positions.items()}
 
 
 @settings(max_examples=80, deadline=None)
@@ -213,6 +213,6 @@ def test_what_is_accepted_was_affordable(script: list[tuple[object, ...]]) -> No
     for instrument in (BTC.id, ETH.id):
         venue.quote(instrument, Decimal("99.9"), Decimal("0.1"), Decimal("100.1"), Decimal("0.1"), Nanos(1))
     for number, step in enumerate(script, 2):
-        free = venue.free()
+        free = venue.money.free()
         assert free > -CASH / 100, "fees and slippage may take a little more than was held back"
         do(venue, step, Nanos(number))
