@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,10 @@ def test_every_float_survives_the_text(values: list[float]) -> None:
     buffer.trade(1, values[0], values[1], 0, 1, 2, 3)
     buffer.quote(1, *values[2:], 0, 1, 2, 3)
     ticks = decode(buffer.take())
-    path = Path("/tmp/every-float.csv")
-    write_ticks(path, ticks, NAMES)
-    assert read_ticks(path, NUMBERS, Problems()).tobytes() == ticks.tobytes()
-    path.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "floats.csv"
+        write_ticks(path, ticks, NAMES)
+        assert read_ticks(path, NUMBERS, Problems()).tobytes() == ticks.tobytes()
 
 
 def test_bad_rows_are_reported_by_line_and_left_out(tmp_path: Path) -> None:
