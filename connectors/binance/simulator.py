@@ -113,6 +113,9 @@ class BinanceSimulator:
         self.messages_per_s = messages or self.product.messages_per_s
         self._ping = (ping or self.product.ping_every_s, pong or self.product.pong_within_s)
         self._market = SimulatedMarket(self._source, specs)
+        if not self._restamp:
+            # Until the first message is due, the market's clock stands at its start.
+            self._market.at = await asyncio.to_thread(lambda: next((e.due for e in self._source.events()), 0))
         self._rest = SimulatedRest(self._market)
         self._klines = KlineStreams(self._market)
         loop = asyncio.get_running_loop()
