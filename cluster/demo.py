@@ -283,7 +283,7 @@ class Demo:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             stats = self._stats()
-            sent = sum(s["sent"] for name, s in stats["streams"].items() if name.endswith(("@trade", "@bookTicker")))
+            sent = sum(s["messages"] for name, s in stats["streams"].items() if name.endswith(("@trade", "@bookTicker")))
             if tap.ticks >= sent:
                 break
             time.sleep(0.2)

@@ -121,9 +121,7 @@ def _csv_rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]
     _, header = next(lines, (0, b""))
     found = next(csv.reader([header.decode("utf-8", "replace")]), [])
     if tuple(found) != COLUMNS:
-        raise BadInput(
-            "path", f"{path.name} starts with {found[:4]}…; its columns must be {', '.join(COLUMNS)}"
-        )
+        raise BadInput("path", f"{path.name} starts with {found[:4]}…; its columns must be {', '.join(COLUMNS)}")
     for number, line in lines:
         if not line:
             continue

@@ -93,9 +93,7 @@ class PaperBroker:
         venue = PaperVenue(self._account, self._settings, self._instruments, self._epoch)
         report = await _within("loading", self._ledger.load(self._account))
         if report is None:
-            saved = self._ledger.save(
-                self._account, self._epoch, (), (), (), venue.money.cash, self._settings.currency
-            )
+            saved = self._ledger.save(self._account, self._epoch, (), (), (), venue.money.cash, self._settings.currency)
             await _within("opening", saved)
         else:
             venue.restore(report)

@@ -296,9 +296,7 @@ class PaperVenue:
                 raise BadInput("reduce_only", f"there is no position of {ticket.instrument} that it would reduce")
             return
         if notional < instrument.min_notional:
-            raise BadInput(
-                "quantity", f"its value {notional:f} is below the smallest, {instrument.min_notional:f}"
-            )
+            raise BadInput("quantity", f"its value {notional:f} is below the smallest, {instrument.min_notional:f}")
         self.money.need(self.money.opening(row, ticket.quantity))
 
     # Bookkeeping

@@ -46,13 +46,7 @@ def test_what_was_written_is_read_and_appending_goes_on(tmp_path: Path, name: st
 def test_bad_lines_are_reported_by_number_and_the_others_used(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(
-        b"1000 "
-        + GOOD[0]
-        + b"\nrubbish\n\n2000 {broken\n1500 "
-        + GOOD[1]
-        + b"\n3000 "
-        + GOOD[2]
-        + b'\n4000 {"str'
+        b"1000 " + GOOD[0] + b"\nrubbish\n\n2000 {broken\n1500 " + GOOD[1] + b"\n3000 " + GOOD[2] + b'\n4000 {"str'
     )
     problems = Problems()
     lines = list(read(path, problems))
@@ -94,9 +88,7 @@ def test_damage_inside_a_gzip_keeps_everything_before_it(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"\x00\x01\x02 not text", "starts with")])
-def test_files_that_are_no_recordings_are_refused_for_replay(
-    tmp_path: Path, content: bytes, said: str
-) -> None:
+def test_files_that_are_no_recordings_are_refused_for_replay(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=said):
@@ -120,9 +112,7 @@ def test_the_real_recordings_are_read_whole_and_fast() -> None:
 
 
 async def test_a_live_feed_is_recorded_byte_for_byte(tmp_path: Path) -> None:
-    settings = SyntheticSettings(
-        symbols=2, ticks_per_s=1000.0, futures=True, history_minutes=0, duration_s=0.8
-    )
+    settings = SyntheticSettings(symbols=2, ticks_per_s=1000.0, futures=True, history_minutes=0, duration_s=0.8)
     simulator = BinanceSimulator(SyntheticSource(settings))
     await simulator.start()
     market = BinanceMarket(simulator.product, {"base_url": simulator.url})
@@ -166,9 +156,7 @@ async def test_recording_ends_when_everything_is_refused(tmp_path: Path) -> None
     try:
         ids = [one.id for one in await market.instruments()]
         with pytest.raises(BadInput, match="too many streams"):
-            await asyncio.wait_for(
-                record(market, ids, ["trade", "quote"], tmp_path / "a.gz", 5.0, lambda _: None), 10
-            )
+            await asyncio.wait_for(record(market, ids, ["trade", "quote"], tmp_path / "a.gz", 5.0, lambda _: None), 10)
     finally:
         await market.close()
         await simulator.stop()

@@ -57,7 +57,5 @@ def test_the_registry_loads_no_connector_until_it_is_asked_for() -> None:
         "import sys, connectors.registry;"
         "print([m for m in sys.modules if m.startswith(('connectors.binance', 'httpx', 'websockets'))])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

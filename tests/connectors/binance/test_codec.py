@@ -23,9 +23,7 @@ def codec(*streams: str) -> Codec:
 
 
 def fixture(name: str, stream: str, combined: bool) -> tuple[Sink, bytes]:
-    raw = json.dumps(
-        json.loads(data_file(f"{FIXTURES}/{name}.json").read_text()), separators=(",", ":")
-    ).encode()
+    raw = json.dumps(json.loads(data_file(f"{FIXTURES}/{name}.json").read_text()), separators=(",", ":")).encode()
     payload = b'{"stream":"%b","data":%b}' % (stream.encode(), raw) if combined else raw
     sink = Sink()
     assert codec(stream).decode(payload, NOW, sink) is None
@@ -100,9 +98,7 @@ def test_spot_book_ticker_has_no_time_and_is_known_by_its_fields() -> None:
 
 
 def test_partial_depth_is_a_book_of_its_own() -> None:
-    raw = (
-        b'{"stream":"x@depth5","data":{"lastUpdateId":160,"bids":[["0.02","10"]],"asks":[["0.0026","100"]]}}'
-    )
+    raw = b'{"stream":"x@depth5","data":{"lastUpdateId":160,"bids":[["0.02","10"]],"asks":[["0.0026","100"]]}}'
     sink = Sink()
     codec("x@depth5").decode(raw, NOW, sink)
     assert sink.books[0].last_sequence == 160

@@ -28,9 +28,7 @@ QUICK = Tuning(first_backoff=0.05, longest_backoff=0.2, overlap=0.15)
 class Setting:
     """A simulator, a feed on it, and what the feed said."""
 
-    def __init__(
-        self, simulator: BinanceSimulator, market: BinanceMarket, feed: BinanceFeed, sink: Sink
-    ) -> None:
+    def __init__(self, simulator: BinanceSimulator, market: BinanceMarket, feed: BinanceFeed, sink: Sink) -> None:
         self.simulator = simulator
         self.market = market
         self.feed = feed
@@ -46,9 +44,7 @@ class Setting:
     def tick_messages(self) -> int:
         """Trades and quotes that had a subscriber, a copy to two connections counted once."""
         streams = self.simulator.stats()["streams"]
-        return sum(
-            one["messages"] for name, one in streams.items() if name.endswith(("@trade", "@bookTicker"))
-        )
+        return sum(one["messages"] for name, one in streams.items() if name.endswith(("@trade", "@bookTicker")))
 
 
 @contextlib.asynccontextmanager
@@ -68,8 +64,7 @@ async def setting(
     made = Setting(simulator, market, feed, sink)
     try:
         made.listed = [
-            msgspec.structs.replace(one, number=number)
-            for number, one in enumerate(await market.instruments(), 1)
+            msgspec.structs.replace(one, number=number) for number, one in enumerate(await market.instruments(), 1)
         ]
         yield made
         assert not running.done(), running
@@ -248,9 +243,7 @@ async def test_more_streams_than_a_connection_carries_are_refused_before_anythin
         (instrument(provider="binance-spot"), ["trade"], "not of binance-usdm"),
     ],
 )
-async def test_wrong_subscriptions_are_refused_with_the_reason(
-    one: Instrument, channels: list[str], said: str
-) -> None:
+async def test_wrong_subscriptions_are_refused_with_the_reason(one: Instrument, channels: list[str], said: str) -> None:
     feed = BinanceMarket(synthetic().product, {}).feed(Sink())
     with pytest.raises(BadInput, match=said):
         await feed.subscribe([one], channels)

@@ -157,9 +157,7 @@ async def test_futures_streams_flow_on_their_own_route_only_and_are_silent_elsew
         ({"method": "GET_PROPERTY", "params": ["combined", 1], "id": 1}, 2, "too many parameters"),
     ],
 )
-async def test_bad_control_messages_get_the_documented_errors(
-    message: dict[str, Any], code: int, said: str
-) -> None:
+async def test_bad_control_messages_get_the_documented_errors(message: dict[str, Any], code: int, said: str) -> None:
     async with running(source()) as simulator, ws(simulator, "/ws") as socket:
         answer = await ask(socket, **message)
         assert answer["code"] == code
@@ -208,9 +206,7 @@ async def test_the_server_pings_and_cuts_who_does_not_answer() -> None:
             assert (await ask(socket, method="LIST_SUBSCRIPTIONS", id=1))["result"] == []
         reader, writer = await asyncio.open_connection("127.0.0.1", int(simulator.url.rpartition(":")[2]))
         key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        writer.write(
-            f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n".encode()
-        )
+        writer.write(f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n".encode())
         assert b"101" in await reader.readline()
         await asyncio.wait_for(reader.read(), 5)
         writer.close()
@@ -227,14 +223,11 @@ async def test_connections_end_after_their_time() -> None:
 async def test_a_slow_client_is_disconnected_and_the_others_are_not() -> None:
     made = source(ticks_per_s=60_000.0, symbols=1)
     async with running(made, write_limit=200_000) as simulator:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", int(simulator.url.rpartition(":")[2]), limit=1
-        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(simulator.url.rpartition(":")[2]), limit=1)
         key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
         path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker"
         writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\n{key}\r\n".encode()
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n".encode()
         )
         async with ws(simulator, "/stream?streams=btcusdt@trade") as socket:
             await hear(socket)
@@ -256,9 +249,7 @@ async def test_replay_keeps_its_pace_and_changes_it() -> None:
         async with httpx.AsyncClient() as client:
 
             async def market_time() -> int:
-                return int(
-                    (await client.get(f"{simulator.url}/simulator/stats")).json()["replay"]["market_time"]
-                )
+                return int((await client.get(f"{simulator.url}/simulator/stats")).json()["replay"]["market_time"])
 
             began = await market_time()
             await asyncio.sleep(0.5)
@@ -314,9 +305,7 @@ async def test_listing_and_history_come_over_rest_and_run_into_the_live_market(f
         assert bars[:59] == before
         assert len(bars) >= 61
         assert all(b.opened_at - a.opened_at == 60 * 10**9 for a, b in pairwise(bars))
-        assert all(
-            one.low <= min(one.open, one.close) <= max(one.open, one.close) <= one.high for one in bars
-        )
+        assert all(one.low <= min(one.open, one.close) <= max(one.open, one.close) <= one.high for one in bars)
         jumps = [abs(b.open - a.close) / a.close for a, b in pairwise(bars)]
         assert max(jumps) < 0.01
         hours = await market.history(btc, "1h", Nanos(START - 4 * 3600 * 10**9), Nanos(end))
@@ -403,9 +392,7 @@ async def test_a_recording_is_served_with_its_own_instruments_bars_and_book() ->
 
 
 async def test_restamping_moves_times_to_now() -> None:
-    payload = (
-        b'{"stream":"x@trade","data":{"e":"trade","E":1723161255343,"T":1723161255342,"p":"1723161255343"}}'
-    )
+    payload = b'{"stream":"x@trade","data":{"e":"trade","E":1723161255343,"T":1723161255342,"p":"1723161255343"}}'
     assert json.loads(restamped(payload, 1000))["data"] == {
         "e": "trade",
         "E": 1723161256343,

@@ -183,9 +183,7 @@ async def test_money_is_held_back_for_resting_orders_and_given_back_by_cancel() 
     assert answer.verdict is Verdict.ACCEPTED
     (refused,) = await paper.place([ticket(Side.BUY, "6", "99.0")])
     assert "insufficient" in refused.reason
-    await paper.cancel(
-        [CancelTicket(tag=first.tag, broker_order_id=answer.broker_order_id, instrument=BTC.id)]
-    )
+    await paper.cancel([CancelTicket(tag=first.tag, broker_order_id=answer.broker_order_id, instrument=BTC.id)])
     (accepted,) = await paper.place([ticket(Side.BUY, "6", "99.0")])
     assert accepted.verdict is Verdict.ACCEPTED
     await paper.close()
@@ -215,11 +213,7 @@ async def test_amend_and_cancel_change_what_stands() -> None:
     one = ticket(Side.BUY, "0.5", "99.0")
     (placed,) = await paper.place([one])
     (changed,) = await paper.modify(
-        [
-            AmendTicket(
-                tag=one.tag, broker_order_id=None, instrument=BTC.id, quantity=D("0.3"), limit_price=D("98.0")
-            )
-        ]
+        [AmendTicket(tag=one.tag, broker_order_id=None, instrument=BTC.id, quantity=D("0.3"), limit_price=D("98.0"))]
     )
     assert changed.verdict is Verdict.ACCEPTED
     (row,) = (await paper.report()).orders
