@@ -283,7 +283,8 @@ class Demo:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             stats = self._stats()
-            sent = sum(s["messages"] for name, s in stats["streams"].items() if name.endswith(("@trade", "@bookTicker")))
+            streams_sent = stats["streams"].items()
+            sent = sum(s["messages"] for name, s in streams_sent if name.endswith(("@trade", "@bookTicker")))
             if tap.ticks >= sent:
                 break
             time.sleep(0.2)
