@@ -164,7 +164,7 @@ class Demo:
         self._wait("the algos", self._all_running)
         self._control("start")
         self._started_at = time.monotonic()
-        self.say("the market is open")
+        self.say(f"the market is open; API={self.deck.api_url} KEY={self.key} SIM={self.simulator_url}")
 
     def _start_simulator(self) -> None:
         command = [sys.executable, "-m", "cluster", "simulate", "binance", "--port", "0", "--hold"]

@@ -70,6 +70,14 @@ async def portfolio(
     return view
 
 
+@router.get("/portfolios", response_model=Page[PortfolioShown])
+async def portfolios(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    """Portfolios of every user that the caller sees and whose session has told one."""
+    found = await deck.hot.scan("portfolio:", dict[str, Any])
+    mine = [view for view in found.values() if caller.sees(view["user"])]
+    return page_of(mine, lambda view: str(view["user"]), limit, cursor)
+
+
 @router.get("/breaks", response_model=Page[BreakShown])
 async def list_breaks(
     caller: Viewer,

@@ -174,8 +174,7 @@ async def get_order(account: str, client_order_id: str, caller: Viewer, deck: De
     if order is None:
         raise UnknownThing("order", key, f"in account {account}")
     events = await deck.journal.events(AccountId(account), key)
-    shown = OrderShown.model_validate(order)
-    return {**shown.model_dump(), "events": events}
+    return {**{field: getattr(order, field) for field in OrderShown.model_fields}, "events": events}
 
 
 async def filter_of(

@@ -62,7 +62,7 @@ def instruments_of(deck: DeckUnderTest) -> list[str]:
 
 def sizes(deck: DeckUnderTest, feed: str) -> list[int]:
     """Live instruments by worker, largest first."""
-    workers = deck.api.get(f"/feeds/{feed}")["live"]["workers"]
+    workers = deck.api.get(f"/feeds/{feed}")["live"]
     return sorted((sum(i["phase"] == "live" for i in w["instruments"]) for w in workers), reverse=True)
 
 
@@ -111,25 +111,25 @@ def test_instruments_come_and_go_while_it_streams(deck: DeckUnderTest, market: S
 
 
 def test_a_dropped_connection_comes_back_and_carries_everything_again(deck: DeckUnderTest, market: Simulator) -> None:
-    before = deck.api.get("/feeds/moving")["live"]["workers"]
+    before = deck.api.get("/feeds/moving")["live"]
     market.control("drop")
     deck.wait(
         "reconnects",
-        lambda: all(w["connected"] and w["reconnects"] > 0 for w in deck.api.get("/feeds/moving")["live"]["workers"]),
+        lambda: all(w["connected"] and w["reconnects"] > 0 for w in deck.api.get("/feeds/moving")["live"]),
         30,
     )
     counts = {w["shard"]: w["ticks"] for w in before}
     deck.wait(
         "new ticks from every worker",
-        lambda: all(w["ticks"] > counts[w["shard"]] for w in deck.api.get("/feeds/moving")["live"]["workers"]),
+        lambda: all(w["ticks"] > counts[w["shard"]] for w in deck.api.get("/feeds/moving")["live"]),
         30,
     )
 
 
 def test_garbage_is_counted_and_the_stream_goes_on(deck: DeckUnderTest, market: Simulator) -> None:
     market.control("garbage", text="{ this is not json")
-    deck.wait("the count", lambda: all(w["garbage"] > 0 for w in deck.api.get("/feeds/moving")["live"]["workers"]), 20)
-    assert all(w["connected"] for w in deck.api.get("/feeds/moving")["live"]["workers"])
+    deck.wait("the count", lambda: all(w["garbage"] > 0 for w in deck.api.get("/feeds/moving")["live"]), 20)
+    assert all(w["connected"] for w in deck.api.get("/feeds/moving")["live"])
 
 
 @pytest.mark.parametrize(("workers", "words"), [(0, "workers"), (1000, "workers")])

@@ -106,7 +106,7 @@ class DeckUnderTest:
 
     def live_instruments(self, feed: str) -> set[str]:
         """Instruments of a feed that have had a tick."""
-        workers = self.api.get(f"/feeds/{feed}")["live"]["workers"]
+        workers = self.api.get(f"/feeds/{feed}")["live"]
         return {i["id"] for w in workers for i in w["instruments"] if i["state"] == "live"}
 
     def account(self, user: str, feed: str, **settings: Any) -> str:
@@ -128,7 +128,7 @@ class DeckUnderTest:
 
     def account_view(self, user: str, account: str) -> dict[str, Any]:
         """An account in its user's portfolio ({} while there is none)."""
-        for portfolio in self.api.get("/portfolio")["items"]:
+        for portfolio in self.api.get("/portfolios", limit=1000)["items"]:
             for view in portfolio["accounts"]:
                 if portfolio["user"] == user and view["account"] == account:
                     return dict(view)
