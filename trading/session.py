@@ -185,11 +185,13 @@ class SessionCore(Intake):
         key = (parked.intent.account, parked.intent.client_order_id)
         del self._parked[key]
         needs, lacking = self._needs(parked, now)
-        refused = [
-            violation(kind, scope, self._instrument_of(parked), short.limit - short.available + amount, short.limit)
-            for (resource, amount, (scope, kind)) in needs
-            if resource in lacking and (short := grant.short.get(resource)) is not None
-        ]
+        refused = []
+        for resource, amount, (scope, kind) in needs:
+            short = grant.short.get(resource)
+            if resource in lacking and short is not None:
+                total = short.others + self.exposure.used.get(resource, ZERO) + amount
+                if total > short.limit:
+                    refused.append(violation(kind, scope, self._instrument_of(parked), total, short.limit))
         if refused and isinstance(parked.intent, PlaceOrder):
             self._deny(parked.intent, parked.slots, refused, now)
         elif refused:
