@@ -43,12 +43,9 @@ from trading.orders import (
     Side,
     order_from,
 )
-from trading.session_intake import Intake
+from trading.session_intake import STALE_NS, Intake
 
 _SECOND: Final = 1_000_000_000
-#: An intent that central risk or the journal has kept waiting longer than this is not sent any more: the
-#: market it was meant for is gone.
-STALE_NS: Final = 2 * _SECOND
 BUDGET_EVERY_NS: Final = _SECOND
 #: Without new orders for this long, unused budget goes back.
 IDLE_NS: Final = 10 * _SECOND
@@ -90,6 +87,8 @@ class SessionCore(Intake):
     def place(self, token: int, intents: Sequence[PlaceOrder], now: Nanos) -> list[Instruction]:
         """Take intents; one `Reply` with an order or an error for each follows once they are journaled."""
         answer = _Answer(token, len(intents))
+        if not intents:
+            self._out.append(Reply(token, ()))
         for index, intent in enumerate(intents):
             parked = self._parked.get((intent.account, intent.client_order_id))
             if parked is not None and parked.intent == intent:
@@ -108,6 +107,8 @@ class SessionCore(Intake):
     def cancel(self, token: int, cancels: Sequence[CancelOrder], now: Nanos) -> list[Instruction]:
         """Take open orders back.  Goes out at once, journal or no journal."""
         answer = _Answer(token, len(cancels))
+        if not cancels:
+            self._out.append(Reply(token, ()))
         for index, cancel in enumerate(cancels):
             try:
                 order = self._cancel_one(cancel, now)
@@ -123,9 +124,6 @@ class SessionCore(Intake):
         """Cancel every open order of an account, or of one algo in it."""
         book = self.accounts.get(account)
         keys = [o.client_order_id for o in book.open.values() if algo in (None, o.algo)] if book else []
-        if not keys:
-            self._out.append(Reply(token, ()))
-            return self._drain(now)
         cancels = [CancelOrder(account=account, client_order_id=k, cause=CauseId(cause)) for k in keys]
         return self.cancel(token, cancels, now)
 
@@ -318,16 +316,6 @@ class SessionCore(Intake):
 
     def _send_when_journaled(self, book: AccountBook, order: Order, ticket: OrderTicket, now: Nanos) -> None:
         if order.state is not OrderState.PENDING:
-            return
-        if now - order.created_at > STALE_NS:
-            waited = (now - order.created_at) / _SECOND
-            self._record(
-                book,
-                order,
-                EventKind.REJECTED,
-                now,
-                reason=f"not sent: the journal took {waited:.1f} s to take it",
-            )
             return
         book.queued[Lane.PLACE].append(ticket)
 

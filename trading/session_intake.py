@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from trading.account_book import AccountBook
+from trading.account_book import AccountBook, Ticket
 from trading.broker import Answer, BrokerFill, BrokerOrder, BrokerReport, BrokerUpdate, UpdateKind, Verdict
 from trading.errors import Invariant
 from trading.exposure import ExposureBook
@@ -27,6 +27,9 @@ from trading.positions import Position
 from trading.recovery import compare_orders, compare_positions
 
 _SECOND: Final = 1_000_000_000
+#: An intent that central risk, the journal or the way to the broker has kept waiting longer than this is not
+#: sent any more: the market it was meant for is gone.
+STALE_NS: Final = 2 * _SECOND
 #: Ended orders and executions are kept in memory this long; afterwards the journal alone knows them.
 KEEP_NS: Final = 15 * 60 * _SECOND
 #: How far back a first report goes, and a later one before the last that was taken in.
@@ -332,16 +335,33 @@ class Intake:
         if not book.connected:
             return
         for lane in (Lane.CANCEL, Lane.MODIFY, Lane.PLACE):
-            queue = book.queued[lane]
-            if not queue or lane in book.in_flight:
+            if lane in book.in_flight:
                 continue
-            tickets = tuple(queue.popleft() for _ in range(min(len(queue), MAX_TICKETS)))
+            queue = book.queued[lane]
+            tickets: list[Ticket] = []
+            while queue and len(tickets) < MAX_TICKETS:
+                ticket = queue.popleft()
+                if lane is not Lane.PLACE or self._may_still_go(book, book.by_tag[ticket.tag], now):
+                    tickets.append(ticket)
+            if not tickets:
+                continue
             self._lane_number += 1
             book.in_flight[lane] = self._lane_number
             if lane is Lane.PLACE:
                 for ticket in tickets:
                     book.sent_at[ticket.tag] = now
-            self._out.append(Send(book.account, lane, self._lane_number, tickets))  # type: ignore[arg-type]
+            self._out.append(Send(book.account, lane, self._lane_number, tuple(tickets)))  # type: ignore[arg-type]
+
+    def _may_still_go(self, book: AccountBook, order: Order, now: Nanos) -> bool:
+        """Whether an order that waited for its turn is still wanted, and the market it was meant for still there."""
+        if order.state is not OrderState.PENDING:
+            return False
+        if now - order.created_at > STALE_NS:
+            waited = (now - order.created_at) / _SECOND
+            reason = f"not sent: {waited:.1f} s had gone by before its turn came"
+            self._record(book, order, EventKind.REJECTED, now, reason=reason)
+            return False
+        return True
 
     def answered(
         self, account: AccountId, lane: Lane, number: int, answers: Sequence[Answer], now: Nanos

@@ -24,7 +24,8 @@ from trading.ids import AccountId, ClientOrderId, Epoch, InstrumentId, Nanos, Us
 from trading.instructions import Append, AskBudget, AskReport, Instruction, Lane, Reply, Send, Tell
 from trading.limits import Limit, LimitTree
 from trading.orders import CancelOrder, ModifyOrder, OrderState, OrderType, PlaceOrder, Side
-from trading.session import STALE_NS, SessionCore
+from trading.session import SessionCore
+from trading.session_intake import STALE_NS
 
 D = Decimal
 SECOND = 1_000_000_000
