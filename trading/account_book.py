@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from decimal import Decimal
 
+import msgspec
+
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.instructions import Lane
@@ -13,6 +15,14 @@ from trading.orders import ZERO, Order, Side
 from trading.positions import Position
 
 Ticket = OrderTicket | AmendTicket | CancelTicket
+
+
+class Rise(msgspec.Struct):
+    """A larger quantity that the broker has been asked for and has not confirmed yet."""
+
+    target: Decimal
+    #: When the request was answered, however; 0: not yet.
+    answered_at: Nanos = Nanos(0)
 
 
 class AccountBook:
@@ -49,8 +59,10 @@ class AccountBook:
         self.last_report_at = Nanos(0)
         self.cash: Decimal | None = None
         self.currency = ""
-        #: Tickets that wait for their lane to be free.
-        self.queued: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
+        #: Tickets that wait for their lane to be free, and since when they are wanted.
+        self.queued: dict[Lane, deque[tuple[Ticket, Nanos]]] = {lane: deque() for lane in Lane}
+        #: Larger sizes asked for: counted as if they stood, until it is known.
+        self.rising: dict[ClientOrderId, Rise] = {}
         self.in_flight: dict[Lane, int] = {}
 
     def load(self, history: AccountHistory) -> None:
@@ -103,6 +115,7 @@ class AccountBook:
             self.sent_at.pop(order.tag, None)
             self.missed.pop(order.tag, None)
             self.modified.discard(order.client_order_id)
+            self.rising.pop(order.client_order_id, None)
             if order.broker_order_id is not None:
                 self.by_broker_id.pop(order.broker_order_id, None)
         for execution in [e for e, at in self.executions.items() if at < cutoff]:

@@ -28,7 +28,7 @@ _UNPROVEN = (OrderState.PENDING, OrderState.UNKNOWN)
 class Findings(msgspec.Struct):
     """The outcome of one comparison."""
 
-    #: Messages that the broker owed us, fills first; apply them like any other.
+    #: Messages that the broker owed us: per order its size, then fills, then its end; apply them like any other.
     updates: list[BrokerUpdate] = msgspec.field(default_factory=list)
     #: Tags of orders that the broker does not have although they would have to be there by now.
     absent: list[str] = msgspec.field(default_factory=list)
@@ -87,18 +87,13 @@ def _compare_order(
 
     if ours.state in _UNPROVEN and theirs.state is not OrderState.PENDING:
         found.updates.append(update(UpdateKind.ACCEPTED, reason="found in the broker's book"))
-    filled = ours.filled_quantity
-    for fill in fills:
-        found.updates.append(update(UpdateKind.FILLED, fill=fill.fill))
-        filled += fill.fill.quantity
-    if filled < theirs.filled_quantity:
-        found.unexplained[ours.tag] = (filled, theirs.filled_quantity)
-    changed = (theirs.quantity, theirs.limit_price, theirs.stop_price) != (
-        ours.quantity,
-        ours.limit_price,
-        ours.stop_price,
+    # What the broker does not name it has not changed; what moved here since the report was asked for is newer.
+    changed = theirs.quantity != ours.quantity or any(
+        named is not None and named != own
+        for named, own in ((theirs.limit_price, ours.limit_price), (theirs.stop_price, ours.stop_price))
     )
-    if changed and not ours.state.is_final and not theirs.state.is_final:
+    is_newer = ours.updated_at >= report.requested_at and ours.state not in _UNPROVEN
+    if changed and not ours.state.is_final and not (is_newer and not theirs.state.is_final):
         found.updates.append(
             update(
                 UpdateKind.MODIFIED,
@@ -108,6 +103,12 @@ def _compare_order(
                 reason="so in the broker's book",
             )
         )
+    filled = ours.filled_quantity
+    for fill in fills:
+        found.updates.append(update(UpdateKind.FILLED, fill=fill.fill))
+        filled += fill.fill.quantity
+    if filled < theirs.filled_quantity:
+        found.unexplained[ours.tag] = (filled, theirs.filled_quantity)
     end = _ENDS.get(theirs.state)
     if end is not None and not ours.state.is_final:
         found.updates.append(update(end, reason=theirs.reason or "so in the broker's book"))

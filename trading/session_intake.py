@@ -275,12 +275,13 @@ class Intake:
             book.by_broker_id[order.broker_order_id] = order
         if kind is EventKind.FILLED and event.fill is not None:
             self._take_fill(book, order, event.fill, now)
-        if kind is EventKind.MODIFIED:
-            book.modified.add(order.client_order_id)
-        if kind not in (EventKind.CANCEL_REQUESTED, EventKind.MODIFY_REQUESTED):
-            self._count(book, order, order.open_quantity)
         if order.state.is_final:
             book.open.pop(order.client_order_id, None)
+        if kind is EventKind.MODIFIED:
+            self._take_modified(book, order)
+        if kind is EventKind.MODIFY_REJECTED or order.state.is_final:
+            book.rising.pop(order.client_order_id, None)
+        self._count_open(book, order)
         self._note(order, event)
         return True
 
@@ -295,6 +296,20 @@ class Intake:
             if len(self._stories) > 5_000:
                 del self._stories[next(iter(self._stories))]
         story.append(f"{event.at} {event.kind} -> {order.state} {event.reason}")
+
+    def _take_modified(self, book: AccountBook, order: Order) -> None:
+        book.modified.add(order.client_order_id)
+        rise = book.rising.get(order.client_order_id)
+        if rise is not None and order.quantity >= rise.target:
+            del book.rising[order.client_order_id]
+
+    def _count_open(self, book: AccountBook, order: Order) -> None:
+        """Let the exposure count what may still fill, at the larger size where one has been asked for."""
+        quantity = order.open_quantity
+        rise = book.rising.get(order.client_order_id)
+        if rise is not None:
+            quantity = max(quantity, rise.target - order.filled_quantity)
+        self._count(book, order, quantity)
 
     def _count(self, book: AccountBook, order: Order, quantity: Decimal) -> None:
         """Let the exposure count ``quantity`` as this order's open part."""
@@ -322,7 +337,7 @@ class Intake:
         book.moved_at[order.instrument] = now
         if order.instrument not in self.exposure.marks:
             self.exposure.set_mark(order.instrument, fill.price)
-        self._count(book, order, order.open_quantity)
+        self._count_open(book, order)
         line = self.exposure.line(book.account, order.instrument, multiplier)
         self.exposure.set_position(book.account, order.instrument, line, position.quantity)
         self._moved[(book.account, order.instrument)] = position
@@ -340,8 +355,8 @@ class Intake:
             queue = book.queued[lane]
             tickets: list[Ticket] = []
             while queue and len(tickets) < MAX_TICKETS:
-                ticket = queue.popleft()
-                if lane is not Lane.PLACE or self._may_still_go(book, book.by_tag[ticket.tag], now):
+                ticket, since = queue.popleft()
+                if self._may_still_go(book, lane, ticket, since, now):
                     tickets.append(ticket)
             if not tickets:
                 continue
@@ -352,14 +367,21 @@ class Intake:
                     book.sent_at[ticket.tag] = now
             self._out.append(Send(book.account, lane, self._lane_number, tuple(tickets)))  # type: ignore[arg-type]
 
-    def _may_still_go(self, book: AccountBook, order: Order, now: Nanos) -> bool:
-        """Whether an order that waited for its turn is still wanted, and the market it was meant for still there."""
-        if order.state is not OrderState.PENDING:
+    def _may_still_go(self, book: AccountBook, lane: Lane, ticket: Ticket, since: Nanos, now: Nanos) -> bool:
+        """Whether what waited for its turn is still wanted, and the market it was meant for still there."""
+        order = book.by_tag.get(ticket.tag)
+        if lane is Lane.CANCEL:
+            return True
+        if order is None or (lane is Lane.PLACE and order.state is not OrderState.PENDING):
             return False
-        if now - order.created_at > STALE_NS:
-            waited = (now - order.created_at) / _SECOND
+        refused = EventKind.REJECTED if lane is Lane.PLACE else EventKind.MODIFY_REJECTED
+        if order.state.is_final:
+            self._record(book, order, refused, now, reason="not sent: the order has ended")
+            return False
+        if now - since > STALE_NS:
+            waited = (now - since) / _SECOND
             reason = f"not sent: {waited:.1f} s had gone by before its turn came"
-            self._record(book, order, EventKind.REJECTED, now, reason=reason)
+            self._record(book, order, refused, now, reason=reason)
             return False
         return True
 
@@ -374,6 +396,9 @@ class Intake:
             order = book.find(answer.tag, answer.broker_order_id)
             if order is None:
                 raise Invariant(f"an answer about {answer.tag}, which was never sent from here")
+            rise = book.rising.get(order.client_order_id)
+            if lane is Lane.MODIFY and rise is not None:
+                rise.answered_at = now
             if lane is Lane.PLACE:
                 self._placed(book, order, answer, now)
             elif answer.verdict is Verdict.UNKNOWN:
@@ -419,9 +444,19 @@ class Intake:
                 self._ask_report(
                     book, f"an update about order {update.broker_order_id or update.tag}, not known here", now
                 )
+            elif self._is_of_unsure_size(book, order, update):
+                self._ask_report(book, f"a fill would end {order.client_order_id}, whose size is in doubt", now)
             else:
                 self._take_update(book, order, update, now)
         return self._drain(now)
+
+    def _is_of_unsure_size(self, book: AccountBook, order: Order, update: BrokerUpdate) -> bool:
+        """Whether a fill would end an order that may have become larger: only the broker's book can tell."""
+        if update.kind is not UpdateKind.FILLED or update.fill is None or order.state.is_final:
+            return False
+        if book.reconciled and order.client_order_id not in book.rising:
+            return False
+        return order.filled_quantity + update.fill.quantity >= order.quantity
 
     def _take_update(self, book: AccountBook, order: Order, update: BrokerUpdate, now: Nanos) -> None:
         kind = _KINDS[update.kind]
@@ -466,6 +501,7 @@ class Intake:
         for theirs, fills in found.strangers:
             self._adopt(book, theirs, fills, now)
         self._settle_absent(book, found.absent, report, now)
+        self._settle_rises(book, report, now)
         for tag, (ours, of_theirs) in found.unexplained.items():
             self._break(book, book.by_tag[tag].instrument, "missing_execution", str(ours), str(of_theirs), now)
         self._compare_positions(book, report, now)
@@ -504,6 +540,14 @@ class Intake:
                     "absent",
                     now,
                 )
+
+    def _settle_rises(self, book: AccountBook, report: BrokerReport, now: Nanos) -> None:
+        """A larger size that the broker's book does not show once it would have to will not come."""
+        for key, rise in list(book.rising.items()):
+            if rise.answered_at and rise.answered_at + self.late_arrival_ns[book.account] < report.requested_at:
+                order = book.orders[key]
+                reason = f"the broker's book shows {order.quantity}"
+                self._record(book, order, EventKind.MODIFY_REJECTED, now, reason=reason)
 
     def _adopt(self, book: AccountBook, theirs: BrokerOrder, fills: list[BrokerFill], now: Nanos) -> None:
         if theirs.state.is_final and not fills:
@@ -619,7 +663,9 @@ class Intake:
         for book in self.accounts.values():
             if book.report_in_flight or not book.connected:
                 continue
-            doubtful = bool(book.missed) or any(o.state is OrderState.UNKNOWN for o in book.open.values())
+            doubtful = bool(book.missed or book.rising) or any(
+                o.state is OrderState.UNKNOWN for o in book.open.values()
+            )
             wait = RESOLVE_EVERY_NS if doubtful or not book.reconciled or book.report_wanted else RECONCILE_EVERY_NS
             if now - book.reported_at >= wait:
                 why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")

@@ -72,7 +72,9 @@ class FakeBroker:
         self._say(UpdateKind.ACCEPTED, id_, at)
         return Answer(tag=ticket.tag, verdict=Verdict.ACCEPTED, broker_order_id=id_)
 
-    def by_hand(self, instrument: InstrumentId, side: Side, quantity: Decimal, price: Decimal, at: Nanos) -> BrokerOrderId:
+    def by_hand(
+        self, instrument: InstrumentId, side: Side, quantity: Decimal, price: Decimal, at: Nanos
+    ) -> BrokerOrderId:
         """Somebody places an order at the broker's own terminal: it bears no tag."""
         answer = self._enter(
             OrderTicket(

@@ -243,9 +243,7 @@ class Rig:
             if execution
             else None
         )
-        update = BrokerUpdate(
-            kind=kind, tag=order.tag, instrument=order.instrument, at=self.now, fill=fill, **more
-        )
+        update = BrokerUpdate(kind=kind, tag=order.tag, instrument=order.instrument, at=self.now, fill=fill, **more)
         self.do(self.core.updated(ACC, [update], self.now))
 
     def report(self, report: BrokerReport | None = None) -> None:

@@ -139,7 +139,7 @@ class World:
                     self._send(desk, core, instruction)
                 case AskReport():
                     self._report(desk, core, instruction)
-                case AskBudget(report):
+                case AskBudget():
                     self._budget(desk, core, instruction)
                 case Reply(token, results):
                     desk.answered[token] += 1
@@ -261,6 +261,7 @@ class World:
             self.put("budget fails", fail, core)
             self.put("late report", reaches, None)
         else:
+
             def ask_and_fail() -> None:
                 reaches()
                 if not any(item.what == "granted" and item.core is core for item in self.later):
@@ -341,7 +342,9 @@ class World:
 
     # Commands
 
-    def order(self, desk: Desk, key: str, side: Side, quantity: int, symbol: InstrumentId, **more: object) -> PlaceOrder:
+    def order(
+        self, desk: Desk, key: str, side: Side, quantity: int, symbol: InstrumentId, **more: object
+    ) -> PlaceOrder:
         return PlaceOrder(
             account=desk.account,
             client_order_id=ClientOrderId(key),
@@ -358,7 +361,9 @@ class World:
         if desk.core is not None:
             token = self._ask(desk, len(intents))
             desk.keys += [i.client_order_id for i in intents]
-            self.note(f"{desk.user} place {token}: {[(i.client_order_id, str(i.side), int(i.quantity)) for i in intents]}")
+            self.note(
+                f"{desk.user} place {token}: {[(i.client_order_id, str(i.side), int(i.quantity)) for i in intents]}"
+            )
             self.do(desk, desk.core.place(token, intents, self.now))
 
     def cancel(self, desk: Desk, key: ClientOrderId) -> None:

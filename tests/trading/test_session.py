@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.trading.rig import AAA, ACC, BBB, SECOND, D, Rig, buy, held, limit, sell
-from trading.broker import UpdateKind, Verdict
-from trading.errors import BadInput, Conflict, NotReady, RiskDenied, UnknownThing
-from trading.ids import AccountId, InstrumentId
-from trading.instructions import Append, AskBudget, AskReport, Lane, Send, Tell
-from trading.limits import ORDER_NOTIONAL, ORDER_QUANTITY, POSITION
-from trading.orders import OrderState, Side
+from tests.trading.rig import ACC, Rig, buy
+from trading.instructions import Append, Lane, Send, Tell
+from trading.orders import OrderState
 
 GROSS = "gross_exposure"
 

@@ -109,7 +109,9 @@ def agrees(world: World) -> None:
         assert not theirs_of, "the broker has orders that the journal lacks"
         positions = {i: q for i, q in desk.broker.positions().items() if q}
         assert positions == {
-            p.instrument: p.quantity for p in world.journal.positions.values() if p.account == desk.account and p.quantity
+            p.instrument: p.quantity
+            for p in world.journal.positions.values()
+            if p.account == desk.account and p.quantity
         }
         check_exposure(world, desk)
     assert not list(world.journal.unresolved())
