@@ -31,6 +31,9 @@ LOAN_NS = 5_000_000_000
 SLICE = Decimal("0.05")
 
 
+_NO_EPOCH = Epoch(0)
+
+
 class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a session holds, uses and wants more of, by resource."""
 
@@ -69,7 +72,7 @@ class BudgetGrant(msgspec.Struct, frozen=True, kw_only=True):
 class RiskBook:
     """Central risk's record of what is lent to whom.  ``epoch`` numbers its incarnations."""
 
-    def __init__(self, limits: LimitTree, epoch: Epoch = Epoch(0)) -> None:
+    def __init__(self, limits: LimitTree, epoch: Epoch = _NO_EPOCH) -> None:
         self.limits = limits
         self.epoch = epoch
         #: session -> resource -> amount on record (used part included).

@@ -13,7 +13,7 @@ from decimal import Decimal
 import msgspec
 
 from trading.broker import BrokerFill, BrokerOrder, BrokerReport, BrokerUpdate, UpdateKind
-from trading.ids import ExecutionId, InstrumentId, Nanos
+from trading.ids import ExecutionId, InstrumentId, Nanos, adopted_tag
 from trading.orders import ZERO, Order, OrderState
 from trading.positions import Position
 
@@ -59,6 +59,7 @@ def compare_orders(
     for theirs in report.orders:
         fills = fills_of.get(theirs.broker_order_id, [])
         ours = orders.get(theirs.tag) if theirs.tag else None
+        ours = ours or orders.get(adopted_tag(theirs.broker_order_id))
         if ours is None:
             found.strangers.append((theirs, fills))
             continue
@@ -92,8 +93,14 @@ def _compare_order(
         named is not None and named != own
         for named, own in ((theirs.limit_price, ours.limit_price), (theirs.stop_price, ours.stop_price))
     )
-    is_newer = ours.updated_at >= report.requested_at and ours.state not in _UNPROVEN
-    if changed and not ours.state.is_final and not (is_newer and not theirs.state.is_final):
+    filled = ours.filled_quantity + sum((fill.fill.quantity for fill in fills), ZERO)
+    is_newer = (
+        ours.updated_at >= report.requested_at
+        and ours.state not in _UNPROVEN
+        and not theirs.state.is_final
+        and not ours.quantity <= filled < theirs.quantity
+    )
+    if changed and not ours.state.is_final and not is_newer:
         found.updates.append(
             update(
                 UpdateKind.MODIFIED,
@@ -103,10 +110,7 @@ def _compare_order(
                 reason="so in the broker's book",
             )
         )
-    filled = ours.filled_quantity
-    for fill in fills:
-        found.updates.append(update(UpdateKind.FILLED, fill=fill.fill))
-        filled += fill.fill.quantity
+    found.updates += [update(UpdateKind.FILLED, fill=fill.fill) for fill in fills]
     if filled < theirs.filled_quantity:
         found.unexplained[ours.tag] = (filled, theirs.filled_quantity)
     end = _ENDS.get(theirs.state)

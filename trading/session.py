@@ -435,7 +435,7 @@ class SessionCore(Intake):
             return self._book(cancel.account).orders[cancel.client_order_id]
         book, order = self._working(cancel.account, cancel.client_order_id, "cancel")
         if order.cancelling:
-            return order
+            return order  # repeated by itself where it may have got lost
         if order.state is OrderState.PENDING and order.tag not in book.sent_at:
             self._record(
                 book,

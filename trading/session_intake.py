@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from copy import copy
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from trading.account_book import AccountBook, Ticket
-from trading.broker import Answer, BrokerFill, BrokerOrder, BrokerReport, BrokerUpdate, UpdateKind, Verdict
+from trading.broker import (
+    Answer,
+    BrokerFill,
+    BrokerOrder,
+    BrokerReport,
+    BrokerUpdate,
+    CancelTicket,
+    UpdateKind,
+    Verdict,
+)
 from trading.errors import Invariant
 from trading.exposure import ExposureBook
-from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
+from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, adopted_tag
 from trading.instructions import Append, AskReport, Instruction, Lane, Note, Send, Tell
 from trading.instruments import Instrument
 from trading.journal import AccountHistory, Break, JournalBatch
@@ -56,6 +68,17 @@ _ENDS: Final = {
     EventKind.EXPIRED: OrderState.EXPIRED,
 }
 _Gate = Callable[[Nanos], object]
+
+
+def _without(batch: JournalBatch, keys: AbstractSet[tuple[AccountId, ClientOrderId]]) -> JournalBatch:
+    """What of a batch does not speak of these orders."""
+    return JournalBatch(
+        orders=[o for o in batch.orders if o.key not in keys],
+        heads=[o for o in batch.heads if o.key not in keys],
+        events=[e for e in batch.events if (e.account, e.client_order_id) not in keys],
+        positions=batch.positions,
+        breaks=batch.breaks,
+    )
 
 
 class Intake:
@@ -129,7 +152,7 @@ class Intake:
         if up and not book.connected:
             book.connected = True
             book.reconciled = False
-            book.last_report_at = Nanos(0)
+            book.is_outdated = book.report_in_flight
             self._ask_report(book, "the connection came up", now)
         elif not up and book.connected:
             book.connected = False
@@ -155,20 +178,17 @@ class Intake:
         Memory forgets ended orders after a while, the journal's constraint never does.
         """
         batch = self._under_way
-        for order in [o for o in batch.orders if o.key in known]:
-            book = self.accounts[order.account]
+        for key in [o.key for o in batch.orders if o.key in known]:
+            book = self.accounts[key[0]]
+            order = book.orders.pop(key[1])
             order.state = OrderState.DENIED
-            book.open.pop(order.client_order_id, None)
-            book.orders.pop(order.client_order_id, None)
+            book.open.pop(key[1], None)
+            book.by_tag.pop(order.tag, None)
             self._count(book, order, ZERO)
-            self._reused[order.key] = known[order.key]
-        self._under_way = JournalBatch(
-            orders=[o for o in batch.orders if o.key not in known],
-            heads=[o for o in batch.heads if o.key not in known],
-            events=[e for e in batch.events if (e.account, e.client_order_id) not in known],
-            positions=batch.positions,
-            breaks=batch.breaks,
-        )
+            self._heads.pop(key, None)
+            self._reused[key] = known[key]
+        self._under_way = _without(batch, known.keys())
+        self._batch = _without(self._batch, known.keys())
         self._out.append(Append(number, self._under_way))
         return self._drain(now)
 
@@ -191,8 +211,10 @@ class Intake:
         batch = self._batch
         if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved):
             new = {order.key for order in batch.orders}
-            batch.heads = [order for key, order in self._heads.items() if key not in new]
-            batch.positions = list(self._moved.values())
+            # Copies: a batch says what was when it was closed, also where it has to be written again.
+            batch.orders = [copy(order) for order in batch.orders]
+            batch.heads = [copy(order) for key, order in self._heads.items() if key not in new]
+            batch.positions = [copy(position) for position in self._moved.values()]
             number = self._filling
             self._appending = number
             self._under_way = batch
@@ -361,11 +383,12 @@ class Intake:
             if not tickets:
                 continue
             self._lane_number += 1
-            book.in_flight[lane] = self._lane_number
             if lane is Lane.PLACE:
                 for ticket in tickets:
                     book.sent_at[ticket.tag] = now
-            self._out.append(Send(book.account, lane, self._lane_number, tuple(tickets)))  # type: ignore[arg-type]
+            send = Send(book.account, lane, self._lane_number, tuple(tickets))  # type: ignore[arg-type]
+            book.in_flight[lane] = send
+            self._out.append(send)
 
     def _may_still_go(self, book: AccountBook, lane: Lane, ticket: Ticket, since: Nanos, now: Nanos) -> bool:
         """Whether what waited for its turn is still wanted, and the market it was meant for still there."""
@@ -390,7 +413,8 @@ class Intake:
     ) -> list[Instruction]:
         """The connection answered a `Send`, or the shell answers for it with UNKNOWN verdicts."""
         book = self.accounts[account]
-        if book.in_flight.get(lane) == number:
+        under_way = book.in_flight.get(lane)
+        if under_way is not None and under_way.number == number:
             del book.in_flight[lane]
         for answer in answers:
             order = book.find(answer.tag, answer.broker_order_id)
@@ -402,6 +426,8 @@ class Intake:
             if lane is Lane.PLACE:
                 self._placed(book, order, answer, now)
             elif answer.verdict is Verdict.UNKNOWN:
+                if lane is Lane.CANCEL and order.cancelling:
+                    book.cancel_again.add(order.client_order_id)
                 self._ask_report(book, f"a {lane} without a clear answer", now)
             elif answer.verdict is Verdict.REJECTED and not order.state.is_final:
                 kind = EventKind.CANCEL_REJECTED if lane is Lane.CANCEL else EventKind.MODIFY_REJECTED
@@ -429,6 +455,8 @@ class Intake:
             if not order.state.is_final:
                 self._record(book, order, EventKind.REJECTED, now, reason=answer.reason, raw=answer.raw)
         else:
+            # From here on it can arrive for a while: the connection may have held it back until now.
+            book.sent_at[order.tag] = now
             if order.state is OrderState.PENDING:
                 self._record(book, order, EventKind.UNKNOWN, now, reason=answer.reason, raw=answer.raw)
             self._ask_report(book, "an order without a clear answer", now)
@@ -492,7 +520,10 @@ class Intake:
         book.report_in_flight = False
         if report is None:
             book.reported_at = now
+            book.is_outdated = False
             return self._drain(now)
+        # By our clock, like everything it is compared with: the broker was asked after this.
+        report = replace(report, requested_at=book.asked_at)
         late = self.late_arrival_ns[account]
         found = compare_orders(book.by_tag, book.executions.keys(), report, book.sent_at, late)
         for update in found.updates:
@@ -502,21 +533,28 @@ class Intake:
             self._adopt(book, theirs, fills, now)
         self._settle_absent(book, found.absent, report, now)
         self._settle_rises(book, report, now)
-        for tag, (ours, of_theirs) in found.unexplained.items():
-            self._break(book, book.by_tag[tag].instrument, "missing_execution", str(ours), str(of_theirs), now)
+        self._settle_unexplained(book, found.unexplained, now)
+        self._cancel_again(book, now)
         self._compare_positions(book, report, now)
         book.cash, book.currency = report.cash, report.currency
         book.reported_at = now
         book.last_report_at = report.requested_at
-        book.reconciled = book.connected
+        # A view from before the connection was lost does not say what happened meanwhile.
+        book.reconciled = book.connected and not book.is_outdated
+        book.is_outdated = False
         if book.report_wanted:
             why, book.report_wanted = book.report_wanted, ""
             self._ask_report(book, why, now)
         return self._drain(now)
 
     def _settle_absent(self, book: AccountBook, absent: list[str], report: BrokerReport, now: Nanos) -> None:
+        absent = [tag for tag in absent if not book.is_on_its_way(book.by_tag[tag])]
         for tag in set(book.missed) - set(absent):
             del book.missed[tag]
+        missing = {book.by_tag[tag].instrument for tag in absent}
+        for (instrument, kind), item in list(book.breaks.items()):
+            if kind == "order_missing" and instrument not in missing:
+                self._resolve_break(book, item, "the order is in the broker's book again, or has ended", now)
         for tag in absent:
             order = book.by_tag[tag]
             if book.missed.setdefault(tag, report.requested_at) == report.requested_at:
@@ -540,6 +578,38 @@ class Intake:
                     "absent",
                     now,
                 )
+
+    def _settle_unexplained(
+        self, book: AccountBook, unexplained: Mapping[str, tuple[Decimal, Decimal]], now: Nanos
+    ) -> None:
+        """A filled quantity without its executions, seen twice, is a break until they are in."""
+        for tag, filled in list(book.unexplained.items()):
+            if book.by_tag[tag].filled_quantity >= filled:
+                del book.unexplained[tag]
+        for tag, (ours, theirs) in unexplained.items():
+            order = book.by_tag[tag]
+            if order.filled_quantity >= theirs:
+                continue
+            if tag in book.unexplained:
+                self._break(book, order.instrument, "missing_execution", str(ours), str(theirs), now)
+            else:
+                self._ask_report(book, f"executions of {order.client_order_id} are not in the trade book", now)
+            book.unexplained[tag] = theirs
+        still = {book.by_tag[tag].instrument for tag in book.unexplained}
+        for (instrument, kind), item in list(book.breaks.items()):
+            if kind == "missing_execution" and instrument not in still:
+                self._resolve_break(book, item, "the executions have come in", now)
+
+    def _cancel_again(self, book: AccountBook, now: Nanos) -> None:
+        """A cancel that may not have arrived is repeated: that is safe, unlike an order."""
+        for key in list(book.cancel_again):
+            order = book.open.get(key)
+            if order is None or not order.cancelling:
+                book.cancel_again.discard(key)
+            elif order.state is not OrderState.UNKNOWN:
+                book.cancel_again.discard(key)
+                ticket = CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
+                book.queued[Lane.CANCEL].append((ticket, now))
 
     def _settle_rises(self, book: AccountBook, report: BrokerReport, now: Nanos) -> None:
         """A larger size that the broker's book does not show once it would have to will not come."""
@@ -566,7 +636,7 @@ class Intake:
                 time_in_force=theirs.time_in_force,
                 reduce_only=False,
                 algo=None,
-                tag=theirs.tag or f"broker:{theirs.broker_order_id}",
+                tag=adopted_tag(theirs.broker_order_id),
                 state=OrderState.SUBMITTED,
                 created_at=theirs.at or now,
                 updated_at=now,
@@ -656,8 +726,12 @@ class Intake:
         elif not book.connected or now - book.reported_at < RESOLVE_EVERY_NS // 4:
             book.report_wanted = book.report_wanted or why
         else:
-            book.report_in_flight = True
-            self._out.append(AskReport(book.account, why, self._report_since(book, now)))
+            self._send_for_report(book, why, now)
+
+    def _send_for_report(self, book: AccountBook, why: str, now: Nanos) -> None:
+        book.report_in_flight = True
+        book.asked_at = now
+        self._out.append(AskReport(book.account, why, self._report_since(book, now)))
 
     def _ask_due_reports(self, now: Nanos) -> None:
         for book in self.accounts.values():
@@ -670,5 +744,4 @@ class Intake:
             if now - book.reported_at >= wait:
                 why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")
                 book.report_wanted = ""
-                book.report_in_flight = True
-                self._out.append(AskReport(book.account, why, self._report_since(book, now)))
+                self._send_for_report(book, why, now)
