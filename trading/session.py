@@ -353,7 +353,8 @@ class SessionCore(Intake):
             time_in_force=order.time_in_force,
             reduce_only=order.reduce_only,
         )
-        self._gate(lambda _: book.queued[Lane.PLACE].append((ticket, order.created_at)))
+        queue = book.exits if book.reduces(order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
+        self._gate(lambda _: queue.append((ticket, order.created_at)))
         self._resolve(slots, order)
 
     def _deny(self, intent: PlaceOrder, slots: list[tuple[_Answer, int]], reasons: Sequence[str], now: Nanos) -> None:

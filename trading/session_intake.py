@@ -132,7 +132,9 @@ class Intake:
             price = order.limit_price or order.stop_price
             if order.instrument not in self.exposure.marks and price is not None:
                 self.exposure.set_mark(order.instrument, price)
-            self._count(book, order, order.open_quantity)
+            if (rise := book.rising.get(order.client_order_id)) is not None:
+                rise.answered_at = now  # from here on it can arrive for a while
+            self._count_open(book, order)
             if order.state in (OrderState.PENDING, OrderState.UNKNOWN):
                 # It may have left just before the restart: it can still arrive for a while.
                 book.sent_at[order.tag] = now
@@ -374,12 +376,12 @@ class Intake:
         for lane in (Lane.CANCEL, Lane.MODIFY, Lane.PLACE):
             if lane in book.in_flight:
                 continue
-            queue = book.queued[lane]
             tickets: list[Ticket] = []
-            while queue and len(tickets) < MAX_TICKETS:
-                ticket, since = queue.popleft()
-                if self._may_still_go(book, lane, ticket, since, now):
-                    tickets.append(ticket)
+            for queue in (book.exits, book.queued[lane]) if lane is Lane.PLACE else (book.queued[lane],):
+                while queue and len(tickets) < MAX_TICKETS:
+                    ticket, since = queue.popleft()
+                    if self._may_still_go(book, lane, ticket, since, now):
+                        tickets.append(ticket)
             if not tickets:
                 continue
             self._lane_number += 1

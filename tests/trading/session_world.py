@@ -252,7 +252,7 @@ class World:
                     for session, mine in book.lent.items()
                     for resource, amount in mine.items()
                 }
-            if self.faults and self.random.random() < 0.1:
+            if desk.core is not core or (self.faults and self.random.random() < 0.1):
                 return
             self.put("granted", lambda: self.do(desk, core.granted(grant, self.now)), core)
 
