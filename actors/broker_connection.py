@@ -26,6 +26,7 @@ from storage.paper_ledger import PaperLedger
 from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import Fenced, NotReady, TradeError
+from trading.histogram import Histogram
 from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
 from trading.instruments import Instrument
@@ -57,6 +58,8 @@ class BrokerConnection(Shell):
         self._news = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.sent = 0
+        #: From an author's decision to the moment the broker's wire is written (clocks of two machines may differ).
+        self.intent_to_wire = Histogram()
 
     async def start(self) -> None:
         """Take an epoch, log in, open the order stream."""
@@ -129,6 +132,11 @@ class BrokerConnection(Shell):
             waited += wait
             wait = core.pace(kind, len(tickets), now())
         self.sent += len(tickets)
+        if kind is Lane.PLACE:
+            at = now()
+            for ticket in tickets:
+                if isinstance(ticket, OrderTicket) and ticket.created_at:
+                    self.intent_to_wire.add(at - ticket.created_at)
         match kind:
             case Lane.PLACE:
                 return await made.place([t for t in tickets if isinstance(t, OrderTicket)])
@@ -189,4 +197,10 @@ class BrokerConnection(Shell):
         core = self.core
         if core is None:
             return {}
-        return {"connected": core.connected, "updates": core.cursor, "sent": self.sent, "fenced": core.fenced}
+        return {
+            "connected": core.connected,
+            "updates": core.cursor,
+            "sent": self.sent,
+            "fenced": core.fenced,
+            "intent_to_wire": self.intent_to_wire.counts(),
+        }

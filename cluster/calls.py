@@ -7,6 +7,7 @@ retried here: only the caller knows whether doing it twice is safe.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import ray
@@ -80,3 +81,42 @@ def _plain(error: TradeError) -> TradeError:
     """The error as the actor raised it, without Ray's wrapping."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, TradeError) else error
+
+
+class Coalescer:
+    """One call in flight to a batch method; what is asked meanwhile goes together as the next call.
+
+    ``method`` takes a list of items and answers a sequence of results, one each, in order; a result that is a
+    `TradeError` is raised to its own asker only.  When idle an item leaves at once.
+    """
+
+    def __init__(self, peer: Peer, method: str, *, timeout: float = 5.0, most: int = 200) -> None:
+        self._peer = peer
+        self._method = method
+        self._timeout = timeout
+        self._most = most
+        self._waiting: deque[tuple[Any, asyncio.Future[Any]]] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def ask(self, item: Any) -> Any:
+        """The result for ``item``; raises as `Peer.call` does."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.get_running_loop().create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            try:
+                results = await self._peer.call(self._method, [item for item, _ in batch], timeout=self._timeout)
+            except TradeError as error:
+                results = [error] * len(batch)
+            for (_, answer), result in zip(batch, results, strict=True):
+                if answer.done():
+                    continue
+                if isinstance(result, TradeError):
+                    answer.set_exception(result)
+                else:
+                    answer.set_result(result)

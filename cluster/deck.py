@@ -116,13 +116,13 @@ class Deck:
             asyncio.run(check_postgres(deck.database_url))
         else:
             self.say("starting PostgreSQL")
-            self._postgres = EmbeddedPostgres(self.home / "postgres", host=deck.host)
+            self._postgres = EmbeddedPostgres(self.home, host=deck.host)
             deck.database_url = self._postgres.start()
         if deck.redis_url:
             asyncio.run(check_redis(deck.redis_url))
         else:
             self.say("starting Redis")
-            self._redis = EmbeddedRedis(self.home / "redis", host=deck.host)
+            self._redis = EmbeddedRedis(self.home, host=deck.host)
             deck.redis_url = self._redis.start()
 
     def _prepare_database(self) -> None:

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -196,9 +196,7 @@ class RecordingWriter:
         except OSError as error:
             raise BadInput("path", f"cannot write {self._path}: {error.strerror or error}") from error
         self._plain = plain
-        self._packed = (
-            gzip.GzipFile(fileobj=plain, mode="ab", compresslevel=5) if self._path.suffix == ".gz" else None
-        )
+        self._packed = gzip.GzipFile(fileobj=plain, mode="ab", compresslevel=5) if self._path.suffix == ".gz" else None
         self._file: gzip.GzipFile | IO[bytes] = self._packed or plain
         self._flush_after = flush_after_s
         self._flushed_at = time.monotonic()
@@ -240,6 +238,8 @@ class RecordingWriter:
 Tap = Callable[[Nanos, bytes], None]
 
 
+@runtime_checkable
+@runtime_checkable
 class RecordableMarket(Protocol):
     """A provider whose feeds can show their raw messages."""
 
@@ -314,9 +314,7 @@ async def record(
     if not instruments:
         raise BadInput("instruments", "name at least one")
     # Numbers only tell the instruments apart here; nothing of them is written.
-    chosen = [
-        msgspec.structs.replace(listed[one], number=i) for i, one in enumerate(dict.fromkeys(instruments), 1)
-    ]
+    chosen = [msgspec.structs.replace(listed[one], number=i) for i, one in enumerate(dict.fromkeys(instruments), 1)]
     sink = _RecordingSink()
     started = time.monotonic()
     with RecordingWriter(path) as writer:

@@ -1,4 +1,4 @@
-"""Connectors by name.  Each is imported when it is first asked for, so that a process loads only what it uses."""
+"""Connectors by name.  Each is imported when it is first asked for, so a process loads only what it uses."""
 
 from __future__ import annotations
 

@@ -231,9 +231,7 @@ def _refusal(host: str, head: bytes, body: bytes) -> Exception:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"retry-after" and value.strip().isdigit():
             return NotReady(f"{host} refuses connections ({status})", float(value))
-    return Unreachable(
-        host, f"the handshake was refused: {status} {body[:200].decode('utf-8', 'replace')}".strip()
-    )
+    return Unreachable(host, f"the handshake was refused: {status} {body[:200].decode('utf-8', 'replace')}".strip())
 
 
 async def connect(

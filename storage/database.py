@@ -184,9 +184,7 @@ def connect_error(url: str, error: psycopg.Error) -> TradeError:
     text = _brief(error)
     address = address_of(url)
     if isinstance(error, psycopg.errors.InvalidPassword | psycopg.errors.InvalidAuthorizationSpecification):
-        return NeedsOperator(
-            f"PostgreSQL at {address} refuses us: {text}", _REFUSALS["password authentication failed"]
-        )
+        return NeedsOperator(f"PostgreSQL at {address} refuses us: {text}", _REFUSALS["password authentication failed"])
     for words, action in _REFUSALS.items():
         if words in text:
             return NeedsOperator(f"PostgreSQL at {address} refuses us: {text}", action)

@@ -72,9 +72,7 @@ class Desired:
             fixed=frozenset({"registered_at"}),
             check=lambda r: _named(r.name, "node"),
         )
-        self._strategies = Resource(
-            db, StrategyRecord, kind="strategy", table="strategies", key="name", fixed=made
-        )
+        self._strategies = Resource(db, StrategyRecord, kind="strategy", table="strategies", key="name", fixed=made)
 
     # --- users ------------------------------------------------------------------------------------------
 
@@ -226,18 +224,14 @@ class Desired:
         """Remove an algo with its snapshot and log; its orders stay in the journal."""
         await self._algos.delete(id, by, generation)
 
-    async def set_algo_state(
-        self, id: AlgoId, epoch: Epoch, state: str, reason: str, by: str = "supervisor"
-    ) -> bool:
+    async def set_algo_state(self, id: AlgoId, epoch: Epoch, state: str, reason: str, by: str = "supervisor") -> bool:
         """Note how the incarnation ``epoch`` goes; says whether that was news.
 
         A finding, not a wish: it raises no generation and wakes nobody.  Raises `UnknownThing`, or `Fenced`
         when a newer incarnation exists.
         """
         async with self._db.connection() as connection, connection.transaction():
-            row = await _one(
-                connection, "SELECT epoch, state, reason FROM algos WHERE id = %s FOR UPDATE", (id,)
-            )
+            row = await _one(connection, "SELECT epoch, state, reason FROM algos WHERE id = %s FOR UPDATE", (id,))
             if row is None:
                 raise UnknownThing("algo", id)
             if row["epoch"] != epoch:
@@ -268,9 +262,7 @@ class Desired:
 
     # --- limits -----------------------------------------------------------------------------------------
 
-    async def set_limit(
-        self, scope: str, kind: str, instrument: str, value: Decimal | None, by: str
-    ) -> LimitRecord:
+    async def set_limit(self, scope: str, kind: str, instrument: str, value: Decimal | None, by: str) -> LimitRecord:
         """Put a new version of a limit in force; None lifts it.  Every version is kept."""
         if value is not None and (not value.is_finite() or value < 0):
             raise BadInput("value", f"{value} is not a limit: give a number of 0 or more, or null to lift it")
@@ -311,9 +303,7 @@ class Desired:
 
     # --- audit and changes ------------------------------------------------------------------------------
 
-    async def audit(
-        self, actor: str, action: str, subject: str, before: Any = None, after: Any = None
-    ) -> None:
+    async def audit(self, actor: str, action: str, subject: str, before: Any = None, after: Any = None) -> None:
         """Note an act that changed no row of ours (a kill switch, an accepted break)."""
         async with self._db.connection() as connection:
             await write_audit(connection, actor, action, subject, before, after)
@@ -322,8 +312,7 @@ class Desired:
         """The newest entries first, of one subject or of all."""
         async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
-                "SELECT * FROM audit WHERE %(any)s OR subject = %(subject)s "
-                "ORDER BY number DESC LIMIT %(limit)s",
+                "SELECT * FROM audit WHERE %(any)s OR subject = %(subject)s ORDER BY number DESC LIMIT %(limit)s",
                 {"any": subject is None, "subject": subject, "limit": limit},
             )
             return msgspec.convert(await cursor.fetchall(), list[AuditRecord])

@@ -155,10 +155,7 @@ class EmbeddedPostgres(ServerProcess):
     def _ensure_database(self, url: str) -> None:
         base = url.rpartition("/")[0] + "/postgres"
         with psycopg.connect(base, connect_timeout=_PROBE_S, autocommit=True) as connection:
-            if (
-                connection.execute("SELECT 1 FROM pg_database WHERE datname = 'quarterdeck'").fetchone()
-                is None
-            ):
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'quarterdeck'").fetchone() is None:
                 connection.execute("CREATE DATABASE quarterdeck")
 
 
@@ -247,9 +244,7 @@ class EmbeddedRedis(ServerProcess):
 
     def _probe(self) -> None:
         try:
-            with redis.Redis.from_url(
-                self.url, socket_timeout=_PROBE_S, socket_connect_timeout=_PROBE_S
-            ) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=_PROBE_S, socket_connect_timeout=_PROBE_S) as client:
                 client.ping()
         except redis.RedisError as error:
             raise NotReady(f"Redis in {self.root} does not answer yet: {error}") from error

@@ -84,9 +84,7 @@ async def check_redis(url: str) -> None:
     try:
         client = _client(url)
     except ValueError as error:
-        raise NeedsOperator(
-            "REDIS_URL cannot be understood", "write redis://:password@host:port/0"
-        ) from error
+        raise NeedsOperator("REDIS_URL cannot be understood", "write redis://:password@host:port/0") from error
     try:
         async with _mapped(address):
             version = str((await client.info("server"))["redis_version"])

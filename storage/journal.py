@@ -34,9 +34,7 @@ _EVENT = (
     "kind, account, client_order_id, at, actor, reason, cause, broker_order_id, fill, quantity, limit_price, "
     "stop_price, raw"
 )
-_FILL = (
-    "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
-)
+_FILL = "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
 _POSITION = "account, instrument, multiplier, quantity, average_cost, realised, fees, traded, updated_at"
 _BREAK = "id, account, instrument, kind, ours, theirs, opened_at, resolved_at, resolution"
 #: As in the partial index ``orders_open``.
@@ -162,8 +160,7 @@ class Journal:
             return await _all(
                 connection,
                 list[OrderEvent],
-                f"SELECT {_EVENT} FROM order_events WHERE account = %s AND client_order_id = %s "
-                "ORDER BY number",
+                f"SELECT {_EVENT} FROM order_events WHERE account = %s AND client_order_id = %s ORDER BY number",
                 (account, client_order_id),
             )
 
@@ -186,12 +183,14 @@ class Journal:
                 f"ORDER BY created_at DESC, number DESC LIMIT {size + 1}",
                 values,
             )
-        following = (
-            encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"])
-            if len(rows) > size
-            else None
-        )
+        following = encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"]) if len(rows) > size else None
         return msgspec.convert(rows[:size], list[Order]), following
+
+    async def order_counts(self) -> dict[str, int]:
+        """How many orders stand in each state.  Reads the whole table: ask seldom."""
+        async with self._db.connection() as connection:
+            rows = await _dicts(connection, "SELECT state, count(*) AS orders FROM orders GROUP BY state", ())
+        return {row["state"]: row["orders"] for row in rows}
 
     async def fills(
         self, filters: OrderFilter, cursor: str | None = None, limit: int = 100
@@ -206,9 +205,7 @@ class Journal:
                 f"ORDER BY at DESC, number DESC LIMIT {size + 1}",
                 values,
             )
-        following = (
-            encode_cursor(rows[size - 1]["at"], rows[size - 1]["number"]) if len(rows) > size else None
-        )
+        following = encode_cursor(rows[size - 1]["at"], rows[size - 1]["number"]) if len(rows) > size else None
         # The fill's own fields lie flat in the row; `convert` ignores what a struct does not have.
         return msgspec.convert([{**row, "fill": row} for row in rows[:size]], list[FillRecord]), following
 

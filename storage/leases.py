@@ -89,8 +89,7 @@ class Leases:
             )
             rows = await cursor.fetchall()
         return [
-            Lease(name=r[0], epoch=Epoch(r[1]), holder=r[2], taken_at=Nanos(r[3]), expires_at=Nanos(r[4]))
-            for r in rows
+            Lease(name=r[0], epoch=Epoch(r[1]), holder=r[2], taken_at=Nanos(r[3]), expires_at=Nanos(r[4])) for r in rows
         ]
 
     async def now(self) -> Nanos:

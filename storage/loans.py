@@ -27,8 +27,7 @@ class Loans:
         """Everything that is lent now."""
         async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
-                "SELECT session, session_epoch, resource, amount FROM loans "
-                "ORDER BY session, session_epoch, resource"
+                "SELECT session, session_epoch, resource, amount FROM loans ORDER BY session, session_epoch, resource"
             )
             return msgspec.convert(await cursor.fetchall(), list[LoanRecord])
 

@@ -35,8 +35,7 @@ def known_migrations() -> dict[str, str]:
     folder = files("storage").joinpath("migrations")
     scripts = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
     return {
-        entry.name.removesuffix(".sql"): entry.read_text("utf-8")
-        for entry in sorted(scripts, key=lambda e: e.name)
+        entry.name.removesuffix(".sql"): entry.read_text("utf-8") for entry in sorted(scripts, key=lambda e: e.name)
     }
 
 

@@ -36,9 +36,7 @@ class PaperLedger:
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             async with connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(
-                    "SELECT cash, currency FROM paper_cash WHERE account = %(account)s", values
-                )
+                await cursor.execute("SELECT cash, currency FROM paper_cash WHERE account = %(account)s", values)
                 cash = await cursor.fetchone()
                 if cash is None:
                     return None

@@ -30,9 +30,7 @@ def jsonb(value: Any) -> Jsonb:
     return Jsonb(value, dumps=lambda each: msgspec.json.encode(each).decode())
 
 
-async def write_audit(
-    connection: Connection, actor: str, action: str, subject: str, before: Any, after: Any
-) -> None:
+async def write_audit(connection: Connection, actor: str, action: str, subject: str, before: Any, after: Any) -> None:
     """Append to the audit; the caller's transaction makes it stand or fall with the change."""
     await connection.execute(
         "INSERT INTO audit (at, actor, action, subject, before, after) VALUES (%s, %s, %s, %s, %s, %s)",
@@ -114,9 +112,7 @@ class Resource(Generic[R]):
 
     async def list(self) -> list[R]:
         """All rows, by name."""
-        statement = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
-            self._columns, self._table, self._key_column
-        )
+        statement = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(self._columns, self._table, self._key_column)
         async with (
             self._db.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
@@ -124,9 +120,7 @@ class Resource(Generic[R]):
             await cursor.execute(statement)
             return [msgspec.convert(row, self._record) for row in await cursor.fetchall()]
 
-    async def update(
-        self, name: str, changes: Mapping[str, Any], by: str, generation: int | None = None
-    ) -> R:
+    async def update(self, name: str, changes: Mapping[str, Any], by: str, generation: int | None = None) -> R:
         """Set the fields of ``changes`` and raise the generation; returns the row as it is now.
 
         Raises `UnknownThing`, `BadInput` for a field that cannot be set, and `Conflict` when ``generation``
@@ -139,9 +133,7 @@ class Resource(Generic[R]):
             self._check_generation(name, before, generation)
             after = self._changed(before, changes)
             await self._write(connection, name, after)
-            await write_audit(
-                connection, by, f"update_{self._kind}", name, self._shown(before), self._shown(after)
-            )
+            await write_audit(connection, by, f"update_{self._kind}", name, self._shown(before), self._shown(after))
         return after
 
     async def put(self, record: R, by: str) -> R:
@@ -248,9 +240,7 @@ class _Errors:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, psycopg.errors.UniqueViolation):
-            raise Conflict(
-                f"{self._kind}_exists", f"there is already a {self._kind} named {self._name!r}"
-            ) from error
+            raise Conflict(f"{self._kind}_exists", f"there is already a {self._kind} named {self._name!r}") from error
         if isinstance(error, psycopg.errors.ForeignKeyViolation):
             kind, missing = missing_reference(error)
             raise UnknownThing(kind, missing, f"create it before the {self._kind}") from error

@@ -171,7 +171,5 @@ async def connect(url: str, make: Callable[[], W]) -> W:
 def refused(address: str, text: str) -> NeedsOperator | NotReady:
     """Our error for what Redis said when it did not let us in."""
     if text.startswith(("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password")):
-        return NeedsOperator(
-            f"Redis at {address} refuses us: {text}", "correct user and password in REDIS_URL"
-        )
+        return NeedsOperator(f"Redis at {address} refuses us: {text}", "correct user and password in REDIS_URL")
     return NotReady(f"Redis at {address} is not available: {text}")

@@ -173,8 +173,7 @@ class ServerProcess(ABC):
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise NotReady(
-                            f"another process has been starting or stopping {self.label} in {self.root} "
-                            "for too long"
+                            f"another process has been starting or stopping {self.label} in {self.root} for too long"
                         ) from None
                     time.sleep(0.05)
             yield

@@ -82,9 +82,7 @@ class Host(Protocol):
     ) -> ClientOrderId:
         """Note an intent."""
 
-    def modify(
-        self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None
-    ) -> bool:
+    def modify(self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None) -> bool:
         """Note a change."""
 
     def cancel(self, key: ClientOrderId) -> bool:

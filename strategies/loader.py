@@ -71,9 +71,7 @@ def load_file(path: Path | str, name: str = "", entry: str = "") -> LoadedStrate
     file = Path(path)
     try:
         if file.stat().st_size > _LARGEST_SOURCE:
-            raise BadInput(
-                "file", f"{file} is larger than {_LARGEST_SOURCE} bytes; a strategy is one small file"
-            )
+            raise BadInput("file", f"{file} is larger than {_LARGEST_SOURCE} bytes; a strategy is one small file")
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput("file", f"{file} cannot be read: {error.strerror}") from error
@@ -89,9 +87,7 @@ def load_source(text: str, name: str, entry: str = "") -> LoadedStrategy:
     (an import that fails among them), or no or several strategies; ``entry`` where that class is none.
     """
     if len(text) > _LARGEST_SOURCE:
-        raise BadInput(
-            "source", f"{len(text)} characters; a strategy is one file of at most {_LARGEST_SOURCE}"
-        )
+        raise BadInput("source", f"{len(text)} characters; a strategy is one file of at most {_LARGEST_SOURCE}")
     version = content_hash(text)
     module_name = f"quarterdeck_strategy_{version}"
     module = sys.modules.get(module_name)
@@ -118,9 +114,7 @@ def parameter_schema(strategy_class: type[Strategy[Any]]) -> dict[str, Any]:
     return strategy_class.Parameters.model_json_schema()
 
 
-def check_parameters(
-    strategy_class: type[Strategy[Any]], parameters: Mapping[str, Any]
-) -> pydantic.BaseModel:
+def check_parameters(strategy_class: type[Strategy[Any]], parameters: Mapping[str, Any]) -> pydantic.BaseModel:
     """The parameters as the strategy's model; `BadInput` names the first wrong one and tells all."""
     try:
         return strategy_class.Parameters.model_validate(dict(parameters))
@@ -139,9 +133,7 @@ def _run(text: str, module_name: str, file_name: str) -> types.ModuleType:
         code = builtins.compile(text, file_name, "exec", dont_inherit=True)
     except SyntaxError as error:
         shown = (error.text or "").strip()
-        raise BadInput(
-            "source", f"line {error.lineno}: {error.msg}" + (f": {shown}" if shown else "")
-        ) from error
+        raise BadInput("source", f"line {error.lineno}: {error.msg}" + (f": {shown}" if shown else "")) from error
     except ValueError as error:
         raise BadInput("source", f"it is not Python text: {error}") from error
     module = types.ModuleType(module_name)
@@ -167,9 +159,7 @@ def _choose(module: types.ModuleType, entry: str) -> type[Strategy[Any]]:
     }
     if entry:
         if entry not in own:
-            raise BadInput(
-                "entry", f"{entry!r} is no strategy of this file; it has {', '.join(own) or 'none'}"
-            )
+            raise BadInput("entry", f"{entry!r} is no strategy of this file; it has {', '.join(own) or 'none'}")
         chosen = own[entry]
     elif not own:
         raise BadInput("source", "no subclass of Strategy; write one: class Mine(Strategy): …")

@@ -107,9 +107,7 @@ class Runner:
         self._call("set_up", self._set_up)
 
     def __repr__(self) -> str:
-        state = (
-            "failed" if self.failed else "stopped" if self.stopped else "running" if self.started else "new"
-        )
+        state = "failed" if self.failed else "stopped" if self.stopped else "running" if self.started else "new"
         return (
             f"<Runner {self.algo} {type(self.strategy).__name__} {state} next={self.next_intent} "
             f"open={len(self._books.orders)}>"
@@ -237,9 +235,7 @@ class Runner:
             raise BadInput("snapshot", f"it is of {saved.strategy}, not {type(self.strategy).__name__}")
         strange = {p.instrument for p in saved.books.positions if p.quantity} - self._by_id.keys()
         if strange:
-            raise BadInput(
-                "snapshot", f"it holds {', '.join(sorted(strange))}, which this algo may not trade"
-            )
+            raise BadInput("snapshot", f"it holds {', '.join(sorted(strange))}, which this algo may not trade")
         self.next_intent = max(self.next_intent, saved.next_intent)
         self.now = Nanos(saved.now)
         self._books.restore(saved.books)
@@ -307,9 +303,7 @@ class Runner:
         self._out.append(intent)
         return key
 
-    def modify(
-        self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None
-    ) -> bool:
+    def modify(self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None) -> bool:
         """Note a change of an open order; False where there is nothing to change any more."""
         order = self._books.orders.get(key)
         if order is None or order.cancelling:

@@ -114,9 +114,7 @@ class _Venue:
     """One instrument's book, brought up to date with the market only when an order needs it."""
 
     def __init__(self, instrument: Instrument, settings: SimulatedAccount, has_quotes: bool) -> None:
-        self.book = MatchingBook(
-            instrument, slippage_ticks=settings.slippage_ticks, fill_ratio=settings.fill_ratio
-        )
+        self.book = MatchingBook(instrument, slippage_ticks=settings.slippage_ticks, fill_ratio=settings.fill_ratio)
         self.instrument = instrument
         self.has_quotes = has_quotes
         self.mark: float | None = None
@@ -184,9 +182,7 @@ class _Run:
         self._arriving = False
         self._latency = int(settings.latency_ms * 1e6)
 
-    def play(
-        self, ticks: TickArray, history: Mapping[tuple[InstrumentId, str], Sequence[Bar]] | None
-    ) -> Result:
+    def play(self, ticks: TickArray, history: Mapping[tuple[InstrumentId, str], Sequence[Bar]] | None) -> Result:
         numbers = [i.number for i in self.runner.instruments]
         ticks = ticks[np.isin(ticks["instrument"], numbers)]
         times = np.where(ticks["received_at"] > 0, ticks["received_at"], ticks["exchange_at"])
@@ -246,9 +242,7 @@ class _Run:
             due, _, output = heapq.heappop(self._due)
             here = 0 if due > self.now else here + 1
             if here > _MOST_AT_ONCE:
-                raise BadInput(
-                    "strategy", f"it asks without end at {self.now}: over {_MOST_AT_ONCE} times at once"
-                )
+                raise BadInput("strategy", f"it asks without end at {self.now}: over {_MOST_AT_ONCE} times at once")
             self.now = Nanos(max(self.now, due))
             match output:
                 case PlaceOrder():

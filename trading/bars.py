@@ -35,9 +35,7 @@ def interval_ns(text: str, field: str = "interval") -> int:
     unit = _UNITS.get(text[-1:])
     count = text[:-1]
     if unit is None or not count.isdecimal() or not (0 < int(count) <= 10_000):
-        raise BadInput(
-            field, f"{text[:20]!r} is not an interval: write a number and s, m, h or d, such as 1m"
-        )
+        raise BadInput(field, f"{text[:20]!r} is not an interval: write a number and s, m, h or d, such as 1m")
     return int(Decimal(count)) * unit
 
 
@@ -183,9 +181,7 @@ class BarBuilder:
 
 def _bar(row: list[Any]) -> Bar:
     _, opened, first, high, low, last, volume, trades = row
-    return Bar(
-        opened_at=Nanos(opened), open=first, high=high, low=low, close=last, volume=volume, trades=trades
-    )
+    return Bar(opened_at=Nanos(opened), open=first, high=high, low=low, close=last, volume=volume, trades=trades)
 
 
 def resample(bars: Iterable[Bar], interval: int, factor: int) -> list[Bar]:

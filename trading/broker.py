@@ -23,6 +23,8 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
     stop_price: Decimal | None
     time_in_force: TimeInForce
     reduce_only: bool = False
+    #: When the intent's author decided (for latency figures only; 0 unknown).
+    created_at: Nanos = Nanos(0)
 
 
 class AmendTicket(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,9 +30,7 @@ class Sessions:
         if self._opens.shape != self._closes.shape or self._opens.ndim != 1 or not len(self._opens):
             raise BadInput("sessions", f"calendar {name} needs as many opens as closes, and at least one")
         if (self._opens >= self._closes).any() or (self._opens[1:] < self._closes[:-1]).any():
-            raise BadInput(
-                "sessions", f"calendar {name}: each session must end after it starts and before the next"
-            )
+            raise BadInput("sessions", f"calendar {name}: each session must end after it starts and before the next")
 
     def __repr__(self) -> str:
         return f"<Sessions {self.name} {len(self._opens)} from {self._opens[0]} to {self._closes[-1]}>"

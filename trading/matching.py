@@ -101,9 +101,7 @@ class _Resting:
 class MatchingBook:
     """Own orders of one instrument against its outside market.  Deterministic; times are only echoed."""
 
-    def __init__(
-        self, instrument: Instrument, *, slippage_ticks: int = 0, fill_ratio: Decimal = Decimal(1)
-    ) -> None:
+    def __init__(self, instrument: Instrument, *, slippage_ticks: int = 0, fill_ratio: Decimal = Decimal(1)) -> None:
         if slippage_ticks < 0:
             raise BadInput("slippage_ticks", f"{slippage_ticks} is below 0; 0 means no slippage")
         if not (fill_ratio.is_finite() and 0 < fill_ratio <= 1):
@@ -201,9 +199,7 @@ class MatchingBook:
             self._work(entry, out, at)
         return out
 
-    def on_quote(
-        self, bid: Decimal, bid_size: Decimal, ask: Decimal, ask_size: Decimal, at: Nanos
-    ) -> list[Outcome]:
+    def on_quote(self, bid: Decimal, bid_size: Decimal, ask: Decimal, ask_size: Decimal, at: Nanos) -> list[Outcome]:
         """The outside best bid and offer are now these; NaN, or a price or size of 0, means no such side."""
         self._renew(self._bid, bid, bid_size)
         self._renew(self._ask, ask, ask_size)
@@ -239,10 +235,7 @@ class MatchingBook:
         gone = [o.id for o in self.orders() if o.time_in_force is not TimeInForce.GTC]
         for order_id in gone:
             del self._orders[order_id]
-        return [
-            Ended(order_id=order_id, state=OrderState.EXPIRED, reason="the session has ended")
-            for order_id in gone
-        ]
+        return [Ended(order_id=order_id, state=OrderState.EXPIRED, reason="the session has ended") for order_id in gone]
 
     def _enter(self, order: BookOrder) -> _Resting:
         self._sequence += 1
@@ -366,9 +359,7 @@ class MatchingBook:
             if seen is not None and (seen - order.stop_price) * order.side.sign >= 0:
                 set_off.append(entry)
         # A stop nearer the market went off first; each takes its turn at the quote in that order.
-        set_off.sort(
-            key=lambda r: ((r.order.stop_price or ZERO) * r.order.side.sign, r.order.arrived, r.sequence)
-        )
+        set_off.sort(key=lambda r: ((r.order.stop_price or ZERO) * r.order.side.sign, r.order.arrived, r.sequence))
         for entry in set_off:
             entry.order.triggered = True
             out.append(Triggered(order_id=entry.order.id))

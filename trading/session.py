@@ -352,6 +352,7 @@ class SessionCore(Intake):
             stop_price=order.stop_price,
             time_in_force=order.time_in_force,
             reduce_only=order.reduce_only,
+            created_at=intent.created_at,
         )
         queue = book.exits if book.reduces(order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
         self._gate(lambda _: queue.append((ticket, order.created_at)))

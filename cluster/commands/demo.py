@@ -38,11 +38,11 @@ def demo(
     with told():
         signal.signal(signal.SIGTERM, _ask_to_stop)
         signal.signal(signal.SIGINT, _ask_to_stop)
-        say = (
-            (lambda text: err.print(Text(text, style="dim")))
-            if as_json
-            else (lambda text: out.print(Text(text, style="dim")))
-        )
+        console = err if as_json else out
+
+        def say(text: str) -> None:
+            console.print(Text(text, style="dim"))
+
         show = Demo(recording=recording, speed=speed, rate=rate, port=port, say=say)
         try:
             show.start()

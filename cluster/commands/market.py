@@ -15,11 +15,11 @@ from cluster.commands.output import err, out, told
 from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.source import RecordingSource, Source
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
-from connectors.recordings import Progress
+from connectors.recordings import Progress, RecordableMarket
 from connectors.recordings import record as record_feed
 from connectors.registry import market_data, providers
 from trading.errors import BadInput
-from trading.ids import instrument_id
+from trading.ids import InstrumentId, instrument_id
 
 simulators = typer.Typer(help="Servers that speak a broker's wire.", no_args_is_help=True)
 
@@ -58,8 +58,10 @@ async def _serve(simulator: BinanceSimulator, source: Source) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await simulator.start()
     if isinstance(source, RecordingSource):
-        for problem in source.problems.listed:
+        for problem in source.problems.found:
             err.print(Text(f"recording: {problem}", style="yellow"))
+        if source.problems.count > len(source.problems.found):
+            err.print(Text(f"recording: {source.problems.count} problems in all", style="yellow"))
     # One line for programs that wait for it.
     typer.echo(json.dumps({"url": simulator.url, "provider": simulator.product.provider}))
     await stop.wait()
@@ -89,14 +91,14 @@ def record(
 
 async def _record(
     provider: str,
-    wanted: list,
+    wanted: list[InstrumentId],
     channels: tuple[str, ...],
     to: Path,
     seconds: float | None,
-    base_url: str,  # type: ignore[type-arg]
+    base_url: str,
 ) -> dict[str, int]:
     market = market_data(provider, {"base_url": base_url} if base_url else {})
-    if not hasattr(market, "tapped_feed"):
+    if not isinstance(market, RecordableMarket):
         raise BadInput("provider", f"{provider} cannot be recorded raw")
     counts = {"lines": 0, "bytes": 0}
 

@@ -126,13 +126,13 @@ class _Other(msgspec.Struct):
     e: str = ""
     s: str = ""
     id: int | str | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw()
     error: _Fault | None = None
     code: int | None = None
     msg: str = ""
     stream: str = ""
-    data: msgspec.Raw | None = None
-    k: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    k: msgspec.Raw = msgspec.Raw()
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -297,7 +297,7 @@ class Codec:
     def _uncombined(self, payload: bytes, received_at: Nanos, sink: FeedSink) -> Reply | Shutdown | None:
         """Everything that is not ``{"stream":…`` at its first byte; rare, so cost does not matter."""
         other = _other(payload)
-        if other.stream and other.data is not None:
+        if other.stream and bytes(other.data):
             # The same envelope with other spacing or order of keys.
             inner = b'{"stream":"%b","data":%b}' % (other.stream.encode(), bytes(other.data))
             return self.decode(inner, received_at, sink)
@@ -307,8 +307,8 @@ class Codec:
             return Reply(other.id, f"{other.error.msg} (code {other.error.code})")
         if other.code is not None:
             return Reply(other.id, f"{other.msg} (code {other.code})")
-        if other.result is not None or (other.id is not None and not other.e):
-            raw = bytes(other.result) if other.result is not None else b"null"
+        raw = bytes(other.result)
+        if raw:
             return Reply(other.id, "", tuple(_strings(raw)) if raw.startswith(b"[") else ())
         stream = _stream_of(other)
         if stream is None:
@@ -330,7 +330,7 @@ def _stream_of(other: _Other) -> bytes | None:
         return symbol + b"@" + other.e.encode()
     if other.e == "depthUpdate":
         return symbol + b"@depth"
-    if other.e == "kline" and other.k is not None:
+    if other.e == "kline" and bytes(other.k):
         interval = msgspec.json.decode(other.k, type=dict[str, msgspec.Raw]).get("i")
         if interval is not None:
             return symbol + b"@kline_" + bytes(interval).strip(b'"')

@@ -60,9 +60,7 @@ class KlineStreams:
         yield stream, _message(stream, symbol, interval, length, bar, False, now)
 
 
-def _message(
-    stream: str, symbol: str, interval: str, length: int, bar: MinuteBar, closed: bool, now: int
-) -> bytes:
+def _message(stream: str, symbol: str, interval: str, length: int, bar: MinuteBar, closed: bool, now: int) -> bytes:
     kline = {
         "t": bar.opened,
         "T": bar.opened + length - 1,

@@ -193,9 +193,7 @@ class Link:
         def receive(payloads: list[bytes]) -> None:
             self._received(socket, payloads)
 
-        socket.web = await transport.connect(
-            self.url, receive, socket.end, within=self._tuning.connect_within
-        )
+        socket.web = await transport.connect(self.url, receive, socket.end, within=self._tuning.connect_within)
 
     async def _stay(self, socket: _Socket) -> _Socket:
         """Live until the socket in charge is lost; return the one that was lost."""

@@ -74,8 +74,7 @@ class BinanceMarket:
         }
         # As many instruments as fit when every channel is asked for.
         busiest = max(
-            sum(product.route(f"x@{stream}") == route for stream in self._streams.values())
-            for route in product.routes
+            sum(product.route(f"x@{stream}") == route for stream in self._streams.values()) for route in product.routes
         )
         self.limits = FeedLimits(
             instruments_per_worker=product.streams_per_connection // busiest,

@@ -42,9 +42,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.routes) == 1:
             return self.routes[0]
         kind = stream.partition("@")[2]
-        high_frequency = (
-            kind.startswith(("bookTicker", "depth", "rpiDepth", "trade")) or stream == "!bookTicker"
-        )
+        high_frequency = kind.startswith(("bookTicker", "depth", "rpiDepth", "trade")) or stream == "!bookTicker"
         return "public" if high_frequency else "market"
 
 
@@ -104,7 +102,5 @@ def check_interval(interval: str, field: str = "interval") -> int:
     """Length of a kline interval in milliseconds; BadInput where Binance has no such."""
     length = INTERVALS.get(interval)
     if length is None:
-        raise BadInput(
-            field, f"{interval[:20]!r} is not offered by Binance: use one of {', '.join(INTERVALS)}"
-        )
+        raise BadInput(field, f"{interval[:20]!r} is not offered by Binance: use one of {', '.join(INTERVALS)}")
     return length

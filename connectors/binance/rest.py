@@ -84,9 +84,7 @@ class Rest:
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(10.0), limits=httpx.Limits(max_connections=4)
-            )
+            self._client = httpx.AsyncClient(timeout=httpx.Timeout(10.0), limits=httpx.Limits(max_connections=4))
         return self._client
 
     def _left(self) -> float:

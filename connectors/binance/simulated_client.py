@@ -212,9 +212,7 @@ class SimulatedClient(asyncio.Protocol):
             return "2 Invalid request: missing field `method` at line 1 column 1"
         if method not in _METHODS:
             names = ", ".join(f"`{name}`" for name in _METHODS)
-            return (
-                f"2 Invalid request: unknown variant `{method}`, expected one of {names} at line 1 column 28"
-            )
+            return f"2 Invalid request: unknown variant `{method}`, expected one of {names} at line 1 column 28"
         if method == "LIST_SUBSCRIPTIONS":
             return {"result": list(self.streams)}
         parameters = said.get("params")
@@ -236,11 +234,7 @@ class SimulatedClient(asyncio.Protocol):
         if parameters[0] != "combined":
             return "0 Unknown property"
         if method == "GET_PROPERTY":
-            return (
-                {"result": self.combined}
-                if len(parameters) == 1
-                else "2 Invalid request: too many parameters"
-            )
+            return {"result": self.combined} if len(parameters) == 1 else "2 Invalid request: too many parameters"
         if len(parameters) != 2 or not isinstance(parameters[1], bool):
             return "1 Invalid value type: expected Boolean"
         self.combined = parameters[1]

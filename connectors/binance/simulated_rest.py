@@ -142,9 +142,7 @@ def _numbers(query: Mapping[str, str], **defaults: int) -> list[int] | Answer:
     for name, default in defaults.items():
         text = query.get(name, "")
         if text and not text.isdecimal():
-            return error(
-                -1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
-            )
+            return error(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
         numbers.append(int(text) if text else default)
     return numbers
 

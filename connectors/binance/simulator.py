@@ -5,8 +5,8 @@ message is framed once and written to each subscriber in one write per pacing sl
 exactly, per stream: ``messages`` are those that had a subscriber, ``sent`` counts a copy for each of them.
 
 Beside Binance's resources it answers ``GET /simulator/stats`` and takes ``POST /simulator/<command>`` with a
-JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop`` {"connections": n}, ``garbage`` {"text": …},
-``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429,
+JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop``
+{"connections": n}, ``garbage`` {"text": …}, ``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429,
 "retry_after": 1}.
 """
 
@@ -58,7 +58,8 @@ class BinanceSimulator:
         disconnect_after_s: float = 24 * 3600.0,
         write_limit: int = 16 * 1024 * 1024,
     ) -> None:
-        """``hold``: nothing is sent before the command ``start``.  ``speed`` None is as fast as it can; limits left None are the product's own.
+        """``hold``: nothing is sent before the command ``start``.  ``speed`` None is as fast as it can; limits
+        left None are the product's own.
 
         ``restamp`` moves event and trade times so that the replay seems to happen now.
         """
@@ -113,6 +114,9 @@ class BinanceSimulator:
         self.messages_per_s = messages or self.product.messages_per_s
         self._ping = (ping or self.product.ping_every_s, pong or self.product.pong_within_s)
         self._market = SimulatedMarket(self._source, specs)
+        if not self._restamp:
+            # Until the first message is due, the market's clock stands at its start.
+            self._market.at = await asyncio.to_thread(lambda: next((e.due for e in self._source.events()), 0))
         self._rest = SimulatedRest(self._market)
         self._klines = KlineStreams(self._market)
         loop = asyncio.get_running_loop()
@@ -120,9 +124,7 @@ class BinanceSimulator:
             self._server = await loop.create_server(lambda: SimulatedClient(self), self._host, self._port)
         except OSError as problem:
             reason = problem.strerror or str(problem)
-            raise BadInput(
-                "port", f"cannot listen on {self._host}:{self._port}: {reason}; use another"
-            ) from problem
+            raise BadInput("port", f"cannot listen on {self._host}:{self._port}: {reason}; use another") from problem
         self._port = self._server.sockets[0].getsockname()[1]
         self._ready = True
         if not self._wait and not self._hold:
@@ -154,8 +156,7 @@ class BinanceSimulator:
     def stats(self) -> dict[str, Any]:
         """What ``GET /simulator/stats`` answers."""
         streams = {
-            stream: {"messages": self._messages[stream], "sent": self._sent[stream]}
-            for stream in sorted(self._sent)
+            stream: {"messages": self._messages[stream], "sent": self._sent[stream]} for stream in sorted(self._sent)
         }
         return {
             "source": self._source.describe(),
@@ -187,9 +188,7 @@ class BinanceSimulator:
                 if not self._shift_ms:
                     self._shift_ms = (time.time_ns() - event.due) // 1_000_000
                 shift = self._shift_ms
-                yield event._replace(
-                    due=event.due + shift * 1_000_000, payload=restamped(event.payload, shift)
-                )
+                yield event._replace(due=event.due + shift * 1_000_000, payload=restamped(event.payload, shift))
             else:
                 yield event
 
@@ -435,6 +434,4 @@ class BinanceSimulator:
 
 def _check_speed(speed: float | None) -> None:
     if speed is not None and not 0 < speed <= 10_000:
-        raise BadInput(
-            "speed", f"{speed:g}: use a number above 0, up to 10000, or none for as fast as it can"
-        )
+        raise BadInput("speed", f"{speed:g}: use a number above 0, up to 10000, or none for as fast as it can")

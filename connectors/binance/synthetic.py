@@ -129,8 +129,7 @@ class SyntheticSource:
         settings = self._settings
         rng = np.random.default_rng([settings.seed, 1])
         writers = [
-            _Writer(spec, price, settings.futures)
-            for spec, price in zip(self._specs, self._start_price, strict=True)
+            _Writer(spec, price, settings.futures) for spec, price in zip(self._specs, self._start_price, strict=True)
         ]
         weights = self._weights()
         number = 0
@@ -253,9 +252,7 @@ class _Writer:
         ms = due // _MS
         first, before, self._told = self._told + 1, self._told, self._update
         ask = self._bid + self._spread
-        bids = self._levels(
-            [self._bid - i for i in range(_LEVELS) if self._bid > i], self._bid_lots, sizes[0]
-        )
+        bids = self._levels([self._bid - i for i in range(_LEVELS) if self._bid > i], self._bid_lots, sizes[0])
         asks = self._levels([ask + i for i in range(_LEVELS)], self._ask_lots, sizes[1])
         stream = self._lower + "@depth@100ms"
         more = f'"T":{ms},' if self._futures else ""
@@ -304,9 +301,7 @@ def _check(settings: SyntheticSettings) -> None:
     need(0 <= settings.trade_share <= 1, "trade_share", f"{settings.trade_share:g}: use 0 to 1")
     need(0 <= settings.correlation <= 1, "correlation", f"{settings.correlation:g}: use 0 to 1")
     need(0 <= settings.volatility <= 0.1, "volatility", f"{settings.volatility:g}: use 0 to 0.1")
-    need(
-        0 <= settings.jumps_per_hour <= 3600, "jumps_per_hour", f"{settings.jumps_per_hour:g}: use 0 to 3600"
-    )
+    need(0 <= settings.jumps_per_hour <= 3600, "jumps_per_hour", f"{settings.jumps_per_hour:g}: use 0 to 3600")
     need(1 <= settings.open_burst <= 1000, "open_burst", f"{settings.open_burst:g}: use 1 to 1000")
     need(0 < settings.burst_s <= 3600, "burst_s", f"{settings.burst_s:g}: use more than 0, up to 3600")
     need(0 <= settings.history_minutes <= 100_000, "history_minutes", "use 0 to 100000")

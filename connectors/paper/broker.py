@@ -93,9 +93,7 @@ class PaperBroker:
         venue = PaperVenue(self._account, self._settings, self._instruments, self._epoch)
         report = await _within("loading", self._ledger.load(self._account))
         if report is None:
-            saved = self._ledger.save(
-                self._account, self._epoch, (), (), (), venue.cash, self._settings.currency
-            )
+            saved = self._ledger.save(self._account, self._epoch, (), (), (), venue.money.cash, self._settings.currency)
             await _within("opening", saved)
         else:
             venue.restore(report)
@@ -111,9 +109,7 @@ class PaperBroker:
             try:
                 await self._saved()
             except TradeError as error:
-                log.warning(
-                    "%s: closed with decisions unsaved, so they never happened: %s", self._account, error
-                )
+                log.warning("%s: closed with decisions unsaved, so they never happened: %s", self._account, error)
         self._closed = True
         if self._saving is not None:
             self._saving.cancel()
@@ -125,7 +121,7 @@ class PaperBroker:
 
         def one(venue: PaperVenue, ticket: OrderTicket, at: Nanos) -> Answer:
             self._show_quote(venue, ticket.instrument, at)
-            for instrument in venue.positions:
+            for instrument in venue.money.positions:
                 self._value(venue, instrument)
             return venue.place(ticket, at)
 
@@ -223,9 +219,7 @@ class PaperBroker:
     def _value(self, venue: PaperVenue, instrument: InstrumentId) -> None:
         last = self._last_quote(instrument)
         if last is not None:
-            bid, ask = _decimal(float(last["bid"])), _decimal(float(last["ask"]))
-            if bid.is_finite() and ask.is_finite() and bid > 0 and ask > 0:
-                venue.mark(instrument, (bid + ask) / 2)
+            venue.money.see_quote(instrument, _decimal(float(last["bid"])), _decimal(float(last["ask"])))
 
     def _last_quote(self, instrument: InstrumentId) -> np.void | None:
         listed = self._instruments.get(instrument)

@@ -1,10 +1,5 @@
 """The paper venue: tickets and market events in, answers and updates out.  Pure: no clock, no IO, no chance.
 
-Money.  A fill moves cash by its notional and the taker's fee (makers pay none); positions may be short.
-There is no leverage: an order that opens exposure needs that much *free* money, which is the account's worth
-less what its positions are worth (long or short) less what its open orders would open.  Without shorts that
-is the cash.
-
 Reduce-only orders never make a position larger or turn it: where a fill would, the part that reduces is
 filled and the rest of the order is cancelled, whatever else has filled at the same moment.
 """
@@ -20,6 +15,7 @@ from typing import Final
 import msgspec
 
 from connectors.base import PaperAccount
+from connectors.paper.money import CashAccount
 from trading.broker import (
     AmendTicket,
     Answer,
@@ -37,12 +33,11 @@ from trading.errors import BadInput, TradeError
 from trading.ids import AccountId, BrokerOrderId, Epoch, ExecutionId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.matching import BookOrder, Ended, Execution, MatchingBook, Outcome, Triggered
-from trading.orders import ZERO, Fill, OrderState, OrderType, Side
-from trading.positions import Position
+from trading.orders import ZERO, Fill, OrderState, OrderType
 
 _FEE_STEP: Final = Decimal("0.00000001")
 #: Ended orders that are remembered, so that a repeated ticket gets its first answer again.
-_REMEMBERED: Final = 10_000
+_REMEMBERED: Final = 2_000
 
 
 class Changes(msgspec.Struct):
@@ -80,25 +75,20 @@ class PaperVenue:
     ) -> None:
         self.account = account
         self.settings = settings
-        self.cash = settings.cash
-        self.positions: dict[InstrumentId, Position] = {}
+        self.money = CashAccount(account, settings, instruments)
         self._instruments = instruments
         self._epoch = epoch
         self._orders: dict[str, _Kept] = {}
         self._ended: OrderedDict[str, Answer] = OrderedDict()
         self._by_tag: dict[str, str] = {}
         self._books: dict[InstrumentId, MatchingBook] = {}
-        #: Middle of the last quote, else the last price: what positions are valued at.
-        self._marks: dict[InstrumentId, Decimal] = {}
         self._next_order = 1
         self._next_fill = 1
         self._changes = Changes({}, [], {}, ZERO)
-        self._quoted: set[InstrumentId] = set()
-        self._reserved = ZERO
         self._updates: list[BrokerUpdate] = []
 
     def __repr__(self) -> str:
-        return f"<PaperVenue {self.account} cash={self.cash} open={len(self._orders)} {self.active()}>"
+        return f"<PaperVenue {self.account} cash={self.money.cash} open={len(self._orders)} {self.active()}>"
 
     # State
 
@@ -109,9 +99,9 @@ class PaperVenue:
                 "currency",
                 f"the account's book is kept in {report.currency}, its settings say {self.settings.currency}",
             )
-        self.cash = report.cash
+        self.money.cash = report.cash
         for held in report.positions:
-            position = self._position(held.instrument)
+            position = self.money.position(held.instrument)
             position.quantity, position.average_cost = held.quantity, held.average_price
         for row in sorted(report.orders, key=lambda row: (row.at, row.broker_order_id)):
             self._by_tag[row.tag] = row.broker_order_id
@@ -132,10 +122,17 @@ class PaperVenue:
         """Instruments with open orders: those whose market events matter."""
         return [instrument for instrument, book in self._books.items() if book.has_orders]
 
+    def held(self) -> list[BrokerPosition]:
+        """All positions, flat ones too."""
+        return [
+            BrokerPosition(instrument=i, quantity=p.quantity, average_price=p.average_cost)
+            for i, p in self.money.positions.items()
+        ]
+
     def take_changes(self) -> Changes:
         """What changed since the last time."""
         taken, self._changes = self._changes, Changes({}, [], {}, ZERO)
-        taken.cash = self.cash
+        taken.cash = self.money.cash
         return taken
 
     @property
@@ -147,16 +144,6 @@ class PaperVenue:
         """What is to be told since the last time."""
         taken, self._updates = self._updates, []
         return taken
-
-    def free(self) -> Decimal:
-        """Money that may still be put at risk."""
-        worth = self.cash
-        bound = self._reserved
-        for instrument, position in self.positions.items():
-            value = position.exposure(self._mark(instrument))
-            worth += value
-            bound += abs(value)
-        return worth - bound
 
     # Tickets
 
@@ -190,7 +177,7 @@ class PaperVenue:
             outcomes = book.place(_book_order(row), at)
         except TradeError as error:
             dropped = self._orders.pop(order_id, None)
-            self._reserved -= ZERO if dropped is None else dropped.reserved
+            self.money.reserved -= ZERO if dropped is None else dropped.reserved
             return self._reject(row, str(error))
         self._changes.orders[order_id] = row
         answer = _accepted(kept.row)
@@ -216,9 +203,9 @@ class PaperVenue:
                     self._instruments[row.instrument].check_price(price, field)
             if ticket.quantity is not None:
                 self._instruments[row.instrument].check_quantity(ticket.quantity)
-            opens = self._opening(changed, changed.quantity - changed.filled_quantity)
-            if opens > kept.reserved:
-                self._need(opens - kept.reserved)
+            opens = self.money.opening(changed, changed.quantity - changed.filled_quantity)
+            if opens > kept.reserved and not kept.reduce_only:
+                self.money.need(opens - kept.reserved)
             outcomes = self._book(row.instrument).amend(
                 row.broker_order_id, ticket.quantity, ticket.limit_price, ticket.stop_price, at
             )
@@ -264,24 +251,15 @@ class PaperVenue:
         at: Nanos,
     ) -> None:
         """The market's best bid and offer are now these."""
-        if bid.is_finite() and ask.is_finite() and bid > 0 and ask > 0:
-            self._marks[instrument] = (bid + ask) / 2
-            self._quoted.add(instrument)
+        self.money.see_quote(instrument, bid, ask)
         self._take(instrument, self._book(instrument).on_quote(bid, bid_size, ask, ask_size, at))
 
-    def trade(
-        self, instrument: InstrumentId, price: Decimal, size: Decimal, buyer_maker: bool, at: Nanos
-    ) -> None:
+    def trade(self, instrument: InstrumentId, price: Decimal, size: Decimal, buyer_maker: bool, at: Nanos) -> None:
         """The market has traded; a price that is none (a venue's settlement rows) is passed over."""
         if not price.is_finite() or price <= 0:
             return
-        if instrument not in self._quoted:
-            self._marks[instrument] = price
+        self.money.see_trade(instrument, price)
         self._take(instrument, self._book(instrument).on_trade(price, size, buyer_maker, at))
-
-    def mark(self, instrument: InstrumentId, price: Decimal) -> None:
-        """Value positions of ``instrument`` at ``price``."""
-        self._marks[instrument] = price
 
     def expire_day(self, instruments: Iterable[InstrumentId], at: Nanos) -> None:
         """The session of these has ended: day orders expire."""
@@ -301,61 +279,25 @@ class PaperVenue:
         if instrument.currency != self.settings.currency:
             raise BadInput(
                 "instrument",
-                f"{ticket.instrument} is paid in {instrument.currency}, the account holds "
-                f"{self.settings.currency}",
+                f"{ticket.instrument} is paid in {instrument.currency}, the account holds {self.settings.currency}",
             )
         instrument.check_quantity(ticket.quantity)
         # Steps and presence of prices are the book's to check; what follows needs them right.
         for field, price in (("limit_price", ticket.limit_price), ("stop_price", ticket.stop_price)):
             if price is not None:
                 instrument.check_price(price, field)
-        if ticket.type is OrderType.MARKET and ticket.instrument not in self._marks:
+        if ticket.type is OrderType.MARKET and not self.money.has_mark(ticket.instrument):
             raise BadInput("instrument", f"no quote of {ticket.instrument} has come yet: try again later")
-        price = self._price(row)
+        price = self.money.price(row)
         notional = ticket.quantity * price * instrument.multiplier
         if ticket.reduce_only:
-            held = self._position(ticket.instrument).quantity
+            held = self.money.position(ticket.instrument).quantity
             if held * ticket.side.sign >= 0:
-                raise BadInput(
-                    "reduce_only", f"there is no position of {ticket.instrument} that it would reduce"
-                )
+                raise BadInput("reduce_only", f"there is no position of {ticket.instrument} that it would reduce")
             return
         if notional < instrument.min_notional:
-            raise BadInput(
-                "quantity", f"its value {notional:f} is below the smallest, {instrument.min_notional:f}"
-            )
-        self._need(self._opening(row, ticket.quantity))
-
-    def _need(self, money: Decimal) -> None:
-        if money <= 0:
-            return
-        money += money * self.settings.fee_bps / 10_000
-        free = self.free()
-        if money > free:
-            raise BadInput(
-                "cash",
-                f"insufficient: it needs {money:f} {self.settings.currency}, free are {max(free, ZERO):f}",
-            )
-
-    def _opening(self, row: BrokerOrder, quantity: Decimal) -> Decimal:
-        """Value of the exposure that ``quantity`` of ``row`` would open beyond closing what is held."""
-        listed = self._instruments.get(row.instrument)
-        if listed is None or row.broker_order_id.endswith("R"):
-            return ZERO
-        held = self._position(row.instrument).quantity
-        closing = min(abs(held), quantity) if held * row.side.sign < 0 else ZERO
-        return (quantity - closing) * self._price(row) * listed.multiplier
-
-    def _price(self, row: BrokerOrder) -> Decimal:
-        """What one unit may cost: a buyer's limit, else the market."""
-        mark = self._mark(row.instrument)
-        if row.limit_price is not None:
-            return row.limit_price if row.side is Side.BUY else max(row.limit_price, mark)
-        return max(row.stop_price or ZERO, mark)
-
-    def _mark(self, instrument: InstrumentId) -> Decimal:
-        found = self._marks.get(instrument)
-        return self._position(instrument).average_cost if found is None else found
+            raise BadInput("quantity", f"its value {notional:f} is below the smallest, {instrument.min_notional:f}")
+        self.money.need(self.money.opening(row, ticket.quantity))
 
     # Bookkeeping
 
@@ -368,17 +310,6 @@ class PaperVenue:
                 fill_ratio=self.settings.fill_ratio,
             )
         return book
-
-    def _position(self, instrument: InstrumentId) -> Position:
-        position = self.positions.get(instrument)
-        if position is None:
-            listed = self._instruments.get(instrument)
-            position = self.positions[instrument] = Position(
-                account=self.account,
-                instrument=instrument,
-                multiplier=Decimal(1) if listed is None else listed.multiplier,
-            )
-        return position
 
     def _find(self, ticket: AmendTicket | CancelTicket) -> _Kept | Answer:
         order_id = self._by_tag.get(ticket.tag) if ticket.tag else ticket.broker_order_id
@@ -407,7 +338,7 @@ class PaperVenue:
 
     def _fill(self, kept: _Kept, execution: Execution) -> None:
         row = kept.row
-        position = self._position(row.instrument)
+        position = self.money.position(row.instrument)
         quantity = execution.quantity
         if kept.reduce_only:
             held = position.quantity
@@ -427,8 +358,7 @@ class PaperVenue:
                 fee_currency=self.settings.currency if fee else "",
             )
             self._next_fill += 1
-            self.cash -= row.side.sign * notional + fee
-            position.apply(row.side, fill)
+            self.money.apply(row.instrument, row.side, fill)
             filled = row.filled_quantity + quantity
             average = (row.average_price * row.filled_quantity + fill.price * quantity) / filled
             kept.row = row = msgspec.structs.replace(
@@ -497,14 +427,15 @@ class PaperVenue:
 
     def _forget(self, kept: _Kept) -> None:
         del self._orders[kept.row.broker_order_id]
-        self._reserved -= kept.reserved
+        self.money.reserved -= kept.reserved
         self._remember(kept.row)
 
     def _reserve(self, kept: _Kept) -> None:
         """Hold back what the rest of an order may open."""
         before = kept.reserved
-        kept.reserved = self._opening(kept.row, kept.row.quantity - kept.row.filled_quantity)
-        self._reserved += kept.reserved - before
+        rest = kept.row.quantity - kept.row.filled_quantity
+        kept.reserved = ZERO if kept.reduce_only else self.money.opening(kept.row, rest)
+        self.money.reserved += kept.reserved - before
 
     def _remember(self, row: BrokerOrder) -> None:
         rejected = row.state is OrderState.REJECTED

@@ -28,9 +28,7 @@ class BollingerReversion(TargetStrategy[ReversionParameters]):
     def set_up(self) -> None:
         """Make the bands."""
         super().set_up()
-        self._bands = {
-            i.id: Bollinger(self.parameters.period, self.parameters.width) for i in self.instruments
-        }
+        self._bands = {i.id: Bollinger(self.parameters.period, self.parameters.width) for i in self.instruments}
 
     def warm_up(self) -> Mapping[str, int]:
         """Enough bars to know the bands at the start."""

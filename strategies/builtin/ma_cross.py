@@ -52,9 +52,7 @@ class MovingAverageCross(TargetStrategy[CrossParameters]):
         """Follow a cross."""
         if self._crossed(instrument, bar.close):
             above = self._above[instrument.id]
-            self.log(
-                f"{instrument.id}: the fast average crossed {'above' if above else 'below'} at {bar.close}"
-            )
+            self.log(f"{instrument.id}: the fast average crossed {'above' if above else 'below'} at {bar.close}")
             self.aim(instrument, 1 if above else -1, bar.close)
 
     def _crossed(self, instrument: Instrument, close: float) -> bool:

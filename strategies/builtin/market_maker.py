@@ -46,9 +46,7 @@ class MakerParameters(StrategyParameters):
     @model_validator(mode="after")
     def _fits(self) -> MakerParameters:
         if self.notional > self.max_notional:
-            raise ValueError(
-                f"notional ({self.notional}) must not be above max_notional ({self.max_notional})"
-            )
+            raise ValueError(f"notional ({self.notional}) must not be above max_notional ({self.max_notional})")
         return self
 
 

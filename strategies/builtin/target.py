@@ -57,9 +57,7 @@ class TargetStrategy(Strategy[TP]):
         """Want a full long (+1), full short (-1) or no (0) position from now on."""
         if direction < 0 and not self.parameters.allow_short:
             direction = 0
-        size = instrument.round_quantity(
-            self.parameters.notional / (Decimal(str(price)) * instrument.multiplier)
-        )
+        size = instrument.round_quantity(self.parameters.notional / (Decimal(str(price)) * instrument.multiplier))
         if direction and (size <= 0 or size < instrument.min_quantity):
             if instrument.id not in self._told:
                 self._told.add(instrument.id)

@@ -103,9 +103,7 @@ async def test_racing_updates_of_one_generation_let_one_through(desired: Desired
         ({"parameters": 7}, "algo"),
     ],
 )
-async def test_a_field_that_cannot_be_set_so_is_named(
-    desired: Desired, changes: dict[str, object], field: str
-) -> None:
+async def test_a_field_that_cannot_be_set_so_is_named(desired: Desired, changes: dict[str, object], field: str) -> None:
     with pytest.raises(BadInput) as caught:
         await desired.update_algo(ALGO.id, changes, "op")
     assert caught.value.field == field
@@ -148,9 +146,7 @@ async def test_the_state_of_an_algo_is_a_finding_of_its_incarnation(desired: Des
 
 
 async def test_racing_epochs_of_an_algo_are_all_different(desired: Desired) -> None:
-    assert sorted(await asyncio.gather(*(desired.new_algo_epoch(ALGO.id) for _ in range(10)))) == list(
-        range(1, 11)
-    )
+    assert sorted(await asyncio.gather(*(desired.new_algo_epoch(ALGO.id) for _ in range(10)))) == list(range(1, 11))
 
 
 async def test_a_node_registers_again_without_a_change_of_generation_when_nothing_changed(

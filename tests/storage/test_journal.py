@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 
 from storage.database import Database
 from storage.desired import Desired
-from storage.journal import Journal, JournalBatch
+from storage.journal import Journal
 from storage.leases import Leases
-from storage.records import Break, OrderFilter
+from storage.records import OrderFilter
 from tests.storage.samples import ACCOUNT, INSTRUMENT, TRADING_ACCOUNT, USER, event, fill, order
 from trading.errors import BadInput, Conflict, Fenced, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos, UserId
+from trading.journal import Break, JournalBatch
 from trading.orders import EventKind, Order, OrderState, apply
 from trading.positions import Position
 
 OWNER = "session/u1"
+
+
+async def append(journal: Journal, owner: str, epoch: int, batch_id: int, batch: JournalBatch) -> None:
+    await journal.append(owner, epoch, batch_id, journal.prepare(batch))
 
 
 @pytest.fixture
@@ -30,9 +35,7 @@ async def journal(db: Database) -> Journal:
 
 async def test_an_order_its_events_and_fills_come_back_equal(journal: Journal) -> None:
     placed = order("o1")
-    await journal.append(
-        OWNER, 1, 1, JournalBatch(orders=[placed], events=[event(placed, EventKind.PENDING)])
-    )
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=[placed], events=[event(placed, EventKind.PENDING)]))
     filled = event(
         placed,
         EventKind.FILLED,
@@ -55,22 +58,20 @@ async def test_an_order_its_events_and_fills_come_back_equal(journal: Journal) -
         opened_at=Nanos(3),
     )
     batch = JournalBatch(heads=[placed], events=[filled], positions=[position], breaks=[trouble])
-    await journal.append(OWNER, 1, 2, batch)
+    await append(journal, OWNER, 1, 2, batch)
 
     assert await journal.order(ACCOUNT, placed.client_order_id) == placed
     story = await journal.events(ACCOUNT, placed.client_order_id)
     assert story == [event(order("o1"), EventKind.PENDING), filled]
     fills, following = await journal.fills(OrderFilter(account=ACCOUNT))
     assert following is None
-    assert [(f.fill, f.side, f.algo, f.instrument) for f in fills] == [
-        (fill("x1"), placed.side, "momo-1", INSTRUMENT)
-    ]
+    assert [(f.fill, f.side, f.algo, f.instrument) for f in fills] == [(fill("x1"), placed.side, "momo-1", INSTRUMENT)]
     assert await journal.positions() == [position]
     assert await journal.positions([AccountId("other")]) == []
     assert await journal.breaks() == [trouble]
     history = await journal.load(ACCOUNT, Nanos(0))
     assert history.orders == [placed]
-    assert history.execution_ids == {"x1"}
+    assert history.executions == {"x1"}
     assert history.breaks == [trouble]
     assert history.positions == [position]
 
@@ -78,7 +79,7 @@ async def test_an_order_its_events_and_fills_come_back_equal(journal: Journal) -
 async def test_a_nul_in_a_brokers_message_does_not_stop_the_journal(journal: Journal) -> None:
     placed = order("o1")
     heard = event(placed, EventKind.PENDING, raw="a\0b \\u0000")
-    await journal.append(OWNER, 1, 1, JournalBatch(orders=[placed], events=[heard]))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=[placed], events=[heard]))
     assert (await journal.events(ACCOUNT, placed.client_order_id))[0].raw == "a\ufffdb \\u0000"
 
 
@@ -86,8 +87,8 @@ async def test_a_batch_sent_twice_is_written_once(journal: Journal) -> None:
     placed = order("o1")
     filled = event(placed, EventKind.FILLED, fill=fill("x1"))
     batch = JournalBatch(orders=[placed], events=[event(placed, EventKind.PENDING), filled])
-    await journal.append(OWNER, 1, 7, batch)
-    await journal.append(OWNER, 1, 7, batch)
+    await append(journal, OWNER, 1, 7, batch)
+    await append(journal, OWNER, 1, 7, batch)
     assert len(await journal.events(ACCOUNT, placed.client_order_id)) == 2
     assert len((await journal.fills(OrderFilter()))[0]) == 1
 
@@ -96,75 +97,67 @@ async def test_the_same_batch_sent_by_two_connections_at_once_is_written_once(jo
     for number in range(20):
         placed = order(f"o{number}")
         batch = JournalBatch(orders=[placed], events=[event(placed, EventKind.PENDING)])
-        await asyncio.gather(*(journal.append(OWNER, 1, number, batch) for _ in range(3)))
+        await asyncio.gather(*(append(journal, OWNER, 1, number, batch) for _ in range(3)))
         assert len(await journal.events(ACCOUNT, placed.client_order_id)) == 1
 
 
 async def test_batch_numbers_are_pruned_but_recent_ones_stay(journal: Journal, db: Database) -> None:
     for number in (1, 4095, 4096, 8192):
-        await journal.append(OWNER, 1, number, JournalBatch())
+        await append(journal, OWNER, 1, number, JournalBatch())
     async with db.connection() as connection:
-        rows = await (
-            await connection.execute("SELECT batch_id FROM journal_batches ORDER BY batch_id")
-        ).fetchall()
+        rows = await (await connection.execute("SELECT batch_id FROM journal_batches ORDER BY batch_id")).fetchall()
     assert [row[0] for row in rows] == [4096, 8192]
 
 
 async def test_a_key_that_exists_is_a_conflict_and_nothing_of_the_batch_is_written(journal: Journal) -> None:
-    await journal.append(OWNER, 1, 1, JournalBatch(orders=[order("o1")]))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=[order("o1")]))
     with pytest.raises(Conflict, match="o1") as caught:
-        await journal.append(OWNER, 1, 2, JournalBatch(orders=[order("o2"), order("o1")]))
+        await append(journal, OWNER, 1, 2, JournalBatch(orders=[order("o2"), order("o1")]))
     assert caught.value.code == "order_exists"
     assert await journal.order(ACCOUNT, ClientOrderId("o2")) is None
     # The refused batch left no number behind: put right, it can be sent again.
-    await journal.append(OWNER, 1, 2, JournalBatch(orders=[order("o2")]))
+    await append(journal, OWNER, 1, 2, JournalBatch(orders=[order("o2")]))
     assert await journal.order(ACCOUNT, ClientOrderId("o2")) is not None
 
 
 async def test_an_execution_id_is_unique_in_the_account_only(journal: Journal) -> None:
     first, other = order("o1"), order("o1", account="acc-2")
-    await journal.append(OWNER, 1, 1, JournalBatch(orders=[first, other]))
-    await journal.append(OWNER, 1, 2, JournalBatch(events=[event(first, EventKind.FILLED, fill=fill("x1"))]))
-    await journal.append(OWNER, 1, 3, JournalBatch(events=[event(other, EventKind.FILLED, fill=fill("x1"))]))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=[first, other]))
+    await append(journal, OWNER, 1, 2, JournalBatch(events=[event(first, EventKind.FILLED, fill=fill("x1"))]))
+    await append(journal, OWNER, 1, 3, JournalBatch(events=[event(other, EventKind.FILLED, fill=fill("x1"))]))
     with pytest.raises(Conflict, match="x1") as caught:
-        await journal.append(
-            OWNER, 1, 4, JournalBatch(events=[event(first, EventKind.FILLED, fill=fill("x1"))])
-        )
+        await append(journal, OWNER, 1, 4, JournalBatch(events=[event(first, EventKind.FILLED, fill=fill("x1"))]))
     assert caught.value.code == "fill_exists"
     assert len(await journal.events(ACCOUNT, first.client_order_id)) == 1
 
 
 async def test_a_head_or_fill_without_an_order_is_a_bug(journal: Journal) -> None:
     with pytest.raises(Invariant, match="never journaled"):
-        await journal.append(OWNER, 1, 1, JournalBatch(heads=[order("o1")]))
+        await append(journal, OWNER, 1, 1, JournalBatch(heads=[order("o1")]))
     with pytest.raises(Invariant, match="never journaled"):
-        await journal.append(
-            OWNER, 1, 1, JournalBatch(events=[event(order("o1"), EventKind.FILLED, fill=fill("x1"))])
-        )
+        await append(journal, OWNER, 1, 1, JournalBatch(events=[event(order("o1"), EventKind.FILLED, fill=fill("x1"))]))
 
 
 async def test_a_head_given_twice_is_written_as_it_was_last(journal: Journal) -> None:
-    await journal.append(OWNER, 1, 1, JournalBatch(orders=[order("o1")]))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=[order("o1")]))
     early = order("o1", state=OrderState.SUBMITTED)
     late = order("o1", state=OrderState.CANCELLED, reason="by user")
-    await journal.append(OWNER, 1, 2, JournalBatch(heads=[early, late]))
+    await append(journal, OWNER, 1, 2, JournalBatch(heads=[early, late]))
     assert await journal.order(ACCOUNT, ClientOrderId("o1")) == late
 
 
 async def test_an_old_epoch_is_fenced_and_told_the_new_one(journal: Journal, db: Database) -> None:
     assert await Leases(db).take(OWNER, "successor", 10) == 2
     with pytest.raises(Fenced) as caught:
-        await journal.append(OWNER, 1, 1, JournalBatch(orders=[order("o1")]))
+        await append(journal, OWNER, 1, 1, JournalBatch(orders=[order("o1")]))
     assert (caught.value.name, caught.value.mine, caught.value.seen) == (OWNER, 1, 2)
     assert await journal.order(ACCOUNT, ClientOrderId("o1")) is None
     with pytest.raises(Fenced) as caught:
-        await journal.append("session/nobody", 1, 1, JournalBatch(orders=[order("o1")]))
+        await append(journal, "session/nobody", 1, 1, JournalBatch(orders=[order("o1")]))
     assert caught.value.seen == 0
 
 
-async def test_what_races_with_a_take_is_seen_by_the_successor_or_refused(
-    journal: Journal, db: Database
-) -> None:
+async def test_what_races_with_a_take_is_seen_by_the_successor_or_refused(journal: Journal, db: Database) -> None:
     leases = Leases(db)
     accepted = refused = 0
     for round_number in range(1, 31):
@@ -175,7 +168,7 @@ async def test_what_races_with_a_take_is_seen_by_the_successor_or_refused(
             for number in range(6):
                 new = order(f"o{number}", account=account)
                 try:
-                    await journal.append(OWNER, epoch, 1_000 * epoch + number, JournalBatch(orders=[new]))
+                    await append(journal, OWNER, epoch, 1_000 * epoch + number, JournalBatch(orders=[new]))
                 except Fenced:
                     break
                 written.add(new.client_order_id)
@@ -194,12 +187,10 @@ async def test_what_races_with_a_take_is_seen_by_the_successor_or_refused(
     assert refused
 
 
-async def test_events_and_fills_cannot_be_changed_in_the_database(
-    journal: Journal, database_url: str
-) -> None:
+async def test_events_and_fills_cannot_be_changed_in_the_database(journal: Journal, database_url: str) -> None:
     placed = order("o1")
     batch = JournalBatch(orders=[placed], events=[event(placed, EventKind.FILLED, fill=fill("x1"))])
-    await journal.append(OWNER, 1, 1, batch)
+    await append(journal, OWNER, 1, 1, batch)
     with psycopg.connect(database_url, autocommit=True) as connection:
         for table in ("order_events", "fills", "audit", "limits"):
             for statement in (
@@ -218,7 +209,8 @@ async def test_load_gives_open_orders_of_any_age_and_what_changed_since(journal:
     old_done = order("old-done", at=10, state=OrderState.CANCELLED)
     old_changed = order("old-changed", at=10, state=OrderState.FILLED, updated_at=Nanos(600))
     new_done = order("new-done", at=700, state=OrderState.REJECTED)
-    await journal.append(
+    await append(
+        journal,
         OWNER,
         1,
         1,
@@ -233,7 +225,7 @@ async def test_load_gives_open_orders_of_any_age_and_what_changed_since(journal:
     )
     history = await journal.load(ACCOUNT, Nanos(500))
     assert [each.client_order_id for each in history.orders] == ["old-open", "old-changed", "new-done"]
-    assert history.execution_ids == {"of-open", "of-changed"}
+    assert history.executions == {"of-open", "of-changed"}
 
 
 async def test_pages_of_orders_are_whole_newest_first_and_filtered(journal: Journal, db: Database) -> None:
@@ -249,8 +241,8 @@ async def test_pages_of_orders_are_whole_newest_first_and_filtered(journal: Jour
         )
         for n in range(25)
     ]
-    await journal.append(OWNER, 1, 1, JournalBatch(orders=orders))
-    await journal.append(OWNER, 1, 2, JournalBatch(orders=[order("zz", account="acc-2", at=5_000)]))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=orders))
+    await append(journal, OWNER, 1, 2, JournalBatch(orders=[order("zz", account="acc-2", at=5_000)]))
 
     async def all_pages(filters: OrderFilter) -> list[Order]:
         found: list[Order] = []
@@ -282,9 +274,7 @@ amounts = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20)
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.tuples(amounts, amounts, amounts), min_size=1, max_size=5))
-def test_decimals_come_back_exactly(
-    database_url: str, values: list[tuple[Decimal, Decimal, Decimal]]
-) -> None:
+def test_decimals_come_back_exactly(database_url: str, values: list[tuple[Decimal, Decimal, Decimal]]) -> None:
     async def run() -> None:
         db = Database(database_url)
         await db.open()
@@ -300,7 +290,7 @@ def test_decimals_come_back_exactly(
                 Position(account=account, instrument=f"X:I{n}", quantity=a, average_cost=b, realised=c)  # type: ignore[arg-type]
                 for n, (a, b, c) in enumerate(values)
             ]
-            await journal.append(OWNER, epoch, 1, JournalBatch(orders=orders, positions=positions))
+            await append(journal, OWNER, epoch, 1, JournalBatch(orders=orders, positions=positions))
             history = await journal.load(account, Nanos(0))
             assert history.orders == orders
             assert history.positions == positions
@@ -317,18 +307,16 @@ async def test_an_append_is_one_round_trip_fast_enough_for_the_order_path(journa
     for number in range(40):
         orders = [order(f"o{number}-{n}") for n in range(50)]
         batch = JournalBatch(orders=orders, events=[event(each, EventKind.PENDING) for each in orders])
-        await journal.append(OWNER, 1, number + 1, batch)
+        await append(journal, OWNER, 1, number + 1, batch)
     per_s = 2_000 / (loop.time() - begun)
     assert per_s > 1_500, f"{per_s:.0f} orders/s"
 
 
-async def test_fills_look_their_orders_up_by_key_while_the_tables_are_new(
-    journal: Journal, database_url: str
-) -> None:
+async def test_fills_look_their_orders_up_by_key_while_the_tables_are_new(journal: Journal, database_url: str) -> None:
     orders = [order(f"o{n}") for n in range(600)]
-    await journal.append(OWNER, 1, 1, JournalBatch(orders=orders))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=orders))
     events = [event(each, EventKind.FILLED, fill=fill(f"x{n}")) for n, each in enumerate(orders[:100])]
-    await journal.append(OWNER, 1, 2, JournalBatch(heads=orders[:100], events=events))
+    await append(journal, OWNER, 1, 2, JournalBatch(heads=orders[:100], events=events))
     with psycopg.connect(database_url, autocommit=True) as connection:
         for _ in range(50):
             rows = connection.execute(

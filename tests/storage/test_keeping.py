@@ -51,9 +51,7 @@ async def test_an_instrument_keeps_its_number_for_ever(db: Database) -> None:
     assert btc.number != eth.number
     for _ in range(5):
         await catalogue.upsert([instrument("ETHUSDT")])
-    changed, new = await catalogue.upsert(
-        [instrument("ETHUSDT", tick_size=Decimal("0.05")), instrument("SOLUSDT")]
-    )
+    changed, new = await catalogue.upsert([instrument("ETHUSDT", tick_size=Decimal("0.05")), instrument("SOLUSDT")])
     assert (changed.number, changed.tick_size) == (eth.number, Decimal("0.05"))
     # Repeated writes burn no numbers.
     assert new.number == eth.number + 1
@@ -203,9 +201,7 @@ async def test_secrets_are_unreadable_in_the_table_and_bound_to_their_name(
         await secrets.get("account/a1")
 
 
-def test_the_secret_key_is_made_once_and_must_be_private(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_secret_key_is_made_once_and_must_be_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     key = load_key(tmp_path)
     assert len(key) == 32
@@ -255,9 +251,7 @@ async def test_the_paper_book_comes_back_as_it_was_saved(db: Database) -> None:
     now = time.time_ns()
     old_open = broker_order("b1", OrderState.SUBMITTED, 5)
     old_done = broker_order("b2", OrderState.CANCELLED, 5)
-    new_done = broker_order(
-        "b3", OrderState.FILLED, now, triggered=True, reason="x", filled_quantity=Decimal(2)
-    )
+    new_done = broker_order("b3", OrderState.FILLED, now, triggered=True, reason="x", filled_quantity=Decimal(2))
     executed = BrokerFill(
         broker_order_id=BrokerOrderId("b3"),
         tag="Tb3",

@@ -46,9 +46,7 @@ def test_an_edited_migration_is_refused(empty_url: str) -> None:
         migrate(empty_url)
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {**known_migrations(), "0900-broken": "CREATE TABLE half (n int); SELECT 1 / 0;"}
     monkeypatch.setattr(module, "known_migrations", lambda: broken)
     with pytest.raises(psycopg.errors.DivisionByZero):

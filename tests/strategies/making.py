@@ -33,9 +33,7 @@ A = instrument(1, "AAA")
 B = instrument(2, "BBB")
 
 
-def market(
-    seconds: int = 60, per_second: int = 10, numbers: tuple[int, ...] = (1,), seed: int = 5
-) -> TickArray:
+def market(seconds: int = 60, per_second: int = 10, numbers: tuple[int, ...] = (1,), seed: int = 5) -> TickArray:
     """A random walk of about 100 with a spread of 2 ticks, quotes and trades taking turns."""
     random = np.random.default_rng(seed)
     buffer = TickBuffer()
@@ -54,9 +52,7 @@ def market(
     return decode(buffer.take())
 
 
-def quotes(
-    *prices: tuple[float, float], number: int = 1, every: int = SECOND, size: float = 100.0
-) -> TickArray:
+def quotes(*prices: tuple[float, float], number: int = 1, every: int = SECOND, size: float = 100.0) -> TickArray:
     buffer = TickBuffer()
     for i, (bid, ask) in enumerate(prices):
         at = START + i * every
@@ -96,6 +92,4 @@ def event(order: Order, kind: EventKind, **fields: Any) -> OrderEvent:
 
 
 def fill(id: str, quantity: str, price: str = "100") -> Fill:
-    return Fill(
-        execution_id=ExecutionId(id), quantity=Decimal(quantity), price=Decimal(price), at=Nanos(START)
-    )
+    return Fill(execution_id=ExecutionId(id), quantity=Decimal(quantity), price=Decimal(price), at=Nanos(START))

@@ -40,9 +40,7 @@ def story(number: int, side: Side, parts: list[int], cancelled: bool) -> list[Ne
 
 
 stories = st.lists(
-    st.tuples(
-        st.sampled_from(list(Side)), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.booleans()
-    ),
+    st.tuples(st.sampled_from(list(Side)), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.booleans()),
     min_size=1,
     max_size=4,
 )

@@ -63,12 +63,8 @@ def test_trades_within_a_minute_of_a_lively_market(strategy: Any, parameters: di
 def test_never_more_than_one_order_a_side_nor_a_position_beyond_its_cap(
     strategy: Any, parameters: dict[str, Any], latency: float
 ) -> None:
-    result = simulate(
-        strategy, parameters, market(60, numbers=(1, 2)), [A, B], SimulatedAccount(latency_ms=latency)
-    )
-    spans: list[tuple[str, str, int, int]] = [
-        (o.instrument, o.side, o.created_at, o.updated_at) for o in result.orders
-    ]
+    result = simulate(strategy, parameters, market(60, numbers=(1, 2)), [A, B], SimulatedAccount(latency_ms=latency))
+    spans: list[tuple[str, str, int, int]] = [(o.instrument, o.side, o.created_at, o.updated_at) for o in result.orders]
     for i, (instrument_id, side, created, _) in enumerate(spans):
         for other, other_side, _, ended in spans[:i]:
             if (other, other_side) == (instrument_id, side):
@@ -227,9 +223,7 @@ def test_maker_never_quotes_into_the_other_side() -> None:
     _, (bid, ask) = maker(half_spread_bps=0, skew_bps=0)
     assert (bid.limit_price, ask.limit_price) == (D("100.00"), D("100.00"))
     r, _ = maker()
-    (bid, ask) = asked(
-        runner_started(half_spread_bps=0, skew_bps=0).ticks(quotes((99.99, 100.00)), Nanos(START))
-    )
+    (bid, ask) = asked(runner_started(half_spread_bps=0, skew_bps=0).ticks(quotes((99.99, 100.00)), Nanos(START)))
     assert bid.limit_price < D("100.00")
     assert ask.limit_price > D("99.99")
     assert r.failed is None
@@ -264,9 +258,7 @@ def test_maker_leans_against_its_position_and_stops_buying_at_the_cap() -> None:
     r.fill(order, deal, r.now)
     r.order(order, r.now)
     (again,) = asked(r.ticks(quotes((99.99, 100.01)), Nanos(START + SECOND)))
-    assert (again.side, again.limit_price) == (Side.BUY, D("99.85")), (
-        "half of the cap is held: half of the skew"
-    )
+    assert (again.side, again.limit_price) == (Side.BUY, D("99.85")), "half of the cap is held: half of the skew"
     order = journaled(again, K.SUBMITTED)
     deal = fill("x2", "10")
     apply(order, event(order, K.FILLED, fill=deal))

@@ -69,8 +69,7 @@ def test_rsi_is_wilders(frame: pd.DataFrame) -> None:
     rsi = RSI(14)
     change = frame["close"].diff()
     gain, loss = (
-        s.ewm(alpha=1 / 14, adjust=False, min_periods=14).mean()
-        for s in (change.clip(lower=0), -change.clip(upper=0))
+        s.ewm(alpha=1 / 14, adjust=False, min_periods=14).mean() for s in (change.clip(lower=0), -change.clip(upper=0))
     )
     same([rsi.update(x) for x in frame["close"]], 100 - 100 / (1 + gain / loss))
 

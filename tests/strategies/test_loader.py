@@ -131,9 +131,7 @@ def test_unknown_built_in_is_refused_with_the_choice() -> None:
         ("market-maker", {"notional": 9, "max_notional": 1}, "parameters", "must not be above"),
     ],
 )
-def test_bad_parameters_name_the_field(
-    name: str, parameters: dict[str, object], field: str, says: str
-) -> None:
+def test_bad_parameters_name_the_field(name: str, parameters: dict[str, object], field: str, says: str) -> None:
     with pytest.raises(BadInput, match=says) as refused:
         check_parameters(load_builtin(name).strategy_class, parameters)
     assert refused.value.field == field

@@ -198,9 +198,7 @@ def test_books_are_kept_after_a_failure() -> None:
     assert r.open_orders() == []
 
 
-@pytest.mark.parametrize(
-    "callback", ["set_up", "warm_up", "on_start", "on_bar", "on_order", "on_fill", "on_stop"]
-)
+@pytest.mark.parametrize("callback", ["set_up", "warm_up", "on_start", "on_bar", "on_order", "on_fill", "on_stop"])
 def test_every_callback_may_raise_without_raising_in_the_host(callback: str) -> None:
     def fails(self: Any, *args: Any) -> None:
         raise RuntimeError(callback)
@@ -245,9 +243,7 @@ def test_order_that_speaks_of_a_fill_not_told_yet_waits_for_it() -> None:
     deal = fill("x1", "1")
     apply(order, event(order, K.FILLED, fill=deal))
     r.order(copy.copy(order), NOW)
-    assert [o.client_order_id for o in r.open_orders()] == ["algo-1-1"], (
-        "not done while the position lacks it"
-    )
+    assert [o.client_order_id for o in r.open_orders()] == ["algo-1-1"], "not done while the position lacks it"
     r.fill(copy.copy(order), deal, NOW)
     assert [e[0] for e in s.seen[-2:]] == ["fill", "order"]
     assert r.open_orders() == []

@@ -71,9 +71,7 @@ def test_latency_makes_an_order_meet_the_later_quote() -> None:
 def test_slippage_and_maker_fee_are_the_accounts() -> None:
     rests = script(_0=lambda s: s.buy(A, 1, limit=100), _3=lambda s: s.sell(A, 1))
     data = quotes((99.0, 101.0), (98.0, 100.0), (98.0, 99.0), (98.0, 99.0))
-    result = simulate(
-        rests, {}, data, [A], SimulatedAccount(fee_bps=D(100), maker_fee_bps=D(0), slippage_ticks=3)
-    )
+    result = simulate(rests, {}, data, [A], SimulatedAccount(fee_bps=D(100), maker_fee_bps=D(0), slippage_ticks=3))
     assert [(f.price, f.fee) for _, f in result.fills] == [(100, 0), (D("97.97"), D("0.9797"))]
 
 

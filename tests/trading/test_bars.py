@@ -63,9 +63,7 @@ class NaiveBuilder:
                 self.close(number)
 
 
-ticks = st.tuples(
-    st.integers(1, 3), st.integers(1, 60), st.integers(1, 50).map(float), st.integers(0, 9).map(float)
-)
+ticks = st.tuples(st.integers(1, 3), st.integers(1, 60), st.integers(1, 50).map(float), st.integers(0, 9).map(float))
 steps = st.lists(st.lists(ticks, max_size=30) | st.integers(0, 70), max_size=6)
 
 

@@ -42,9 +42,7 @@ def quote(b: MatchingBook, bid: int, bid_size: int, ask: int, ask_size: int, at:
 
 
 def fills(outcomes: list[Outcome]) -> list[tuple[str, int, int, bool]]:
-    return [
-        (o.order_id, int(o.quantity), int(o.price), o.maker) for o in outcomes if isinstance(o, Execution)
-    ]
+    return [(o.order_id, int(o.quantity), int(o.price), o.maker) for o in outcomes if isinstance(o, Execution)]
 
 
 def test_market_order_takes_the_opposite_quote() -> None:
@@ -286,15 +284,11 @@ trades = st.tuples(st.just("trade"), prices, sizes, st.booleans())
 cancels = st.tuples(st.just("cancel"), st.integers(0, 15))
 amends = st.tuples(st.just("amend"), st.integers(0, 15), st.none() | sizes, st.none() | prices)
 ends = st.tuples(st.just("day"))
-stories = st.lists(
-    st.one_of(placements, placements, quotes, quotes, trades, cancels, amends, ends), max_size=40
-)
+stories = st.lists(st.one_of(placements, placements, quotes, quotes, trades, cancels, amends, ends), max_size=40)
 
 
 @given(stories, st.integers(0, 2), st.sampled_from([D(1), D("0.5")]))
-def test_any_story_keeps_the_promises_of_the_book(
-    story: list[tuple[Any, ...]], slip: int, ratio: Decimal
-) -> None:
+def test_any_story_keeps_the_promises_of_the_book(story: list[tuple[Any, ...]], slip: int, ratio: Decimal) -> None:
     b = MatchingBook(instrument(), slippage_ticks=slip, fill_ratio=ratio)
     placed: list[BookOrder] = []
     wanted: dict[str, Decimal] = {}

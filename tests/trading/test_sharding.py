@@ -23,9 +23,7 @@ def carried(draw: st.DrawFn) -> dict[int, tuple[InstrumentId, ...]]:
     return {worker: tuple(own) for worker, own in split.items()}
 
 
-def fewest_moves(
-    current: dict[int, tuple[InstrumentId, ...]], wanted: frozenset[InstrumentId], workers: int
-) -> int:
+def fewest_moves(current: dict[int, tuple[InstrumentId, ...]], wanted: frozenset[InstrumentId], workers: int) -> int:
     """By trying every choice of which workers hold one more."""
     small, larger = divmod(len(wanted), workers)
     held = [sum(i in wanted for i in current.get(w, ())) for w in range(workers)]
@@ -67,11 +65,7 @@ def test_instrument_carried_twice_lands_once_and_is_no_move() -> None:
 
 def test_result_does_not_depend_on_the_order_of_a_set() -> None:
     instruments = [InstrumentId(f"T:{n}") for n in range(20)]
-    assert (
-        assign({}, instruments, 3)
-        == assign({}, frozenset(instruments), 3)
-        == assign({}, instruments[::-1], 3)
-    )
+    assert assign({}, instruments, 3) == assign({}, frozenset(instruments), 3) == assign({}, instruments[::-1], 3)
 
 
 def test_no_workers_is_refused() -> None:

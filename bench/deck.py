@@ -1,0 +1,70 @@
+"""A deck without API for benchmarks: servers, Ray, and actors made directly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.deck import Deck
+from cluster.settings import DeckSettings, environment
+
+
+class BenchDeck(Deck):
+    """Everything but the API."""
+
+    def _start_api(self) -> None:
+        os.environ.update(environment(self.settings))
+
+
+@contextlib.contextmanager
+def bench_deck() -> Iterator[BenchDeck]:
+    """A running deck in a temporary directory; this process is connected to its cluster."""
+    home = Path(tempfile.mkdtemp(prefix="qd-bench-"))
+    settings = DeckSettings(data_dir=home, ray_port=0)
+    settings.database_url = settings.redis_url = ""
+    deck = BenchDeck(settings, say=lambda _: None)
+    deck.start()
+    try:
+        # Ray reads its environment when it is imported.
+        from cluster import runtime
+
+        runtime.connect(settings)
+        try:
+            yield deck
+        finally:
+            runtime.disconnect()
+    finally:
+        deck.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def ready(name: str, within_s: float = 60.0) -> None:
+    """Wait until an actor says that it is ready."""
+    from cluster.calls import Peer
+    from trading.errors import TradeError
+
+    peer = Peer(name)
+    deadline = time.monotonic() + within_s
+    said = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            status = await peer.call("status", timeout=2.0, group="health")
+            if status.state == "ready":
+                return
+            said = f"{status.state}: {status.reason}"
+        except TradeError as error:
+            said = str(error)
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"{name} was not ready within {within_s:g} s; it said: {said}")
+
+
+def percentile(samples: list[float], q: float) -> float:
+    """The q-quantile of samples."""
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]

@@ -1,0 +1,245 @@
+"""The order path against its floor: ``python -m bench.orders [--json]``.
+
+Floor of latency: one Ray call.  Floor of throughput: the naive path (four Ray calls and one insert for each
+order), measured in the same run with as many in flight.  Ours has all rules, the journal, central risk's
+budgets and the paper broker with its own ledger in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from decimal import Decimal
+from typing import Any
+
+from bench.deck import BenchDeck, bench_deck, percentile, ready
+
+IN_FLIGHT = 50
+IDLE_ORDERS = 400
+LOAD_ORDERS = 8_000
+NAIVE_ORDERS = 2_000
+CALLS = 1_500
+
+
+class NaiveSession:
+    """Insert, ask risk, hand to the connection: one at a time for each order."""
+
+    def __init__(self, url: str, risk: Any, connection: Any) -> None:
+        self.url, self.risk, self.connection = url, risk, connection
+        self.pool: Any = None
+
+    async def place(self, order: tuple[str, str, str, str]) -> bool:
+        """One order the naive way."""
+        if self.pool is None:
+            from psycopg_pool import AsyncConnectionPool
+
+            pool = AsyncConnectionPool(self.url, min_size=4, max_size=8, kwargs={"autocommit": True}, open=False)
+            await pool.open(wait=True)
+            self.pool = pool
+        await self.risk.check.remote(order)
+        async with self.pool.connection() as connection:
+            await connection.execute("INSERT INTO naive_orders VALUES (%s, %s, %s, %s)", order, prepare=True)
+        await self.connection.send.remote(order)
+        return True
+
+
+class NaiveStep:
+    """A link of the naive chain."""
+
+    def __init__(self, following: Any = None) -> None:
+        self.following = following
+
+    async def check(self, order: Any) -> bool:
+        """Say yes."""
+        return True
+
+    async def send(self, order: Any) -> bool:
+        """Hand on."""
+        if self.following is not None:
+            await self.following.check.remote(order)
+        return True
+
+
+async def naive(url: str, count: int) -> float:
+    """Orders a second of the naive path."""
+    import psycopg
+    import ray
+
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(
+            "CREATE TABLE naive_orders "
+            "(account text, key text, quantity numeric, price numeric, PRIMARY KEY (account, key))"
+        )
+    step = ray.remote(num_cpus=0, max_concurrency=1000)(NaiveStep)
+    broker, risk = step.remote(), step.remote()
+    connection = step.remote(broker)
+    session = ray.remote(num_cpus=0, max_concurrency=1000)(NaiveSession).remote(url, risk, connection)
+    await asyncio.gather(*(session.place.remote(("a", f"w-{i}", "1", "2")) for i in range(20)))
+    numbers = iter(range(count))
+    began = time.perf_counter()
+
+    async def one() -> None:
+        for number in numbers:
+            await session.place.remote(("a", f"n-{number}", "1", "2"))
+
+    await asyncio.gather(*(one() for _ in range(IN_FLIGHT)))
+    return count / (time.perf_counter() - began)
+
+
+async def ray_call(count: int) -> list[float]:
+    """Milliseconds of single calls of an idle actor."""
+    import ray
+
+    echo = ray.remote(num_cpus=0, max_concurrency=1000)(NaiveStep).remote()
+    samples = []
+    for number in range(count + 100):
+        began = time.perf_counter()
+        await echo.check.remote(("a", "key", "1", "2"))
+        if number >= 100:
+            samples.append((time.perf_counter() - began) * 1e3)
+    return samples
+
+
+async def prepare(url: str) -> None:
+    """A user, a paper account, an instrument, limits; actors that serve them."""
+    from cluster import names, runtime
+    from cluster.names import ActorName, Kind
+    from cluster.specs import ActorSpec
+    from storage.database import Database
+    from storage.desired import Desired
+    from storage.instruments import Instruments
+    from storage.records import AccountRecord, UserRecord
+    from trading.ids import AccountId, InstrumentId, Nanos, UserId
+    from trading.instruments import Instrument
+
+    database = Database(url)
+    await database.open()
+    desired = Desired(database)
+    await Instruments(database).upsert(
+        [
+            Instrument(
+                id=InstrumentId("BINANCE:BTCUSDT"),
+                provider_symbol="BTCUSDT",
+                provider="binance-spot",
+                tick_size=Decimal("0.01"),
+                lot_size=Decimal("0.00001"),
+                currency="USDT",
+            )
+        ]
+    )
+    await desired.create_user(UserRecord(id=UserId("bench"), roles=("trader",), created_at=Nanos(1)), by="bench")
+    account = AccountRecord(
+        id=AccountId("bench-paper"),
+        user=UserId("bench"),
+        connector="paper",
+        settings={"cash": "1000000000", "feed": "none"},
+        enabled=True,
+        created_at=Nanos(1),
+    )
+    await desired.create_account(account, by="bench")
+    for scope in ("cluster", "account:bench-paper"):
+        for kind, value in (("gross_exposure", "900000000"), ("position", "100000"), ("order_notional", "100000")):
+            await desired.set_limit(scope, kind, "", Decimal(value), "bench")
+    await database.close()
+    for kind, id_ in ((Kind.RISK, "main"), (Kind.CONNECTION, "bench-paper"), (Kind.SESSION, "bench")):
+        runtime.spawn(ActorSpec(name=ActorName(kind, id_), args=(id_,)))
+    for name in (names.risk(), names.connection("bench-paper"), names.session("bench")):
+        await ready(name)
+    await asyncio.sleep(2.0)  # the session reconciles with its broker and hears its limits
+
+
+async def ours(count: int, idle: int) -> tuple[float, dict[int, int]]:
+    """Orders a second with `IN_FLIGHT` in flight, and the histogram of intent→wire of ``idle`` single ones."""
+    from cluster import names
+    from cluster.calls import Coalescer, Peer
+    from cluster.process import now
+    from trading.ids import AccountId, ClientOrderId, InstrumentId
+    from trading.orders import OrderType, PlaceOrder, Side, TimeInForce
+
+    session, connection = Peer(names.session("bench")), Peer(names.connection("bench-paper"))
+    sender = Coalescer(session, "place", timeout=30.0)
+
+    def intent(key: str) -> PlaceOrder:
+        return PlaceOrder(
+            account=AccountId("bench-paper"),
+            client_order_id=ClientOrderId(key),
+            instrument=InstrumentId("BINANCE:BTCUSDT"),
+            side=Side.BUY,
+            type=OrderType.LIMIT,
+            quantity=Decimal("0.001"),
+            limit_price=Decimal("50000.00"),
+            time_in_force=TimeInForce.GTC,
+            created_at=now(),
+        )
+
+    async def place(key: str) -> None:
+        order = await sender.ask(intent(key))
+        assert order.state in ("pending", "submitted"), (key, order.state, order.reason)
+
+    for number in range(50):
+        await place(f"warm-{number}")
+        await asyncio.sleep(0.005)
+    before = (await connection.call("status", group="health")).facts
+    for number in range(idle):
+        await place(f"idle-{number}")
+        await asyncio.sleep(0.005)
+    after = (await connection.call("status", group="health")).facts
+    counts = {
+        bucket: count - before["intent_to_wire"].get(bucket, 0) for bucket, count in after["intent_to_wire"].items()
+    }
+    keys = iter(range(count))
+    began = time.perf_counter()
+
+    async def one() -> None:
+        for number in keys:
+            await place(f"load-{number}")
+
+    await asyncio.gather(*(one() for _ in range(IN_FLIGHT)))
+    while (await connection.call("status", group="health")).facts["sent"] < after["sent"] + count:
+        await asyncio.sleep(0.002)
+        assert time.perf_counter() - began < 120, "not every order reached the wire within two minutes"
+    return count / (time.perf_counter() - began), counts
+
+
+async def measure(deck: BenchDeck) -> dict[str, Any]:
+    """All figures of one run."""
+    from trading.histogram import Histogram
+
+    url = deck.settings.database_url
+    calls = await ray_call(CALLS)
+    await prepare(url)
+    per_s, counts = await ours(LOAD_ORDERS, IDLE_ORDERS)
+    wire = Histogram(counts)
+    calls += await ray_call(CALLS)
+    naive_per_s = await naive(url, NAIVE_ORDERS)
+    p50 = percentile(calls, 0.5)
+    wire_p50, wire_p99 = wire.quantile(0.5), wire.quantile(0.99)
+    assert wire_p50 is not None
+    return {
+        "ray_call_ms": {"p50": round(p50, 3), "p99": round(percentile(calls, 0.99), 3)},
+        "intent_to_wire_ms": {"p50": wire_p50, "p99": wire_p99},
+        "ratio_p50": round(wire_p50 / p50, 2),
+        "orders_per_s": round(per_s),
+        "naive_orders_per_s": round(naive_per_s),
+        "ratio_throughput": round(per_s / naive_per_s, 2),
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    with bench_deck() as deck:
+        found = asyncio.run(measure(deck))
+    if options.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:22} {value}")
+
+
+if __name__ == "__main__":
+    main()
