@@ -57,6 +57,7 @@ class AccountBook:
         self.reported_at = Nanos(0)
         #: When the report under way was asked for, by our clock, and whether the connection dropped since.
         self.asked_at = Nanos(0)
+        self.asked_since = Nanos(0)
         self.is_outdated = False
         #: When the last report that was taken in had been asked for; 0: none yet.
         self.last_report_at = Nanos(0)

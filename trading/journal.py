@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from trading.ids import AccountId, ClientOrderId, ExecutionId, InstrumentId, Nanos
-from trading.orders import ZERO, EventKind, Order, OrderEvent
+from trading.orders import EventKind, Order, OrderEvent
 from trading.positions import Position
 
 
@@ -62,8 +62,9 @@ def rising_of(orders: Iterable[Order], events: Iterable[OrderEvent]) -> dict[Cli
             asked[event.client_order_id] = event.quantity
         elif event.kind is EventKind.MODIFY_REJECTED:
             asked.pop(event.client_order_id, None)
-    return {
-        order.client_order_id: asked[order.client_order_id]
-        for order in orders
-        if not order.state.is_final and asked.get(order.client_order_id, ZERO) > order.quantity
-    }
+    rising = {}
+    for order in orders:
+        wanted = asked.get(order.client_order_id)
+        if wanted is not None and wanted > order.quantity and not order.state.is_final:
+            rising[order.client_order_id] = wanted
+    return rising

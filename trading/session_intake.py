@@ -520,26 +520,32 @@ class Intake:
         """The broker's whole view, or None when it could not be fetched (asked again by the clock)."""
         book = self.accounts[account]
         book.report_in_flight = False
+        book.reported_at = now
         if report is None:
-            book.reported_at = now
             book.is_outdated = False
             return self._drain(now)
         # By our clock, like everything it is compared with: the broker was asked after this.
-        report = replace(report, requested_at=book.asked_at)
+        # What is older than what was asked for may have been forgotten here, and would be taken in twice.
+        since = book.asked_since
+        fills = tuple(f for f in report.fills if f.fill.at >= since)
+        traded = {f.broker_order_id for f in fills}
+        orders = tuple(
+            o for o in report.orders if not o.state.is_final or o.at >= since or o.broker_order_id in traded
+        )
+        report = replace(report, requested_at=book.asked_at, orders=orders, fills=fills)
         late = self.late_arrival_ns[account]
         found = compare_orders(book.by_tag, book.executions.keys(), report, book.sent_at, late)
         for update in found.updates:
             order = book.by_tag[update.tag]
             self._take_update(book, order, update, now)
-        for theirs, fills in found.strangers:
-            self._adopt(book, theirs, fills, now)
+        for theirs, their_fills in found.strangers:
+            self._adopt(book, theirs, their_fills, now)
         self._settle_absent(book, found.absent, report, now)
         self._settle_rises(book, report, now)
         self._settle_unexplained(book, found.unexplained, now)
         self._cancel_again(book, now)
         self._compare_positions(book, report, now)
         book.cash, book.currency = report.cash, report.currency
-        book.reported_at = now
         book.last_report_at = report.requested_at
         # A view from before the connection was lost does not say what happened meanwhile.
         book.reconciled = book.connected and not book.is_outdated
@@ -732,8 +738,8 @@ class Intake:
 
     def _send_for_report(self, book: AccountBook, why: str, now: Nanos) -> None:
         book.report_in_flight = True
-        book.asked_at = now
-        self._out.append(AskReport(book.account, why, self._report_since(book, now)))
+        book.asked_at, book.asked_since = now, self._report_since(book, now)
+        self._out.append(AskReport(book.account, why, book.asked_since))
 
     def _ask_due_reports(self, now: Nanos) -> None:
         for book in self.accounts.values():
