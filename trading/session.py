@@ -43,7 +43,8 @@ from trading.orders import (
     Side,
     order_from,
 )
-from trading.session_intake import STALE_NS, Intake
+from trading.session_intake import Intake
+from trading.session_requests import STALE_NS
 
 _SECOND: Final = 1_000_000_000
 BUDGET_EVERY_NS: Final = _SECOND
