@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from typing import Any
 
 import psutil
 
+from bench.counting import STRATEGIES
 from bench.deck import BenchDeck, bench_deck, ready
 from bench.market import Market, simulated_market
 
@@ -37,43 +39,6 @@ FULL_SPEED_S = 3.0
 PACES = (1_000, 10_000, 25_000)
 PACED_S = 4.0
 FEED = "bench"
-
-COUNTER = '''
-from strategies.base import Strategy
-
-
-class Counter(Strategy):
-    """Counts whole batches, the least a strategy can do."""
-
-    def set_up(self):
-        self.count = 0
-
-    def on_ticks(self, ticks):
-        self.count += len(ticks)
-
-    def on_stop(self):
-        self.log(f"counted {self.count}")
-'''
-
-WATCHER = '''
-from strategies.base import Strategy
-
-
-class Watcher(Strategy):
-    """Looks at each tick: keeps the last price of each instrument."""
-
-    def set_up(self):
-        self.count = 0
-        self.last = {}
-
-    def on_tick(self, tick):
-        self.count += 1
-        self.last[tick.instrument.id] = tick.price if tick.is_trade else tick.bid
-
-    def on_stop(self):
-        self.log(f"counted {self.count}")
-'''
-STRATEGIES = {"counter": COUNTER, "watcher": WATCHER}
 
 
 class Bench:
@@ -321,6 +286,7 @@ class Bench:
 
     async def measure(self) -> dict[str, Any]:
         """All figures of one run."""
+        load = os.getloadavg()[0]
         await self.prepare()
         await self.start_algo("counter")
         # The first moments of a market are spent on its history and on cold caches.
@@ -369,6 +335,8 @@ class Bench:
                 for pace, got in samples.items()
             },
             "cpu_us_per_tick": {stage: round(median(spent), 2) for stage, spent in self.costs.items()},
+            # Who else was at work: with all cores busy beforehand, latencies are those of the scheduler.
+            "load_before": round(load, 2),
             "turns": [{"pipeline_per_s": round(p), "bare_per_s": round(b)} for p, b in turns],
         }
 
