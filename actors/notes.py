@@ -15,7 +15,7 @@ from trading.ids import AlgoId, Epoch
 from trading.instructions import Note
 from trading.orders import Order
 
-RING = 2_000
+RING = 256
 
 
 class NotePage(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,7 +75,7 @@ class RiskDesk(Shell):
         """Take an epoch, read limits and loans."""
         await self.database.open()
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
-        book = RiskBook(await self._limits())
+        book = RiskBook(await self._limits(), Epoch(self.epoch))
         self._saved = {}
         for loan in await self.loans.load():
             known = self._session_epoch.get(loan.session, Epoch(0))

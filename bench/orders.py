@@ -69,7 +69,8 @@ async def naive(url: str, count: int) -> float:
 
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(
-            "CREATE TABLE naive_orders (account text, key text, quantity numeric, price numeric, PRIMARY KEY (account, key))"
+            "CREATE TABLE naive_orders "
+            "(account text, key text, quantity numeric, price numeric, PRIMARY KEY (account, key))"
         )
     step = ray.remote(num_cpus=0, max_concurrency=1000)(NaiveStep)
     broker, risk = step.remote(), step.remote()

@@ -29,6 +29,7 @@ from cluster.deck import Deck
 from cluster.settings import DeckSettings
 from storage.bus import Bus
 from storage.database import Database
+from storage.hot import Hot
 from storage.journal import Journal
 from trading.errors import BadInput, NeedsOperator, NotReady
 from trading.histogram import Histogram
@@ -163,7 +164,7 @@ class Demo:
         self._wait("the algos", self._all_running)
         self._control("start")
         self._started_at = time.monotonic()
-        self.say("the market is open")
+        self.say(f"the market is open; API={self.deck.api_url} KEY={self.key} SIM={self.simulator_url}")
 
     def _start_simulator(self) -> None:
         command = [sys.executable, "-m", "cluster", "simulate", "binance", "--port", "0", "--hold"]
@@ -283,18 +284,18 @@ class Demo:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             stats = self._stats()
-            sent = sum(s["messages"] for name, s in stats["streams"].items() if name.endswith(("@trade", "@bookTicker")))
+            streams_sent = stats["streams"].items()
+            sent = sum(s["messages"] for name, s in streams_sent if name.endswith(("@trade", "@bookTicker")))
             if tap.ticks >= sent:
                 break
             time.sleep(0.2)
         time.sleep(1.0)  # the algos tell their figures twice a second
         ticks, acks = Histogram(), Histogram()
         algos = self._api().get("/algos")["items"]
-        for algo in algos:
-            live = algo.get("live") or {}
-            ticks.merge({int(k): v for k, v in (live.get("tick_to_strategy") or {}).items()})
-            acks.merge({int(k): v for k, v in (live.get("intent_to_ack") or {}).items()})
-        counts = asyncio.run(self._count())
+        counts, figures = asyncio.run(self._count())
+        for live in figures.values():
+            ticks.merge(live["tick_to_strategy"])
+            acks.merge(live["intent_to_ack"])
         return Totals(
             ticks_sent=sent,
             ticks_delivered=tap.ticks,
@@ -312,12 +313,15 @@ class Demo:
             seconds=round(seconds, 1),
         )
 
-    async def _count(self) -> dict[str, int]:
+    async def _count(self) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+        """The journal's counts, and the algos' own figures with their histograms."""
         database = Database(self.deck.settings.database_url, size=1, name="demo")
+        hot = Hot(self.deck.settings.redis_url)
         await database.open()
         try:
-            return await Journal(database).totals()
+            return await Journal(database).totals(), await hot.scan("algo:", dict[str, Any])
         finally:
+            await hot.close()
             await database.close()
 
     # Down

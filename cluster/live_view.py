@@ -21,7 +21,7 @@ def snapshot(api: ApiClient, feed: str) -> dict[str, Any]:
         "feed": api.get(f"/feeds/{feed}"),
         "algos": api.get("/algos")["items"],
         "orders": api.get("/orders", limit=8)["items"],
-        "portfolio": api.get("/portfolio")["items"],
+        "portfolio": api.get("/portfolios", limit=20)["items"],
         "risk": api.get("/risk/exposure"),
     }
 
@@ -59,11 +59,11 @@ def _nodes(nodes: list[dict[str, Any]]) -> Table:
         facts = node.get("facts") or {}
         table.add_row(
             node["name"],
-            "yes" if node.get("alive") else "no",
+            Text("yes", "green") if node["facts"] else Text("silent", "red"),
             _number(facts.get("cpu_percent"), 0),
             f"{facts.get('memory_used_mb', 0):,} of {facts.get('memory_total_mb', 0):,} MB",
             str(len(facts.get("processes", []))),
-            ", ".join(node.get("algos", [])),
+            ", ".join(algo["id"] for algo in node["algos"]),
         )
     return table
 
@@ -72,7 +72,7 @@ def _workers(feed: dict[str, Any]) -> Table:
     table = _table(
         f"Feed {feed['id']} ({feed['provider']})", "worker", "state", "instruments", "ticks", "per s", "oldest"
     )
-    for worker in (feed.get("live") or {}).get("workers", []):
+    for worker in feed["live"]:
         ages = [i["age_s"] for i in worker.get("instruments", []) if i.get("age_s") is not None]
         table.add_row(
             str(worker["shard"]),

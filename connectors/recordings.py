@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, Protocol, runtime_checkable, runtime_checkable
+from typing import IO, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 

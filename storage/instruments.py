@@ -95,17 +95,18 @@ class Instruments:
         """Every instrument, or those of one provider, by id."""
         return await self._select("WHERE %s::text IS NULL OR provider = %s ORDER BY id", (provider, provider))
 
-    async def search(self, text: str, limit: int = 50) -> list[Instrument]:
+    async def search(self, text: str, limit: int = 50, provider: str | None = None) -> list[Instrument]:
         """Instruments whose id, symbol or description contains ``text``, in any case; matching ids first."""
         if not 1 <= limit <= 1000:
             raise BadInput("limit", f"{limit} is not between 1 and 1000")
         escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         return await self._select(
             """
-            WHERE id ILIKE %(like)s OR provider_symbol ILIKE %(like)s OR description ILIKE %(like)s
+            WHERE (id ILIKE %(like)s OR provider_symbol ILIKE %(like)s OR description ILIKE %(like)s)
+                AND (%(provider)s::text IS NULL OR provider = %(provider)s)
             ORDER BY split_part(id, ':', 2) ILIKE %(start)s DESC, id ILIKE %(like)s DESC, id LIMIT %(limit)s
             """,
-            {"like": f"%{escaped}%", "start": f"{escaped}%", "limit": limit},
+            {"like": f"%{escaped}%", "start": f"{escaped}%", "limit": limit, "provider": provider},
         )
 
     async def _select(self, where: str, values: Any) -> list[Instrument]:

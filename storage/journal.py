@@ -175,6 +175,12 @@ class Journal:
         following = encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"]) if len(rows) > size else None
         return msgspec.convert(rows[:size], list[Order]), following
 
+    async def order_counts(self) -> dict[str, int]:
+        """How many orders stand in each state.  Reads the whole table: ask seldom."""
+        async with self._db.connection() as connection:
+            rows = await _dicts(connection, "SELECT state, count(*) AS orders FROM orders GROUP BY state", ())
+        return {row["state"]: row["orders"] for row in rows}
+
     async def fills(
         self, filters: OrderFilter, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[FillRecord], str | None]:

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections import deque
 from decimal import Decimal
 
+import msgspec
+
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
-from trading.instructions import Lane
+from trading.instructions import Lane, Send
 from trading.journal import AccountHistory, Break
-from trading.orders import ZERO, Order, Side
+from trading.orders import ZERO, Order, OrderState, Side
 from trading.positions import Position
 
 Ticket = OrderTicket | AmendTicket | CancelTicket
+
+
+class Rise(msgspec.Struct):
+    """A larger quantity that the broker has been asked for and has not confirmed yet."""
+
+    target: Decimal
+    #: When the request was answered, however; 0: not yet.
+    answered_at: Nanos = Nanos(0)
 
 
 class AccountBook:
@@ -45,13 +55,23 @@ class AccountBook:
         self.report_in_flight = False
         self.report_wanted = ""
         self.reported_at = Nanos(0)
-        #: When the last report that was taken in had been asked for; 0 since the connection came up.
+        #: When the report under way was asked for, by our clock, and whether the connection dropped since.
+        self.asked_at = Nanos(0)
+        self.is_outdated = False
+        #: When the last report that was taken in had been asked for; 0: none yet.
         self.last_report_at = Nanos(0)
         self.cash: Decimal | None = None
         self.currency = ""
-        #: Tickets that wait for their lane to be free.
-        self.queued: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
-        self.in_flight: dict[Lane, int] = {}
+        #: Tickets that wait for their lane to be free, and since when they are wanted.
+        self.queued: dict[Lane, deque[tuple[Ticket, Nanos]]] = {lane: deque() for lane in Lane}
+        #: Larger sizes asked for: counted as if they stood, until it is known.
+        self.rising: dict[ClientOrderId, Rise] = {}
+        #: The request each lane has under way.
+        self.in_flight: dict[Lane, Send] = {}
+        #: Orders whose cancel may or may not have reached the broker.
+        self.cancel_again: set[ClientOrderId] = set()
+        #: Orders the trade book did not account for: tag -> the broker's filled quantity.
+        self.unexplained: dict[str, Decimal] = {}
 
     def load(self, history: AccountHistory) -> None:
         """Take over what the journal has."""
@@ -60,6 +80,7 @@ class AccountBook:
         for position in history.positions:
             self.positions[position.instrument] = position
         self.executions.update(dict.fromkeys(history.executions, history.loaded_at))
+        self.cancel_again.update(o.client_order_id for o in self.open.values() if o.cancelling)
         for item in history.breaks:
             self.breaks[(item.instrument, item.kind)] = item
 
@@ -78,6 +99,13 @@ class AccountBook:
         if order is None and broker_order_id is not None:
             order = self.by_broker_id.get(broker_order_id)
         return order
+
+    def is_on_its_way(self, order: Order) -> bool:
+        """Whether an order has not left here, or has left and its request has not been answered."""
+        if order.state is OrderState.PENDING and order.tag not in self.sent_at:
+            return True
+        send = self.in_flight.get(Lane.PLACE)
+        return send is not None and any(ticket.tag == order.tag for ticket in send.tickets)
 
     def is_reduce_only(self, instrument: InstrumentId) -> bool:
         """Whether an open break lets this instrument's position only shrink."""
@@ -103,6 +131,9 @@ class AccountBook:
             self.sent_at.pop(order.tag, None)
             self.missed.pop(order.tag, None)
             self.modified.discard(order.client_order_id)
+            self.rising.pop(order.client_order_id, None)
+            self.cancel_again.discard(order.client_order_id)
+            self.unexplained.pop(order.tag, None)
             if order.broker_order_id is not None:
                 self.by_broker_id.pop(order.broker_order_id, None)
         for execution in [e for e, at in self.executions.items() if at < cutoff]:

@@ -31,6 +31,9 @@ LOAN_NS = 5_000_000_000
 SLICE = Decimal("0.05")
 
 
+_NO_EPOCH = Epoch(0)
+
+
 class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a session holds, uses and wants more of, by resource."""
 
@@ -41,13 +44,15 @@ class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
     used: dict[str, Decimal]
     wants: dict[str, Decimal]
     limits_version: int
+    #: Epoch of the central risk whose answer was taken last; 0: none yet.
+    desk: Epoch = Epoch(0)
 
 
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a wish was not granted: the limit and what was left of it."""
+    """Why a wish was not granted in full: the limit, and how much of it is lent to other sessions."""
 
     limit: Decimal
-    available: Decimal
+    others: Decimal
 
 
 class BudgetGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,13 +65,16 @@ class BudgetGrant(msgspec.Struct, frozen=True, kw_only=True):
     recall: tuple[str, ...]
     limits: tuple[Limit, ...] | None
     limits_version: int
+    #: Epoch of the central risk that answers.
+    desk: Epoch = Epoch(0)
 
 
 class RiskBook:
-    """Central risk's record of what is lent to whom."""
+    """Central risk's record of what is lent to whom.  ``epoch`` numbers its incarnations."""
 
-    def __init__(self, limits: LimitTree) -> None:
+    def __init__(self, limits: LimitTree, epoch: Epoch = _NO_EPOCH) -> None:
         self.limits = limits
+        self.epoch = epoch
         #: session -> resource -> amount on record (used part included).
         self.lent: dict[str, dict[str, Decimal]] = {}
         #: session -> resource -> last reported use.
@@ -74,10 +82,17 @@ class RiskBook:
         self._total: dict[str, Decimal] = {}
         self._epoch: dict[str, Epoch] = {}
         self._number: dict[str, int] = {}
+        #: Sessions whose loans an earlier incarnation made and which have not answered to this one yet.
+        self._restored: set[str] = set()
+
+    def epoch_of(self, session: str) -> Epoch:
+        """The newest incarnation of a session that was heard of."""
+        return self._epoch.get(session, Epoch(0))
 
     def restore(self, session: str, epoch: Epoch, resource: str, amount: Decimal) -> None:
         """Take up a loan that an earlier incarnation made."""
         self._epoch[session] = max(epoch, self._epoch.get(session, Epoch(0)))
+        self._restored.add(session)
         self._record(session, resource, amount)
 
     def total(self, resource: str) -> Decimal:
@@ -87,7 +102,8 @@ class RiskBook:
     def report(self, report: BudgetReport) -> tuple[BudgetGrant, dict[str, Decimal]]:
         """Take a session's report.
 
-        Returns the grant and the records that rose: they must be durable before the grant is given out.
+        Returns the grant and the records that it rests on: they must be durable before it is given out.  A wish
+        that does not fit is granted as far as it does, and named as short.
         Raises `Fenced` for a report of an older incarnation.
         """
         session = report.session
@@ -97,6 +113,7 @@ class RiskBook:
         if report.epoch > known:
             self._epoch[session] = report.epoch
             self._number[session] = 0
+            self._restored.discard(session)
         empty = BudgetGrant(
             number=report.number,
             granted={},
@@ -104,15 +121,23 @@ class RiskBook:
             recall=(),
             limits=None,
             limits_version=self.limits.version,
+            desk=self.epoch,
         )
         if report.number <= self._number.get(session, 0):
             return empty, {}
         self._number[session] = report.number
         self.used[session] = dict(report.used)
-        # The session's word replaces the record: it never believes in more than it says.
-        for resource in {*self.lent.get(session, {}), *report.holds, *report.used}:
+        if report.desk == self.epoch:
+            self._restored.discard(session)
+        before = self.lent.get(session, {})
+        # The session's word replaces the record: it never believes in more than it says.  But a report that was
+        # on its way when central risk restarted may be older than a loan on record: until the session has
+        # answered to this incarnation nothing is taken off.
+        floor = dict(before) if session in self._restored else {}
+        for resource in {*before, *report.holds, *report.used}:
             held = report.holds.get(resource, ZERO)
-            self._record(session, resource, max(held, report.used.get(resource, ZERO)))
+            amount = max(held, report.used.get(resource, ZERO), floor.get(resource, ZERO))
+            self._record(session, resource, amount)
         granted: dict[str, Decimal] = {}
         short: dict[str, Shortage] = {}
         raised: dict[str, Decimal] = {}
@@ -120,16 +145,18 @@ class RiskBook:
             limit = self.limits.limit_of(resource)
             if limit is None:
                 continue
-            available = limit - self.total(resource)
-            if wanted > available:
-                short[resource] = Shortage(limit=limit, available=max(available, ZERO))
-                continue
-            extra = min(available, wanted + limit * SLICE)
-            granted[resource] = extra
-            base = report.holds.get(resource, ZERO)
-            amount = max(base + extra, report.used.get(resource, ZERO))
-            self._record(session, resource, amount)
-            raised[resource] = amount
+            on_record = self.lent.get(session, {}).get(resource, ZERO)
+            others = self.total(resource) - on_record
+            held = report.holds.get(resource, ZERO)
+            # The session may hold what the others leave; what it uses already is within that.
+            room = max(limit - others - held, ZERO)
+            if wanted > room:
+                short[resource] = Shortage(limit=limit, others=others)
+            extra = min(room, wanted + limit * SLICE)
+            if extra > 0:
+                granted[resource] = extra
+                raised[resource] = max(held + extra, on_record)
+                self._record(session, resource, raised[resource])
         recall = tuple(r for r in report.holds if self._is_over(r))
         fresh = self.limits.all() if report.limits_version != self.limits.version else None
         return (
@@ -179,6 +206,7 @@ class Purse:
         self.expires_at = Nanos(0)
         self._number = 0
         self._asked_at = Nanos(0)
+        self._desk = Epoch(0)
         self.in_flight = False
         self._give_back: set[str] = set()
 
@@ -212,6 +240,7 @@ class Purse:
             used={r: u for r, u in used.items() if u},
             wants=dict(wants),
             limits_version=self.limits.version,
+            desk=self._desk,
         )
 
     def take(self, grant: BudgetGrant) -> bool:
@@ -219,6 +248,7 @@ class Purse:
         if grant.number != self._number or not self.in_flight:
             return False
         self.in_flight = False
+        self._desk = grant.desk
         if grant.limits is not None:
             self.limits = LimitTree(grant.limits, grant.limits_version)
         for resource, extra in grant.granted.items():

@@ -17,7 +17,7 @@ from trading.ids import Epoch, Nanos
 from trading.instructions import Lane
 from trading.throttle import RateBudget
 
-RING = 20_000
+RING = 2_000
 
 
 class UpdatePage(msgspec.Struct, frozen=True):

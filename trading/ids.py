@@ -68,3 +68,8 @@ def broker_tag(account: str, client_order_id: str) -> str:
     """
     digest = hashlib.blake2b(f"{account}\0{client_order_id}".encode(), digest_size=10).digest()
     return base64.b32encode(digest).decode()
+
+
+def adopted_tag(broker_order_id: str) -> str:
+    """What stands for the tag of an order that did not come from here; no broker's tag has a colon in it."""
+    return f"broker:{broker_order_id}"

@@ -13,7 +13,7 @@ from decimal import Decimal
 import msgspec
 
 from trading.broker import BrokerFill, BrokerOrder, BrokerReport, BrokerUpdate, UpdateKind
-from trading.ids import ExecutionId, InstrumentId, Nanos
+from trading.ids import ExecutionId, InstrumentId, Nanos, adopted_tag
 from trading.orders import ZERO, Order, OrderState
 from trading.positions import Position
 
@@ -28,7 +28,7 @@ _UNPROVEN = (OrderState.PENDING, OrderState.UNKNOWN)
 class Findings(msgspec.Struct):
     """The outcome of one comparison."""
 
-    #: Messages that the broker owed us, fills first; apply them like any other.
+    #: Messages that the broker owed us: per order its size, then fills, then its end; apply them like any other.
     updates: list[BrokerUpdate] = msgspec.field(default_factory=list)
     #: Tags of orders that the broker does not have although they would have to be there by now.
     absent: list[str] = msgspec.field(default_factory=list)
@@ -59,6 +59,7 @@ def compare_orders(
     for theirs in report.orders:
         fills = fills_of.get(theirs.broker_order_id, [])
         ours = orders.get(theirs.tag) if theirs.tag else None
+        ours = ours or orders.get(adopted_tag(theirs.broker_order_id))
         if ours is None:
             found.strangers.append((theirs, fills))
             continue
@@ -87,18 +88,19 @@ def _compare_order(
 
     if ours.state in _UNPROVEN and theirs.state is not OrderState.PENDING:
         found.updates.append(update(UpdateKind.ACCEPTED, reason="found in the broker's book"))
-    filled = ours.filled_quantity
-    for fill in fills:
-        found.updates.append(update(UpdateKind.FILLED, fill=fill.fill))
-        filled += fill.fill.quantity
-    if filled < theirs.filled_quantity:
-        found.unexplained[ours.tag] = (filled, theirs.filled_quantity)
-    changed = (theirs.quantity, theirs.limit_price, theirs.stop_price) != (
-        ours.quantity,
-        ours.limit_price,
-        ours.stop_price,
+    # What the broker does not name it has not changed; what moved here since the report was asked for is newer.
+    changed = theirs.quantity != ours.quantity or any(
+        named is not None and named != own
+        for named, own in ((theirs.limit_price, ours.limit_price), (theirs.stop_price, ours.stop_price))
     )
-    if changed and not ours.state.is_final and not theirs.state.is_final:
+    filled = ours.filled_quantity + sum((fill.fill.quantity for fill in fills), ZERO)
+    is_newer = (
+        ours.updated_at >= report.requested_at
+        and ours.state not in _UNPROVEN
+        and not theirs.state.is_final
+        and not ours.quantity <= filled < theirs.quantity
+    )
+    if changed and not ours.state.is_final and not is_newer:
         found.updates.append(
             update(
                 UpdateKind.MODIFIED,
@@ -108,6 +110,9 @@ def _compare_order(
                 reason="so in the broker's book",
             )
         )
+    found.updates += [update(UpdateKind.FILLED, fill=fill.fill) for fill in fills]
+    if filled < theirs.filled_quantity:
+        found.unexplained[ours.tag] = (filled, theirs.filled_quantity)
     end = _ENDS.get(theirs.state)
     if end is not None and not ours.state.is_final:
         found.updates.append(update(end, reason=theirs.reason or "so in the broker's book"))

@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from trading.account_book import AccountBook
+from trading.account_book import AccountBook, Rise
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.budgets import BudgetGrant, Purse
 from trading.checks import check_intent, check_modify, same_content
@@ -43,12 +43,9 @@ from trading.orders import (
     Side,
     order_from,
 )
-from trading.session_intake import Intake
+from trading.session_intake import STALE_NS, Intake
 
 _SECOND: Final = 1_000_000_000
-#: An intent that central risk or the journal has kept waiting longer than this is not sent any more: the
-#: market it was meant for is gone.
-STALE_NS: Final = 2 * _SECOND
 BUDGET_EVERY_NS: Final = _SECOND
 #: Without new orders for this long, unused budget goes back.
 IDLE_NS: Final = 10 * _SECOND
@@ -66,6 +63,11 @@ class _Answer:
         self.gate = 0
 
 
+#: ``(resource, amount, (scope, kind))``
+_Draw = tuple[str, Decimal, tuple[str, str]]
+_Key = tuple[AccountId, ClientOrderId, type]
+
+
 class _Parked(msgspec.Struct):
     """An intent that waits for budget."""
 
@@ -81,7 +83,7 @@ class SessionCore(Intake):
     def __init__(self, user: UserId, epoch: Epoch) -> None:
         super().__init__(user, epoch)
         self.purse = Purse(f"session/{user}", epoch)
-        self._parked: dict[tuple[AccountId, ClientOrderId], _Parked] = {}
+        self._parked: dict[_Key, _Parked] = {}
         self._reported_at = Nanos(0)
         self._placed_at = Nanos(0)
 
@@ -90,9 +92,11 @@ class SessionCore(Intake):
     def place(self, token: int, intents: Sequence[PlaceOrder], now: Nanos) -> list[Instruction]:
         """Take intents; one `Reply` with an order or an error for each follows once they are journaled."""
         answer = _Answer(token, len(intents))
+        if not intents:
+            self._out.append(Reply(token, ()))
         for index, intent in enumerate(intents):
-            parked = self._parked.get((intent.account, intent.client_order_id))
-            if parked is not None and parked.intent == intent:
+            parked = self._parked.get(_key(intent))
+            if parked is not None and _content(parked.intent) == _content(intent):
                 parked.slots.append((answer, index))
             elif parked is not None:
                 self._resolve([(answer, index)], _reused(intent.client_order_id, "waits for budget"))
@@ -108,6 +112,8 @@ class SessionCore(Intake):
     def cancel(self, token: int, cancels: Sequence[CancelOrder], now: Nanos) -> list[Instruction]:
         """Take open orders back.  Goes out at once, journal or no journal."""
         answer = _Answer(token, len(cancels))
+        if not cancels:
+            self._out.append(Reply(token, ()))
         for index, cancel in enumerate(cancels):
             try:
                 order = self._cancel_one(cancel, now)
@@ -123,9 +129,13 @@ class SessionCore(Intake):
         """Cancel every open order of an account, or of one algo in it."""
         book = self.accounts.get(account)
         keys = [o.client_order_id for o in book.open.values() if algo in (None, o.algo)] if book else []
-        if not keys:
-            self._out.append(Reply(token, ()))
-            return self._drain(now)
+        keys += [
+            parked.intent.client_order_id
+            for parked in self._parked.values()
+            if isinstance(parked.intent, PlaceOrder)
+            and parked.intent.account == account
+            and algo in (None, parked.intent.algo)
+        ]
         cancels = [CancelOrder(account=account, client_order_id=k, cause=CauseId(cause)) for k in keys]
         return self.cancel(token, cancels, now)
 
@@ -137,6 +147,9 @@ class SessionCore(Intake):
             for parked in list(self._parked.values()):
                 if parked.asked:
                     self._retry(parked, grant, now)
+            if self._parked:
+                # What arrived while the question was under way goes as the next one.
+                self._ask_budget(now)
         return self._drain(now)
 
     def budget_failed(self, now: Nanos) -> list[Instruction]:
@@ -182,14 +195,15 @@ class SessionCore(Intake):
         self._out.append(AskBudget(self.purse.ask(used, wants, now, idle=idle)))
 
     def _retry(self, parked: _Parked, grant: BudgetGrant, now: Nanos) -> None:
-        key = (parked.intent.account, parked.intent.client_order_id)
-        del self._parked[key]
+        del self._parked[_key(parked.intent)]
         needs, lacking = self._needs(parked, now)
-        refused = [
-            violation(kind, scope, self._instrument_of(parked), short.limit - short.available + amount, short.limit)
-            for (resource, amount, (scope, kind)) in needs
-            if resource in lacking and (short := grant.short.get(resource)) is not None
-        ]
+        refused = []
+        for resource, amount, (scope, kind) in needs:
+            short = grant.short.get(resource)
+            if resource in lacking and short is not None:
+                total = short.others + self.exposure.used.get(resource, ZERO) + amount
+                if total > short.limit:
+                    refused.append(violation(kind, scope, self._instrument_of(parked), total, short.limit))
         if refused and isinstance(parked.intent, PlaceOrder):
             self._deny(parked.intent, parked.slots, refused, now)
         elif refused:
@@ -236,50 +250,78 @@ class SessionCore(Intake):
         if instrument is None:
             raise UnknownThing("instrument", intent.instrument, "GET /v1/instruments lists them")
         check_intent(intent, instrument, self.exposure.marks.get(intent.instrument))
+        self._require_ways(book)
+        return book, instrument, None
+
+    def _require_ways(self, book: AccountBook) -> None:
+        """Nothing new without the broker's view and a journal to write to."""
         if not book.connected or not book.reconciled:
             raise NotReady(f"account {book.account} is being reconciled with its broker", 1.0)
         if self.journal_is_away:
             raise NotReady("the journal (PostgreSQL) is away; nothing new is sent until it is back", 2.0)
-        return book, instrument, None
 
     def _violations(self, book: AccountBook, instrument: Instrument, intent: PlaceOrder) -> list[str]:
         reduces = book.reduces(intent.instrument, intent.side, intent.quantity)
-        if intent.reduce_only and not reduces:
-            return ["reduce_only: the order would not make the position smaller"]
-        if book.is_reduce_only(intent.instrument) and not reduces:
-            return [f"{intent.instrument} is reduce-only while its reconciliation break is open"]
+        denied = self._reduce_only_violations(book, intent.instrument, intent.reduce_only, reduces)
         if reduces:
-            return []
+            return denied
         if not self.purse.has_limits:
+            if denied:
+                return denied
             raise NotReady("central risk has not given its limits yet", 1.0)
         price = _price_of(intent) or self.exposure.marks.get(intent.instrument)
         if price is None:
-            return [f"no price of {intent.instrument} is known yet, so its risk cannot be judged"]
-        return self.purse.limits.order_violations(
+            return [*denied, f"no price of {intent.instrument} is known yet, so its risk cannot be judged"]
+        denied += self.purse.limits.order_violations(
             book.account, intent.instrument, intent.quantity, instrument.notional(intent.quantity, price)
         )
+        if denied:
+            # Asking central risk would be idle; what this session alone breaks of the shared limits is named too.
+            for name, amount, (scope, kind) in self._draws(intent):
+                total = self.exposure.used.get(name, ZERO) + amount
+                shared = self.purse.limits.limit_of(name)
+                if amount > 0 and shared is not None and total > shared:
+                    denied.append(violation(kind, scope, intent.instrument, total, shared))
+        return denied
+
+    @staticmethod
+    def _reduce_only_violations(
+        book: AccountBook, instrument: InstrumentId, reduce_only: bool, reduces: bool
+    ) -> list[str]:
+        denied = []
+        if reduce_only and not reduces:
+            denied.append("reduce_only: the order would not make the position smaller")
+        if book.is_reduce_only(instrument) and not reduces:
+            denied.append(f"{instrument} is reduce-only while its reconciliation break is open")
+        return denied
 
     def _park_if_lacking(self, parked: _Parked, now: Nanos) -> bool:
         _, lacking = self._needs(parked, now)
         if not lacking:
             return False
-        self._parked[(parked.intent.account, parked.intent.client_order_id)] = parked
+        self._parked[_key(parked.intent)] = parked
         self._ask_budget(now)
         return True
 
-    def _needs(self, parked: _Parked, now: Nanos) -> tuple[list[tuple[str, Decimal, tuple[str, str]]], set[str]]:
-        """``(resource, amount, (scope, kind))`` of all that an intent draws on, and which are not covered."""
-        account, instrument, side, quantity, price = self._terms(parked.intent)
+    def _needs(self, parked: _Parked, now: Nanos) -> tuple[list[_Draw], set[str]]:
+        """All that an intent draws on, and the resources of it that are not covered."""
+        draws = self._draws(parked.intent)
+        used, allowance = self.exposure.used, self.purse.allowance
+        lacking = {
+            name for name, amount, _ in draws if amount > 0 and used.get(name, ZERO) + amount > allowance(name, now)
+        }
+        return draws, lacking
+
+    def _draws(self, intent: PlaceOrder | ModifyOrder) -> list[_Draw]:
+        account, instrument, side, quantity, price = self._terms(intent)
         line = self.exposure.line(account, instrument, self.instruments[instrument].multiplier)
         quantity_more, money_more = self.exposure.needs(account, instrument, line, side, quantity, price)
-        needs, lacking = [], set()
-        if quantity_more > 0 or money_more > 0:
-            for resource, scope, kind in self.purse.limits.resources(account, instrument):
-                amount = money_more if kind == GROSS_EXPOSURE else quantity_more
-                needs.append((resource, amount, (scope, kind)))
-                if amount > 0 and self.exposure.used.get(resource, ZERO) + amount > self.purse.allowance(resource, now):
-                    lacking.add(resource)
-        return needs, lacking
+        if quantity_more <= 0 and money_more <= 0:
+            return []
+        return [
+            (name, money_more if kind == GROSS_EXPOSURE else quantity_more, (scope, kind))
+            for name, scope, kind in self.purse.limits.resources(account, instrument)
+        ]
 
     def _terms(self, intent: PlaceOrder | ModifyOrder) -> tuple[AccountId, InstrumentId, Side, Decimal, Decimal]:
         if isinstance(intent, PlaceOrder):
@@ -312,23 +354,8 @@ class SessionCore(Intake):
             reduce_only=order.reduce_only,
             created_at=intent.created_at,
         )
-        self._gate(lambda at: self._send_when_journaled(book, order, ticket, at))
+        self._gate(lambda _: book.queued[Lane.PLACE].append((ticket, order.created_at)))
         self._resolve(slots, order)
-
-    def _send_when_journaled(self, book: AccountBook, order: Order, ticket: OrderTicket, now: Nanos) -> None:
-        if order.state is not OrderState.PENDING:
-            return
-        if now - order.created_at > STALE_NS:
-            waited = (now - order.created_at) / _SECOND
-            self._record(
-                book,
-                order,
-                EventKind.REJECTED,
-                now,
-                reason=f"not sent: the journal took {waited:.1f} s to take it",
-            )
-            return
-        book.queued[Lane.PLACE].append(ticket)
 
     def _deny(self, intent: PlaceOrder, slots: list[tuple[_Answer, int]], reasons: Sequence[str], now: Nanos) -> None:
         book = self._book(intent.account)
@@ -345,19 +372,12 @@ class SessionCore(Intake):
             book, order = self._working(change.account, change.client_order_id, "modify")
             instrument = self.instruments[order.instrument]
             check_modify(change, order, instrument)
-            price = (
-                change.limit_price
-                or change.stop_price
-                or order.limit_price
-                or self.exposure.marks.get(order.instrument)
-            )
-            quantity = change.quantity or order.quantity
-            if price is not None and quantity > order.quantity:
-                broken = self.purse.limits.order_violations(
-                    book.account, order.instrument, quantity, instrument.notional(quantity, price)
-                )
-                if broken:
-                    raise RiskDenied(broken)
+            if order.client_order_id in book.rising or _key(change) in self._parked:
+                raise NotReady(f"order {order.client_order_id} is being made larger; change it after that", 0.2)
+            self._require_ways(book)
+            denied = self._modify_violations(book, order, instrument, change)
+            if denied:
+                raise RiskDenied(denied)
         except TradeError as error:
             self._resolve(parked.slots, error)
             return
@@ -373,7 +393,9 @@ class SessionCore(Intake):
             limit_price=change.limit_price,
             stop_price=change.stop_price,
         )
-        self._count(book, order, max(order.open_quantity, quantity - order.filled_quantity))
+        if change.quantity is not None and change.quantity > order.quantity:
+            book.rising[order.client_order_id] = Rise(target=change.quantity)
+            self._count_open(book, order)
         ticket = AmendTicket(
             tag=order.tag,
             broker_order_id=order.broker_order_id,
@@ -382,13 +404,39 @@ class SessionCore(Intake):
             limit_price=change.limit_price,
             stop_price=change.stop_price,
         )
-        self._gate(lambda at: book.queued[Lane.MODIFY].append(ticket))
+        self._gate(lambda _: book.queued[Lane.MODIFY].append((ticket, parked.since)))
         self._resolve(parked.slots, order)
 
+    def _modify_violations(
+        self, book: AccountBook, order: Order, instrument: Instrument, change: ModifyOrder
+    ) -> list[str]:
+        quantity = change.quantity or order.quantity
+        more = quantity - order.quantity
+        mark = self.exposure.marks.get(order.instrument)
+        before = order.limit_price or order.stop_price or mark
+        price = change.limit_price or change.stop_price or before
+        if more > 0:
+            reduces = book.reduces(order.instrument, order.side, more)
+            denied = self._reduce_only_violations(book, order.instrument, order.reduce_only, reduces)
+            if reduces:
+                return denied
+            if not self.purse.has_limits:
+                raise NotReady("central risk has not given its limits yet", 1.0)
+        elif price is None or before is None or price <= before:
+            return []
+        else:
+            denied = []
+        notional = instrument.notional(quantity, price) if price is not None else ZERO
+        return denied + self.purse.limits.order_violations(book.account, order.instrument, quantity, notional)
+
     def _cancel_one(self, cancel: CancelOrder, now: Nanos) -> Order:
+        parked = self._parked.pop((cancel.account, cancel.client_order_id, PlaceOrder), None)
+        if parked is not None and isinstance(parked.intent, PlaceOrder):
+            self._deny(parked.intent, parked.slots, ["cancelled before it was sent"], now)
+            return self._book(cancel.account).orders[cancel.client_order_id]
         book, order = self._working(cancel.account, cancel.client_order_id, "cancel")
         if order.cancelling:
-            return order
+            return order  # repeated by itself where it may have got lost
         if order.state is OrderState.PENDING and order.tag not in book.sent_at:
             self._record(
                 book,
@@ -400,9 +448,8 @@ class SessionCore(Intake):
             )
             return order
         self._record(book, order, EventKind.CANCEL_REQUESTED, now, cause=cancel.cause)
-        book.queued[Lane.CANCEL].append(
-            CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
-        )
+        ticket = CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
+        book.queued[Lane.CANCEL].append((ticket, now))
         return order
 
     def _working(self, account: AccountId, key: ClientOrderId, verb: str) -> tuple[AccountBook, Order]:
@@ -465,6 +512,17 @@ class SessionCore(Intake):
             for name, amount in self.exposure.used.items()
             if name.startswith(scope + "/")
         }
+
+
+def _key(intent: PlaceOrder | ModifyOrder) -> _Key:
+    return intent.account, intent.client_order_id, type(intent)
+
+
+def _content(intent: PlaceOrder | ModifyOrder) -> PlaceOrder | ModifyOrder:
+    """The intent without what may differ when it is sent again."""
+    if isinstance(intent, PlaceOrder):
+        return msgspec.structs.replace(intent, created_at=Nanos(0), cause=CauseId(""))
+    return intent
 
 
 def _price_of(intent: PlaceOrder) -> Decimal | None:

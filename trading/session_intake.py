@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from copy import copy
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from trading.account_book import AccountBook
-from trading.broker import Answer, BrokerFill, BrokerOrder, BrokerReport, BrokerUpdate, UpdateKind, Verdict
+from msgspec.structs import replace
+
+from trading.account_book import AccountBook, Ticket
+from trading.broker import (
+    Answer,
+    BrokerFill,
+    BrokerOrder,
+    BrokerReport,
+    BrokerUpdate,
+    CancelTicket,
+    UpdateKind,
+    Verdict,
+)
 from trading.errors import Invariant
 from trading.exposure import ExposureBook
-from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
+from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, adopted_tag
 from trading.instructions import Append, AskReport, Instruction, Lane, Note, Send, Tell
 from trading.instruments import Instrument
 from trading.journal import AccountHistory, Break, JournalBatch
@@ -27,6 +39,9 @@ from trading.positions import Position
 from trading.recovery import compare_orders, compare_positions
 
 _SECOND: Final = 1_000_000_000
+#: An intent that central risk, the journal or the way to the broker has kept waiting longer than this is not
+#: sent any more: the market it was meant for is gone.
+STALE_NS: Final = 2 * _SECOND
 #: Ended orders and executions are kept in memory this long; afterwards the journal alone knows them.
 KEEP_NS: Final = 15 * 60 * _SECOND
 #: How far back a first report goes, and a later one before the last that was taken in.
@@ -53,6 +68,17 @@ _ENDS: Final = {
     EventKind.EXPIRED: OrderState.EXPIRED,
 }
 _Gate = Callable[[Nanos], object]
+
+
+def _without(batch: JournalBatch, keys: AbstractSet[tuple[AccountId, ClientOrderId]]) -> JournalBatch:
+    """What of a batch does not speak of these orders."""
+    return JournalBatch(
+        orders=[o for o in batch.orders if o.key not in keys],
+        heads=[o for o in batch.heads if o.key not in keys],
+        events=[e for e in batch.events if (e.account, e.client_order_id) not in keys],
+        positions=batch.positions,
+        breaks=batch.breaks,
+    )
 
 
 class Intake:
@@ -126,7 +152,7 @@ class Intake:
         if up and not book.connected:
             book.connected = True
             book.reconciled = False
-            book.last_report_at = Nanos(0)
+            book.is_outdated = book.report_in_flight
             self._ask_report(book, "the connection came up", now)
         elif not up and book.connected:
             book.connected = False
@@ -152,20 +178,17 @@ class Intake:
         Memory forgets ended orders after a while, the journal's constraint never does.
         """
         batch = self._under_way
-        for order in [o for o in batch.orders if o.key in known]:
-            book = self.accounts[order.account]
+        for key in [o.key for o in batch.orders if o.key in known]:
+            book = self.accounts[key[0]]
+            order = book.orders.pop(key[1])
             order.state = OrderState.DENIED
-            book.open.pop(order.client_order_id, None)
-            book.orders.pop(order.client_order_id, None)
+            book.open.pop(key[1], None)
+            book.by_tag.pop(order.tag, None)
             self._count(book, order, ZERO)
-            self._reused[order.key] = known[order.key]
-        self._under_way = JournalBatch(
-            orders=[o for o in batch.orders if o.key not in known],
-            heads=[o for o in batch.heads if o.key not in known],
-            events=[e for e in batch.events if (e.account, e.client_order_id) not in known],
-            positions=batch.positions,
-            breaks=batch.breaks,
-        )
+            self._heads.pop(key, None)
+            self._reused[key] = known[key]
+        self._under_way = _without(batch, known.keys())
+        self._batch = _without(self._batch, known.keys())
         self._out.append(Append(number, self._under_way))
         return self._drain(now)
 
@@ -188,8 +211,10 @@ class Intake:
         batch = self._batch
         if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved):
             new = {order.key for order in batch.orders}
-            batch.heads = [order for key, order in self._heads.items() if key not in new]
-            batch.positions = list(self._moved.values())
+            # Copies: a batch says what was when it was closed, also where it has to be written again.
+            batch.orders = [copy(order) for order in batch.orders]
+            batch.heads = [copy(order) for key, order in self._heads.items() if key not in new]
+            batch.positions = [copy(position) for position in self._moved.values()]
             number = self._filling
             self._appending = number
             self._under_way = batch
@@ -272,12 +297,13 @@ class Intake:
             book.by_broker_id[order.broker_order_id] = order
         if kind is EventKind.FILLED and event.fill is not None:
             self._take_fill(book, order, event.fill, now)
-        if kind is EventKind.MODIFIED:
-            book.modified.add(order.client_order_id)
-        if kind not in (EventKind.CANCEL_REQUESTED, EventKind.MODIFY_REQUESTED):
-            self._count(book, order, order.open_quantity)
         if order.state.is_final:
             book.open.pop(order.client_order_id, None)
+        if kind is EventKind.MODIFIED:
+            self._take_modified(book, order)
+        if kind is EventKind.MODIFY_REJECTED or order.state.is_final:
+            book.rising.pop(order.client_order_id, None)
+        self._count_open(book, order)
         self._note(order, event)
         return True
 
@@ -292,6 +318,20 @@ class Intake:
             if len(self._stories) > 5_000:
                 del self._stories[next(iter(self._stories))]
         story.append(f"{event.at} {event.kind} -> {order.state} {event.reason}")
+
+    def _take_modified(self, book: AccountBook, order: Order) -> None:
+        book.modified.add(order.client_order_id)
+        rise = book.rising.get(order.client_order_id)
+        if rise is not None and order.quantity >= rise.target:
+            del book.rising[order.client_order_id]
+
+    def _count_open(self, book: AccountBook, order: Order) -> None:
+        """Let the exposure count what may still fill, at the larger size where one has been asked for."""
+        quantity = order.open_quantity
+        rise = book.rising.get(order.client_order_id)
+        if rise is not None:
+            quantity = max(quantity, rise.target - order.filled_quantity)
+        self._count(book, order, quantity)
 
     def _count(self, book: AccountBook, order: Order, quantity: Decimal) -> None:
         """Let the exposure count ``quantity`` as this order's open part."""
@@ -319,7 +359,7 @@ class Intake:
         book.moved_at[order.instrument] = now
         if order.instrument not in self.exposure.marks:
             self.exposure.set_mark(order.instrument, fill.price)
-        self._count(book, order, order.open_quantity)
+        self._count_open(book, order)
         line = self.exposure.line(book.account, order.instrument, multiplier)
         self.exposure.set_position(book.account, order.instrument, line, position.quantity)
         self._moved[(book.account, order.instrument)] = position
@@ -332,31 +372,62 @@ class Intake:
         if not book.connected:
             return
         for lane in (Lane.CANCEL, Lane.MODIFY, Lane.PLACE):
-            queue = book.queued[lane]
-            if not queue or lane in book.in_flight:
+            if lane in book.in_flight:
                 continue
-            tickets = tuple(queue.popleft() for _ in range(min(len(queue), MAX_TICKETS)))
+            queue = book.queued[lane]
+            tickets: list[Ticket] = []
+            while queue and len(tickets) < MAX_TICKETS:
+                ticket, since = queue.popleft()
+                if self._may_still_go(book, lane, ticket, since, now):
+                    tickets.append(ticket)
+            if not tickets:
+                continue
             self._lane_number += 1
-            book.in_flight[lane] = self._lane_number
             if lane is Lane.PLACE:
                 for ticket in tickets:
                     book.sent_at[ticket.tag] = now
-            self._out.append(Send(book.account, lane, self._lane_number, tickets))  # type: ignore[arg-type]
+            send = Send(book.account, lane, self._lane_number, tuple(tickets))  # type: ignore[arg-type]
+            book.in_flight[lane] = send
+            self._out.append(send)
+
+    def _may_still_go(self, book: AccountBook, lane: Lane, ticket: Ticket, since: Nanos, now: Nanos) -> bool:
+        """Whether what waited for its turn is still wanted, and the market it was meant for still there."""
+        order = book.by_tag.get(ticket.tag)
+        if lane is Lane.CANCEL:
+            return True
+        if order is None or (lane is Lane.PLACE and order.state is not OrderState.PENDING):
+            return False
+        refused = EventKind.REJECTED if lane is Lane.PLACE else EventKind.MODIFY_REJECTED
+        if order.state.is_final:
+            self._record(book, order, refused, now, reason="not sent: the order has ended")
+            return False
+        if now - since > STALE_NS:
+            waited = (now - since) / _SECOND
+            reason = f"not sent: {waited:.1f} s had gone by before its turn came"
+            self._record(book, order, refused, now, reason=reason)
+            return False
+        return True
 
     def answered(
         self, account: AccountId, lane: Lane, number: int, answers: Sequence[Answer], now: Nanos
     ) -> list[Instruction]:
         """The connection answered a `Send`, or the shell answers for it with UNKNOWN verdicts."""
         book = self.accounts[account]
-        if book.in_flight.get(lane) == number:
+        under_way = book.in_flight.get(lane)
+        if under_way is not None and under_way.number == number:
             del book.in_flight[lane]
         for answer in answers:
             order = book.find(answer.tag, answer.broker_order_id)
             if order is None:
                 raise Invariant(f"an answer about {answer.tag}, which was never sent from here")
+            rise = book.rising.get(order.client_order_id)
+            if lane is Lane.MODIFY and rise is not None:
+                rise.answered_at = now
             if lane is Lane.PLACE:
                 self._placed(book, order, answer, now)
             elif answer.verdict is Verdict.UNKNOWN:
+                if lane is Lane.CANCEL and order.cancelling:
+                    book.cancel_again.add(order.client_order_id)
                 self._ask_report(book, f"a {lane} without a clear answer", now)
             elif answer.verdict is Verdict.REJECTED and not order.state.is_final:
                 kind = EventKind.CANCEL_REJECTED if lane is Lane.CANCEL else EventKind.MODIFY_REJECTED
@@ -384,6 +455,8 @@ class Intake:
             if not order.state.is_final:
                 self._record(book, order, EventKind.REJECTED, now, reason=answer.reason, raw=answer.raw)
         else:
+            # From here on it can arrive for a while: the connection may have held it back until now.
+            book.sent_at[order.tag] = now
             if order.state is OrderState.PENDING:
                 self._record(book, order, EventKind.UNKNOWN, now, reason=answer.reason, raw=answer.raw)
             self._ask_report(book, "an order without a clear answer", now)
@@ -399,9 +472,19 @@ class Intake:
                 self._ask_report(
                     book, f"an update about order {update.broker_order_id or update.tag}, not known here", now
                 )
+            elif self._is_of_unsure_size(book, order, update):
+                self._ask_report(book, f"a fill would end {order.client_order_id}, whose size is in doubt", now)
             else:
                 self._take_update(book, order, update, now)
         return self._drain(now)
+
+    def _is_of_unsure_size(self, book: AccountBook, order: Order, update: BrokerUpdate) -> bool:
+        """Whether a fill would end an order that may have become larger: only the broker's book can tell."""
+        if update.kind is not UpdateKind.FILLED or update.fill is None or order.state.is_final:
+            return False
+        if book.reconciled and order.client_order_id not in book.rising:
+            return False
+        return order.filled_quantity + update.fill.quantity >= order.quantity
 
     def _take_update(self, book: AccountBook, order: Order, update: BrokerUpdate, now: Nanos) -> None:
         kind = _KINDS[update.kind]
@@ -437,7 +520,10 @@ class Intake:
         book.report_in_flight = False
         if report is None:
             book.reported_at = now
+            book.is_outdated = False
             return self._drain(now)
+        # By our clock, like everything it is compared with: the broker was asked after this.
+        report = replace(report, requested_at=book.asked_at)
         late = self.late_arrival_ns[account]
         found = compare_orders(book.by_tag, book.executions.keys(), report, book.sent_at, late)
         for update in found.updates:
@@ -446,21 +532,29 @@ class Intake:
         for theirs, fills in found.strangers:
             self._adopt(book, theirs, fills, now)
         self._settle_absent(book, found.absent, report, now)
-        for tag, (ours, of_theirs) in found.unexplained.items():
-            self._break(book, book.by_tag[tag].instrument, "missing_execution", str(ours), str(of_theirs), now)
+        self._settle_rises(book, report, now)
+        self._settle_unexplained(book, found.unexplained, now)
+        self._cancel_again(book, now)
         self._compare_positions(book, report, now)
         book.cash, book.currency = report.cash, report.currency
         book.reported_at = now
         book.last_report_at = report.requested_at
-        book.reconciled = book.connected
+        # A view from before the connection was lost does not say what happened meanwhile.
+        book.reconciled = book.connected and not book.is_outdated
+        book.is_outdated = False
         if book.report_wanted:
             why, book.report_wanted = book.report_wanted, ""
             self._ask_report(book, why, now)
         return self._drain(now)
 
     def _settle_absent(self, book: AccountBook, absent: list[str], report: BrokerReport, now: Nanos) -> None:
+        absent = [tag for tag in absent if not book.is_on_its_way(book.by_tag[tag])]
         for tag in set(book.missed) - set(absent):
             del book.missed[tag]
+        missing = {book.by_tag[tag].instrument for tag in absent}
+        for (instrument, kind), item in list(book.breaks.items()):
+            if kind == "order_missing" and instrument not in missing:
+                self._resolve_break(book, item, "the order is in the broker's book again, or has ended", now)
         for tag in absent:
             order = book.by_tag[tag]
             if book.missed.setdefault(tag, report.requested_at) == report.requested_at:
@@ -485,6 +579,46 @@ class Intake:
                     now,
                 )
 
+    def _settle_unexplained(
+        self, book: AccountBook, unexplained: Mapping[str, tuple[Decimal, Decimal]], now: Nanos
+    ) -> None:
+        """A filled quantity without its executions, seen twice, is a break until they are in."""
+        for tag, filled in list(book.unexplained.items()):
+            if book.by_tag[tag].filled_quantity >= filled:
+                del book.unexplained[tag]
+        for tag, (ours, theirs) in unexplained.items():
+            order = book.by_tag[tag]
+            if order.filled_quantity >= theirs:
+                continue
+            if tag in book.unexplained:
+                self._break(book, order.instrument, "missing_execution", str(ours), str(theirs), now)
+            else:
+                self._ask_report(book, f"executions of {order.client_order_id} are not in the trade book", now)
+            book.unexplained[tag] = theirs
+        still = {book.by_tag[tag].instrument for tag in book.unexplained}
+        for (instrument, kind), item in list(book.breaks.items()):
+            if kind == "missing_execution" and instrument not in still:
+                self._resolve_break(book, item, "the executions have come in", now)
+
+    def _cancel_again(self, book: AccountBook, now: Nanos) -> None:
+        """A cancel that may not have arrived is repeated: that is safe, unlike an order."""
+        for key in list(book.cancel_again):
+            order = book.open.get(key)
+            if order is None or not order.cancelling:
+                book.cancel_again.discard(key)
+            elif order.state is not OrderState.UNKNOWN:
+                book.cancel_again.discard(key)
+                ticket = CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
+                book.queued[Lane.CANCEL].append((ticket, now))
+
+    def _settle_rises(self, book: AccountBook, report: BrokerReport, now: Nanos) -> None:
+        """A larger size that the broker's book does not show once it would have to will not come."""
+        for key, rise in list(book.rising.items()):
+            if rise.answered_at and rise.answered_at + self.late_arrival_ns[book.account] < report.requested_at:
+                order = book.orders[key]
+                reason = f"the broker's book shows {order.quantity}"
+                self._record(book, order, EventKind.MODIFY_REJECTED, now, reason=reason)
+
     def _adopt(self, book: AccountBook, theirs: BrokerOrder, fills: list[BrokerFill], now: Nanos) -> None:
         if theirs.state.is_final and not fills:
             return
@@ -502,7 +636,7 @@ class Intake:
                 time_in_force=theirs.time_in_force,
                 reduce_only=False,
                 algo=None,
-                tag=theirs.tag or f"broker:{theirs.broker_order_id}",
+                tag=adopted_tag(theirs.broker_order_id),
                 state=OrderState.SUBMITTED,
                 created_at=theirs.at or now,
                 updated_at=now,
@@ -592,17 +726,22 @@ class Intake:
         elif not book.connected or now - book.reported_at < RESOLVE_EVERY_NS // 4:
             book.report_wanted = book.report_wanted or why
         else:
-            book.report_in_flight = True
-            self._out.append(AskReport(book.account, why, self._report_since(book, now)))
+            self._send_for_report(book, why, now)
+
+    def _send_for_report(self, book: AccountBook, why: str, now: Nanos) -> None:
+        book.report_in_flight = True
+        book.asked_at = now
+        self._out.append(AskReport(book.account, why, self._report_since(book, now)))
 
     def _ask_due_reports(self, now: Nanos) -> None:
         for book in self.accounts.values():
             if book.report_in_flight or not book.connected:
                 continue
-            doubtful = bool(book.missed) or any(o.state is OrderState.UNKNOWN for o in book.open.values())
+            doubtful = bool(book.missed or book.rising) or any(
+                o.state is OrderState.UNKNOWN for o in book.open.values()
+            )
             wait = RESOLVE_EVERY_NS if doubtful or not book.reconciled or book.report_wanted else RECONCILE_EVERY_NS
             if now - book.reported_at >= wait:
                 why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")
                 book.report_wanted = ""
-                book.report_in_flight = True
-                self._out.append(AskReport(book.account, why, self._report_since(book, now)))
+                self._send_for_report(book, why, now)

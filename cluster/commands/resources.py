@@ -58,7 +58,7 @@ def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: 
         found = _api(url, key, data_dir).get("/nodes")
         columns = [
             ("node", "name"),
-            ("alive", "alive"),
+            ("load", "facts.load"),
             ("cpu %", "facts.cpu_percent"),
             ("memory MB", "facts.memory_used_mb"),
         ]
@@ -170,7 +170,7 @@ def show_feed(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None,
             ("per s", "rate"),
             ("node", "node"),
         ]
-        rows = [{**w, "count": len(w.get("instruments", []))} for w in found["live"]["workers"]]
+        rows = [{**w, "count": len(w.get("instruments", []))} for w in found["live"]]
         show(found, as_json, [*columns, ("instruments", "count"), ("reason", "reason")], rows)
 
 

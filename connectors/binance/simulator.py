@@ -5,8 +5,8 @@ message is framed once and written to each subscriber in one write per pacing sl
 exactly, per stream: ``messages`` are those that had a subscriber, ``sent`` counts a copy for each of them.
 
 Beside Binance's resources it answers ``GET /simulator/stats`` and takes ``POST /simulator/<command>`` with a
-JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop`` {"connections": n}, ``garbage`` {"text": …},
-``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429,
+JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop``
+{"connections": n}, ``garbage`` {"text": …}, ``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429,
 "retry_after": 1}.
 """
 
@@ -58,7 +58,8 @@ class BinanceSimulator:
         disconnect_after_s: float = 24 * 3600.0,
         write_limit: int = 16 * 1024 * 1024,
     ) -> None:
-        """``hold``: nothing is sent before the command ``start``.  ``speed`` None is as fast as it can; limits left None are the product's own.
+        """``hold``: nothing is sent before the command ``start``.  ``speed`` None is as fast as it can; limits
+        left None are the product's own.
 
         ``restamp`` moves event and trade times so that the replay seems to happen now.
         """

@@ -37,7 +37,7 @@ from trading.orders import ZERO, Fill, OrderState, OrderType
 
 _FEE_STEP: Final = Decimal("0.00000001")
 #: Ended orders that are remembered, so that a repeated ticket gets its first answer again.
-_REMEMBERED: Final = 10_000
+_REMEMBERED: Final = 2_000
 
 
 class Changes(msgspec.Struct):

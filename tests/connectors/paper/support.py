@@ -38,7 +38,7 @@ class MemoryLedger:
         self.delay = 0.0
         self.failing: Exception | None = None
 
-    async def load(self, account: AccountId) -> BrokerReport | None:
+    async def load(self, account: AccountId, since: Nanos | None = None) -> BrokerReport | None:
         if self.cash is None:
             return None
         return BrokerReport(

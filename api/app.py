@@ -1,0 +1,73 @@
+"""The application: routes under ``/v1``, problems for errors, services for the life of the process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from api import openapi, problems
+from api.routes import accounts, algos, feeds, health, holdings, instruments, nodes, orders, risk, strategies, users
+from api.routes import stream as stream_routes
+from api.services import Services, Session
+from api.traffic import Counted
+from cluster.settings import DeckSettings, settings
+from trading.ids import UserId
+
+_DESCRIPTION = """
+Command algos, feeds and orders of a Quarterdeck.
+
+* Give an API key as `Authorization: Bearer qd_…` or `X-API-Key`.
+* Decimals are strings, both ways; times are ISO 8601 with offset.
+* Lists are `{"items": […], "next": cursor or null}`.
+* Errors are `application/problem+json`; `code` is stable.
+* `GET /v1/stream` is a WebSocket.  The first message is `{"key": "qd_…", "topics": ["orders", "portfolio",
+  "algos", "feeds"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume, send the
+  last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be missing.
+"""
+
+
+def create_app(
+    deck: DeckSettings | None = None,
+    *,
+    connect: bool = True,
+    sessions: Callable[[UserId], Session] | None = None,
+) -> FastAPI:
+    """The application.
+
+    ``connect`` False leaves the cluster alone (no Ray, no Supervisor); ``sessions`` gives the way to a user's
+    session in place of the cluster's.
+    """
+    services = Services(deck or settings(), connect=connect, sessions=sessions)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        await services.start()
+        try:
+            yield
+        finally:
+            await services.stop()
+
+    app = FastAPI(
+        title="Quarterdeck",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=life,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    v1 = APIRouter(prefix="/v1")
+    rooms: tuple[Any, ...] = (
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, risk, nodes, stream_routes
+    )  # fmt: skip
+    for room in rooms:
+        v1.include_router(room.router)
+    app.include_router(v1)
+    app.include_router(health.router)
+    problems.install(app)
+    app.add_middleware(Counted, traffic=services.traffic)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,132 @@
+"""How values look in JSON: decimals as strings, times in ISO 8601 with offset, lists in pages."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+
+from trading.errors import BadInput
+
+T = TypeVar("T")
+
+#: Beyond this exponent a decimal is a mistake, and its plain notation would be megabytes long.
+_LARGEST_EXPONENT: Final = 30
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:([Zz])|([+-])(\d\d):?(\d\d))")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _amount(value: object) -> object:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool | float):
+        raise ValueError('write numbers as strings, such as "0.01": a JSON number cannot keep every decimal')
+    if not isinstance(value, str | int):
+        raise ValueError('write a number as a string, such as "0.01"')
+    try:
+        amount = Decimal(str(value)[:100])
+    except InvalidOperation:
+        raise ValueError(f'{str(value)[:40]!r} is not a number; write it such as "0.01"') from None
+    if not amount.is_finite():
+        raise ValueError(f"{amount} is not a number that can be used")
+    if amount and not -_LARGEST_EXPONENT <= amount.adjusted() <= _LARGEST_EXPONENT:
+        raise ValueError(f"{amount} is out of range")
+    if len(amount.as_tuple().digits) > 2 * _LARGEST_EXPONENT:
+        raise ValueError(f"more than {2 * _LARGEST_EXPONENT} digits")
+    return amount
+
+
+def time_text(at: int) -> str:
+    """Nanoseconds since the Unix epoch as ISO 8601 in UTC, to the nanosecond."""
+    seconds, nanos = divmod(at, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09d}+00:00"
+
+
+def parse_time(text: object) -> int:
+    """Nanoseconds since the Unix epoch of an ISO 8601 time with offset; ValueError says what is wrong."""
+    # A '+' that was not escaped in a URL arrives as a blank.
+    match = _TIME.fullmatch(re.sub(r" (\d\d:?\d\d)$", r"+\1", text)) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("write a time with its offset from UTC, such as 2026-01-31T09:15:00Z")
+    year, month, day, hour, minute, second, fraction, _, sign, hours, minutes = match.groups()
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError as error:
+        raise ValueError(f"no such time: {error}") from None
+    elapsed = moment - _EPOCH
+    shift = (int(hours) * 3600 + int(minutes) * 60) * (1 if sign == "+" else -1) if sign else 0
+    return (elapsed.days * 86_400 + elapsed.seconds - shift) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
+
+
+#: An exact number; a string both ways.
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(_amount),
+    PlainSerializer(lambda amount: f"{amount:f}", return_type=str),
+    WithJsonSchema({"type": "string", "format": "decimal", "examples": ["0.01"]}),
+]
+
+_TIME_SCHEMA = WithJsonSchema(
+    {"type": "string", "format": "date-time", "examples": ["2026-01-31T09:15:00.000000000+00:00"]}
+)
+
+#: A time that we tell: nanoseconds inside, ISO 8601 outside.
+Instant = Annotated[int, PlainSerializer(time_text, return_type=str), _TIME_SCHEMA]
+
+#: A time that may not have come; 0 inside.
+InstantOrNone = Annotated[
+    int,
+    PlainSerializer(lambda at: time_text(at) if at else None, return_type=str | None),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
+]
+
+#: A time that a client tells, in nanoseconds once read.
+GivenInstant = Annotated[int, BeforeValidator(parse_time), _TIME_SCHEMA]
+
+
+class Body(BaseModel):
+    """Base of what clients send; fields that do not exist are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shown(BaseModel):
+    """Base of what we answer; made from the structs of `storage` and `trading`."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class Page(BaseModel, Generic[T]):
+    """A part of a list.  ``next`` is the cursor of the following part, null at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="Items on a page")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
+
+
+def page_of(things: Iterable[T], key: Callable[[T], str], limit: int, cursor: str | None) -> dict[str, Any]:
+    """The page of ``things``, in the order of ``key`` (unique), that follows ``cursor``."""
+    after = _read_cursor(cursor) if cursor is not None else ""
+    rest = sorted((thing for thing in things if key(thing) > after), key=key)
+    following = _make_cursor(key(rest[limit - 1])) if len(rest) > limit else None
+    return {"items": rest[:limit], "next": following}
+
+
+def _make_cursor(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def _read_cursor(text: str) -> str:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise BadInput("cursor", f"{text[:40]!r} is not a cursor: take `next` of the page before") from None

@@ -1,0 +1,61 @@
+"""The OpenAPI document: FastAPI's, with problems in place of its own error shapes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api.problems import MEDIA_TYPE, Problem
+
+_WORDS: Final = {
+    "401": "No API key, or one that is not valid",
+    "403": "The key's roles do not allow it",
+    "404": "No such thing, or not yours",
+    "409": "It contradicts what is there",
+    "422": "A field is wrong, or a limit forbids it",
+    "503": "Not ready; try again after `Retry-After` seconds",
+    "504": "The outcome is unknown; ask, never resend under another key",
+}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The document, made once."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        parts = schema["components"]["schemas"]
+        parts.pop("HTTPValidationError", None)
+        parts.pop("ValidationError", None)
+        made = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts |= made.pop("$defs", {})
+        parts["Problem"] = made
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                operation["responses"].pop("422", None)
+                for status in _statuses(path, method):
+                    operation["responses"].setdefault(status, _problem(status))
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _statuses(path: str, method: str) -> list[str]:
+    if not path.startswith("/v1/"):
+        return []
+    found = ["401", "403", "422", "503"]
+    if "{" in path:
+        found.append("404")
+    if method != "get":
+        found.append("409")
+    if method != "get" and (path.startswith("/v1/orders") or path.endswith("/cancel-all")):
+        found.append("504")
+    return sorted(found)
+
+
+def _problem(status: str) -> dict[str, Any]:
+    return {
+        "description": _WORDS[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }

@@ -1,0 +1,1 @@
+"""Routes by resource; `api.app` puts them under ``/v1``."""

@@ -1,0 +1,151 @@
+"""``/v1/accounts``: trading accounts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field
+
+from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.problems import unknown_reference
+from api.security import Operator, Trader, Viewer
+from api.services import Deck, referenced
+from api.shapes import OrderShown
+from cluster import catalog
+from storage.records import AccountRecord, OrderFilter
+from trading.errors import Conflict, TradeError, UnknownThing
+from trading.ids import AccountId, FeedId, Nanos, UserId, name
+from trading.orders import OrderState
+
+router = APIRouter(prefix="/accounts", tags=["accounts"])
+
+_OPEN = tuple(state for state in OrderState if not state.is_final)
+
+
+class NewAccount(Body):
+    """A trading account to add.
+
+    ``settings`` are the connector's (paper: cash, currency, latency_ms, fee_bps, slippage_ticks, fill_ratio,
+    reject_ratio) and the deck's: ``feed`` that prices a paper account, ``orders_per_s``, ``late_arrival_s``.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "paper-1",
+                    "user": "asha",
+                    "connector": "paper",
+                    "settings": {"cash": "100000", "fee_bps": "2", "feed": "crypto"},
+                }
+            ]
+        }
+    )
+
+    id: str
+    user: str
+    connector: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    enabled: bool = True
+
+
+class AccountChange(Body):
+    """What may change."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": False}]})
+
+    enabled: bool
+
+
+class AccountShown(Shown):
+    """A trading account."""
+
+    id: str
+    user: str
+    connector: str
+    settings: dict[str, Any]
+    enabled: bool
+    created_at: Instant
+    generation: int
+
+
+class Refusal(Shown):
+    """An order that could not be cancelled, and why."""
+
+    code: str
+    detail: str
+
+
+class Cancelled(Shown):
+    """What became of a wish to cancel everything."""
+
+    #: How many cancels are on their way.
+    cancelled: int
+    orders: list[OrderShown]
+    refused: list[Refusal]
+
+
+@router.post("", response_model=AccountShown, status_code=201)
+async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> AccountRecord:
+    """Add an account of a user."""
+    account = AccountId(name(body.id, "id"))
+    user = await referenced("user", deck.desired.user(UserId(body.user)))
+    try:
+        catalog.check_account(body.connector, account, body.settings)
+    except UnknownThing as error:
+        raise unknown_reference("connector", error) from error
+    if body.settings.get("feed"):
+        await referenced("settings.feed", deck.desired.feed(FeedId(body.settings["feed"])))
+    record = AccountRecord(
+        id=account,
+        user=user.id,
+        connector=body.connector,
+        settings=body.settings,
+        enabled=body.enabled,
+        created_at=Nanos(time.time_ns()),
+    )
+    return await deck.desired.create_account(record, by=caller.user)
+
+
+@router.get("", response_model=Page[AccountShown])
+async def list_accounts(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    """Accounts; operators see everybody's."""
+    return page_of(await deck.accounts_of(caller), lambda account: account.id, limit, cursor)
+
+
+@router.get("/{id}", response_model=AccountShown)
+async def get_account(id: str, caller: Viewer, deck: Deck) -> AccountRecord:
+    """One account."""
+    return await deck.account_of(caller, id)
+
+
+@router.patch("/{id}", response_model=AccountShown)
+async def change_account(id: str, body: AccountChange, caller: Operator, deck: Deck) -> AccountRecord:
+    """Let an account trade, or not."""
+    record = await deck.account_of(caller, id)
+    if record.enabled == body.enabled:
+        return record
+    return await deck.desired.update_account(record.id, {"enabled": body.enabled}, by=caller.user)
+
+
+@router.delete("/{id}", status_code=204)
+async def delete_account(id: str, caller: Operator, deck: Deck) -> None:
+    """Remove an account without open orders that no algo uses; its history stays."""
+    record = await deck.account_of(caller, id)
+    still_open, _ = await deck.journal.orders(OrderFilter(account=record.id, states=_OPEN), limit=1)
+    if still_open:
+        raise Conflict("account_in_use", f"account {id!r} has open orders: cancel them first")
+    await deck.desired.delete_account(record.id, by=caller.user)
+
+
+@router.post("/{id}/cancel-all", response_model=Cancelled)
+async def cancel_all(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
+    """Ask the broker to cancel every open order of the account."""
+    record = await deck.account_of(caller, id)
+    results = await deck.session(record.user).call("cancel_all", record.id, None, caller.cause, timeout=10.0)
+    orders = [result for result in results if not isinstance(result, TradeError)]
+    refused = [result for result in results if isinstance(result, TradeError)]
+    await deck.note(caller, "cancel_all", id, {"cancelled": len(orders), "refused": len(refused)})
+    return {"cancelled": len(orders), "orders": orders, "refused": refused}

@@ -1,0 +1,243 @@
+"""``/v1/algos``: running instances of strategies."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import ConfigDict, Field
+
+from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.problems import ProblemError
+from api.security import AlgoRunner, Caller, Viewer
+from api.services import Deck, Services, referenced
+from api.shapes import AlgoShown, algo_live
+from cluster import catalog
+from storage.records import AlgoRecord, StrategyRecord
+from trading.errors import BadInput, Conflict, Fenced
+from trading.ids import AlgoId, Epoch, FeedId, Nanos, NodeName, instrument_id, name
+
+router = APIRouter(prefix="/algos", tags=["algos"])
+
+#: States in which something of an algo may still run.
+_ALIVE = frozenset({"starting", "running", "stopping"})
+_ATTEMPTS = 5
+
+
+class NewAlgo(Body):
+    """An algo to add; ``node`` "" lets the Supervisor choose."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "momo-1",
+                    "strategy": "ma-cross",
+                    "account": "paper-1",
+                    "feed": "crypto",
+                    "instruments": ["BINANCE-USDM:BTCUSDT"],
+                    "parameters": {"interval": "1s", "fast": 5, "slow": 20},
+                    "node": "",
+                    "start": True,
+                }
+            ]
+        }
+    )
+
+    id: str
+    strategy: str
+    account: str
+    feed: str
+    instruments: list[str] = Field(min_length=1, max_length=1_000)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    node: str = ""
+    start: bool = False
+
+
+class AlgoChange(Body):
+    """What may change; a running algo is restarted with it.  What is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"parameters": {"fast": 8, "slow": 21}}]})
+
+    parameters: dict[str, Any] | None = None
+    node: str | None = None
+
+
+class LogLineShown(Shown):
+    """A line of an algo's log; ``number`` is what to pass as ``after``."""
+
+    number: int
+    epoch: int
+    at: Instant
+    level: str
+    text: str
+
+
+@router.post("", response_model=AlgoShown, status_code=201)
+async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShown:
+    """Add an algo; with ``start`` it is started as well."""
+    id = catalog.check_algo_id(name(body.id, "id"))
+    account = await referenced("account", deck.account_of(caller, body.account))
+    if body.start and not account.enabled:
+        raise BadInput("account", f"account {account.id} is disabled: enable it, or leave out start")
+    strategy = await referenced("strategy", deck.desired.strategy(body.strategy))
+    feed = await referenced("feed", deck.desired.feed(FeedId(body.feed)))
+    instruments = tuple(dict.fromkeys(instrument_id(text, "instruments") for text in body.instruments))
+    missing = [each for each in instruments if each not in feed.instruments]
+    if missing:
+        raise ProblemError(
+            422,
+            "not_in_feed",
+            "Bad input",
+            f"feed {feed.id} does not carry {', '.join(missing[:20])}: add them to it first",
+            field="instruments",
+            unknown=missing,
+        )
+    await _check_node(deck, body.node)
+    await _check_parameters(strategy, body.parameters)
+    now = Nanos(time.time_ns())
+    record = AlgoRecord(
+        id=id,
+        user=account.user,
+        account=account.id,
+        strategy=strategy.name,
+        parameters=body.parameters,
+        instruments=instruments,
+        feed=feed.id,
+        node=NodeName(body.node),
+        want="running" if body.start else "stopped",
+        state="waiting" if body.start else "stopped",
+        reason="",
+        epoch=Epoch(0),
+        created_at=now,
+        updated_at=now,
+    )
+    return await _shown(deck, await deck.desired.create_algo(record, by=caller.user))
+
+
+@router.get("", response_model=Page[AlgoShown])
+async def list_algos(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    """Algos; operators see everybody's."""
+    mine = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
+    page = page_of(mine, lambda algo: algo.id, limit, cursor)
+    hot, _ = await deck.look_all("algo:")
+    return {**page, "items": [_with_live(algo, hot.get(f"algo:{algo.id}")) for algo in page["items"]]}
+
+
+@router.get("/{id}", response_model=AlgoShown)
+async def get_algo(id: str, caller: Viewer, deck: Deck) -> AlgoShown:
+    """One algo: what is wanted, its state in words, how it goes."""
+    return await _shown(deck, await _find(deck, caller, id))
+
+
+@router.post("/{id}/start", response_model=AlgoShown)
+async def start_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
+    """Start it; a failed one starts anew, a running one goes on untouched."""
+    record = await _find(deck, caller, id)
+    if record.want == "running" and record.state != "failed":
+        return await _shown(deck, record)
+    return await _shown(deck, await _start(deck, caller, record))
+
+
+@router.post("/{id}/stop", response_model=AlgoShown)
+async def stop_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
+    """Stop it: it takes its open orders back and keeps its position."""
+    record = await _find(deck, caller, id)
+    if record.want != "stopped":
+        record = await deck.desired.update_algo(record.id, {"want": "stopped"}, by=caller.user)
+    return await _shown(deck, record)
+
+
+@router.post("/{id}/restart", response_model=AlgoShown)
+async def restart_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
+    """Stop it in order and start it again, from its snapshot."""
+    record = await _find(deck, caller, id)
+    if record.want == "running" and record.state != "failed":
+        # The new generation makes the Supervisor replace the incarnation.
+        record = await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)
+    else:
+        record = await _start(deck, caller, record)
+    return await _shown(deck, record)
+
+
+@router.patch("/{id}", response_model=AlgoShown)
+async def change_algo(id: str, body: AlgoChange, caller: AlgoRunner, deck: Deck) -> AlgoShown:
+    """Change parameters or node."""
+    record = await _find(deck, caller, id)
+    if body.node is not None:
+        await _check_node(deck, body.node)
+    if body.parameters is not None:
+        await _check_parameters(await deck.desired.strategy(record.strategy), body.parameters)
+    changes = {
+        field: value for field, value in body.model_dump(exclude_none=True).items() if getattr(record, field) != value
+    }
+    if changes:
+        record = await deck.desired.update_algo(record.id, changes, by=caller.user)
+    return await _shown(deck, record)
+
+
+@router.delete("/{id}", status_code=204)
+async def delete_algo(id: str, caller: AlgoRunner, deck: Deck) -> None:
+    """Remove a stopped algo with its log and snapshot; its orders stay in the journal."""
+    record = await _find(deck, caller, id)
+    if record.want == "running" or record.state in _ALIVE:
+        raise Conflict("algo_is_running", f"algo {id!r} is {record.state}: stop it and wait until it has stopped")
+    await deck.desired.delete_algo(record.id, by=caller.user, generation=record.generation)
+
+
+@router.get("/{id}/logs", response_model=Page[LogLineShown])
+async def algo_logs(
+    id: str,
+    caller: Viewer,
+    deck: Deck,
+    limit: Limit = 100,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the answer before")] = 0,
+) -> dict[str, Any]:
+    """The newest lines above ``after``, oldest first; ``next`` is what to pass as ``after`` for later ones."""
+    record = await _find(deck, caller, id)
+    lines = await deck.algo_log.tail(record.id, limit, after)
+    return {"items": lines, "next": str(lines[-1].number if lines else after)}
+
+
+async def _find(deck: Services, caller: Caller, id: str) -> AlgoRecord:
+    return caller.own_algo(await deck.desired.algo(AlgoId(id)))
+
+
+async def _start(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoRecord:
+    account = await deck.desired.account(record.account)
+    if not account.enabled:
+        raise Conflict("account_is_disabled", f"account {account.id} is disabled: enable it first")
+    if record.state == "failed":
+        await _clear(deck, caller, record)
+    return await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)
+
+
+async def _clear(deck: Services, caller: Caller, record: AlgoRecord) -> None:
+    """Forget the failure.  A new epoch first: what is left of the failed incarnation could tell of it again."""
+    for _ in range(_ATTEMPTS):
+        epoch = await deck.desired.new_algo_epoch(record.id, by=caller.user)
+        try:
+            await deck.desired.set_algo_state(record.id, epoch, "waiting", "asked to start", by=caller.user)
+        except Fenced:
+            continue  # the Supervisor numbers one too
+        return
+    raise Conflict("algo_is_changing", f"algo {record.id!r} keeps being started elsewhere: look at it again")
+
+
+async def _check_node(deck: Services, node: str) -> None:
+    if node:
+        await referenced("node", deck.desired.node(NodeName(node)))
+
+
+async def _check_parameters(strategy: StrategyRecord, parameters: dict[str, Any]) -> None:
+    await catalog.check_parameters(strategy, parameters)
+
+
+async def _shown(deck: Services, record: AlgoRecord) -> AlgoShown:
+    hot, _ = await deck.look(f"algo:{record.id}")
+    return _with_live(record, hot)
+
+
+def _with_live(record: AlgoRecord, hot: dict[str, Any] | None) -> AlgoShown:
+    return AlgoShown.model_validate(record).model_copy(update={"live": algo_live(hot, record.epoch)})

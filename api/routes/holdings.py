@@ -1,0 +1,92 @@
+"""``/v1/fills``, ``/v1/positions``, ``/v1/portfolio``, ``/v1/breaks``: what trading has led to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from api.formats import Cursor, GivenInstant, Limit, Page, page_of
+from api.routes.orders import filter_of
+from api.security import Viewer
+from api.services import Deck
+from api.shapes import BreakShown, FillOfOrder, PortfolioShown, PositionShown
+from trading.errors import NotReady, UnknownThing
+from trading.ids import AccountId
+
+router = APIRouter(tags=["holdings"])
+
+
+@router.get("/fills", response_model=Page[FillOfOrder])
+async def list_fills(
+    caller: Viewer,
+    deck: Deck,
+    account: str | None = None,
+    instrument: str | None = None,
+    algo: str | None = None,
+    since: Annotated[GivenInstant | None, Query(description="Executed at or after")] = None,
+    until: Annotated[GivenInstant | None, Query(description="Executed before")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Executions, newest first."""
+    filters = await filter_of(deck, caller, account, instrument, algo, since, until)
+    fills, following = await deck.journal.fills(filters, cursor, limit)
+    return {"items": fills, "next": following}
+
+
+@router.get("/positions", response_model=Page[PositionShown])
+async def list_positions(
+    caller: Viewer,
+    deck: Deck,
+    account: str | None = None,
+    flat: Annotated[bool, Query(description="Show those of quantity 0 too")] = False,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Positions from the journal; the portfolio values them."""
+    accounts: list[AccountId] | None
+    if account is not None:
+        if not caller.is_operator:
+            await deck.account_of(caller, account)
+        accounts = [AccountId(account)]
+    else:
+        accounts = None if caller.is_operator else [each.id for each in await deck.accounts_of(caller)]
+    held = [each for each in await deck.journal.positions(accounts) if flat or each.quantity]
+    return page_of(held, lambda position: f"{position.account} {position.instrument}", limit, cursor)
+
+
+@router.get("/portfolio", response_model=PortfolioShown)
+async def portfolio(
+    caller: Viewer, deck: Deck, user: Annotated[str | None, Query(description="Operators: whose")] = None
+) -> dict[str, Any]:
+    """Accounts and positions at the last prices, as the session told a moment ago (see ``at``)."""
+    owner = caller.user if user is None else user
+    if not caller.sees(owner):
+        raise UnknownThing("user", owner)
+    view = await deck.hot.get(f"portfolio:{owner}", dict[str, Any])
+    if view is None:
+        raise NotReady(f"the session of {owner} has not told its portfolio yet; has it an enabled account?", 2.0)
+    return view
+
+
+@router.get("/portfolios", response_model=Page[PortfolioShown])
+async def portfolios(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    """Portfolios of every user that the caller sees and whose session has told one."""
+    found = await deck.hot.scan("portfolio:", dict[str, Any])
+    mine = [view for view in found.values() if caller.sees(view["user"])]
+    return page_of(mine, lambda view: str(view["user"]), limit, cursor)
+
+
+@router.get("/breaks", response_model=Page[BreakShown])
+async def list_breaks(
+    caller: Viewer,
+    deck: Deck,
+    resolved: Annotated[bool, Query(description="Show resolved ones too")] = False,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Differences between our books and the brokers', oldest first."""
+    mine = None if caller.is_operator else {account.id for account in await deck.accounts_of(caller)}
+    breaks = [each for each in await deck.journal.breaks(not resolved) if mine is None or each.account in mine]
+    return page_of(breaks, lambda each: f"{each.opened_at:020d} {each.id}", limit, cursor)

@@ -1,0 +1,170 @@
+"""``/v1/nodes`` and ``/v1/cluster``: machines and actors."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from api.formats import Cursor, Instant, Limit, Page, Shown, page_of
+from api.security import Caller, Viewer
+from api.services import Deck
+from cluster.names import Kind, parse
+from storage.records import AlgoRecord, NodeRecord
+from trading.errors import NotReady
+from trading.ids import NodeName
+
+router = APIRouter(tags=["nodes"])
+
+
+class ProcessShown(Shown):
+    """One of our processes on a machine."""
+
+    pid: int
+    title: str
+    memory_mb: float
+    descriptors: int
+    cpu_s: float
+
+
+class NodeFacts(Shown):
+    """How a machine is, a moment ago."""
+
+    at: Instant
+    host: str
+    cpus: int
+    cpu_percent: float
+    load: list[float]
+    memory_total_mb: int
+    memory_used_mb: int
+    disk_free_mb: int
+    python: str
+    platform: str
+    uptime_s: int
+    #: For operators; empty for others.
+    processes: list[ProcessShown]
+
+
+class AlgoThere(Shown):
+    """An algo on a machine."""
+
+    id: str
+    state: str
+    reason: str
+
+
+class NodeShown(Shown):
+    """A registered machine."""
+
+    name: str
+    labels: dict[str, str]
+    cordoned: bool
+    registered_at: Instant
+    generation: int
+    #: Null where nothing has been heard of it lately.
+    facts: NodeFacts | None
+    algos: list[AlgoThere]
+
+
+class ActorShown(Shown):
+    """One actor as the Supervisor last saw it."""
+
+    name: str
+    answers: bool
+    state: str
+    reason: str
+    node: str
+    pid: int
+    epoch: int
+    heart_age_s: float
+    facts: dict[str, Any]
+
+
+class ClusterShown(Shown):
+    """The cluster as the Supervisor last saw it; ``missing`` are actors that are not ready."""
+
+    at: Instant
+    age_s: float
+    epoch: int
+    nodes: list[str]
+    actors: list[ActorShown]
+    missing: list[str]
+
+
+@router.get("/nodes", response_model=Page[NodeShown])
+async def list_nodes(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    """Registered machines with their facts and the own algos on them."""
+    page = page_of(await deck.desired.nodes(), lambda node: node.name, limit, cursor)
+    facts, _ = await deck.look_all("node:")
+    algos, hot = await deck.desired.algos(), (await deck.look_all("algo:"))[0]
+    shown = [_node(caller, node, facts.get(f"node:{node.name}"), algos, hot) for node in page["items"]]
+    return {**page, "items": shown}
+
+
+@router.get("/nodes/{name}", response_model=NodeShown)
+async def get_node(name: str, caller: Viewer, deck: Deck) -> NodeShown:
+    """One machine."""
+    record = await deck.desired.node(NodeName(name))
+    facts, _ = await deck.look(f"node:{record.name}")
+    hot, _ = await deck.look_all("algo:")
+    return _node(caller, record, facts, await deck.desired.algos(), hot)
+
+
+@router.get("/cluster", response_model=ClusterShown)
+async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
+    """Every actor; those who are not operators do not see other people's."""
+    view = await deck.hot.get("cluster", dict[str, Any])
+    if view is None:
+        raise NotReady("the Supervisor has not shown the cluster lately; GET /readyz says what is missing", 2.0)
+    age = round((time.time_ns() - view["at"]) / 1e9, 3)
+    if caller.is_operator:
+        return {**view, "age_s": age}
+    accounts = {account.id for account in await deck.accounts_of(caller)}
+    algos = {algo.id for algo in await deck.desired.algos() if caller.sees(algo.user)}
+    own: dict[Kind, set[str]] = {Kind.SESSION: {caller.user}, Kind.CONNECTION: {*accounts}, Kind.ALGO: {*algos}}
+
+    def mine(text: str) -> bool:
+        name = parse(text)
+        return name is not None and (name.kind not in own or name.id in own[name.kind])
+
+    return {
+        **view,
+        "age_s": age,
+        "actors": [actor for actor in view["actors"] if mine(actor["name"])],
+        "missing": [name for name in view["missing"] if mine(name)],
+    }
+
+
+def _node(
+    caller: Caller,
+    record: NodeRecord,
+    facts: dict[str, Any] | None,
+    algos: list[AlgoRecord],
+    hot: dict[str, dict[str, Any]],
+) -> NodeShown:
+    shown = None
+    if facts is not None:
+        shown = NodeFacts.model_validate({**facts, "processes": facts["processes"] if caller.is_operator else []})
+    return NodeShown(
+        name=record.name,
+        labels=record.labels,
+        cordoned=record.cordoned,
+        registered_at=record.registered_at,
+        generation=record.generation,
+        facts=shown,
+        algos=[
+            AlgoThere(id=algo.id, state=algo.state, reason=algo.reason)
+            for algo in algos
+            if caller.sees(algo.user) and _is_on(algo, record.name, hot.get(f"algo:{algo.id}"))
+        ],
+    )
+
+
+def _is_on(algo: AlgoRecord, node: str, live: dict[str, Any] | None) -> bool:
+    """Whether the present incarnation runs there; before it has told anything, whether it is pinned there."""
+    if algo.state not in ("starting", "running", "stopping"):
+        return False
+    if live is not None and live["epoch"] == algo.epoch:
+        return bool(live["node"] == node)
+    return algo.node == node

@@ -1,0 +1,210 @@
+"""Everything a request may use: the stores, the doorkeeper, the way to sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Protocol, TypeVar
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from api.link import Link
+from api.problems import unknown_reference
+from api.security import Caller, Doorkeeper
+from api.stream import Hub
+from api.traffic import Traffic
+from cluster.settings import DeckSettings
+from storage.algo_log import AlgoLog
+from storage.api_keys import ApiKeys
+from storage.bus import Bus
+from storage.database import Database
+from storage.desired import Desired
+from storage.hot import Hot
+from storage.instruments import Instruments
+from storage.journal import Journal
+from storage.records import AccountRecord
+from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
+from trading.ids import AccountId, UserId
+
+log = logging.getLogger("quarterdeck")
+
+T = TypeVar("T")
+#: The Supervisor's view must be younger than this for the deck to count as ready.
+VIEW_S = 10.0
+#: Counting all orders reads the whole table, so the figure is kept for so many seconds.
+ORDERS_EVERY_S = 15.0
+
+
+class Session(Protocol):
+    """A user's session, by its methods."""
+
+    async def call(self, method: str, *args: Any, timeout: float = 5.0) -> Any:
+        """Call ``method``; raises what it raises, `NotReady` or `Unreachable`."""
+
+
+class Services:
+    """What routes work with.  The constructor does no IO."""
+
+    def __init__(self, deck: DeckSettings, *, connect: bool, sessions: Callable[[UserId], Session] | None) -> None:
+        self.deck = deck
+        self.database = Database(deck.database_url, size=8, name="api")
+        self.desired = Desired(self.database)
+        self.journal = Journal(self.database)
+        self.instruments = Instruments(self.database)
+        self.keys = ApiKeys(self.database)
+        self.algo_log = AlgoLog(self.database)
+        self.hot = Hot(deck.redis_url)
+        self.bus = Bus(deck.redis_url)
+        self.doorkeeper = Doorkeeper(self.keys, self.desired)
+        self.hub = Hub(self.bus)
+        self.traffic = Traffic()
+        self.link = Link(deck) if connect else None
+        self._sessions = sessions
+        self._by_user: dict[UserId, Session] = {}
+        self.database_trouble = "it was not tried yet"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._counts: tuple[float, dict[str, int]] | None = None
+
+    def session(self, user: UserId) -> Session:
+        """The way to a user's session."""
+        found = self._by_user.get(user)
+        if found is None:
+            if self._sessions is not None:
+                found = self._sessions(user)
+            elif self.link is not None:
+                found = self.link.session(user)
+            else:
+                raise NotReady("this API is not connected to a cluster", 5.0)
+            self._by_user[user] = found
+        return found
+
+    # Life
+
+    async def start(self) -> None:
+        """Begin to connect; what is away is tried again for ever and shown by /readyz."""
+        self.run(self._open(), "database")
+        self.run(self.hub.run(), "changes")
+        self.run(self.hub.watch(self.desired), "desired state")
+        if self.link is not None:
+            self.run(self.link.run(), "cluster")
+
+    def run(self, work: Coroutine[Any, Any, None], title: str) -> None:
+        """Run a task until `stop`."""
+        task = asyncio.get_running_loop().create_task(work, name=title)
+        task.add_done_callback(_report)
+        self._tasks.append(task)
+
+    async def stop(self) -> None:
+        """End the tasks, close the stores."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.bus.close()
+        await self.hot.close()
+        await self.database.close()
+
+    async def _open(self) -> None:
+        from cluster import catalog
+
+        delay = 0.2
+        while True:
+            try:
+                await self.database.open()
+                for strategy in await asyncio.to_thread(catalog.builtin_strategies):
+                    await self.desired.put_strategy(strategy, by="api")
+            except TradeError as error:
+                if self.database_trouble != str(error):
+                    log.warning("the database is not ready: %s", error)
+                self.database_trouble = str(error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 1.7, 3.0)
+            else:
+                self.database_trouble = ""
+                log.info("the database is open")
+                return
+
+    async def missing(self) -> list[str]:
+        """What is not ready, in words; [] when all is."""
+        found = []
+        try:
+            await self.desired.version()
+            if self.database_trouble:
+                found.append(f"PostgreSQL: {self.database_trouble}")
+        except (NotReady, NeedsOperator) as error:
+            found.append(f"PostgreSQL: {self.database_trouble or error}")
+        if self.link is not None and self.link.trouble:
+            found.append(f"Ray: {self.link.trouble}")
+        try:
+            view = await self.hot.get("cluster", dict[str, Any])
+        except (NotReady, NeedsOperator) as error:
+            found.append(f"Redis: {error}")
+        else:
+            age = (time.time_ns() - view["at"]) / 1e9 if view else None
+            if age is None:
+                found.append("Supervisor: it has not shown the cluster yet")
+            elif age > VIEW_S:
+                found.append(f"Supervisor: its last view of the cluster is {age:.0f} s old")
+        return found
+
+    # What many routes do
+
+    async def order_counts(self) -> dict[str, int]:
+        """Orders by state, some seconds old at most."""
+        if self._counts is None or time.monotonic() - self._counts[0] > ORDERS_EVERY_S:
+            self._counts = (time.monotonic(), await self.journal.order_counts())
+        return self._counts[1]
+
+    async def account_of(self, caller: Caller, account: str) -> AccountRecord:
+        """An account that the caller may see; `UnknownThing` otherwise."""
+        return caller.own_account(await self.desired.account(AccountId(account)))
+
+    async def accounts_of(self, caller: Caller) -> list[AccountRecord]:
+        """All accounts that the caller may see."""
+        return [account for account in await self.desired.accounts() if caller.sees(account.user)]
+
+    async def look(self, key: str) -> tuple[dict[str, Any] | None, str]:
+        """A hot value, or None and why: what is shown beside a record must not hide the record."""
+        try:
+            found = await self.hot.get(key, dict[str, Any])
+        except (NotReady, NeedsOperator) as error:
+            return None, str(error)
+        return found, "" if found is not None else "nothing has been heard of it lately"
+
+    async def look_all(self, prefix: str) -> tuple[dict[str, dict[str, Any]], str]:
+        """As `look`, for every key that starts with ``prefix``."""
+        try:
+            return await self.hot.scan(prefix, dict[str, Any]), ""
+        except (NotReady, NeedsOperator) as error:
+            return {}, str(error)
+
+    async def note(self, caller: Caller, action: str, subject: str, after: Any) -> None:
+        """Audit an act on orders.  Without the database it is only logged: an exit must not wait for it, and
+        the order's own events name the caller too."""
+        try:
+            await self.desired.audit(caller.user, action, subject, None, after)
+        except NotReady as error:
+            log.warning("%s of %s by %s is not in the audit: %s", action, subject, caller.user, error)
+
+
+async def referenced(field: str, found: Coroutine[Any, Any, T]) -> T:
+    """What ``found`` gives; where that is unknown, 422 naming the field of the body that refers to it."""
+    try:
+        return await found
+    except UnknownThing as error:
+        raise unknown_reference(field, error) from error
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task %s ended", task.get_name(), exc_info=error)
+
+
+def _services(connection: HTTPConnection) -> Services:
+    services: Services = connection.app.state.services
+    return services
+
+
+Deck = Annotated[Services, Depends(_services)]

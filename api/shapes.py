@@ -1,0 +1,276 @@
+"""What orders, fills, holdings and algos look like in answers and on the stream."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from pydantic import ConfigDict
+
+from api.formats import Amount, Instant, InstantOrNone, Shown
+from trading.histogram import Histogram
+from trading.orders import EventKind, OrderState, OrderType, Side, TimeInForce
+
+
+class OrderShown(Shown):
+    """An order as it stands."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "account": "paper-1",
+                    "client_order_id": "api-5f0c1a9be2d34870",
+                    "instrument": "BINANCE-USDM:BTCUSDT",
+                    "side": "buy",
+                    "type": "limit",
+                    "quantity": "0.010",
+                    "limit_price": "60000.0",
+                    "stop_price": None,
+                    "time_in_force": "gtc",
+                    "reduce_only": False,
+                    "algo": None,
+                    "state": "submitted",
+                    "reason": "",
+                    "cancelling": False,
+                    "broker_order_id": "17",
+                    "filled_quantity": "0",
+                    "open_quantity": "0.010",
+                    "average_price": "0",
+                    "created_at": "2026-01-31T09:15:00.000000000+00:00",
+                    "updated_at": "2026-01-31T09:15:00.004000000+00:00",
+                }
+            ]
+        }
+    )
+
+    account: str
+    client_order_id: str
+    instrument: str
+    side: Side
+    type: OrderType
+    quantity: Amount
+    limit_price: Amount | None
+    stop_price: Amount | None
+    time_in_force: TimeInForce
+    reduce_only: bool
+    algo: str | None
+    state: OrderState
+    #: Why it is where it is, where somebody said so.
+    reason: str
+    cancelling: bool
+    broker_order_id: str | None
+    filled_quantity: Amount
+    open_quantity: Amount
+    average_price: Amount
+    created_at: Instant
+    updated_at: Instant
+
+
+class FillShown(Shown):
+    """One execution."""
+
+    execution_id: str
+    quantity: Amount
+    price: Amount
+    at: Instant
+    fee: Amount
+    fee_currency: str
+
+
+class EventShown(Shown):
+    """One change of an order: what, when, by whom, why, and the broker's own words."""
+
+    kind: EventKind
+    at: Instant
+    actor: str
+    reason: str
+    cause: str
+    broker_order_id: str | None
+    fill: FillShown | None
+    quantity: Amount | None
+    limit_price: Amount | None
+    stop_price: Amount | None
+    raw: str
+
+
+class OrderWithEvents(OrderShown):
+    """An order and its story, oldest first."""
+
+    events: list[EventShown]
+
+
+class FillOfOrder(Shown):
+    """An execution with the order it belongs to."""
+
+    account: str
+    client_order_id: str
+    instrument: str
+    side: Side
+    algo: str | None
+    fill: FillShown
+
+
+class PositionShown(Shown):
+    """What is held of an instrument, from the journal."""
+
+    account: str
+    instrument: str
+    #: Signed: above 0 long, below 0 short.
+    quantity: Amount
+    average_cost: Amount
+    #: Profit taken, before fees.
+    realised: Amount
+    fees: Amount
+    #: Sum of what was bought and sold.
+    traded: Amount
+    multiplier: Amount
+    updated_at: InstantOrNone
+
+
+class ValuedPosition(Shown):
+    """A position at the last price."""
+
+    account: str
+    instrument: str
+    quantity: Amount
+    average_cost: Amount
+    mark: Amount | None
+    realised: Amount
+    unrealised: Amount
+    fees: Amount
+    exposure: Amount
+
+
+class ValuedAccount(Shown):
+    """An account's sums; ``profit`` is realised + unrealised - fees."""
+
+    account: str
+    connected: bool
+    reconciled: bool
+    cash: Amount | None
+    currency: str
+    realised: Amount
+    unrealised: Amount
+    fees: Amount
+    profit: Amount
+    gross_exposure: Amount
+    open_orders: int
+    open_breaks: int
+
+
+class PortfolioShown(Shown):
+    """Everything a user holds, as the session last told it."""
+
+    user: str
+    at: Instant
+    accounts: list[ValuedAccount]
+    positions: list[ValuedPosition]
+
+
+class BreakShown(Shown):
+    """A difference between our book and the broker's; ``resolved_at`` null while it is open."""
+
+    id: str
+    account: str
+    instrument: str
+    kind: str
+    ours: str
+    theirs: str
+    opened_at: Instant
+    resolved_at: InstantOrNone
+    resolution: str
+
+
+class Latency(Shown):
+    """Quantiles in milliseconds; null before the first."""
+
+    count: int
+    p50: float | None
+    p99: float | None
+
+
+class AlgoLive(Shown):
+    """How the running incarnation goes, a moment ago."""
+
+    node: str
+    at: Instant
+    state: str
+    reason: str
+    ticks: int
+    batches_lost: int
+    intents: int
+    orders_acked: int
+    fills: int
+    denied: int
+    open_orders: int
+    #: Seconds since its last tick.
+    tick_age_s: float | None
+    positions: dict[str, str]
+    #: Profit taken less fees.
+    realised: Amount
+    tick_to_strategy_ms: Latency
+    intent_to_ack_ms: Latency
+
+
+class AlgoShown(Shown):
+    """One instance of a strategy: what should run, and how it goes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "momo-1",
+                    "user": "asha",
+                    "account": "paper-1",
+                    "strategy": "ma-cross",
+                    "parameters": {"interval": "1s", "fast": 5, "slow": 20},
+                    "instruments": ["BINANCE-USDM:BTCUSDT"],
+                    "feed": "crypto",
+                    "node": "",
+                    "want": "running",
+                    "state": "running",
+                    "reason": "",
+                    "epoch": 3,
+                    "generation": 4,
+                    "created_at": "2026-01-31T09:15:00.000000000+00:00",
+                    "updated_at": "2026-01-31T09:15:02.000000000+00:00",
+                    "live": None,
+                }
+            ]
+        }
+    )
+
+    id: str
+    user: str
+    account: str
+    strategy: str
+    parameters: dict[str, Any]
+    instruments: list[str]
+    feed: str
+    #: The node it is pinned to; "" = anywhere.
+    node: str
+    want: str
+    state: str
+    #: The state in words.
+    reason: str
+    epoch: int
+    generation: int
+    created_at: Instant
+    updated_at: Instant
+    #: Null where no incarnation has told anything lately.
+    live: AlgoLive | None = None
+
+
+def algo_live(hot: dict[str, Any] | None, epoch: int) -> AlgoLive | None:
+    """The live part from the hot store, if it is of this incarnation."""
+    if hot is None or hot.get("epoch") != epoch:
+        return None
+    latencies = {f"{name}_ms": _latency(hot[name]) for name in ("tick_to_strategy", "intent_to_ack")}
+    values = {**hot, **latencies, "realised": Decimal(hot["realised"])}
+    return AlgoLive.model_validate(values)
+
+
+def _latency(counts: dict[str, int]) -> Latency:
+    histogram = Histogram({int(bucket): count for bucket, count in counts.items()})
+    return Latency(count=histogram.total, p50=histogram.quantile(0.5), p99=histogram.quantile(0.99))

@@ -1,0 +1,180 @@
+"""What there is to choose from: providers and their listings, brokers, strategies and their parameters.
+
+The API asks here, since it reaches neither connectors nor strategies.  Code that users wrote runs in a process
+of its own with a time limit, never in the asker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from connectors import registry
+from connectors.base import FeedLimits
+from storage.database import Database
+from storage.paper_ledger import PaperLedger
+from storage.records import StrategyRecord
+from strategies import loader
+from trading.errors import BadInput, NotReady, TradeError, Unreachable
+from trading.ids import AccountId, AlgoId, Epoch, Nanos
+from trading.instruments import Instrument
+
+#: Longest id of an algo: its orders' keys are ``<algo>-<n>`` and must fit 48 characters.
+LONGEST_ALGO_ID: Final = 36
+#: Settings of any account that are the deck's and not its connector's.
+DECK_SETTINGS: Final = frozenset({"feed", "orders_per_s", "late_arrival_s"})
+LISTING_S: Final = 30.0
+STRATEGY_S: Final = 20.0
+#: Where our packages are, for a child's PYTHONPATH.
+_HOME: Final = str(Path(__file__).resolve().parent.parent)
+#: Names that built-in strategies have.
+BUILTIN: Final = frozenset(loader.BUILTIN)
+
+
+async def feed_limits(provider: str, settings: Mapping[str, Any]) -> FeedLimits:
+    """What a provider allows.  Raises `UnknownThing` for its name, `BadInput` for its settings."""
+    market = registry.market_data(provider, settings)
+    try:
+        return market.limits
+    finally:
+        await market.close()
+
+
+async def listing(provider: str, settings: Mapping[str, Any]) -> Sequence[Instrument]:
+    """Everything a provider lists now, numbers unassigned; `NotReady` where it does not answer."""
+    market = registry.market_data(provider, settings)
+    try:
+        async with asyncio.timeout(LISTING_S):
+            return await market.instruments()
+    except Unreachable as error:
+        # Asking for a list has no outcome that could be unknown: it can simply be asked for again.
+        raise NotReady(f"{provider} did not give its list of instruments: {error.detail}", 5.0) from error
+    except TimeoutError:
+        raise NotReady(f"{provider} did not give its list of instruments within {LISTING_S:g} s", 5.0) from None
+    finally:
+        await market.close()
+
+
+def check_account(connector: str, account: AccountId, settings: Mapping[str, Any]) -> None:
+    """Raise `UnknownThing` (broker) or `BadInput` (settings) unless such an account could connect."""
+    for field in ("orders_per_s", "late_arrival_s"):
+        value = settings.get(field)
+        if value is None and field not in settings:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise BadInput(f"settings.{field}", f"{value!r} is not a number above 0")
+    if not isinstance(settings.get("feed", ""), str):
+        raise BadInput("settings.feed", "give the id of a feed")
+    own = {name: value for name, value in settings.items() if name not in DECK_SETTINGS}
+    # Made and dropped: nothing connects before `connect`.
+    ledger = PaperLedger(Database(""))
+    try:
+        registry.broker(connector, account, own, {}, ledger, Epoch(0), lambda: Nanos(time.time_ns()))
+    except BadInput as error:
+        field = error.field if error.field.startswith("settings") else f"settings.{error.field}"
+        raise BadInput(field, error.detail) from error
+
+
+def check_algo_id(algo: str) -> AlgoId:
+    """``algo`` if its orders' keys can be built from it; `BadInput` where it is too long."""
+    if len(algo) > LONGEST_ALGO_ID:
+        raise BadInput(
+            "id",
+            f"{algo[:60]!r} has {len(algo)} characters; use at most {LONGEST_ALGO_ID}, for the keys of its orders "
+            "are made from it",
+        )
+    return AlgoId(algo)
+
+
+def builtin_strategies() -> list[StrategyRecord]:
+    """The strategies that come with this release, as they are registered."""
+    return [_record(loader.load_builtin(name)) for name in loader.BUILTIN]
+
+
+def _record(loaded: loader.LoadedStrategy) -> StrategyRecord:
+    return StrategyRecord(
+        name=loaded.name,
+        version=loaded.version,
+        entry=loaded.entry,
+        source=loaded.source,
+        schema=loaded.schema,
+        created_at=Nanos(time.time_ns()),
+    )
+
+
+async def read_strategy(name: str, source: str, entry: str = "") -> StrategyRecord:
+    """The strategy in ``source``; `BadInput` with the line where it is none."""
+    said = await _ask_child({"name": name, "source": source, "entry": entry}, "source")
+    return StrategyRecord(
+        name=name,
+        version=said["version"],
+        entry=said["entry"],
+        source=source,
+        schema=said["schema"],
+        created_at=Nanos(time.time_ns()),
+    )
+
+
+async def check_parameters(strategy: StrategyRecord, parameters: Mapping[str, Any]) -> None:
+    """Raise `BadInput` naming the parameter unless ``strategy`` takes these."""
+    if not strategy.source:
+        loaded = await asyncio.to_thread(loader.load_builtin, strategy.name)
+        loader.check_parameters(loaded.strategy_class, parameters)
+        return
+    await _ask_child(
+        {
+            "name": strategy.name,
+            "source": strategy.source,
+            "entry": strategy.entry,
+            "parameters": dict(parameters),
+        },
+        "strategy",
+    )
+
+
+async def _ask_child(question: dict[str, Any], field: str) -> dict[str, Any]:
+    """Load user code in a child (`cluster.strategy_check`) that knows none of our addresses and passwords."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cluster.strategy_check",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={
+            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ},
+            "PYTHONPATH": _HOME,
+            "OMP_NUM_THREADS": "1",
+        },
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(STRATEGY_S):
+            raw, _ = await child.communicate(msgspec.json.encode(question))
+    except TimeoutError:
+        raise BadInput(
+            field, f"loading it took longer than {STRATEGY_S:g} s; a strategy's module must only define things"
+        ) from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return _answer_of(raw, child.returncode, field)
+
+
+def _answer_of(raw: bytes, code: int | None, field: str) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise BadInput(field, f"loading it ended its process (exit code {code})") from None
+    if "field" in said:
+        error: TradeError = BadInput(str(said["field"]), str(said["detail"]))
+        raise error
+    return said

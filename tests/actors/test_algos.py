@@ -1,0 +1,156 @@
+"""Algos on real nodes: good ones trade, bad ones fail alone and say why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.books import settle
+from tests.support.deck import SECOND_NODE, DeckUnderTest
+from trading.errors import Refused
+
+pytestmark = pytest.mark.cluster
+
+RAISES = '''
+from strategies import Strategy
+
+
+class Raises(Strategy):
+    """Raises at its tenth tick."""
+
+    def on_start(self):
+        self.seen = 0
+
+    def on_tick(self, tick):
+        self.seen += 1
+        if self.seen == 10:
+            raise RuntimeError("the tenth tick was too much")
+'''
+
+BLOCKS = '''
+import time
+
+from strategies import Strategy
+
+
+class Blocks(Strategy):
+    """Blocks its loop for a while at its first tick."""
+
+    def on_start(self):
+        self.done = False
+
+    def on_tick(self, tick):
+        if not self.done:
+            self.done = True
+            time.sleep(8)
+'''
+
+MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
+
+
+def make(deck: DeckUnderTest, name: str, strategy: str, account: str, **more: Any) -> None:
+    """Create and start an algo."""
+    body = {
+        "id": name,
+        "strategy": strategy,
+        "account": account,
+        "feed": "main",
+        "instruments": ["BINANCE:BTCUSDT"],
+        "parameters": {},
+        "start": True,
+        **more,
+    }
+    deck.api.post("/algos", body)
+
+
+def algo(deck: DeckUnderTest, name: str) -> dict[str, Any]:
+    return dict(deck.api.get(f"/algos/{name}"))
+
+
+def remove(deck: DeckUnderTest, name: str) -> None:
+    """Stop and delete an algo."""
+    deck.api.post(f"/algos/{name}/stop")
+    deck.wait(f"{name} stopped", lambda: algo(deck, name)["state"] in ("stopped", "failed"), 40)
+    deck.wait(
+        f"no process of {name}",
+        lambda: not any(a["name"].startswith(f"algo/{name}/") for a in deck.api.get("/cluster")["actors"]),
+        40,
+    )
+    deck.api.delete(f"/algos/{name}")
+
+
+def test_a_market_maker_trades_on_the_second_node_stops_and_starts_again(deck: DeckUnderTest, alice: str) -> None:
+    make(deck, "maker", "market-maker", alice, node=SECOND_NODE, parameters=MAKER)
+    deck.wait("fills", lambda: (algo(deck, "maker").get("live") or {}).get("fills", 0) > 0, 60)
+    shown = algo(deck, "maker")
+    assert shown["state"] == "running"
+    assert shown["live"]["node"] == SECOND_NODE
+    assert shown["live"]["tick_to_strategy_ms"]["p50"] > 0
+    deck.api.post("/algos/maker/stop")
+    deck.wait("the stop", lambda: algo(deck, "maker")["state"] == "stopped", 40)
+    settle(deck, alice)
+    still_open = deck.rows(
+        "SELECT count(*) FROM orders WHERE algo = 'maker' AND state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
+    )
+    assert still_open == [(0,)]
+    before = deck.rows("SELECT count(*) FROM orders WHERE algo = 'maker'")[0][0]
+    deck.api.post("/algos/maker/start")
+    deck.wait(
+        "new orders after the restart",
+        lambda: deck.rows("SELECT count(*) FROM orders WHERE algo = 'maker'")[0][0] > before,
+        60,
+    )
+    remove(deck, "maker")
+    settle(deck, alice)
+
+
+def test_a_strategy_that_raises_fails_alone_with_its_traceback(deck: DeckUnderTest, alice: str, bob: str) -> None:
+    deck.api.post("/strategies", {"name": "raises", "source": RAISES})
+    make(deck, "good", "market-maker", bob, parameters=MAKER)
+    make(deck, "bad", "raises", alice)
+    deck.wait("the failure", lambda: algo(deck, "bad")["state"] == "failed", 60)
+    assert "the tenth tick was too much" in algo(deck, "bad")["reason"]
+    text = "\n".join(line["text"] for line in deck.api.get("/algos/bad/logs", limit=100)["items"])
+    assert "Traceback" in text
+    assert "RuntimeError: the tenth tick was too much" in text
+    deck.wait("the other one still running", lambda: algo(deck, "good")["state"] == "running", 30)
+    remove(deck, "good")
+    remove(deck, "bad")
+
+
+def test_a_strategy_that_blocks_its_loop_is_shown_so(deck: DeckUnderTest, alice: str) -> None:
+    deck.api.post("/strategies", {"name": "blocks", "source": BLOCKS})
+    make(deck, "stuck", "blocks", alice)
+    deck.wait("the word 'blocked'", lambda: "blocked" in algo(deck, "stuck")["reason"], 60)
+    deck.wait("the end of it", lambda: algo(deck, "stuck")["reason"] == "", 60)
+    remove(deck, "stuck")
+
+
+def test_bad_strategies_and_algos_are_refused_by_name_and_field(deck: DeckUnderTest, alice: str) -> None:
+    with pytest.raises(Refused, match="line 3"):
+        deck.api.post("/strategies", {"name": "broken", "source": "x = 1\ny = 2\ndef f(:\n"})
+    with pytest.raises(Refused, match="no-such-strategy"):
+        make(deck, "never", "no-such-strategy", alice)
+    with pytest.raises(Refused, match="no-such-node"):
+        make(deck, "never", "market-maker", alice, node="no-such-node")
+    with pytest.raises(Refused, match="half_spread_bps"):
+        make(deck, "never", "market-maker", alice, parameters={"half_spread_bps": "wide"})
+    with pytest.raises(Refused, match="BINANCE:XRPUSDT"):
+        make(deck, "never", "market-maker", alice, instruments=["BINANCE:XRPUSDT"])
+    assert "never" not in {a["id"] for a in deck.api.get("/algos", limit=1000)["items"]}
+
+
+def test_changed_parameters_take_effect_by_a_new_incarnation(deck: DeckUnderTest, bob: str) -> None:
+    make(deck, "tuned", "market-maker", bob, parameters=MAKER)
+    deck.wait("it running", lambda: algo(deck, "tuned")["state"] == "running", 60)
+    epoch = algo(deck, "tuned")["epoch"]
+    deck.api.patch("/algos/tuned", {"parameters": {**MAKER, "half_spread_bps": 2}})
+    deck.wait(
+        "a new epoch running",
+        lambda: algo(deck, "tuned")["epoch"] > epoch and algo(deck, "tuned")["state"] == "running",
+        60,
+    )
+    assert algo(deck, "tuned")["parameters"]["half_spread_bps"] == 2
+    remove(deck, "tuned")
+    settle(deck, bob)

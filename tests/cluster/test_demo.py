@@ -1,0 +1,85 @@
+"""``quarterdeck demo`` as a user runs it: a process, its one JSON object, and nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.data import USDM_RECORDING, needs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+
+def run_demo(*options: str) -> dict[str, Any]:
+    """Run it to its end; returns what it printed last."""
+    folders = set(Path(tempfile.gettempdir()).iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", "demo", "--json", *options],
+        capture_output=True,
+        text=True,
+        timeout=220,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    left = {
+        p.name
+        for p in set(Path(tempfile.gettempdir()).iterdir()) - folders
+        if "quarterdeck-demo" in p.name or "qd-ray" in p.name
+    }
+    assert not left, f"files were left behind: {left}"
+    strays = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if "quarterdeck-demo" in " ".join(p.info["cmdline"] or [])
+    ]
+    assert not strays, f"processes were left behind: {strays}"
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def test_the_demo_trades_a_synthetic_market_and_leaves_nothing_behind() -> None:
+    totals = run_demo("--seconds", "15")
+    assert totals["algos_running"] == 5
+    assert totals["ticks_sent"] > 1000
+    assert totals["ticks_lost"] == 0
+    assert totals["ticks_delivered"] == totals["ticks_sent"]
+    assert totals["orders"] > 0
+    assert totals["fills"] > 0
+    assert totals["open_breaks"] == 0
+    assert totals["tick_to_strategy_ms"]["p50"] > 0
+    assert totals["intent_to_ack_ms"]["p50"] > 0
+
+
+def test_a_recording_is_delivered_to_the_last_message() -> None:
+    recording = needs(USDM_RECORDING)
+    totals = run_demo("--seconds", "20", "--recording", str(recording))
+    with gzip.open(recording, "rt") as lines:
+        span = [line for number, line in enumerate(lines, 1) if totals["first_line"] <= number <= totals["last_line"]]
+    wanted = sum('@trade"' in line or '@bookTicker"' in line for line in span)
+    assert totals["ticks_sent"] == wanted
+    assert totals["ticks_delivered"] == wanted
+    assert totals["ticks_lost"] == 0
+    assert totals["algos_running"] == 5
+    assert totals["fills"] > 0
+    assert totals["open_breaks"] == 0
+
+
+def test_a_recording_that_is_not_there_is_a_clear_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", "demo", "--json", "--recording", "/nowhere/at/all.gz"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "/nowhere/at/all.gz" in done.stderr

@@ -1,0 +1,182 @@
+"""A whole deck for tests: real Ray with two nodes, PostgreSQL, Redis, the API, and Binance simulators."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from cluster.children import end_tree
+from cluster.client import ApiClient
+from cluster.deck import Deck
+from cluster.settings import DeckSettings
+
+SECOND_NODE = "node-2"
+
+
+class Simulator:
+    """A Binance simulator in a process of its own."""
+
+    def __init__(self, log: Path, *options: str) -> None:
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cluster", "simulate", "binance", "--port", "0", *options],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the simulator did not start: {log.read_text()}"
+        told = json.loads(line)
+        self.url: str = told["url"]
+        self.provider: str = told["provider"]
+
+    def stats(self) -> dict[str, Any]:
+        """What it has sent, to whom."""
+        found: dict[str, Any] = httpx.get(f"{self.url}/simulator/stats", timeout=10).json()
+        return found
+
+    def control(self, command: str, **body: Any) -> None:
+        """One of its commands."""
+        httpx.post(f"{self.url}/simulator/{command}", json=body, timeout=10).raise_for_status()
+
+    def stop(self) -> None:
+        """End it."""
+        end_tree(self._process.pid, 3.0)
+        self._process.wait(timeout=5)
+
+
+class DeckUnderTest:
+    """A deck with its API, shared by the tests of one run."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="qd-test-"))
+        settings = DeckSettings(data_dir=self.home, api_port=0, ray_port=0)
+        settings.database_url = settings.redis_url = ""
+        self.said: list[str] = []
+        self.deck = Deck(settings, self.said.append)
+        self._simulators: list[Simulator] = []
+        self.deck.start()
+        self.deck.add_node(SECOND_NODE)
+        assert self.deck.admin_key is not None
+        self.key = self.deck.admin_key
+        self.api = ApiClient(self.deck.api_url, self.key)
+        self.market = self.simulator("--symbols", "20", "--rate", "400", "--seed", "5")
+        self.api.post("/instruments/import", self.source(self.market))
+        self.wait("the second node", lambda: any(n["name"] == SECOND_NODE for n in self.api.get("/nodes")["items"]))
+
+    def stop(self) -> None:
+        """End everything."""
+        self.api.close()
+        for simulator in self._simulators:
+            simulator.stop()
+        self.deck.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    # Making things
+
+    def simulator(self, *options: str) -> Simulator:
+        """One more simulator; it ends with the deck."""
+        made = Simulator(self.home / f"simulator-{len(self._simulators)}.log", *options)
+        self._simulators.append(made)
+        return made
+
+    def source(self, simulator: Simulator) -> dict[str, Any]:
+        """Provider and settings that lead to a simulator."""
+        return {"provider": simulator.provider, "settings": {"base_url": simulator.url}}
+
+    def feed(self, name: str, simulator: Simulator, instruments: list[str], workers: int = 1) -> None:
+        """A feed that is live in all its instruments."""
+        self.api.post("/feeds", {"id": name, **self.source(simulator), "instruments": instruments, "workers": workers})
+        self.wait(f"feed {name}", lambda: self.live_instruments(name) == set(instruments))
+
+    def live_instruments(self, feed: str) -> set[str]:
+        """Instruments of a feed that have had a tick."""
+        workers = self.api.get(f"/feeds/{feed}")["live"]
+        return {i["id"] for w in workers for i in w["instruments"] if i["state"] == "live"}
+
+    def account(self, user: str, feed: str, **settings: Any) -> str:
+        """A user with a paper account priced by a feed, ready to trade."""
+        if not any(u["id"] == user for u in self.api.get("/users", limit=1000)["items"]):
+            self.api.post("/users", {"id": user, "roles": ["trader", "quant"]})
+        account = f"{user}-paper"
+        self.api.post(
+            "/accounts",
+            {
+                "id": account,
+                "user": user,
+                "connector": "paper",
+                "settings": {"cash": "1000000", "currency": "USDT", "feed": feed, **settings},
+            },
+        )
+        self.wait(f"account {account}", lambda: self.account_view(user, account).get("reconciled") is True)
+        return account
+
+    def account_view(self, user: str, account: str) -> dict[str, Any]:
+        """An account in its user's portfolio ({} while there is none)."""
+        for portfolio in self.api.get("/portfolios", limit=1000)["items"]:
+            for view in portfolio["accounts"]:
+                if portfolio["user"] == user and view["account"] == account:
+                    return dict(view)
+        return {}
+
+    def order(self, account: str, key: str) -> dict[str, Any]:
+        """One order as the journal has it."""
+        return dict(self.api.get(f"/orders/{account}/{key}"))
+
+    # Looking
+
+    def wait(self, what: str, ready: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """Wait until ``ready()`` is true; the failure says what was awaited and what the cluster looked like."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = ready()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what} was not so within {seconds:g} s; {self.describe()}")
+            time.sleep(0.1)
+
+    def describe(self) -> str:
+        """The actors as the Supervisor sees them, for a failure's text."""
+        actors = self.api.get("/cluster")["actors"]
+        return "actors: " + "; ".join(f"{a['name']} {a['state']} {a['reason']}" for a in actors)
+
+    def actor(self, name: str) -> dict[str, Any]:
+        """One actor as the Supervisor last saw it ({}: not there)."""
+        return next((dict(a) for a in self.api.get("/cluster")["actors"] if a["name"] == name), {})
+
+    def kill(self, name: str, *, number: int = signal.SIGKILL) -> int:
+        """Kill an actor's process the hard way; returns its process id."""
+        pid = int(self.wait(f"actor {name}", lambda: self.actor(name).get("pid")))
+        os.kill(pid, number)
+        return pid
+
+    def wait_reborn(self, name: str, old_pid: int, seconds: float = 60.0) -> dict[str, Any]:
+        """Wait until an actor is ready again in another process."""
+
+        def reborn() -> dict[str, Any] | None:
+            actor = self.actor(name)
+            return actor if actor.get("state") == "ready" and actor.get("pid") != old_pid else None
+
+        found: dict[str, Any] = self.wait(f"{name} reborn", reborn, seconds)
+        return found
+
+    def rows(self, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Rows straight from PostgreSQL: the journal's and the paper venue's own truth."""
+        with psycopg.connect(self.deck.settings.database_url, autocommit=True) as connection:
+            return connection.execute(statement.encode(), values).fetchall()

@@ -1,0 +1,108 @@
+"""A journal in memory with the rules of the real one: whole batches, in order, one owner, keys only once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+
+from trading.ids import AccountId, ClientOrderId, Epoch, ExecutionId, Nanos
+from trading.instruments import InstrumentId
+from trading.journal import AccountHistory, Break, JournalBatch
+from trading.orders import EventKind, Order, OrderEvent, OrderState
+from trading.positions import Position
+
+Key = tuple[AccountId, ClientOrderId]
+_LOADED_BACK_NS = 24 * 3600 * 1_000_000_000
+
+
+class FencedOff(Exception):
+    """An owner of an older epoch tried to write."""
+
+
+class KeysExist(Exception):
+    """Some new orders are already there."""
+
+    def __init__(self, known: dict[Key, Order]) -> None:
+        super().__init__(known)
+        self.known = known
+
+
+def frozen(batch: JournalBatch) -> JournalBatch:
+    """What encoding the batch at this moment would keep."""
+    return JournalBatch(
+        orders=[copy(o) for o in batch.orders],
+        heads=[copy(o) for o in batch.heads],
+        events=list(batch.events),
+        positions=[copy(p) for p in batch.positions],
+        breaks=list(batch.breaks),
+    )
+
+
+class FakeJournal:
+    """What is in here is durable; nothing else is."""
+
+    def __init__(self) -> None:
+        self.orders: dict[Key, Order] = {}
+        self.events: list[OrderEvent] = []
+        self.executions: dict[tuple[AccountId, ExecutionId], Nanos] = {}
+        self.positions: dict[tuple[AccountId, InstrumentId], Position] = {}
+        self.breaks: dict[str, Break] = {}
+        self._epoch: dict[str, Epoch] = {}
+        self._last: dict[tuple[str, Epoch], int] = {}
+
+    def lease(self, owner: str) -> Epoch:
+        self._epoch[owner] = Epoch(self._epoch.get(owner, 0) + 1)
+        return self._epoch[owner]
+
+    def append(self, owner: str, epoch: Epoch, number: int, batch: JournalBatch) -> None:
+        if self._epoch[owner] != epoch:
+            raise FencedOff
+        last = self._last.get((owner, epoch), 0)
+        if number <= last:
+            return
+        assert number == last + 1, f"batch {number} came after {last}"
+        known = {o.key: copy(self.orders[o.key]) for o in batch.orders if o.key in self.orders}
+        if known:
+            raise KeysExist(known)
+        for order in (*batch.orders, *batch.heads):
+            self.orders[order.key] = copy(order)
+        for event in batch.events:
+            key = (event.account, event.client_order_id)
+            assert key in self.orders, f"an event of {key}, which was never journaled"
+            if event.kind is EventKind.FILLED:
+                assert event.fill is not None
+                execution = (event.account, event.fill.execution_id)
+                assert execution not in self.executions, f"{execution} is journaled twice"
+                self.executions[execution] = event.fill.at
+            self.events.append(event)
+        for position in batch.positions:
+            self.positions[(position.account, position.instrument)] = copy(position)
+        self.breaks.update({item.id: item for item in batch.breaks})
+        self._last[(owner, epoch)] = number
+
+    def load(self, account: AccountId, now: Nanos) -> AccountHistory:
+        since = now - _LOADED_BACK_NS
+        return AccountHistory(
+            account=account,
+            loaded_at=now,
+            orders=[
+                copy(o)
+                for o in self.orders.values()
+                if o.account == account and (not o.state.is_final or o.updated_at >= since)
+            ],
+            positions=[copy(p) for p in self.positions.values() if p.account == account],
+            executions={e for (a, e), at in self.executions.items() if a == account and at >= since},
+            breaks=[b for b in self.breaks.values() if b.account == account and not b.resolved_at],
+        )
+
+    def order_of_tag(self, tag: str) -> Order | None:
+        return next((o for o in self.orders.values() if o.tag == tag), None)
+
+    def open_breaks(self) -> list[Break]:
+        return [b for b in self.breaks.values() if not b.resolved_at]
+
+    def kinds(self, key: str) -> list[str]:
+        return [str(e.kind) for e in self.events if e.client_order_id == key]
+
+    def unresolved(self) -> Iterable[Order]:
+        return (o for o in self.orders.values() if o.state in (OrderState.PENDING, OrderState.UNKNOWN))
