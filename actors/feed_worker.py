@@ -150,6 +150,8 @@ class FeedWorker(Shell):
             self._carried[id_] = now()
             if muted:
                 self.handover.mute(instrument.number)
+            else:
+                self.handover.take(instrument.number)
             fresh.append(instrument)
         if fresh:
             await connection.subscribe(fresh, self._channels)
@@ -162,11 +164,11 @@ class FeedWorker(Shell):
             self._refused.pop(id_, None)
             if self._carried.pop(id_, None) is not None:
                 gone.append(self._listed[id_])
-        if gone:
-            await connection.unsubscribe(gone)
         for instrument in gone:
             self.handover.forget(instrument.number)
             self.last_values.forget(instrument.number)
+        if gone:
+            await connection.unsubscribe(gone)
 
     async def cut(self, instrument: InstrumentId, firsts: Cuts) -> Cuts:
         """Agree where another worker takes over an instrument."""

@@ -39,10 +39,19 @@ class Handover:
         self._firsts: dict[int, Cuts] = {}
         self._cuts: dict[int, Cuts] = {}
         self._passed: dict[int, set[int]] = {}
+        #: Let go of: what was still on its way when the venue was told to stop must not be published.
+        self._gone: set[int] = set()
         self._special: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+
+    def take(self, number: int) -> None:
+        """The instrument is carried (again): publish what comes."""
+        if number in self._gone:
+            self._gone.discard(number)
+            self._refresh()
 
     def mute(self, number: int) -> None:
         """Keep the ticks of an instrument back until `activate`."""
+        self._gone.discard(number)
         self._kept.setdefault(number, [])
         self._firsts.setdefault(number, {})
         self._refresh()
@@ -95,7 +104,8 @@ class Handover:
         return ticks
 
     def forget(self, number: int) -> None:
-        """The instrument is no longer carried."""
+        """The instrument is no longer carried: nothing of it is published until it is taken again."""
+        self._gone.add(number)
         for state in (self._kept, self._firsts, self._cuts, self._passed):
             state.pop(number, None)
         for kind in _KINDS:
@@ -114,6 +124,8 @@ class Handover:
 
     def _allows(self, tick: TickArray) -> bool:
         number = int(tick["instrument"][0])
+        if number in self._gone:
+            return False
         kind = TRADE if tick["flags"][0] & TRADE else QUOTE
         sequence = int(sequences(tick)[0])
         kept = self._kept.get(number)
@@ -149,7 +161,7 @@ class Handover:
         self._last.update(zip(zip(numbers, kinds, strict=True), sequences(ticks).tolist(), strict=True))
 
     def _refresh(self) -> None:
-        self._special = np.array(sorted({*self._kept, *self._cuts}), dtype=np.int32)
+        self._special = np.array(sorted({*self._kept, *self._cuts, *self._gone}), dtype=np.int32)
 
 
 def last_seen(ticks: TickArray) -> dict[int, Nanos]:
