@@ -3,8 +3,9 @@
 The new worker subscribes *muted*: it keeps what arrives.  Once its first tick of an instrument is in, the old
 worker is asked for a *cut*: for each kind of tick the sequence at which the new one takes over, not before the
 old one's last published tick nor before the new one's first.  The old worker goes on publishing what lies
-before the cut and stops once it has seen the cut; the new one publishes what it kept from the cut on.  Where a
-venue sends no sequence the time of receipt stands in for it.
+before the cut and stops once it has seen the cut; the new one publishes what it kept from the cut on, and where
+it lags behind the old one, drops what still comes from before it.  Where a venue sends no sequence the time of
+receipt stands in for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from trading.ticks import QUOTE, TRADE, TickArray, empty
 
 #: A muted instrument keeps at most this many ticks; the oldest go first (and only matter if the move takes long).
 KEEP = 20_000
+#: A worker may lag behind the cut for so long; after that its numbers are not the old worker's any more.
+LAG_NS = 10_000_000_000
 _KINDS = (TRADE, QUOTE)
 
 #: kind (TRADE or QUOTE) -> sequence.
@@ -39,6 +42,10 @@ class Handover:
         self._firsts: dict[int, Cuts] = {}
         self._cuts: dict[int, Cuts] = {}
         self._passed: dict[int, set[int]] = {}
+        #: Activated, but the cut has not come here yet: what is before it the old worker has published.
+        self._floors: dict[int, Cuts] = {}
+        #: When the floor's first tick came; 0 before it.
+        self._floor_since: dict[int, int] = {}
         #: Let go of: what was still on its way when the venue was told to stop must not be published.
         self._gone: set[int] = set()
         self._special: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
@@ -80,6 +87,9 @@ class Handover:
         cuts = {}
         for kind in _KINDS:
             last = self._last.get((number, kind))
+            floor = self._floors.get(number, {}).get(kind)
+            if floor is not None:
+                last = floor - 1 if last is None else max(last, floor - 1)
             first = firsts.get(kind)
             if first is not None:
                 cuts[kind] = first if last is None else max(first, last + 1)
@@ -95,18 +105,20 @@ class Handover:
         """Stop keeping back; returns the kept ticks from the cut on, to be published now."""
         kept = self._kept.pop(number, None)
         self._firsts.pop(number, None)
-        self._refresh()
-        if not kept:
-            return empty()
-        ticks = np.concatenate(kept)
+        ticks = np.concatenate(kept) if kept else empty()
+        since = int(ticks["received_at"][-1]) if len(ticks) else 0
         ticks = ticks[self._from_cut(ticks, cuts)]
+        floors = {kind: cut for kind, cut in cuts.items() if not (ticks["flags"] & np.uint32(kind)).any()}
+        if floors:
+            self._floors[number], self._floor_since[number] = floors, since
+        self._refresh()
         self._note(ticks)
         return ticks
 
     def forget(self, number: int) -> None:
         """The instrument is no longer carried: nothing of it is published until it is taken again."""
         self._gone.add(number)
-        for state in (self._kept, self._firsts, self._cuts, self._passed):
+        for state in (self._kept, self._firsts, self._cuts, self._passed, self._floors, self._floor_since):
             state.pop(number, None)
         for kind in _KINDS:
             self._last.pop((number, kind), None)
@@ -135,6 +147,8 @@ class Handover:
             if len(kept) > KEEP:
                 del kept[: KEEP // 10]
             return False
+        if number in self._floors and self._is_below_floor(number, kind, sequence, int(tick["received_at"][0])):
+            return False
         cuts = self._cuts.get(number)
         if cuts is None:
             return True
@@ -144,6 +158,23 @@ class Handover:
         if sequence < cut:
             return True
         self._passed[number].add(kind)
+        return False
+
+    def _is_below_floor(self, number: int, kind: int, sequence: int, received_at: int) -> bool:
+        floors = self._floors[number]
+        since = self._floor_since[number] = self._floor_since[number] or received_at
+        floor = floors.get(kind)
+        if received_at - since <= LAG_NS:
+            if floor is None:
+                return False
+            if sequence < floor:
+                return True
+            del floors[kind]
+        else:
+            floors.clear()
+        if not floors:
+            del self._floors[number], self._floor_since[number]
+            self._refresh()
         return False
 
     def _from_cut(self, ticks: TickArray, cuts: Cuts) -> npt.NDArray[np.bool_]:
@@ -161,7 +192,7 @@ class Handover:
         self._last.update(zip(zip(numbers, kinds, strict=True), sequences(ticks).tolist(), strict=True))
 
     def _refresh(self) -> None:
-        self._special = np.array(sorted({*self._kept, *self._cuts, *self._gone}), dtype=np.int32)
+        self._special = np.array(sorted({*self._kept, *self._cuts, *self._gone, *self._floors}), dtype=np.int32)
 
 
 def last_seen(ticks: TickArray) -> dict[int, Nanos]:
