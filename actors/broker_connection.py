@@ -15,6 +15,7 @@ import msgspec
 from actors.shell import Shell, listen
 from cluster import names, streams
 from cluster.process import now
+from cluster.specs import DECK_SETTINGS
 from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker
@@ -38,8 +39,6 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
-#: Settings of an account that are ours and not the connector's.
-OUR_SETTINGS = frozenset({"feed", "orders_per_s", "late_arrival_s"})
 
 
 class BrokerConnection(Shell):
@@ -74,7 +73,7 @@ class BrokerConnection(Shell):
         made = broker(
             account.connector,
             account.id,
-            {k: v for k, v in account.settings.items() if k not in OUR_SETTINGS},
+            {k: v for k, v in account.settings.items() if k not in DECK_SETTINGS},
             self._listed,
             PaperLedger(self.database),
             Epoch(self.epoch),
