@@ -32,7 +32,7 @@ from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
 from trading.instruments import Instrument
 from trading.throttle import RateBudget
-from trading.ticks import decode, unpack_batch
+from trading.ticks import QUOTE, Senders, decode, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
@@ -183,14 +183,29 @@ class BrokerConnection(Shell):
     async def _price(self, made: PaperBroker, feeds: list[str]) -> None:
         """Give a paper broker its market: the ticks of its feed."""
         patterns = [] if feeds else [streams.ticks("*")]
-        subscription = await listen(self.bus, [c for f in feeds for c in (streams.ticks(f), streams.last(f))], patterns)
+        subscription = await listen(self.bus, [streams.ticks(feed) for feed in feeds], patterns)
+        await self._show_last_quotes(made, feeds)
+        senders: dict[str, Senders] = {}
         async for channel, raw in subscription:
             if not channel:
                 continue
-            if channel.startswith("last:"):
-                made.on_ticks(decode(raw))
-            else:
-                made.on_ticks(unpack_batch(raw)[3])
+            epoch, sequence, shard, ticks = unpack_batch(raw)
+            # A second copy of a worker would print every trade twice.
+            if senders.setdefault(channel, Senders()).missed(epoch, sequence, shard) is not None:
+                made.on_ticks(ticks)
+
+    async def _show_last_quotes(self, made: PaperBroker, feeds: list[str]) -> None:
+        """Where the market stood before the first tick comes; quotes only, for a last trade is no new print."""
+        for feed in feeds or [""]:
+            try:
+                known = await self.hot.scan(streams.last(feed), bytes)
+            except NotReady as error:
+                log.info("no last quotes: %s", error)
+                return
+            for raw in known.values():
+                rows = decode(raw).copy()
+                rows["flags"] &= QUOTE
+                made.on_ticks(rows[rows["flags"] != 0])
 
     def facts(self) -> dict[str, Any]:
         core = self.core

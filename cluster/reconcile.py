@@ -217,6 +217,8 @@ def _run(
         attempts = memory.crashes.get(algo.id, Attempts()).ended(now)
         memory.crashes[algo.id] = attempts
         if attempts.is_loop():
+            # Whoever starts it again begins with a clean slate.
+            memory.crashes.pop(algo.id, None)
             return [ShowAlgo(algo, "failed", f"its process ended {len(attempts.ends)} times in two minutes")]
         return [ShowAlgo(algo, "waiting", "its process ended; it will be started again")]
     attempts = memory.crashes.get(algo.id, Attempts())
