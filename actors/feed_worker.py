@@ -151,7 +151,7 @@ class FeedWorker(Shell):
             if muted:
                 self.handover.mute(instrument.number)
             else:
-                self.handover.take(instrument.number)
+                self.handover.carry(instrument.number)
             fresh.append(instrument)
         if fresh:
             await connection.subscribe(fresh, self._channels)
@@ -201,7 +201,8 @@ class FeedWorker(Shell):
             return Carried(phase=Phase.MUTED, since=since, firsts=self.handover.firsts(number), passed=False)
         if self.handover.is_ending(number):
             return Carried(phase=Phase.ENDING, since=since, firsts={}, passed=self.handover.has_passed(number))
-        return Carried(phase=Phase.LIVE, since=since, firsts={}, passed=False)
+        kinds = self.handover.kinds(number)
+        return Carried(phase=Phase.LIVE, since=since, firsts={}, passed=False, kinds=kinds)
 
     def _ready(self) -> FeedConnection:
         self.require_ready()

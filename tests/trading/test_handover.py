@@ -58,7 +58,7 @@ def test_an_instrument_taken_again_has_forgotten_its_last_move() -> None:
     new.mute(BTC)
     new.activate(BTC, {TRADE: 100})
     new.forget(BTC)
-    new.take(BTC)
+    new.carry(BTC)
     assert len(new.admit(ticks([(TRADE, 3)]))) == 1
 
 
