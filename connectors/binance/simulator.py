@@ -6,8 +6,8 @@ exactly, per stream: ``messages`` are those that had a subscriber, ``sent`` coun
 
 Beside Binance's resources it answers ``GET /simulator/stats`` and takes ``POST /simulator/<command>`` with a
 JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop``
-{"connections": n}, ``garbage`` {"text": …}, ``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429,
-"retry_after": 1}.
+{"connections": n}, ``garbage`` {"text": …}, ``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1},
+``limit`` {"requests": 1, "status": 429, "retry_after": 1}.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ def test_a_market_maker_trades_on_the_second_node_stops_and_starts_again(deck: D
     deck.wait("the stop", lambda: algo(deck, "maker")["state"] == "stopped", 40)
     settle(deck, alice)
     still_open = deck.rows(
-        "SELECT count(*) FROM orders WHERE algo = 'maker' AND state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
+        "SELECT count(*) FROM orders WHERE algo = 'maker' "
+        "AND state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
     )
     assert still_open == [(0,)]
     before = deck.rows("SELECT count(*) FROM orders WHERE algo = 'maker'")[0][0]
