@@ -15,6 +15,7 @@ import msgspec
 from actors.shell import Shell, listen
 from cluster import names, streams
 from cluster.process import now
+from cluster.specs import DECK_SETTINGS
 from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker
@@ -31,15 +32,13 @@ from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
 from trading.instruments import Instrument
 from trading.throttle import RateBudget
-from trading.ticks import decode, unpack_batch
+from trading.ticks import QUOTE, Senders, decode, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
-#: Settings of an account that are ours and not the connector's.
-OUR_SETTINGS = frozenset({"feed", "orders_per_s", "late_arrival_s"})
 
 
 class BrokerConnection(Shell):
@@ -74,7 +73,7 @@ class BrokerConnection(Shell):
         made = broker(
             account.connector,
             account.id,
-            {k: v for k, v in account.settings.items() if k not in OUR_SETTINGS},
+            {k: v for k, v in account.settings.items() if k not in DECK_SETTINGS},
             self._listed,
             PaperLedger(self.database),
             Epoch(self.epoch),
@@ -184,14 +183,29 @@ class BrokerConnection(Shell):
     async def _price(self, made: PaperBroker, feeds: list[str]) -> None:
         """Give a paper broker its market: the ticks of its feed."""
         patterns = [] if feeds else [streams.ticks("*")]
-        subscription = await listen(self.bus, [c for f in feeds for c in (streams.ticks(f), streams.last(f))], patterns)
+        subscription = await listen(self.bus, [streams.ticks(feed) for feed in feeds], patterns)
+        await self._show_last_quotes(made, feeds)
+        senders: dict[str, Senders] = {}
         async for channel, raw in subscription:
             if not channel:
                 continue
-            if channel.startswith("last:"):
-                made.on_ticks(decode(raw))
-            else:
-                made.on_ticks(unpack_batch(raw)[3])
+            epoch, sequence, shard, ticks = unpack_batch(raw)
+            # A second copy of a worker would print every trade twice.
+            if senders.setdefault(channel, Senders()).missed(epoch, sequence, shard) is not None:
+                made.on_ticks(ticks)
+
+    async def _show_last_quotes(self, made: PaperBroker, feeds: list[str]) -> None:
+        """Where the market stood before the first tick comes; quotes only, for a last trade is no new print."""
+        for feed in feeds or [""]:
+            try:
+                known = await self.hot.scan(streams.last(feed), bytes)
+            except NotReady as error:
+                log.info("no last quotes: %s", error)
+                return
+            for raw in known.values():
+                rows = decode(raw).copy()
+                rows["flags"] &= QUOTE
+                made.on_ticks(rows[rows["flags"] != 0])
 
     def facts(self) -> dict[str, Any]:
         core = self.core

@@ -36,6 +36,8 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 LAST_EVERY_S = 0.25
 STATS_EVERY_S = 0.5
+#: What gathered while Redis was slow goes out in pieces that a reader can take in one go.
+LARGEST_BATCH = 4_096
 
 
 class InstrumentStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,11 +164,11 @@ class FeedWorker(Shell):
             self._refused.pop(id_, None)
             if self._carried.pop(id_, None) is not None:
                 gone.append(self._listed[id_])
-        if gone:
-            await connection.unsubscribe(gone)
         for instrument in gone:
             self.handover.forget(instrument.number)
             self.last_values.forget(instrument.number)
+        if gone:
+            await connection.unsubscribe(gone)
 
     async def cut(self, instrument: InstrumentId, firsts: Cuts) -> Cuts:
         """Agree where another worker takes over an instrument."""
@@ -260,19 +262,22 @@ class FeedWorker(Shell):
             if raw:
                 parts.append(self.handover.admit(decode(raw)))
             for ticks in parts:
-                if not len(ticks):
-                    continue
-                self._batch += 1
-                self._published += len(ticks)
-                self.last_values.take(ticks)
-                try:
-                    await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
-                except NotReady as error:
-                    # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
-                    if not self._unpublished:
-                        log.warning("ticks are not published: %s", error)
-                    self._unpublished += len(ticks)
-                    await asyncio.sleep(0.05)
+                for start in range(0, len(ticks), LARGEST_BATCH):
+                    await self._publish_batch(channel, ticks[start : start + LARGEST_BATCH])
+
+    async def _publish_batch(self, channel: str, ticks: TickArray) -> None:
+        self._batch += 1
+        self.last_values.take(ticks)
+        try:
+            await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
+        except NotReady as error:
+            # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
+            if not self._unpublished:
+                log.warning("ticks are not published: %s", error)
+            self._unpublished += len(ticks)
+            await asyncio.sleep(0.05)
+        else:
+            self._published += len(ticks)
 
     def _aside(self, channel: str, payload: bytes) -> None:
         if self._side_channel.full():

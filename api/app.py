@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from api import openapi, problems
 from api.routes import accounts, algos, feeds, health, holdings, instruments, nodes, orders, risk, strategies, users
@@ -59,14 +59,11 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.services = services
-    v1 = APIRouter(prefix="/v1")
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, risk, nodes, stream_routes
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, risk, nodes, stream_routes, health
     )  # fmt: skip
     for room in rooms:
-        v1.include_router(room.router)
-    app.include_router(v1)
-    app.include_router(health.router)
+        app.include_router(room.router)
     problems.install(app)
     app.add_middleware(Counted, traffic=services.traffic)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]

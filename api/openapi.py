@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
+from api.formats import Shown
 from api.problems import MEDIA_TYPE, Problem
 
 _WORDS: Final = {
@@ -32,6 +34,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         made = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         parts |= made.pop("$defs", {})
         parts["Problem"] = made
+        _restore_examples(Shown, parts)
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
                 operation["responses"].pop("422", None)
@@ -39,6 +42,15 @@ def document(app: FastAPI) -> dict[str, Any]:
                     operation["responses"].setdefault(status, _problem(status))
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _restore_examples(base: type[BaseModel], parts: dict[str, Any]) -> None:
+    """Put the models' own examples back: FastAPI leaves every null out of what it writes."""
+    for model in base.__subclasses__():
+        extra = model.model_config.get("json_schema_extra")
+        if isinstance(extra, dict) and model.__name__ in parts:
+            parts[model.__name__]["examples"] = extra["examples"]
+        _restore_examples(model, parts)
 
 
 def _statuses(path: str, method: str) -> list[str]:

@@ -97,6 +97,8 @@ class EventShown(Shown):
 class OrderWithEvents(OrderShown):
     """An order and its story, oldest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
     events: list[EventShown]
 
 

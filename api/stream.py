@@ -73,6 +73,8 @@ class Hub:
         # From the clock, so that a place in the ring of an API that has been restarted is always too old here.
         self.newest = time.time_ns() // 1_000
         self.clients = 0
+        #: Whether `watch` has had its first look, from which on it notices changes.
+        self.watching = False
 
     def add(self, changes: Iterable[Change | None]) -> None:
         """Number changes and wake who waits."""
@@ -138,11 +140,11 @@ class Hub:
                 now.update({("feeds", feed.id): ("", _feed(feed)) for feed in await desired.feeds()})
             except (NotReady, NeedsOperator):
                 # /readyz tells of it; what changed meanwhile is found by comparing again.
-                await asyncio.sleep(_WATCH_S)
+                await asyncio.sleep(_WATCH_S if self.watching else 0.1)
                 continue
             if seen is not None and now != seen:
                 self.add(_differences(seen, now, Nanos(time.time_ns())))
-            seen = now
+            seen, self.watching = now, True
             await asyncio.sleep(_WATCH_S)
 
 

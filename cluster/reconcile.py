@@ -242,6 +242,8 @@ def _run(
             memory.ended[algo.id] = algo.epoch
             attempts = memory.crashes[algo.id] = attempts.ended(now)
         if attempts.is_loop():
+            # Whoever starts it again begins with a clean slate.
+            memory.crashes.pop(algo.id, None)
             return [ShowAlgo(algo, "failed", f"its process ended {len(attempts.ends)} times in two minutes")]
         return [ShowAlgo(algo, "waiting", "its process ended; it will be started again")]
     attempts = memory.crashes.get(algo.id, Attempts())

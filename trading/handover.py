@@ -18,6 +18,8 @@ from trading.ticks import QUOTE, TRADE, TickArray, empty
 
 #: A muted instrument keeps at most this many ticks; the oldest go first (and only matter if the move takes long).
 KEEP = 20_000
+#: A stream does not lag further than this: a sequence that is still below then has begun anew at the venue.
+LAG_NS = 10_000_000_000
 _KINDS = (TRADE, QUOTE)
 
 #: kind (TRADE or QUOTE) -> sequence.
@@ -42,6 +44,8 @@ class Handover:
         self._passed: dict[int, set[int]] = {}
         #: Taken over from another worker: what lies before these was published there.
         self._floors: dict[int, Cuts] = {}
+        #: When the first tick after the take-over came.
+        self._floor_since: dict[int, int] = {}
         #: Let go: what still arrives is another worker's.
         self._gone: set[int] = set()
         self._special: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
@@ -109,6 +113,8 @@ class Handover:
             return empty()
         if cuts:
             self._floors[number] = dict(cuts)
+            if kept:
+                self._floor_since[number] = int(kept[-1]["received_at"][0])
         self._refresh()
         if not kept:
             return empty()
@@ -119,7 +125,7 @@ class Handover:
 
     def forget(self, number: int) -> None:
         """The instrument is no longer carried."""
-        for state in (self._kept, self._firsts, self._cuts, self._passed, self._floors):
+        for state in (self._kept, self._firsts, self._cuts, self._passed, self._floors, self._floor_since):
             state.pop(number, None)
         self._gone.add(number)
         for kind in _KINDS:
@@ -149,7 +155,7 @@ class Handover:
             if len(kept) > KEEP:
                 del kept[: KEEP // 10]
             return False
-        if not self._is_from_floor(number, kind, sequence):
+        if not self._is_from_floor(number, kind, sequence, int(tick["received_at"][0])):
             return False
         cuts = self._cuts.get(number)
         if cuts is None:
@@ -162,16 +168,18 @@ class Handover:
         self._passed[number].add(kind)
         return False
 
-    def _is_from_floor(self, number: int, kind: int, sequence: int) -> bool:
+    def _is_from_floor(self, number: int, kind: int, sequence: int, received_at: int) -> bool:
         floors = self._floors.get(number)
         if floors is None or kind not in floors:
             return True
-        if sequence < floors[kind]:
+        since = self._floor_since.setdefault(number, received_at)
+        if sequence < floors[kind] and received_at - since <= LAG_NS:
             return False
         # In sequence from here on: this kind needs no more looking.
         del floors[kind]
         if not floors:
             del self._floors[number]
+            self._floor_since.pop(number, None)
             self._refresh()
         return True
 

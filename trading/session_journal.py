@@ -137,7 +137,7 @@ class Recorder:
                 self._gates.append((number, partial(self._tell, notes)))
             self._batch, self._heads, self._moved, self._notes = JournalBatch(), {}, {}, []
             self._filling += 1
-            if len(self._last_batch_of) > 20_000:
+            if len(self._last_batch_of) > 2_000:
                 self._last_batch_of = {k: n for k, n in self._last_batch_of.items() if n > self._committed}
         out, self._out = self._out, []
         return out
@@ -232,7 +232,7 @@ class Recorder:
         story = self._stories.get(order.key)
         if story is None:
             story = self._stories[order.key] = deque(maxlen=20)
-            if len(self._stories) > 5_000:
+            if len(self._stories) > 500:
                 del self._stories[next(iter(self._stories))]
         story.append(f"{event.at} {event.kind} -> {order.state} {event.reason}")
 

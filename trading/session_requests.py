@@ -25,10 +25,10 @@ _SECOND: Final = 1_000_000_000
 #: sent any more: the market it was meant for is gone.
 STALE_NS: Final = 2 * _SECOND
 #: Ended orders and executions are kept in memory this long; afterwards the journal alone knows them.
-KEEP_NS: Final = 15 * 60 * _SECOND
+KEEP_NS: Final = 6 * 60 * _SECOND
 #: How far back a first report goes, and a later one before the last that was taken in.
 FIRST_REPORT_NS: Final = 24 * 3600 * _SECOND
-OVERLAP_NS: Final = 5 * 60 * _SECOND
+OVERLAP_NS: Final = 3 * 60 * _SECOND
 RECONCILE_EVERY_NS: Final = 30 * _SECOND
 #: Orders in doubt are looked up this often.
 RESOLVE_EVERY_NS: Final = _SECOND

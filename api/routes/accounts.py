@@ -19,7 +19,7 @@ from trading.errors import Conflict, TradeError, UnknownThing
 from trading.ids import AccountId, FeedId, Nanos, UserId, name
 from trading.orders import OrderState
 
-router = APIRouter(prefix="/accounts", tags=["accounts"])
+router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
 _OPEN = tuple(state for state in OrderState if not state.is_final)
 

@@ -18,7 +18,7 @@ from storage.records import AlgoRecord, StrategyRecord
 from trading.errors import BadInput, Conflict, Fenced
 from trading.ids import AlgoId, Epoch, FeedId, Nanos, NodeName, instrument_id, name
 
-router = APIRouter(prefix="/algos", tags=["algos"])
+router = APIRouter(prefix="/v1/algos", tags=["algos"])
 
 #: States in which something of an algo may still run.
 _ALIVE = frozenset({"starting", "running", "stopping"})

@@ -20,7 +20,7 @@ from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import FeedId, InstrumentId, Nanos, instrument_id, name
 from trading.sharding import check_capacity
 
-router = APIRouter(prefix="/feeds", tags=["feeds"])
+router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
 
 #: A feed that somebody else changes at the same moment is read again this often.
 _ATTEMPTS = 5

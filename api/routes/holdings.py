@@ -14,7 +14,7 @@ from api.shapes import BreakShown, FillOfOrder, PortfolioShown, PositionShown
 from trading.errors import NotReady, UnknownThing
 from trading.ids import AccountId
 
-router = APIRouter(tags=["holdings"])
+router = APIRouter(prefix="/v1", tags=["holdings"])
 
 
 @router.get("/fills", response_model=Page[FillOfOrder])

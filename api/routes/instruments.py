@@ -15,7 +15,7 @@ from cluster import catalog
 from trading.errors import UnknownThing
 from trading.ids import instrument_id
 
-router = APIRouter(prefix="/instruments", tags=["instruments"])
+router = APIRouter(prefix="/v1/instruments", tags=["instruments"])
 
 
 class InstrumentShown(Shown):

@@ -15,7 +15,7 @@ from storage.records import AlgoRecord, NodeRecord
 from trading.errors import NotReady
 from trading.ids import NodeName
 
-router = APIRouter(tags=["nodes"])
+router = APIRouter(prefix="/v1", tags=["nodes"])
 
 
 class ProcessShown(Shown):

@@ -19,7 +19,7 @@ from trading.errors import TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Nanos, client_order_id, instrument_id
 from trading.orders import CancelOrder, ModifyOrder, Order, OrderState, OrderType, PlaceOrder, Side, TimeInForce
 
-router = APIRouter(prefix="/orders", tags=["orders"])
+router = APIRouter(prefix="/v1/orders", tags=["orders"])
 
 
 class NewOrder(Body):
@@ -174,7 +174,7 @@ async def get_order(account: str, client_order_id: str, caller: Viewer, deck: De
     if order is None:
         raise UnknownThing("order", key, f"in account {account}")
     events = await deck.journal.events(AccountId(account), key)
-    return {**{field: getattr(order, field) for field in OrderShown.model_fields}, "events": events}
+    return {**dict(OrderShown.model_validate(order)), "events": events}
 
 
 async def filter_of(

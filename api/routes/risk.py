@@ -16,7 +16,7 @@ from trading.errors import NotReady, UnknownThing
 from trading.ids import AccountId, InstrumentId
 from trading.limits import CLUSTER, account_scope, check_limit
 
-router = APIRouter(prefix="/risk", tags=["risk"])
+router = APIRouter(prefix="/v1/risk", tags=["risk"])
 
 
 class LimitWanted(Body):

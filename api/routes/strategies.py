@@ -15,7 +15,7 @@ from storage.records import StrategyRecord
 from trading.errors import Conflict
 from trading.ids import name
 
-router = APIRouter(prefix="/strategies", tags=["strategies"])
+router = APIRouter(prefix="/v1/strategies", tags=["strategies"])
 
 _SOURCE = """from strategies import Strategy, StrategyParameters, Tick
 

@@ -16,7 +16,7 @@ from api.services import Deck, Services
 from api.stream import TOPICS, Entry
 from trading.errors import TradeError
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 HELLO_S: Final = 10.0
 SEND_S: Final = 10.0

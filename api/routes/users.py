@@ -16,7 +16,7 @@ from storage.records import ApiKey, UserRecord
 from trading.errors import BadInput, UnknownThing
 from trading.ids import Nanos, UserId, name
 
-router = APIRouter(tags=["users"])
+router = APIRouter(prefix="/v1", tags=["users"])
 
 
 class Me(Shown):

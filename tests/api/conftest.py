@@ -48,7 +48,7 @@ async def stage(database_url: str, empty_redis: str) -> AsyncIterator[Stage]:
     services: Services = app.state.services
     async with app.router.lifespan_context(app):
         async with asyncio.timeout(20):
-            while services.database_trouble:
+            while services.database_trouble or not services.hub.watching:
                 await asyncio.sleep(0.02)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://deck") as client:
