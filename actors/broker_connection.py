@@ -24,7 +24,7 @@ from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.paper_ledger import PaperLedger
-from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
+from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket, Verdict
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import Fenced, NotReady, TradeError
 from trading.histogram import Histogram
@@ -118,27 +118,44 @@ class BrokerConnection(Shell):
     async def send(
         self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
     ) -> list[Answer]:
-        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` when nothing was sent."""
+        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` while not logged in."""
         core, made = self._ready()
-        core.admit(Epoch(session_epoch))
         kind = Lane(lane)
-        wait = core.pace(kind, len(tickets), now())
-        waited = 0.0
-        while wait:
-            if kind is not Lane.CANCEL and waited + wait > MAX_WAIT_S:
-                raise NotReady(f"the broker's rate limit for {self.account} is used up for {wait:.1f} s", wait)
+        answers: list[Answer] = []
+        last_start = asyncio.get_running_loop().time() + MAX_WAIT_S
+        # In pieces that the rate budget can pay at once, so that exits find something left between them.
+        for start in range(0, len(tickets), core.budget.largest):
+            piece = tickets[start : start + core.budget.largest]
+            wait = await self._take_turn(core, kind, len(piece), last_start)
+            # Again after the wait: another session may have taken over meanwhile.
+            core.admit(Epoch(session_epoch))
+            if wait:
+                reason = f"not sent: the broker's rate limit for {self.account} is used up for {wait:.1f} s"
+                answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
+                break
+            answers += await self._hand_over(made, kind, piece)
+        return answers
+
+    async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
+        """Wait for the rate budget; returns 0, or the seconds still to wait where that is too long for an entry."""
+        while wait := core.pace(kind, count, now()):
+            if kind is not Lane.CANCEL and asyncio.get_running_loop().time() + wait > last_start:
+                return wait
             await asyncio.sleep(wait)
-            waited += wait
-            wait = core.pace(kind, len(tickets), now())
+        return 0.0
+
+    async def _hand_over(
+        self, made: Broker, kind: Lane, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
+    ) -> list[Answer]:
         self.sent += len(tickets)
-        if kind is Lane.PLACE:
-            at = now()
-            for ticket in tickets:
-                if isinstance(ticket, OrderTicket) and ticket.created_at:
-                    self.intent_to_wire.add(at - ticket.created_at)
         match kind:
             case Lane.PLACE:
-                return await made.place([t for t in tickets if isinstance(t, OrderTicket)])
+                orders = [t for t in tickets if isinstance(t, OrderTicket)]
+                at = now()
+                for order in orders:
+                    if order.created_at:
+                        self.intent_to_wire.add(at - order.created_at)
+                return await made.place(orders)
             case Lane.MODIFY:
                 return await made.modify([t for t in tickets if isinstance(t, AmendTicket)])
             case Lane.CANCEL:

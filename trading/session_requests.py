@@ -6,6 +6,7 @@ something is in doubt, at most every quarter of a second, and now and then anyho
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -47,12 +48,14 @@ class Requests(Recorder):
         for lane in (Lane.CANCEL, Lane.MODIFY, Lane.PLACE):
             if lane in book.in_flight:
                 continue
+            held = self._hold_back(book) if lane is Lane.CANCEL else []
             tickets: list[Ticket] = []
             for queue in (book.exits, book.queued[lane]) if lane is Lane.PLACE else (book.queued[lane],):
                 while queue and len(tickets) < MAX_TICKETS:
                     ticket, since = queue.popleft()
                     if self._may_still_go(book, lane, ticket, since, now):
                         tickets.append(ticket)
+            book.queued[lane].extend(held)
             if not tickets:
                 continue
             self._lane_number += 1
@@ -62,6 +65,17 @@ class Requests(Recorder):
             send = Send(book.account, lane, self._lane_number, tuple(tickets))  # type: ignore[arg-type]
             book.in_flight[lane] = send
             self._out.append(send)
+
+    def _hold_back(self, book: AccountBook) -> list[tuple[Ticket, Nanos]]:
+        """Take out cancels of orders that are on their way: sent now, they would find nothing to cancel."""
+        placing, cancels = book.in_flight.get(Lane.PLACE), book.queued[Lane.CANCEL]
+        if placing is None or not cancels:
+            return []
+        on_their_way = {ticket.tag for ticket in placing.tickets}
+        held = [item for item in cancels if item[0].tag in on_their_way]
+        if held:
+            book.queued[Lane.CANCEL] = deque(item for item in cancels if item[0].tag not in on_their_way)
+        return held
 
     def _may_still_go(self, book: AccountBook, lane: Lane, ticket: Ticket, since: Nanos, now: Nanos) -> bool:
         """Whether what waited for its turn is still wanted, and the market it was meant for still there."""

@@ -216,6 +216,21 @@ def test_cancel_does_not_wait_behind_orders() -> None:
     assert len(rig.take_send(Lane.CANCEL).tickets) == 1
 
 
+def test_cancel_waits_for_its_own_order_to_arrive_and_holds_up_no_other() -> None:
+    rig = Rig()
+    rig.working(buy("old"))
+    rig.place(buy("new", 1))
+    rig.commit_all()
+    placing = rig.take_send(Lane.PLACE)
+    rig.cancel("new", "old")
+    first = rig.take_send(Lane.CANCEL)
+    assert [t.tag for t in first.tickets] == [rig.order("old").tag]
+    rig.answer(first)
+    assert not rig.waiting(Send)
+    rig.answer(placing)
+    assert [t.tag for t in rig.take_send(Lane.CANCEL).tickets] == [rig.order("new").tag]
+
+
 def test_exit_goes_ahead_of_entries_that_wait() -> None:
     rig = Rig(positions=[held(5)])
     rig.place(buy("first", 1))
