@@ -15,6 +15,7 @@ import msgspec
 from actors.shell import Shell, listen
 from cluster import names, streams
 from cluster.process import now
+from cluster.specs import DECK_SETTINGS
 from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker
@@ -23,7 +24,7 @@ from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.paper_ledger import PaperLedger
-from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket
+from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket, Verdict
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import Fenced, NotReady, TradeError
 from trading.histogram import Histogram
@@ -31,15 +32,13 @@ from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
 from trading.instruments import Instrument
 from trading.throttle import RateBudget
-from trading.ticks import decode, unpack_batch
+from trading.ticks import QUOTE, Senders, decode, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
-#: Settings of an account that are ours and not the connector's.
-OUR_SETTINGS = frozenset({"feed", "orders_per_s", "late_arrival_s"})
 
 
 class BrokerConnection(Shell):
@@ -74,7 +73,7 @@ class BrokerConnection(Shell):
         made = broker(
             account.connector,
             account.id,
-            {k: v for k, v in account.settings.items() if k not in OUR_SETTINGS},
+            {k: v for k, v in account.settings.items() if k not in DECK_SETTINGS},
             self._listed,
             PaperLedger(self.database),
             Epoch(self.epoch),
@@ -119,27 +118,44 @@ class BrokerConnection(Shell):
     async def send(
         self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
     ) -> list[Answer]:
-        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` when nothing was sent."""
+        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` while not logged in."""
         core, made = self._ready()
-        core.admit(Epoch(session_epoch))
         kind = Lane(lane)
-        wait = core.pace(kind, len(tickets), now())
-        waited = 0.0
-        while wait:
-            if kind is not Lane.CANCEL and waited + wait > MAX_WAIT_S:
-                raise NotReady(f"the broker's rate limit for {self.account} is used up for {wait:.1f} s", wait)
+        answers: list[Answer] = []
+        last_start = asyncio.get_running_loop().time() + MAX_WAIT_S
+        # In pieces that the rate budget can pay at once, so that exits find something left between them.
+        for start in range(0, len(tickets), core.budget.largest):
+            piece = tickets[start : start + core.budget.largest]
+            wait = await self._take_turn(core, kind, len(piece), last_start)
+            # Again after the wait: another session may have taken over meanwhile.
+            core.admit(Epoch(session_epoch))
+            if wait:
+                reason = f"not sent: the broker's rate limit for {self.account} is used up for {wait:.1f} s"
+                answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
+                break
+            answers += await self._hand_over(made, kind, piece)
+        return answers
+
+    async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
+        """Wait for the rate budget; returns 0, or the seconds still to wait where that is too long for an entry."""
+        while wait := core.pace(kind, count, now()):
+            if kind is not Lane.CANCEL and asyncio.get_running_loop().time() + wait > last_start:
+                return wait
             await asyncio.sleep(wait)
-            waited += wait
-            wait = core.pace(kind, len(tickets), now())
+        return 0.0
+
+    async def _hand_over(
+        self, made: Broker, kind: Lane, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
+    ) -> list[Answer]:
         self.sent += len(tickets)
-        if kind is Lane.PLACE:
-            at = now()
-            for ticket in tickets:
-                if isinstance(ticket, OrderTicket) and ticket.created_at:
-                    self.intent_to_wire.add(at - ticket.created_at)
         match kind:
             case Lane.PLACE:
-                return await made.place([t for t in tickets if isinstance(t, OrderTicket)])
+                orders = [t for t in tickets if isinstance(t, OrderTicket)]
+                at = now()
+                for order in orders:
+                    if order.created_at:
+                        self.intent_to_wire.add(at - order.created_at)
+                return await made.place(orders)
             case Lane.MODIFY:
                 return await made.modify([t for t in tickets if isinstance(t, AmendTicket)])
             case Lane.CANCEL:
@@ -184,14 +200,29 @@ class BrokerConnection(Shell):
     async def _price(self, made: PaperBroker, feeds: list[str]) -> None:
         """Give a paper broker its market: the ticks of its feed."""
         patterns = [] if feeds else [streams.ticks("*")]
-        subscription = await listen(self.bus, [c for f in feeds for c in (streams.ticks(f), streams.last(f))], patterns)
+        subscription = await listen(self.bus, [streams.ticks(feed) for feed in feeds], patterns)
+        await self._show_last_quotes(made, feeds)
+        senders: dict[str, Senders] = {}
         async for channel, raw in subscription:
             if not channel:
                 continue
-            if channel.startswith("last:"):
-                made.on_ticks(decode(raw))
-            else:
-                made.on_ticks(unpack_batch(raw)[3])
+            epoch, sequence, shard, ticks = unpack_batch(raw)
+            # A second copy of a worker would print every trade twice.
+            if senders.setdefault(channel, Senders()).missed(epoch, sequence, shard) is not None:
+                made.on_ticks(ticks)
+
+    async def _show_last_quotes(self, made: PaperBroker, feeds: list[str]) -> None:
+        """Where the market stood before the first tick comes; quotes only, for a last trade is no new print."""
+        for feed in feeds or [""]:
+            try:
+                known = await self.hot.scan(streams.last(feed), bytes)
+            except NotReady as error:
+                log.info("no last quotes: %s", error)
+                return
+            for raw in known.values():
+                rows = decode(raw).copy()
+                rows["flags"] &= QUOTE
+                made.on_ticks(rows[rows["flags"] != 0])
 
     def facts(self) -> dict[str, Any]:
         core = self.core

@@ -36,6 +36,8 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 LAST_EVERY_S = 0.25
 STATS_EVERY_S = 0.5
+#: What gathered while Redis was slow goes out in pieces that a reader can take in one go.
+LARGEST_BATCH = 4_096
 
 
 class InstrumentStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +151,7 @@ class FeedWorker(Shell):
             if muted:
                 self.handover.mute(instrument.number)
             else:
-                self.handover.take(instrument.number)
+                self.handover.carry(instrument.number)
             fresh.append(instrument)
         if fresh:
             await connection.subscribe(fresh, self._channels)
@@ -199,7 +201,8 @@ class FeedWorker(Shell):
             return Carried(phase=Phase.MUTED, since=since, firsts=self.handover.firsts(number), passed=False)
         if self.handover.is_ending(number):
             return Carried(phase=Phase.ENDING, since=since, firsts={}, passed=self.handover.has_passed(number))
-        return Carried(phase=Phase.LIVE, since=since, firsts={}, passed=False)
+        kinds = self.handover.kinds(number)
+        return Carried(phase=Phase.LIVE, since=since, firsts={}, passed=False, kinds=kinds)
 
     def _ready(self) -> FeedConnection:
         self.require_ready()
@@ -259,19 +262,22 @@ class FeedWorker(Shell):
             if raw:
                 parts.append(self.handover.admit(decode(raw)))
             for ticks in parts:
-                if not len(ticks):
-                    continue
-                self._batch += 1
-                self._published += len(ticks)
-                self.last_values.take(ticks)
-                try:
-                    await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
-                except NotReady as error:
-                    # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
-                    if not self._unpublished:
-                        log.warning("ticks are not published: %s", error)
-                    self._unpublished += len(ticks)
-                    await asyncio.sleep(0.05)
+                for start in range(0, len(ticks), LARGEST_BATCH):
+                    await self._publish_batch(channel, ticks[start : start + LARGEST_BATCH])
+
+    async def _publish_batch(self, channel: str, ticks: TickArray) -> None:
+        self._batch += 1
+        self.last_values.take(ticks)
+        try:
+            await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
+        except NotReady as error:
+            # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
+            if not self._unpublished:
+                log.warning("ticks are not published: %s", error)
+            self._unpublished += len(ticks)
+            await asyncio.sleep(0.05)
+        else:
+            self._published += len(ticks)
 
     def _aside(self, channel: str, payload: bytes) -> None:
         if self._side_channel.full():

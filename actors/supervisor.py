@@ -294,4 +294,5 @@ def _seen(name: ActorName, status: Status | None) -> Seen:
         heart_age_s=status.heart_age_s,
         generation=int(status.facts.get("generation", 0)),
         busy=bool(status.facts.get("instruments", 0)),
+        node=NodeName(status.node),
     )

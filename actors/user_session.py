@@ -328,6 +328,11 @@ class UserSession(Shell):
 
     async def _read_marks(self) -> None:
         subscription = await listen(self.bus, [], [streams.LAST_OF_ALL])
+        try:
+            for raw in (await self.hot.scan("last:", bytes)).values():
+                self.marks.take(decode(raw))
+        except NotReady as error:
+            log.info("no last prices to begin with: %s", error)
         async for channel, raw in subscription:
             if channel:
                 self.marks.take(decode(raw))

@@ -21,6 +21,13 @@ class BenchDeck(Deck):
     def _start_api(self) -> None:
         os.environ.update(environment(self.settings))
 
+    @property
+    def redis_pid(self) -> int:
+        """Process of the deck's Redis."""
+        if self._redis is None or self._redis.pid is None:
+            raise RuntimeError("the deck's Redis does not run")
+        return self._redis.pid
+
 
 @contextlib.contextmanager
 def bench_deck() -> Iterator[BenchDeck]:
@@ -44,8 +51,8 @@ def bench_deck() -> Iterator[BenchDeck]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def ready(name: str, within_s: float = 60.0) -> None:
-    """Wait until an actor says that it is ready."""
+async def ready(name: str, within_s: float = 60.0) -> int:
+    """Wait until an actor says that it is ready; returns its process."""
     from cluster.calls import Peer
     from trading.errors import TradeError
 
@@ -56,7 +63,7 @@ async def ready(name: str, within_s: float = 60.0) -> None:
         try:
             status = await peer.call("status", timeout=2.0, group="health")
             if status.state == "ready":
-                return
+                return int(status.pid)
             said = f"{status.state}: {status.reason}"
         except TradeError as error:
             said = str(error)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cluster.specs import DECK_SETTINGS
 from connectors import registry
 from connectors.base import FeedLimits
 from storage.database import Database
@@ -28,8 +29,6 @@ from trading.instruments import Instrument
 
 #: Longest id of an algo: its orders' keys are ``<algo>-<n>`` and must fit 48 characters.
 LONGEST_ALGO_ID: Final = 36
-#: Settings of any account that are the deck's and not its connector's.
-DECK_SETTINGS: Final = frozenset({"feed", "orders_per_s", "late_arrival_s"})
 LISTING_S: Final = 30.0
 STRATEGY_S: Final = 20.0
 #: Where our packages are, for a child's PYTHONPATH.

@@ -238,7 +238,16 @@ class Deck:
         if self._redis is not None and not self._redis.alive():
             self._redis.start()
             revived.append("Redis")
-        for child in (self._ray, self._api, *self._nodes.values()):
+        if self._ray is not None and not self._ray.alive():
+            # A new head knows nothing of the old one's cluster: whoever was part of that begins anew, and the
+            # Supervisor creates from PostgreSQL what should run.
+            for child in (self._api, *self._nodes.values(), self._ray):
+                if child is not None:
+                    child.stop(2.0)
+            self._ray.start()
+            self._wait(self._ray, lambda: _listens(self.settings.host, self.settings.ray_port), 40)
+            revived.append(self._ray.title)
+        for child in (self._api, *self._nodes.values()):
             if child is not None and not child.alive():
                 child.stop()
                 child.start()

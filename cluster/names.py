@@ -45,13 +45,13 @@ def parse(text: str) -> ActorName | None:
     parts = text.split("/")
     try:
         kind = Kind(parts[0])
-        if kind in (Kind.ALGO, Kind.WORKER):
-            _, id_, number = parts
-            return ActorName(kind, id_, int(number))
+        number = int(parts.pop()) if kind in (Kind.ALGO, Kind.WORKER) else None
         _, id_ = parts
     except ValueError:
         return None
-    return ActorName(kind, id_)
+    name = ActorName(kind, id_, number)
+    # A number written in another way (`05`, `-0`, `+5`) would be another name for the same actor.
+    return name if id_ and str(name) == text else None
 
 
 def supervisor() -> str:

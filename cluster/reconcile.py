@@ -15,7 +15,7 @@ from cluster.names import ActorName, Kind
 from cluster.placement import Room, choose_node
 from cluster.specs import ActorSpec
 from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
-from trading.ids import AlgoId, Nanos, NodeName
+from trading.ids import AlgoId, Epoch, Nanos, NodeName
 
 _SECOND = 1_000_000_000
 #: A created actor may take this long to show up in Ray's list.
@@ -38,6 +38,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     #: Something is still carried (feed workers) or moving.
     busy: bool = False
+    #: Where it runs; "" where that is not known.
+    node: NodeName = NodeName("")
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,10 @@ class Memory(msgspec.Struct):
     crashes: dict[AlgoId, Attempts] = msgspec.field(default_factory=dict)
     #: actor -> since when it has not answered.
     silent: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
+    #: algo -> epoch whose end has been counted, so that one end counts once.
+    ended: dict[AlgoId, Epoch] = msgspec.field(default_factory=dict)
+    #: algo -> node it was last started on.
+    placed: dict[AlgoId, NodeName] = msgspec.field(default_factory=dict)
 
 
 class Spawn(msgspec.Struct, frozen=True):
@@ -132,8 +138,9 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
     for name, seen in observed.actors.items():
         if name.kind in (Kind.ALGO, Kind.SUPERVISOR) or name in wanted:
             continue
-        if name.kind is Kind.WORKER and seen.busy and any(f.id == name.id and f.enabled for f in desired.feeds):
-            continue  # its instruments are being moved; it goes when it is empty
+        is_fed = any(f.id == name.id and f.enabled for f in desired.feeds)
+        if name.kind is Kind.WORKER and is_fed and (seen.busy or not seen.answers):
+            continue  # its instruments are being moved, or may be; it goes when it is empty, or silent for long
         actions.append(Remove(name, "no longer wanted", gently=seen.answers))
     for name, since in memory.silent.items():
         if now - since > SILENT_NS and name in observed.actors and name.kind is not Kind.SUPERVISOR:
@@ -161,8 +168,9 @@ def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> 
     known = {node.name: node.cordoned for node in desired.nodes}
     load = dict.fromkeys((n for n in observed.nodes if not known.get(n, False)), 0)
     for algo in desired.algos:
-        if algo.want == "running" and algo.node in load:
-            load[algo.node] += 1
+        node = _where(algo, observed, memory)
+        if algo.want == "running" and algo.state != "failed" and node in load:
+            load[node] += 1
     records = {algo.id: algo for algo in desired.algos}
     for name, seen in observed.actors.items():
         if name.kind is not Kind.ALGO:
@@ -177,9 +185,24 @@ def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> 
             actions += _stop(algo, name, mine, memory)
         elif algo.state != "failed":
             actions += _run(algo, name, mine, memory, load, known, now)
-        elif mine is not None:
-            actions.append(Remove(name, "it failed", gently=mine.answers))
+        else:
+            memory.crashes.pop(algo.id, None)  # whoever starts it again gives it all its tries
+            if mine is not None:
+                actions.append(Remove(name, "it failed", gently=mine.answers))
+    for gone in {*memory.crashes, *memory.ended, *memory.placed} - records.keys():
+        for kept in (memory.crashes, memory.ended, memory.placed):
+            kept.pop(gone, None)
     return actions
+
+
+def _where(algo: AlgoRecord, observed: Observed, memory: Memory) -> NodeName:
+    """The node that carries an algo, or will."""
+    seen = observed.actors.get(ActorName(Kind.ALGO, algo.id, algo.epoch))
+    if seen is not None and seen.node:
+        return seen.node
+    if algo.node or (seen is None and algo.state not in ("starting", "running")):
+        return algo.node
+    return memory.placed.get(algo.id, NodeName(""))
 
 
 def _stop(algo: AlgoRecord, name: ActorName, mine: Seen | None, memory: Memory) -> list[Action]:
@@ -214,9 +237,13 @@ def _run(
     if name in memory.created:
         return []
     if algo.state in ("running", "starting") and algo.epoch:
-        attempts = memory.crashes.get(algo.id, Attempts()).ended(now)
-        memory.crashes[algo.id] = attempts
+        attempts = memory.crashes.get(algo.id, Attempts())
+        if memory.ended.get(algo.id) != algo.epoch:
+            memory.ended[algo.id] = algo.epoch
+            attempts = memory.crashes[algo.id] = attempts.ended(now)
         if attempts.is_loop():
+            # Whoever starts it again begins with a clean slate.
+            memory.crashes.pop(algo.id, None)
             return [ShowAlgo(algo, "failed", f"its process ended {len(attempts.ends)} times in two minutes")]
         return [ShowAlgo(algo, "waiting", "its process ended; it will be started again")]
     attempts = memory.crashes.get(algo.id, Attempts())
@@ -228,4 +255,5 @@ def _run(
         return [ShowAlgo(algo, "waiting", why)]
     if not algo.node:
         load[node] += 1
+    memory.placed[algo.id] = node
     return [StartAlgo(algo, node)]

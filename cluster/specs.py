@@ -35,3 +35,7 @@ CLASSES: Final = {
 
 #: Infrastructure comes back by itself; an algo is started again by the Supervisor under a new epoch.
 RESTARTS: Final = {kind: (0 if kind is Kind.ALGO else -1) for kind in Kind}
+
+#: Settings of any account that are the deck's and not its connector's: the feed that prices a paper account, the
+#: broker's order rate, and how long an order may still show up at the broker after it was handed over.
+DECK_SETTINGS: Final = frozenset({"feed", "orders_per_s", "late_arrival_s"})

@@ -18,7 +18,7 @@ import numpy as np
 
 from connectors.recordings import Problems, numbered_lines, open_binary
 from trading.errors import BadInput
-from trading.ids import InstrumentId
+from trading.ids import InstrumentId, instrument_id
 from trading.ticks import QUOTE, TICK, TRADE, TickArray, empty
 
 COLUMNS: Final[tuple[str, ...]] = tuple(TICK.names or ())
@@ -59,6 +59,24 @@ def read_ticks(path: str | Path, numbers: Mapping[InstrumentId, int], problems: 
         except ValueError as error:
             problems.add(number, str(error))
     return np.array(good, dtype=TICK) if good else empty()
+
+
+class NumberedAsSeen(dict[InstrumentId, int]):
+    """Numbers for `read_ticks` of a file whose instruments are not known before: 1, 2, … as they come."""
+
+    def get(self, key: InstrumentId, default: Any = None) -> Any:
+        """The number of ``key``; a malformed id has none."""
+        if key not in self:
+            try:
+                self[instrument_id(key)] = len(self) + 1
+            except BadInput:
+                return default
+        return self[key]
+
+
+def is_tick_file(path: str | Path) -> bool:
+    """Whether the name ends as a table of ticks does."""
+    return Path(path).name.endswith((".csv", ".csv.gz", ".parquet"))
 
 
 def _kind(path: Path) -> str:

@@ -2,6 +2,10 @@
 
 Redis pub/sub keeps nothing: what is published while a reader is away is gone.  A reader that was cut off gets
 `LOST` after its reconnection and must expect a gap.  A reader that is too slow loses the oldest messages.
+
+Nothing holds a publisher back.  What a slow reader has not taken waits first in its own queue (bounded by
+messages and bytes, see `Bus.subscribe`), and while its event loop is blocked in Redis, which cuts the reader off
+above its ``client-output-buffer-limit pubsub``.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ ANSWER_S: Final = 3.0
 _PAUSE_S: Final = 0.2
 #: A subscription that has heard nothing asks after so many seconds, and gives up after thrice as many.
 _QUIET_S: Final = 4.0
+
+#: Bytes that may wait for a reader: some 800,000 ticks.
+WAITING_BYTES: Final = 64 << 20
 
 #: Yielded by a subscription after a reconnection: messages may be missing before it.  Compare with ``is``.
 LOST: Final[tuple[str, bytes]] = ("", b"")
@@ -68,14 +75,20 @@ class Bus:
         return await answer
 
     async def subscribe(
-        self, channels: Iterable[str] = (), patterns: Iterable[str] = (), *, size: int = 1024
+        self,
+        channels: Iterable[str] = (),
+        patterns: Iterable[str] = (),
+        *,
+        size: int = 1024,
+        most_bytes: int = WAITING_BYTES,
     ) -> Subscription:
         """Listen on a connection of its own; returns once Redis has confirmed.
 
-        ``patterns`` are Redis globs; a message that matches several comes several times.  ``size`` messages
-        wait at most.  Raises `NotReady` when Redis is away.
+        ``patterns`` are Redis globs; a message that matches several comes several times.  At most ``size``
+        messages of ``most_bytes`` together wait (the newest one does, whatever its size).  Raises `NotReady`
+        when Redis is away.
         """
-        subscription = Subscription(self._url, size)
+        subscription = Subscription(self._url, size, most_bytes)
         try:
             await subscription.start(channels, patterns)
         except BaseException:
@@ -169,10 +182,12 @@ class Subscription:
     the reconnections.
     """
 
-    def __init__(self, url: str, size: int) -> None:
+    def __init__(self, url: str, size: int, most_bytes: int = WAITING_BYTES) -> None:
         self._url = url
         self._address = address_of(url)
         self._size = max(2, size)
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._queue: deque[tuple[str, bytes]] = deque()
         self._channels: set[str] = set()
         self._patterns: set[str] = set()
@@ -203,7 +218,9 @@ class Subscription:
                 raise StopAsyncIteration
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        return self._queue.popleft()
+        item = self._queue.popleft()
+        self._bytes -= len(item[1])
+        return item
 
     async def start(self, channels: Iterable[str], patterns: Iterable[str]) -> None:
         """Connect for the first time; `Bus.subscribe` calls this."""
@@ -289,14 +306,16 @@ class Subscription:
 
     def _put(self, item: tuple[str, bytes]) -> None:
         queue = self._queue
-        if len(queue) >= self._size:
-            self.dropped += 1
-            if queue[0] is LOST:
-                # The marker outlives the messages that it speaks of.
-                del queue[1]
-            else:
-                queue.popleft()
         queue.append(item)
+        self._bytes += len(item[1])
+        while len(queue) > self._size or self._bytes > self._most_bytes:
+            # The marker outlives the messages that it speaks of.
+            oldest = 1 if queue[0] is LOST else 0
+            if oldest >= len(queue) - 1:
+                return
+            self._bytes -= len(queue[oldest][1])
+            del queue[oldest]
+            self.dropped += 1
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done() and (self._queue or self._closed):

@@ -19,7 +19,7 @@ from storage.paging import decode_cursor, encode_cursor, page_size
 from storage.records import FillRecord, OrderFilter
 from trading.errors import Conflict, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos
-from trading.journal import AccountHistory, Break, JournalBatch
+from trading.journal import AccountHistory, Break, JournalBatch, rising_of
 from trading.orders import Order, OrderEvent
 from trading.positions import Position
 
@@ -123,6 +123,16 @@ class Journal:
                 f"SELECT {_BREAK} FROM breaks WHERE account = %s AND resolved_at = 0 ORDER BY opened_at, id",
                 (account,),
             )
+            changes = await _all(
+                connection,
+                list[OrderEvent],
+                f"""
+                SELECT {_EVENT} FROM order_events
+                WHERE account = %s AND client_order_id = ANY(%s) AND kind IN ('modify_requested', 'modify_rejected')
+                ORDER BY number
+                """,
+                (account, [order.client_order_id for order in orders if not order.state.is_final]),
+            )
         return AccountHistory(
             account=account,
             loaded_at=Nanos(time.time_ns()),
@@ -130,6 +140,7 @@ class Journal:
             positions=positions,
             executions=execution_ids,
             breaks=breaks,
+            rising=rising_of(orders, changes),
         )
 
     async def order(self, account: AccountId, client_order_id: ClientOrderId) -> Order | None:

@@ -57,6 +57,7 @@ class AccountBook:
         self.reported_at = Nanos(0)
         #: When the report under way was asked for, by our clock, and whether the connection dropped since.
         self.asked_at = Nanos(0)
+        self.asked_since = Nanos(0)
         self.is_outdated = False
         #: When the last report that was taken in had been asked for; 0: none yet.
         self.last_report_at = Nanos(0)
@@ -64,6 +65,8 @@ class AccountBook:
         self.currency = ""
         #: Tickets that wait for their lane to be free, and since when they are wanted.
         self.queued: dict[Lane, deque[tuple[Ticket, Nanos]]] = {lane: deque() for lane in Lane}
+        #: Orders that make a position smaller: they go ahead of the others in their lane.
+        self.exits: deque[tuple[Ticket, Nanos]] = deque()
         #: Larger sizes asked for: counted as if they stood, until it is known.
         self.rising: dict[ClientOrderId, Rise] = {}
         #: The request each lane has under way.
@@ -80,6 +83,8 @@ class AccountBook:
         for position in history.positions:
             self.positions[position.instrument] = position
         self.executions.update(dict.fromkeys(history.executions, history.loaded_at))
+        for key, target in history.rising.items():
+            self.rising[key] = Rise(target=target)
         self.cancel_again.update(o.client_order_id for o in self.open.values() if o.cancelling)
         for item in history.breaks:
             self.breaks[(item.instrument, item.kind)] = item

@@ -3,8 +3,9 @@
 The new worker subscribes *muted*: it keeps what arrives.  Once its first tick of an instrument is in, the old
 worker is asked for a *cut*: for each kind of tick the sequence at which the new one takes over, not before the
 old one's last published tick nor before the new one's first.  The old worker goes on publishing what lies
-before the cut and stops once it has seen the cut; the new one publishes what it kept from the cut on.  Where a
-venue sends no sequence the time of receipt stands in for it.
+before the cut and stops once it has seen the cut; the new one publishes what it kept from the cut on, and of
+what arrives later what does not lie before the cut (its own stream may lag).  Where a venue sends no sequence the
+time of receipt stands in for it.  The kinds of one instrument are subscribed together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from trading.ticks import QUOTE, TRADE, TickArray, empty
 
 #: A muted instrument keeps at most this many ticks; the oldest go first (and only matter if the move takes long).
 KEEP = 20_000
+#: A stream does not lag further than this: a sequence that is still below then has begun anew at the venue.
+LAG_NS = 10_000_000_000
 _KINDS = (TRADE, QUOTE)
 
 #: kind (TRADE or QUOTE) -> sequence.
@@ -39,15 +42,18 @@ class Handover:
         self._firsts: dict[int, Cuts] = {}
         self._cuts: dict[int, Cuts] = {}
         self._passed: dict[int, set[int]] = {}
-        #: Let go of: what was still on its way when the venue was told to stop must not be published.
+        #: Taken over from another worker: what lies before these was published there.
+        self._floors: dict[int, Cuts] = {}
+        #: When the first tick after the take-over came.
+        self._floor_since: dict[int, int] = {}
+        #: Let go: what still arrives is another worker's.
         self._gone: set[int] = set()
         self._special: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
 
-    def take(self, number: int) -> None:
-        """The instrument is carried (again): publish what comes."""
-        if number in self._gone:
-            self._gone.discard(number)
-            self._refresh()
+    def carry(self, number: int) -> None:
+        """Publish the ticks of an instrument from now on (instruments never heard of are published too)."""
+        self._gone.discard(number)
+        self._refresh()
 
     def mute(self, number: int) -> None:
         """Keep the ticks of an instrument back until `activate`."""
@@ -59,6 +65,11 @@ class Handover:
     def firsts(self, number: int) -> Cuts:
         """Sequence of the first kept tick of each kind (empty: none yet)."""
         return dict(self._firsts.get(number, {}))
+
+    def kinds(self, number: int) -> tuple[int, ...]:
+        """The kinds of tick that have been published here, or by the worker before this one."""
+        floors = self._floors.get(number, {})
+        return tuple(kind for kind in _KINDS if (number, kind) in self._last or kind in floors)
 
     def is_muted(self, number: int) -> bool:
         """Whether the instrument is kept back."""
@@ -80,6 +91,9 @@ class Handover:
         cuts = {}
         for kind in _KINDS:
             last = self._last.get((number, kind))
+            floor = self._floors.get(number, {}).get(kind)
+            if floor is not None:
+                last = max(floor - 1, last or 0)  # what lies before was published by the worker before this one
             first = firsts.get(kind)
             if first is not None:
                 cuts[kind] = first if last is None else max(first, last + 1)
@@ -95,6 +109,12 @@ class Handover:
         """Stop keeping back; returns the kept ticks from the cut on, to be published now."""
         kept = self._kept.pop(number, None)
         self._firsts.pop(number, None)
+        if kept is None:
+            return empty()
+        if cuts:
+            self._floors[number] = dict(cuts)
+            if kept:
+                self._floor_since[number] = int(kept[-1]["received_at"][0])
         self._refresh()
         if not kept:
             return empty()
@@ -104,10 +124,10 @@ class Handover:
         return ticks
 
     def forget(self, number: int) -> None:
-        """The instrument is no longer carried: nothing of it is published until it is taken again."""
-        self._gone.add(number)
-        for state in (self._kept, self._firsts, self._cuts, self._passed):
+        """The instrument is no longer carried."""
+        for state in (self._kept, self._firsts, self._cuts, self._passed, self._floors, self._floor_since):
             state.pop(number, None)
+        self._gone.add(number)
         for kind in _KINDS:
             self._last.pop((number, kind), None)
         self._refresh()
@@ -124,16 +144,18 @@ class Handover:
 
     def _allows(self, tick: TickArray) -> bool:
         number = int(tick["instrument"][0])
-        if number in self._gone:
-            return False
         kind = TRADE if tick["flags"][0] & TRADE else QUOTE
         sequence = int(sequences(tick)[0])
+        if number in self._gone:
+            return False
         kept = self._kept.get(number)
         if kept is not None:
             kept.append(tick.copy())
             self._firsts[number].setdefault(kind, sequence)
             if len(kept) > KEEP:
                 del kept[: KEEP // 10]
+            return False
+        if not self._is_from_floor(number, kind, sequence, int(tick["received_at"][0])):
             return False
         cuts = self._cuts.get(number)
         if cuts is None:
@@ -145,6 +167,21 @@ class Handover:
             return True
         self._passed[number].add(kind)
         return False
+
+    def _is_from_floor(self, number: int, kind: int, sequence: int, received_at: int) -> bool:
+        floors = self._floors.get(number)
+        if floors is None or kind not in floors:
+            return True
+        since = self._floor_since.setdefault(number, received_at)
+        if sequence < floors[kind] and received_at - since <= LAG_NS:
+            return False
+        # In sequence from here on: this kind needs no more looking.
+        del floors[kind]
+        if not floors:
+            del self._floors[number]
+            self._floor_since.pop(number, None)
+            self._refresh()
+        return True
 
     def _from_cut(self, ticks: TickArray, cuts: Cuts) -> npt.NDArray[np.bool_]:
         keep = np.ones(len(ticks), dtype=np.bool_)
@@ -161,7 +198,7 @@ class Handover:
         self._last.update(zip(zip(numbers, kinds, strict=True), sequences(ticks).tolist(), strict=True))
 
     def _refresh(self) -> None:
-        self._special = np.array(sorted({*self._kept, *self._cuts, *self._gone}), dtype=np.int32)
+        self._special = np.array(sorted({*self._kept, *self._cuts, *self._floors, *self._gone}), dtype=np.int32)
 
 
 def last_seen(ticks: TickArray) -> dict[int, Nanos]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -45,5 +46,6 @@ class Histogram:
         total = self.total
         if not total:
             return None
-        bucket = int(np.searchsorted(np.cumsum(self._counts), q * total, side="left"))
-        return float(round(2 ** ((bucket + 1) / _PER_OCTAVE) / 1e6, 4))
+        rank = max(1, math.ceil(q * total - 1e-9))
+        bucket = int(np.searchsorted(np.cumsum(self._counts), rank, side="left"))
+        return float(round(2 ** ((bucket + 1) / _PER_OCTAVE) / 1e6, 6))

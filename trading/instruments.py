@@ -9,6 +9,9 @@ import msgspec
 from trading.errors import BadInput
 from trading.ids import InstrumentId
 
+#: Numbers from 10^16 up are mistakes, and their remainders would go beyond what Decimal computes exactly.
+_MOST_DIGITS = 15
+
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """A tradable thing and the steps its venue allows.
@@ -38,6 +41,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInput(field, f"{price} is not a number")
         if price <= 0:
             raise BadInput(field, f"{price} must be greater than 0")
+        if price.adjusted() > _MOST_DIGITS:
+            raise BadInput(field, f"{price} is larger than any price of {self.id} can be")
         if price % self.tick_size:
             raise BadInput(field, f"{price} is not a multiple of the tick size {self.tick_size} of {self.id}")
 
@@ -47,6 +52,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInput(field, f"{quantity} is not a number")
         if quantity <= 0:
             raise BadInput(field, f"{quantity} must be greater than 0")
+        if quantity.adjusted() > _MOST_DIGITS:
+            raise BadInput(field, f"{quantity} is larger than any quantity of {self.id} can be")
         if quantity % self.lot_size:
             raise BadInput(field, f"{quantity} is not a multiple of the lot size {self.lot_size} of {self.id}")
         if quantity < self.min_quantity:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from decimal import Decimal
+
 import msgspec
 
-from trading.ids import AccountId, ExecutionId, InstrumentId, Nanos
-from trading.orders import Order, OrderEvent
+from trading.ids import AccountId, ClientOrderId, ExecutionId, InstrumentId, Nanos
+from trading.orders import EventKind, Order, OrderEvent
 from trading.positions import Position
 
 
@@ -47,3 +50,21 @@ class AccountHistory(msgspec.Struct):
     executions: set[ExecutionId]
     #: Breaks still open.
     breaks: list[Break]
+    #: Larger quantities that the broker was asked for and whose outcome the journal does not have.
+    rising: dict[ClientOrderId, Decimal] = msgspec.field(default_factory=dict)
+
+
+def rising_of(orders: Iterable[Order], events: Iterable[OrderEvent]) -> dict[ClientOrderId, Decimal]:
+    """`AccountHistory.rising` of one account, from its open orders and their events, oldest first."""
+    asked: dict[ClientOrderId, Decimal] = {}
+    for event in events:
+        if event.kind is EventKind.MODIFY_REQUESTED and event.quantity is not None:
+            asked[event.client_order_id] = event.quantity
+        elif event.kind is EventKind.MODIFY_REJECTED:
+            asked.pop(event.client_order_id, None)
+    rising = {}
+    for order in orders:
+        wanted = asked.get(order.client_order_id)
+        if wanted is not None and wanted > order.quantity and not order.state.is_final:
+            rising[order.client_order_id] = wanted
+    return rising

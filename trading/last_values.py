@@ -28,9 +28,12 @@ class LastValues:
                 chosen = slots[mask]
                 for field in fields:
                     self._rows[field][chosen] = ticks[field][mask]
+                self._rows["flags"][chosen] |= kind
         for field in ("exchange_at", "received_at", "sequence"):
             self._rows[field][slots] = ticks[field]
-        self._rows["flags"][slots] |= flags
+        # What kinds of value there are adds up; how a tick came (BACKFILLED …) is the last one's alone.
+        kinds = self._rows["flags"][slots] & np.uint32(TRADE | QUOTE)
+        self._rows["flags"][slots] = kinds | (flags & ~np.uint32(TRADE | QUOTE))
         self._dirty[slots] = True
 
     def _slots(self, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
@@ -50,10 +53,8 @@ class LastValues:
             self._counts = np.concatenate([self._counts, np.zeros(slot, dtype=np.int64)])
             self._dirty = np.concatenate([self._dirty, np.zeros(slot, dtype=np.bool_)])
         self._slot[number] = slot
-        row = self._rows[slot : slot + 1]
-        row["instrument"] = number
-        for field in ("price", "size", "bid", "bid_size", "ask", "ask_size"):
-            row[field] = np.nan
+        self._rows["instrument"][slot] = number
+        self._clear(slot)
 
     def changed(self) -> TickArray:
         """Rows that changed since the last call."""
@@ -86,3 +87,9 @@ class LastValues:
             self._counts[slot] = 0
             self._dirty[slot] = False
             self._rows["flags"][slot] = 0
+            self._clear(slot)
+
+    def _clear(self, slot: int) -> None:
+        row = self._rows[slot : slot + 1]
+        for field in ("price", "size", "bid", "bid_size", "ask", "ask_size"):
+            row[field] = np.nan

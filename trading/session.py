@@ -43,7 +43,8 @@ from trading.orders import (
     Side,
     order_from,
 )
-from trading.session_intake import STALE_NS, Intake
+from trading.session_intake import Intake
+from trading.session_requests import STALE_NS
 
 _SECOND: Final = 1_000_000_000
 BUDGET_EVERY_NS: Final = _SECOND
@@ -354,7 +355,8 @@ class SessionCore(Intake):
             reduce_only=order.reduce_only,
             created_at=intent.created_at,
         )
-        self._gate(lambda _: book.queued[Lane.PLACE].append((ticket, order.created_at)))
+        queue = book.exits if book.reduces(order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
+        self._gate(lambda _: queue.append((ticket, order.created_at)))
         self._resolve(slots, order)
 
     def _deny(self, intent: PlaceOrder, slots: list[tuple[_Answer, int]], reasons: Sequence[str], now: Nanos) -> None:

@@ -15,6 +15,11 @@ class RateBudget:
         self._tokens = float(burst)
         self._at = Nanos(0)
 
+    @property
+    def largest(self) -> int:
+        """How many requests may go at once at the most, the reserve left alone."""
+        return self.burst - self.reserve
+
     def take(self, count: int, now: Nanos, *, is_exit: bool) -> float:
         """Take ``count`` tokens and return 0, or take none and return the seconds until it could be done."""
         if now > self._at:

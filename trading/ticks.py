@@ -155,3 +155,27 @@ def unpack_batch(raw: bytes) -> tuple[int, int, int, TickArray]:
     if len(raw) != _HEADER.size + count * TICK.itemsize:
         raise ValueError(f"a tick batch says {count} ticks but has {len(raw) - _HEADER.size} bytes of them")
     return epoch, sequence, shard, np.frombuffer(raw, dtype=TICK, offset=_HEADER.size)
+
+
+class Senders:
+    """A reader's view of a feed's workers: what was missed, and what must not be used."""
+
+    def __init__(self) -> None:
+        #: Shard -> (epoch, number of its last batch).
+        self._last: dict[int, tuple[int, int]] = {}
+
+    def missed(self, epoch: int, sequence: int, shard: int) -> int | None:
+        """Take note of a batch; returns how many are missing before it.
+
+        None: do not use it, for it is of an incarnation that was replaced, or came before.  What was sent
+        before the first batch of a shard was not for this reader.  What an incarnation sent last, before it
+        was replaced, cannot be known to be missing.
+        """
+        known = self._last.get(shard)
+        if known is None:
+            self._last[shard] = (epoch, sequence)
+            return 0
+        if epoch < known[0] or (epoch == known[0] and sequence <= known[1]):
+            return None
+        self._last[shard] = (epoch, sequence)
+        return sequence - 1 - (known[1] if epoch == known[0] else 0)

@@ -15,9 +15,11 @@ from cluster.commands.output import err, out, told
 from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.source import RecordingSource, Source
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
+from connectors.binance.tick_source import TickFileSource
 from connectors.recordings import Progress, RecordableMarket
 from connectors.recordings import record as record_feed
 from connectors.registry import market_data, providers
+from connectors.tick_files import is_tick_file
 from trading.errors import BadInput
 from trading.ids import InstrumentId, instrument_id
 
@@ -45,7 +47,7 @@ def simulate_binance(
     with told():
         source: Source
         if recording is not None:
-            source = RecordingSource(recording)
+            source = TickFileSource(recording) if is_tick_file(recording) else RecordingSource(recording)
         else:
             source = SyntheticSource(SyntheticSettings(seed=seed, symbols=symbols, ticks_per_s=rate, futures=futures))
         simulator = BinanceSimulator(source, host, port, speed or None, hold=hold)
@@ -57,7 +59,7 @@ async def _serve(simulator: BinanceSimulator, source: Source) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await simulator.start()
-    if isinstance(source, RecordingSource):
+    if isinstance(source, RecordingSource | TickFileSource):
         for problem in source.problems.found:
             err.print(Text(f"recording: {problem}", style="yellow"), soft_wrap=True)
         if source.problems.count > len(source.problems.found):

@@ -13,6 +13,8 @@ import msgspec
 from connectors.binance.source import Event, MinuteBar, Source, SymbolSpec
 
 _MS: Final = 1_000_000
+#: Levels a side that a book keeps at least; the real one answers with no more than 5000.
+_MOST_LEVELS: Final = 1_000
 
 
 class _TradeData(msgspec.Struct, gc=False):
@@ -51,7 +53,7 @@ class OrderBook:
     def change(self, payload: bytes) -> None:
         """Take a change; applied only now and then, for most are never asked about."""
         self._waiting.append(payload)
-        if len(self._waiting) >= 500:
+        if len(self._waiting) >= 50:
             self._apply()
 
     def snapshot(self, levels: int) -> tuple[int, list[tuple[str, str]], list[tuple[str, str]]]:
@@ -72,6 +74,11 @@ class OrderBook:
                     else:
                         side[price] = size
         self._waiting.clear()
+        # A walking price leaves far levels behind that nobody takes away again.
+        if len(self._bids) > 2 * _MOST_LEVELS:
+            self._bids = dict(sorted(self._bids.items(), key=lambda level: -float(level[0]))[:_MOST_LEVELS])
+        if len(self._asks) > 2 * _MOST_LEVELS:
+            self._asks = dict(sorted(self._asks.items(), key=lambda level: float(level[0]))[:_MOST_LEVELS])
 
 
 class Minutes:

@@ -102,11 +102,11 @@ class RecordingSource:
         self.problems = Problems()
         self.lines = 0
         futures = False
-        steps: dict[str, tuple[_Step, _Step]] = {}
+        steps: dict[str, tuple[StepFinder, StepFinder]] = {}
         for line in read(self._path, self.problems):
             self.lines += 1
             symbol, _, kind = line.stream.partition("@")
-            price, size = steps.setdefault(symbol.upper(), (_Step(), _Step()))
+            price, size = steps.setdefault(symbol.upper(), (StepFinder(), StepFinder()))
             if kind == "bookTicker" or kind == "trade" or kind == "aggTrade":
                 # Futures quotes carry a time, futures trades an execution type; spot's have neither.
                 futures = futures or b'"e":"bookTicker"' in line.payload or b'"X":"' in line.payload
@@ -120,7 +120,7 @@ class RecordingSource:
             raise BadInput("recording", f"nothing in {self._path} can be replayed: {first}")
         self.product = USDM if futures else SPOT
         self._symbols = [
-            SymbolSpec(symbol, *_assets(symbol), price.step(), size.step())
+            SymbolSpec(symbol, *assets(symbol), price.step(), size.step())
             for symbol, (price, size) in sorted(steps.items())
         ]
         return self._symbols
@@ -148,7 +148,7 @@ class RecordingSource:
 _VALUES: Final = re.compile(rb'"([bBaApq])":"([0-9.]+)"')
 
 
-class _Step:
+class StepFinder:
     """Finds the step of which all values seen are multiples."""
 
     def __init__(self) -> None:
@@ -156,10 +156,12 @@ class _Step:
         self._texts: set[bytes] = set()
 
     def see(self, text: bytes) -> None:
+        """Take note of a value."""
         if len(self._texts) < 20_000:
             self._texts.add(text)
 
     def step(self) -> Decimal:
+        """The step so far."""
         values = [Decimal(text.decode()) for text in self._texts]
         values = [value for value in values if value]
         if not values:
@@ -178,7 +180,7 @@ def _exponent(value: Decimal) -> int:
     return exponent
 
 
-def _assets(symbol: str) -> tuple[str, str]:
+def assets(symbol: str) -> tuple[str, str]:
     plain = symbol.partition("_")[0]
     for quote in _QUOTES:
         if plain.endswith(quote) and len(plain) > len(quote):

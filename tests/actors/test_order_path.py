@@ -89,9 +89,8 @@ def test_the_same_key_acts_once(deck: DeckUnderTest, alice: str) -> None:
     assert again["client_order_id"] == first["client_order_id"]
     wait_state(deck, order, "submitted")
     count = deck.rows(
-        "SELECT count(*) FROM paper_orders "
-        "WHERE account = %(a)s AND tag = (SELECT tag FROM orders WHERE account = %(a)s "
-        "AND client_order_id = %(k)s)",
+        "SELECT count(*) FROM paper_orders WHERE account = %(a)s AND tag = "
+        "(SELECT tag FROM orders WHERE account = %(a)s AND client_order_id = %(k)s)",
         {"a": alice, "k": order["client_order_id"]},
     )
     assert count == [(1,)]

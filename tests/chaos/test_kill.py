@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.books import settle
@@ -127,6 +128,42 @@ def test_redis_killed_stops_ticks_until_it_is_back(deck: DeckUnderTest, trading:
     os.kill(redis.pid, signal.SIGKILL)
     deck.wait("Redis gone", lambda: not redis.alive(), 10)
     deck.wait("Redis back", lambda: "Redis" in deck.deck.watch() or redis.alive(), 60)
+    trades_on(deck)
+
+
+def raylet_of(child_pid: int) -> int:
+    """The raylet that a `ray start` process watches over."""
+    found = [p.pid for p in psutil.Process(child_pid).children(recursive=True) if p.name() == "raylet"]
+    assert len(found) == 1, f"{len(found)} raylets below process {child_pid}"
+    return found[0]
+
+
+def test_a_node_killed_comes_back_with_its_algo(deck: DeckUnderTest, trading: None) -> None:
+    before = deck.api.get("/algos/chaos-2")
+    os.kill(raylet_of(deck.deck._nodes[SECOND_NODE].pid), signal.SIGKILL)
+    deck.wait("its end to be seen", lambda: f"node {SECOND_NODE}" in deck.deck.watch(), 60)
+    deck.wait(
+        "the algo on it running under a new epoch",
+        lambda: (now := deck.api.get("/algos/chaos-2"))["epoch"] > before["epoch"] and now["state"] == "running",
+        120,
+    )
+    assert deck.api.get("/algos/chaos-1")["state"] == "running"
+    trades_on(deck)
+
+
+def test_the_head_killed_and_all_is_created_again_from_postgres(deck: DeckUnderTest, trading: None) -> None:
+    ray = deck.deck._ray
+    assert ray is not None
+    os.kill(raylet_of(ray.pid), signal.SIGKILL)
+    deck.wait("its end to be seen", lambda: "the Ray head" in deck.deck.watch(), 60)
+
+    def running() -> bool:
+        try:
+            return all(deck.api.get(f"/algos/{n}")["state"] == "running" for n in ("chaos-1", "chaos-2"))
+        except TradeError:
+            return False
+
+    deck.wait("both algos running again", running, 120)
     trades_on(deck)
 
 

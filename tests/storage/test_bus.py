@@ -100,6 +100,29 @@ async def test_a_reader_that_is_too_slow_keeps_the_newest_and_counts_the_rest(bu
     await subscription.close()
 
 
+async def test_what_waits_for_a_slow_reader_is_bounded_in_bytes(bus: Bus) -> None:
+    subscription = await bus.subscribe(["a"], most_bytes=2_500)
+    for number in range(20):
+        await bus.publish("a", b"%04d" % number * 250)
+    deadline = time.monotonic() + 5
+    while subscription.dropped < 18:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert [(await take(subscription))[1][:4] for _ in range(2)] == [b"0018", b"0019"]
+    # What was read makes room, and one that is too large by itself still comes.
+    await bus.publish("a", b"x" * 5_000)
+    await bus.publish("a", b"y" * 1_000)
+    await bus.publish("a", b"z" * 1_000)
+    while subscription.dropped < 19:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert [(await take(subscription))[1][:1] for _ in range(2)] == [b"y", b"z"]
+    await bus.publish("a", b"x" * 5_000)
+    assert len((await take(subscription))[1]) == 5_000
+    assert subscription.dropped == 19
+    await subscription.close()
+
+
 async def test_a_closed_subscription_ends_after_what_waits(bus: Bus) -> None:
     subscription = await bus.subscribe(["a"])
     await bus.publish("a", b"1")

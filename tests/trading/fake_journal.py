@@ -7,7 +7,7 @@ from copy import copy
 
 from trading.ids import AccountId, ClientOrderId, Epoch, ExecutionId, Nanos
 from trading.instruments import InstrumentId
-from trading.journal import AccountHistory, Break, JournalBatch
+from trading.journal import AccountHistory, Break, JournalBatch, rising_of
 from trading.orders import EventKind, Order, OrderEvent, OrderState
 from trading.positions import Position
 
@@ -82,14 +82,16 @@ class FakeJournal:
 
     def load(self, account: AccountId, now: Nanos) -> AccountHistory:
         since = now - _LOADED_BACK_NS
+        orders = [
+            copy(o)
+            for o in self.orders.values()
+            if o.account == account and (not o.state.is_final or o.updated_at >= since)
+        ]
         return AccountHistory(
             account=account,
             loaded_at=now,
-            orders=[
-                copy(o)
-                for o in self.orders.values()
-                if o.account == account and (not o.state.is_final or o.updated_at >= since)
-            ],
+            orders=orders,
+            rising=rising_of(orders, (e for e in self.events if e.account == account)),
             positions=[copy(p) for p in self.positions.values() if p.account == account],
             executions={e for (a, e), at in self.executions.items() if a == account and at >= since},
             breaks=[b for b in self.breaks.values() if b.account == account and not b.resolved_at],

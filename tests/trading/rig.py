@@ -235,7 +235,9 @@ class Rig:
         self.do(self.core.updated(ACC, told, self.now))
         return told[-1]
 
-    def update(self, key: str, kind: UpdateKind, *, execution: str = "", quantity: int = 1, **more: Any) -> None:
+    def update(
+        self, key: str, kind: UpdateKind, *, execution: str = "", quantity: int = 1, size: int = 0, **more: Any
+    ) -> None:
         """An update out of thin air."""
         order = self.order(key)
         fill = (
@@ -243,7 +245,15 @@ class Rig:
             if execution
             else None
         )
-        update = BrokerUpdate(kind=kind, tag=order.tag, instrument=order.instrument, at=self.now, fill=fill, **more)
+        update = BrokerUpdate(
+            kind=kind,
+            tag=order.tag,
+            instrument=order.instrument,
+            at=self.now,
+            fill=fill,
+            quantity=D(size) if size else None,
+            **more,
+        )
         self.do(self.core.updated(ACC, [update], self.now))
 
     def report(self, report: BrokerReport | None = None) -> None:

@@ -25,7 +25,7 @@ from trading.instructions import Append, AskBudget, AskReport, Instruction, Lane
 from trading.limits import Limit, LimitTree
 from trading.orders import CancelOrder, ModifyOrder, OrderState, OrderType, PlaceOrder, Side
 from trading.session import SessionCore
-from trading.session_intake import STALE_NS
+from trading.session_requests import STALE_NS
 
 D = Decimal
 SECOND = 1_000_000_000
@@ -252,7 +252,7 @@ class World:
                     for session, mine in book.lent.items()
                     for resource, amount in mine.items()
                 }
-            if self.faults and self.random.random() < 0.1:
+            if desk.core is not core or (self.faults and self.random.random() < 0.1):
                 return
             self.put("granted", lambda: self.do(desk, core.granted(grant, self.now)), core)
 

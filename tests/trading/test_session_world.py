@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.trading.session_world import INSTRUMENTS, MS, PRICE, SECOND, D, Desk, World
-from trading.ids import ClientOrderId
+from trading.ids import ClientOrderId, adopted_tag
 from trading.limits import CLUSTER, GROSS_EXPOSURE, POSITION, Limit, account_scope
 from trading.orders import OrderState, Side
 
@@ -19,7 +19,7 @@ def limit(kind: str, value: int, scope: str = CLUSTER) -> Limit:
     return Limit(scope=scope, kind=kind, instrument="", value=D(value))
 
 
-def play(world: World, steps: int, check: Check | None = None, *, price_moves: bool = False) -> None:
+def play(world: World, steps: int, check: Check | None = None, *, by_hand: bool = False) -> None:
     """A day of random commands, faults, crashes and deliveries."""
     rnd = world.random
     for n in range(steps):
@@ -39,6 +39,9 @@ def play(world: World, steps: int, check: Check | None = None, *, price_moves: b
             world.modify(desk, a_key(world, desk), rnd.randint(1, 12))
         elif roll < 0.96:
             world.market(desk)
+        elif roll < 0.965 and by_hand:
+            quantity, side = D(rnd.randint(1, 5)), rnd.choice((Side.BUY, Side.SELL))
+            desk.broker.by_hand(rnd.choice(INSTRUMENTS).id, side, quantity, PRICE, world.now)
         elif roll < 0.97:
             world.unlink(desk)
         elif roll < 0.98:
@@ -88,7 +91,7 @@ def agrees(world: World) -> None:
         core = desk.core
         assert core is not None
         assert set(desk.answered) == set(desk.asked), "a command was never answered"
-        theirs_of = {o.tag: o for o in desk.broker.orders.values()}
+        theirs_of = {o.tag or adopted_tag(o.broker_order_id): o for o in desk.broker.orders.values()}
         for order in world.journal.orders.values():
             if order.account != desk.account:
                 continue
@@ -106,6 +109,8 @@ def agrees(world: World) -> None:
             assert not order.cancelling or not order.state.is_final
             if not order.state.is_final:
                 assert order.quantity == theirs.quantity
+        # What was placed by hand and ended without a trade while nobody looked is of no interest.
+        theirs_of = {tag: o for tag, o in theirs_of.items() if o.tag or not o.state.is_final or o.filled_quantity}
         assert not theirs_of, "the broker has orders that the journal lacks"
         positions = {i: q for i, q in desk.broker.positions().items() if q}
         assert positions == {
@@ -164,6 +169,18 @@ def test_session_ends_with_the_brokers_view_whatever_happens(seed: int) -> None:
 
     def scenario() -> None:
         play(world, 400)
+        world.heal()
+        agrees(world)
+
+    run(world, scenario)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_orders_placed_by_hand_are_taken_in_whatever_happens(seed: int) -> None:
+    world = World(2000 + seed)
+
+    def scenario() -> None:
+        play(world, 300, by_hand=True)
         world.heal()
         agrees(world)
 

@@ -1,0 +1,97 @@
+"""All benches, with the targets beside the figures: ``python -m bench``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+#: No bench may take longer.
+LONGEST_S: Final = 300
+
+
+class Row(NamedTuple):
+    """A figure to show: how to find it, how to write it, and the target it must keep (if it has one)."""
+
+    bench: str
+    title: str
+    path: tuple[str, ...]
+    form: str
+    target: str = ""
+    kept: Callable[[float], bool] | None = None
+
+
+ROWS: Final = (
+    Row("feed", "pipeline, ticks/s", ("pipeline_per_s",), ",.0f"),
+    Row("feed", "bare websockets + msgspec, messages/s", ("bare_per_s",), ",.0f"),
+    Row("feed", "pipeline / bare", ("ratio",), ".2f", "≥ 0.60", lambda x: x >= 0.6),
+    Row("feed", "ticks lost", ("lost",), ",.0f", "0", lambda x: x == 0),
+    Row("feed", "tick to strategy at 1,000/s, p50 ms", ("tick_to_strategy_ms", "1000", "p50"), ".2f"),
+    Row("feed", "tick to strategy at 1,000/s, p99 ms", ("tick_to_strategy_ms", "1000", "p99"), ".2f"),
+    Row("feed", "tick to strategy at 10,000/s, p50 ms", ("tick_to_strategy_ms", "10000", "p50"), ".2f"),
+    Row(
+        "feed",
+        "tick to strategy at 10,000/s, p99 ms",
+        ("tick_to_strategy_ms", "10000", "p99"),
+        ".2f",
+        "≤ 5",
+        lambda x: x <= 5,
+    ),
+    Row("feed", "tick to strategy at 25,000/s, p50 ms", ("tick_to_strategy_ms", "25000", "p50"), ".2f"),
+    Row("feed", "tick to strategy at 25,000/s, p99 ms", ("tick_to_strategy_ms", "25000", "p99"), ".2f"),
+    Row("orders", "one Ray call, p50 ms", ("ray_call_ms", "p50"), ".2f"),
+    Row("orders", "intent to wire, p50 ms", ("intent_to_wire_ms", "p50"), ".2f"),
+    Row("orders", "intent to wire, p99 ms", ("intent_to_wire_ms", "p99"), ".2f"),
+    Row("orders", "intent to wire / Ray call", ("ratio_p50",), ".2f", "≤ 3.5", lambda x: x <= 3.5),
+    Row("orders", "orders/s, 50 in flight", ("orders_per_s",), ",.0f"),
+    Row("orders", "naive orders/s, 50 in flight", ("naive_orders_per_s",), ",.0f"),
+    Row("orders", "ours / naive", ("ratio_throughput",), ".2f", "≥ 4", lambda x: x >= 4),
+)
+
+
+def run(bench: str) -> dict[str, Any]:
+    """The figures of one bench, measured in a process of its own; SystemExit where it failed."""
+    command = [sys.executable, "-m", f"bench.{bench}", "--json"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LONGEST_S, check=True)
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"bench.{bench} took longer than {LONGEST_S} s") from None
+    except (subprocess.CalledProcessError, IndexError, ValueError) as error:
+        raise SystemExit(f"bench.{bench} failed: {error}") from None
+
+
+def figure(found: dict[str, Any], path: tuple[str, ...]) -> float:
+    """The figure at ``path``."""
+    value: Any = found
+    for name in path:
+        value = value[name]
+    return float(value)
+
+
+def main() -> None:
+    """Run all and print; ends with 1 where a target is missed."""
+    console = Console()
+    table = Table("bench", "what", "figure", "target", "", title="Quarterdeck on this machine")
+    table.columns[2].justify = table.columns[3].justify = "right"
+    missed = 0
+    for bench in dict.fromkeys(row.bench for row in ROWS):
+        console.print(f"running bench.{bench} …", style="dim")
+        found = run(bench)
+        for row in (row for row in ROWS if row.bench == bench):
+            value = figure(found, row.path)
+            verdict = "" if row.kept is None else "[green]kept" if row.kept(value) else "[red]missed"
+            missed += row.kept is not None and not row.kept(value)
+            table.add_row(row.bench, row.title, format(value, row.form), row.target, verdict)
+        table.add_section()
+    console.print(table)
+    raise SystemExit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

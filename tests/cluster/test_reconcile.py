@@ -1,0 +1,469 @@
+"""The Supervisor's decisions, and a cluster in memory that carries them out."""
+
+from __future__ import annotations
+
+import random
+
+from msgspec.structs import replace
+
+from cluster.names import ActorName, Kind
+from cluster.reconcile import (
+    APPEAR_NS,
+    SILENT_NS,
+    Action,
+    Desired,
+    Memory,
+    Observed,
+    Remove,
+    Seen,
+    ShowAlgo,
+    Spawn,
+    StartAlgo,
+    StopAlgo,
+    reconcile,
+    wanted_actors,
+)
+from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
+from trading.ids import AccountId, AlgoId, Epoch, FeedId, InstrumentId, Nanos, NodeName, UserId
+
+SECOND = 1_000_000_000
+
+
+def account(id_: str, user: str, *, enabled: bool = True) -> AccountRecord:
+    return AccountRecord(
+        id=AccountId(id_), user=UserId(user), connector="paper", settings={}, enabled=enabled, created_at=Nanos(0)
+    )
+
+
+def feed(id_: str, workers: int, *, enabled: bool = True) -> FeedRecord:
+    return FeedRecord(
+        id=FeedId(id_),
+        provider="p",
+        settings={},
+        channels=("trade",),
+        workers=workers,
+        instruments=(InstrumentId("T:A"),),
+        created_at=Nanos(0),
+        enabled=enabled,
+    )
+
+
+def algo(id_: str, node: str = "", *, want: str = "running", state: str = "waiting", epoch: int = 0) -> AlgoRecord:
+    return AlgoRecord(
+        id=AlgoId(id_),
+        user=UserId("u"),
+        account=AccountId("a"),
+        strategy="s",
+        parameters={},
+        instruments=(),
+        feed=FeedId("f"),
+        node=NodeName(node),
+        want=want,
+        state=state,
+        reason="",
+        epoch=Epoch(epoch),
+        created_at=Nanos(0),
+        updated_at=Nanos(0),
+    )
+
+
+class Cluster:
+    """What is desired and what runs.  `round` decides and carries out; actions may get lost."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.now = Nanos(1000 * SECOND)
+        self.alive = {NodeName(n) for n in nodes}
+        self.nodes = {NodeName(n): NodeRecord(name=NodeName(n), labels={}, registered_at=Nanos(0)) for n in nodes}
+        self.accounts: dict[str, AccountRecord] = {}
+        self.feeds: dict[str, FeedRecord] = {}
+        self.algos: dict[AlgoId, AlgoRecord] = {}
+        self.actors: dict[ActorName, Seen] = {}
+        self.memory = Memory()
+        #: Created and not visible yet.
+        self.coming: dict[ActorName, Seen] = {}
+        self.starts: list[tuple[AlgoId, int]] = []
+        self.slow = False
+
+    def desire(self, *records: AccountRecord | FeedRecord | AlgoRecord) -> None:
+        for record in records:
+            match record:
+                case AccountRecord():
+                    self.accounts[record.id] = record
+                case FeedRecord():
+                    self.feeds[record.id] = record
+                case AlgoRecord():
+                    self.algos[record.id] = record
+
+    def set(self, id_: str, **changes: object) -> None:
+        self.algos[AlgoId(id_)] = replace(self.algos[AlgoId(id_)], **changes)
+
+    def look(self) -> tuple[Desired, Observed]:
+        desired = Desired(
+            accounts=tuple(self.accounts.values()),
+            feeds=tuple(self.feeds.values()),
+            algos=tuple(self.algos.values()),
+            nodes=tuple(self.nodes.values()),
+        )
+        return desired, Observed(actors=dict(self.actors), nodes=tuple(sorted(self.alive)))
+
+    def round(self, lose: float = 0.0, rnd: random.Random | None = None) -> list[Action]:
+        """One round; returns the actions that would change something."""
+        desired, observed = self.look()
+        actions = reconcile(desired, observed, self.memory, self.now)
+        known = self.algos
+        actions = [
+            a
+            for a in actions
+            if not (
+                isinstance(a, ShowAlgo) and (known[a.algo.id].state, known[a.algo.id].reason) == (a.state, a.reason)
+            )
+        ]
+        starts = [a.algo.id for a in actions if isinstance(a, StartAlgo)]
+        assert len(starts) == len(set(starts))
+        for action in actions:
+            if rnd is None or rnd.random() >= lose:
+                self.take(action)
+        self.now = Nanos(self.now + SECOND // 2)
+        if not self.slow:
+            self.appear()
+        return actions
+
+    def shows_already(self, action: Action) -> bool:
+        if not isinstance(action, ShowAlgo):
+            return False
+        record = self.algos[action.algo.id]
+        return (record.state, record.reason) == (action.state, action.reason)
+
+    def appear(self) -> None:
+        self.actors.update(self.coming)
+        self.coming.clear()
+
+    def take(self, action: Action) -> None:
+        match action:
+            case Spawn(spec):
+                assert spec.name not in self.actors, f"{spec.name} was created twice"
+                self.coming[spec.name] = Seen(name=spec.name, answers=True, state="ready")
+            case StartAlgo(record, node):
+                assert node in self.alive
+                epoch = Epoch(self.algos[record.id].epoch + 1)
+                self.starts.append((record.id, epoch))
+                self.set(record.id, epoch=epoch, state="starting", reason=f"on node {node}")
+                name = ActorName(Kind.ALGO, record.id, epoch)
+                self.memory.created[name] = self.now
+                self.coming[name] = Seen(
+                    name=name, answers=True, state="ready", node=node, generation=record.generation
+                )
+            case StopAlgo(name, _) | Remove(name, _, _):
+                self.actors.pop(name, None)
+            case ShowAlgo(record, state, reason):
+                if self.algos[record.id].epoch == record.epoch:
+                    self.set(record.id, state=state, reason=reason)
+
+    def settle(self, rounds: int = 60) -> None:
+        for _ in range(rounds):
+            if not self.round():
+                return
+        raise AssertionError("no fixed point")
+
+    def crash(self, id_: str) -> None:
+        self.actors = {n: s for n, s in self.actors.items() if not (n.kind is Kind.ALGO and n.id == id_)}
+
+    def name(self, id_: str) -> ActorName:
+        return ActorName(Kind.ALGO, id_, self.algos[AlgoId(id_)].epoch)
+
+    def see(self, name: ActorName, **changes: object) -> None:
+        self.actors[name] = replace(self.actors[name], **changes)
+
+    def of(self, kind: Kind) -> list[str]:
+        return sorted(str(n) for n in self.actors if n.kind is kind)
+
+
+def running(*nodes: str, **algos: str) -> Cluster:
+    cluster = Cluster(*(nodes or ("n1", "n2")))
+    cluster.desire(*(algo(id_, node) for id_, node in algos.items()))
+    cluster.settle()
+    return cluster
+
+
+def test_everything_desired_is_created_once_and_then_nothing_more() -> None:
+    cluster = Cluster("n1", "n2")
+    cluster.desire(account("a", "u"), account("b", "u"), account("c", "v", enabled=False), feed("f", 2), algo("x"))
+    cluster.settle()
+    assert sorted(map(str, cluster.actors)) == [
+        "algo/x/1",
+        "connection/a",
+        "connection/b",
+        "coordinator/f",
+        "node/n1",
+        "node/n2",
+        "risk/main",
+        "session/u",
+        "worker/f/0",
+        "worker/f/1",
+    ]
+    assert cluster.algos[AlgoId("x")].state == "running"
+    assert cluster.round() == []
+
+
+def test_what_is_not_wanted_any_more_is_removed() -> None:
+    cluster = running()
+    cluster.desire(account("a", "u"), feed("f", 2))
+    cluster.settle()
+    cluster.desire(account("a", "u", enabled=False), feed("f", 2, enabled=False))
+    cluster.settle()
+    assert {n.kind for n in cluster.actors} == {Kind.RISK, Kind.NODE}
+
+
+def test_actor_that_does_not_show_yet_is_not_created_again() -> None:
+    cluster = Cluster("n1")
+    cluster.slow = True
+    assert [type(a) for a in cluster.round()] == [Spawn, Spawn]
+    assert cluster.round() == []
+
+
+def test_actor_that_never_shows_is_created_again() -> None:
+    cluster = Cluster("n1")
+    cluster.slow = True
+    cluster.round()
+    cluster.coming.clear()
+    cluster.now = Nanos(cluster.now + APPEAR_NS + 1)
+    assert [type(a) for a in cluster.round()] == [Spawn, Spawn]
+
+
+def test_no_epoch_is_started_twice_and_any_state_heals() -> None:
+    for seed in range(60):
+        rnd = random.Random(seed)
+        cluster = Cluster("n1", "n2", "n3")
+        cluster.desire(account("a", "u"), feed("f", 3), *(algo(f"x{n}", rnd.choice(("", "n2"))) for n in range(4)))
+        for _ in range(120):
+            disturb(cluster, rnd)
+            cluster.round(0.2, rnd)
+        cluster.slow, cluster.alive = False, set(cluster.nodes)
+        cluster.nodes = {n: replace(record, cordoned=False) for n, record in cluster.nodes.items()}
+        for id_, record in cluster.algos.items():
+            if record.state == "failed":
+                cluster.set(id_, state="waiting")
+        for name in list(cluster.actors):
+            cluster.see(name, answers=True, busy=False, heart_age_s=0.0)
+        for _ in range(200):
+            cluster.round()
+        assert cluster.round() == []
+        assert len(cluster.starts) == len(set(cluster.starts))
+        for id_, record in cluster.algos.items():
+            assert record.state == ("running" if record.want == "running" else "stopped"), (seed, record)
+            mine = [n for n in cluster.actors if n.kind is Kind.ALGO and n.id == id_]
+            assert mine == ([cluster.name(id_)] if record.want == "running" else [])
+        expected = set(wanted_actors(cluster.look()[0], sorted(cluster.alive)))
+        assert {n for n in cluster.actors if n.kind is not Kind.ALGO} == expected
+
+
+def disturb(cluster: Cluster, rnd: random.Random) -> None:
+    id_ = rnd.choice(list(cluster.algos))
+    roll = rnd.random()
+    if roll < 0.08:
+        cluster.crash(id_)
+    elif roll < 0.12:
+        cluster.set(id_, want=rnd.choice(("running", "stopped")))
+    elif roll < 0.16:
+        cluster.set(id_, generation=cluster.algos[id_].generation + 1)
+    elif roll < 0.20:
+        cluster.alive ^= {rnd.choice(list(cluster.nodes))}
+    elif roll < 0.24:
+        node = rnd.choice(list(cluster.nodes))
+        cluster.nodes[node] = replace(cluster.nodes[node], cordoned=rnd.random() < 0.5)
+    elif roll < 0.28:
+        cluster.desire(feed("f", rnd.randint(1, 4)))
+    elif roll < 0.34 and cluster.actors:
+        cluster.see(rnd.choice(list(cluster.actors)), answers=rnd.random() < 0.5)
+    elif roll < 0.38:
+        cluster.slow = not cluster.slow
+    elif roll < 0.42 and cluster.actors:
+        cluster.actors.pop(rnd.choice(list(cluster.actors)))
+    elif roll < 0.44:
+        cluster.memory = Memory()  # the Supervisor itself was restarted
+
+
+def test_crashed_algo_waits_longer_each_time_and_fails_in_a_loop() -> None:
+    cluster = running(x="")
+    waits = []
+    for _ in range(4):
+        cluster.crash("x")
+        before = cluster.now
+        while cluster.name("x") not in cluster.actors:
+            cluster.round()
+        waits.append(cluster.now - before)
+        cluster.settle()
+    assert waits == sorted(waits)
+    assert waits[-1] > waits[0]
+    cluster.crash("x")
+    cluster.round()
+    record = cluster.algos[AlgoId("x")]
+    assert (record.state, "5 times" in record.reason) == ("failed", True)
+
+
+def test_one_end_counts_once_however_often_it_is_looked_at() -> None:
+    cluster = running(x="")
+    cluster.crash("x")
+    for _ in range(10):
+        desired, observed = cluster.look()
+        (shown,) = [a for a in reconcile(desired, observed, cluster.memory, cluster.now) if isinstance(a, ShowAlgo)]
+        assert shown.state == "waiting"
+
+
+def test_failed_algo_stays_failed_until_it_is_started_again_and_then_has_all_its_tries() -> None:
+    cluster = running(x="")
+    for _ in range(4):
+        cluster.crash("x")
+        while cluster.name("x") not in cluster.actors:
+            cluster.round()
+        cluster.settle()
+    cluster.crash("x")
+    cluster.settle()
+    assert cluster.algos[AlgoId("x")].state == "failed"
+    assert cluster.round() == []
+    cluster.set("x", state="waiting")
+    cluster.settle()
+    cluster.crash("x")
+    cluster.round()
+    assert cluster.algos[AlgoId("x")].state == "waiting"
+
+
+def test_algo_that_reports_its_failure_is_shown_with_it_and_removed() -> None:
+    cluster = running(x="")
+    cluster.see(cluster.name("x"), state="failed", reason="ValueError: no")
+    cluster.settle()
+    record = cluster.algos[AlgoId("x")]
+    assert (record.state, record.reason, cluster.of(Kind.ALGO)) == ("failed", "ValueError: no", [])
+
+
+def test_stopped_algo_ends_in_order_and_is_stopped() -> None:
+    cluster = running(x="")
+    cluster.set("x", want="stopped")
+    desired, observed = cluster.look()
+    actions = reconcile(desired, observed, cluster.memory, cluster.now)
+    assert StopAlgo(cluster.name("x"), "asked to stop") in actions
+    cluster.settle()
+    assert (cluster.algos[AlgoId("x")].state, cluster.of(Kind.ALGO)) == ("stopped", [])
+
+
+def test_changed_algo_is_stopped_and_started_under_a_new_epoch() -> None:
+    cluster = running(x="")
+    cluster.set("x", generation=2)
+    cluster.settle()
+    assert cluster.of(Kind.ALGO) == ["algo/x/2"]
+    assert cluster.actors[cluster.name("x")].generation == 2
+
+
+def test_algo_of_a_missing_node_waits_with_words_and_starts_when_it_comes() -> None:
+    cluster = Cluster("n1")
+    cluster.nodes[NodeName("n2")] = NodeRecord(name=NodeName("n2"), labels={}, registered_at=Nanos(0))
+    cluster.desire(algo("x", "n2"), algo("y", "n9"))
+    cluster.settle()
+    assert cluster.algos[AlgoId("x")].reason == "node n2 is not here now"
+    assert cluster.algos[AlgoId("y")].reason == "no node is named n9"
+    cluster.alive.add(NodeName("n2"))
+    cluster.settle()
+    assert cluster.algos[AlgoId("x")].state == "running"
+
+
+def test_cordoned_node_takes_no_new_algo_and_keeps_its_own() -> None:
+    cluster = running("n1", x="n1")
+    cluster.nodes[NodeName("n1")] = replace(cluster.nodes[NodeName("n1")], cordoned=True)
+    cluster.desire(algo("y", "n1"), algo("z"))
+    cluster.settle()
+    states = {str(i): (a.state, a.reason) for i, a in cluster.algos.items()}
+    assert states == {
+        "x": ("running", ""),
+        "y": ("waiting", "node n1 is cordoned"),
+        "z": ("waiting", "no node takes new algos now"),
+    }
+
+
+def test_algos_without_a_node_spread_also_when_they_come_one_by_one() -> None:
+    cluster = running("n1", "n2", "n3")
+    for n in range(6):
+        cluster.desire(algo(f"x{n}"))
+        cluster.settle()
+    nodes = sorted(s.node for n, s in cluster.actors.items() if n.kind is Kind.ALGO)
+    assert nodes == ["n1", "n1", "n2", "n2", "n3", "n3"]
+
+
+def test_spread_counts_algos_that_do_not_show_yet() -> None:
+    cluster = running("n1", "n2")
+    cluster.slow = True
+    for n in range(2):
+        cluster.desire(algo(f"x{n}"))
+        cluster.round()
+    assert sorted(s.node for n, s in cluster.coming.items() if n.kind is Kind.ALGO) == ["n1", "n2"]
+
+
+def test_old_incarnations_are_removed() -> None:
+    cluster = running(x="")
+    old = ActorName(Kind.ALGO, "x", 0)
+    stranger = ActorName(Kind.ALGO, "gone", 3)
+    for name in (old, stranger):
+        cluster.actors[name] = Seen(name=name, answers=True, state="ready")
+    cluster.settle()
+    assert cluster.of(Kind.ALGO) == ["algo/x/1"]
+
+
+def test_worker_that_is_not_wanted_any_more_drains_before_it_goes() -> None:
+    cluster = running()
+    cluster.desire(feed("f", 3))
+    cluster.settle()
+    last = ActorName(Kind.WORKER, "f", 2)
+    cluster.see(last, busy=True)
+    cluster.desire(feed("f", 2))
+    assert cluster.round() == []
+    cluster.see(last, answers=False, busy=False)  # it may still carry something
+    assert cluster.round() == []
+    cluster.see(last, answers=True)
+    cluster.settle()
+    assert cluster.of(Kind.WORKER) == ["worker/f/0", "worker/f/1"]
+
+
+def test_silent_actor_is_replaced_after_a_minute_and_not_before() -> None:
+    cluster = running()
+    risk = ActorName(Kind.RISK, "main")
+    cluster.see(risk, answers=False)
+    cluster.round()
+    cluster.now = Nanos(cluster.now + SILENT_NS - SECOND)
+    assert cluster.round() == []
+    cluster.now = Nanos(cluster.now + 2 * SECOND)
+    (action,) = cluster.round()
+    assert isinstance(action, Remove)
+    assert not action.gently
+    cluster.settle()
+    assert cluster.actors[risk].answers
+
+
+def test_actor_that_answers_again_is_left_alone() -> None:
+    cluster = running()
+    risk = ActorName(Kind.RISK, "main")
+    cluster.see(risk, answers=False)
+    cluster.round()
+    cluster.see(risk, answers=True)
+    cluster.round()
+    cluster.now = Nanos(cluster.now + SILENT_NS)
+    cluster.see(risk, answers=False)
+    assert cluster.round() == []
+
+
+def test_blocked_and_silent_algos_are_shown_as_such() -> None:
+    cluster = running(x="")
+    cluster.see(cluster.name("x"), heart_age_s=7.0)
+    cluster.round()
+    assert "blocked" in cluster.algos[AlgoId("x")].reason
+    cluster.see(cluster.name("x"), answers=False, heart_age_s=0.0)
+    cluster.round()
+    assert "does not answer" in cluster.algos[AlgoId("x")].reason
+
+
+def test_supervisor_is_never_removed_by_itself() -> None:
+    cluster = running()
+    name = ActorName(Kind.SUPERVISOR, "main")
+    cluster.actors[name] = Seen(name=name, answers=False)
+    cluster.now = Nanos(cluster.now + 10 * SILENT_NS)
+    cluster.round()
+    cluster.now = Nanos(cluster.now + 10 * SILENT_NS)
+    assert cluster.round() == []

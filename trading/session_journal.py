@@ -1,0 +1,320 @@
+"""A session's journal gates, and the recording of every change.
+
+Group commit: one append is in flight, what arrives meanwhile goes as the next one.  What must wait for a batch to
+be durable (a ticket, a reply, a note) waits at its gate.  Every change of an order goes along the transition
+table and through here, so orders, positions and exposure never part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from copy import copy
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from trading.account_book import AccountBook
+from trading.errors import Invariant
+from trading.exposure import ExposureBook
+from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
+from trading.instructions import Append, Instruction, Note, Tell
+from trading.instruments import Instrument
+from trading.journal import Break, JournalBatch
+from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, apply, can_apply
+from trading.positions import Position
+
+_Gate = Callable[[Nanos], object]
+
+
+def _without(batch: JournalBatch, keys: AbstractSet[tuple[AccountId, ClientOrderId]]) -> JournalBatch:
+    """What of a batch does not speak of these orders."""
+    return JournalBatch(
+        orders=[o for o in batch.orders if o.key not in keys],
+        heads=[o for o in batch.heads if o.key not in keys],
+        events=[e for e in batch.events if (e.account, e.client_order_id) not in keys],
+        positions=batch.positions,
+        breaks=batch.breaks,
+    )
+
+
+class Recorder:
+    """The journal's side of a session's core."""
+
+    def __init__(self, user: UserId, epoch: Epoch) -> None:
+        self.user = user
+        self.epoch = epoch
+        self.actor = f"session/{user}"
+        self.accounts: dict[AccountId, AccountBook] = {}
+        self.instruments: dict[InstrumentId, Instrument] = {}
+        self.exposure = ExposureBook()
+        #: Set by the shell while appends fail; nothing new is taken meanwhile.
+        self.journal_is_away = False
+        self.refused_moves = 0
+        self.late_arrival_ns: dict[AccountId, int] = {}
+        self._out: list[Instruction] = []
+        self._batch = JournalBatch()
+        self._heads: dict[tuple[AccountId, ClientOrderId], Order] = {}
+        self._moved: dict[tuple[AccountId, InstrumentId], Position] = {}
+        self._notes: list[Note] = []
+        #: Number of the batch being filled; ``_committed`` is the last one known to be durable.
+        self._filling = 1
+        self._committed = 0
+        self._appending = 0
+        self._gates: deque[tuple[int, _Gate]] = deque()
+        self._last_batch_of: dict[tuple[AccountId, ClientOrderId], int] = {}
+        self._stories: dict[tuple[AccountId, ClientOrderId], deque[str]] = {}
+        self._lane_number = 0
+        self._forgot_at = Nanos(0)
+        self._under_way = JournalBatch()
+        #: Keys that turned out to be in the journal although memory had forgotten them.
+        self._reused: dict[tuple[AccountId, ClientOrderId], Order] = {}
+
+    # The journal
+
+    def appended(self, number: int, now: Nanos) -> list[Instruction]:
+        """Batch ``number`` and all before it are durable: let out what waited for them."""
+        if number != self._appending:
+            raise Invariant(f"batch {number} was appended, {self._appending or 'none'} was under way")
+        self._appending = 0
+        self._committed = number
+        while self._gates and self._gates[0][0] <= number:
+            self._gates.popleft()[1](now)
+        return self._drain(now)
+
+    def append_refused(
+        self, number: int, known: Mapping[tuple[AccountId, ClientOrderId], Order], now: Nanos
+    ) -> list[Instruction]:
+        """The journal already has orders under some new keys of batch ``number``: drop those, write the rest.
+
+        Memory forgets ended orders after a while, the journal's constraint never does.
+        """
+        batch = self._under_way
+        for key in [o.key for o in batch.orders if o.key in known]:
+            book = self.accounts[key[0]]
+            order = book.orders.pop(key[1])
+            order.state = OrderState.DENIED
+            book.open.pop(key[1], None)
+            book.by_tag.pop(order.tag, None)
+            self._count(book, order, ZERO)
+            self._heads.pop(key, None)
+            self._reused[key] = known[key]
+        self._under_way = _without(batch, known.keys())
+        self._batch = _without(self._batch, known.keys())
+        self._out.append(Append(number, self._under_way))
+        return self._drain(now)
+
+    def _gate(self, release: _Gate, number: int | None = None) -> None:
+        """Run ``release(now)`` once batch ``number`` (default: the one being filled) is durable."""
+        wanted = self._filling if number is None else number
+        if wanted <= self._committed:
+            release(Nanos(0))
+            return
+        # Gates open in order: one that needs less than the last waits with it, for at most one commit more.
+        last = self._gates[-1][0] if self._gates else 0
+        self._gates.append((max(wanted, last), release))
+
+    def _gate_of(self, order: Order) -> int:
+        return self._last_batch_of.get(order.key, 0)
+
+    def _drain(self, now: Nanos) -> list[Instruction]:
+        for book in self.accounts.values():
+            self._pump(book, now)
+        batch = self._batch
+        if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved):
+            new = {order.key for order in batch.orders}
+            # Copies: a batch says what was when it was closed, also where it has to be written again.
+            batch.orders = [copy(order) for order in batch.orders]
+            batch.heads = [copy(order) for key, order in self._heads.items() if key not in new]
+            batch.positions = [copy(position) for position in self._moved.values()]
+            number = self._filling
+            self._appending = number
+            self._under_way = batch
+            notes = tuple(self._notes)
+            self._out.append(Append(number, batch))
+            if notes:
+                self._gates.append((number, partial(self._tell, notes)))
+            self._batch, self._heads, self._moved, self._notes = JournalBatch(), {}, {}, []
+            self._filling += 1
+            if len(self._last_batch_of) > 2_000:
+                self._last_batch_of = {k: n for k, n in self._last_batch_of.items() if n > self._committed}
+        out, self._out = self._out, []
+        return out
+
+    def _tell(self, notes: tuple[Note, ...], _now: Nanos) -> None:
+        fresh = tuple(note for note in notes if note.order.key not in self._reused)
+        if fresh:
+            self._out.append(Tell(fresh))
+
+    def _pump(self, book: AccountBook, now: Nanos) -> None:
+        """Send what may go now."""
+        raise NotImplementedError
+
+    # Recording
+
+    def _open(
+        self,
+        book: AccountBook,
+        order: Order,
+        kind: EventKind,
+        now: Nanos,
+        *,
+        cause: CauseId,
+        reason: str = "",
+    ) -> None:
+        """Enter a new order with its first event."""
+        book.add(order)
+        if not order.state.is_final:
+            self._count(book, order, order.open_quantity)
+        self._batch.orders.append(order)
+        self._note(
+            order,
+            OrderEvent(
+                kind=kind,
+                account=order.account,
+                client_order_id=order.client_order_id,
+                at=now,
+                actor=self.actor,
+                reason=reason,
+                cause=cause,
+                broker_order_id=order.broker_order_id,
+            ),
+        )
+
+    def _record(self, book: AccountBook, order: Order, kind: EventKind, now: Nanos, **more: Any) -> bool:
+        """Make one move along the transition table; an illegal one is refused and audited (False)."""
+        event = OrderEvent(
+            kind=kind,
+            account=order.account,
+            client_order_id=order.client_order_id,
+            at=now,
+            actor=self.actor,
+            **more,
+        )
+        if not can_apply(order.state, kind):
+            self.refused_moves += 1
+            reason = f"{kind} does not follow {order.state}"
+            self._note(
+                order,
+                OrderEvent(
+                    kind=EventKind.REFUSED,
+                    account=order.account,
+                    client_order_id=order.client_order_id,
+                    at=now,
+                    actor=self.actor,
+                    reason=f"{reason}: {event.reason}" if event.reason else reason,
+                    raw=event.raw,
+                ),
+            )
+            return False
+        before = order.broker_order_id
+        apply(order, event)
+        if order.broker_order_id is not None and before is None:
+            book.by_broker_id[order.broker_order_id] = order
+        if kind is EventKind.FILLED and event.fill is not None:
+            self._take_fill(book, order, event.fill, now)
+        if order.state.is_final:
+            book.open.pop(order.client_order_id, None)
+        if kind is EventKind.MODIFIED:
+            self._take_modified(book, order)
+        if kind is EventKind.MODIFY_REJECTED or order.state.is_final:
+            book.rising.pop(order.client_order_id, None)
+        self._count_open(book, order)
+        self._note(order, event)
+        return True
+
+    def _note(self, order: Order, event: OrderEvent) -> None:
+        self._batch.events.append(event)
+        self._heads[order.key] = order
+        self._last_batch_of[order.key] = self._filling
+        self._notes.append(Note(copy(order), event))
+        story = self._stories.get(order.key)
+        if story is None:
+            story = self._stories[order.key] = deque(maxlen=20)
+            if len(self._stories) > 500:
+                del self._stories[next(iter(self._stories))]
+        story.append(f"{event.at} {event.kind} -> {order.state} {event.reason}")
+
+    def _take_modified(self, book: AccountBook, order: Order) -> None:
+        book.modified.add(order.client_order_id)
+        rise = book.rising.get(order.client_order_id)
+        if rise is not None and order.quantity >= rise.target:
+            del book.rising[order.client_order_id]
+
+    def _count_open(self, book: AccountBook, order: Order) -> None:
+        """Let the exposure count what may still fill, at the larger size where one has been asked for."""
+        quantity = order.open_quantity
+        rise = book.rising.get(order.client_order_id)
+        if rise is not None:
+            quantity = max(quantity, rise.target - order.filled_quantity)
+        self._count(book, order, quantity)
+
+    def _count(self, book: AccountBook, order: Order, quantity: Decimal) -> None:
+        """Let the exposure count ``quantity`` as this order's open part."""
+        counted = book.counted.get(order.client_order_id, ZERO)
+        if quantity == counted:
+            return
+        instrument = self.instruments.get(order.instrument)
+        multiplier = instrument.multiplier if instrument is not None else Decimal(1)
+        line = self.exposure.line(book.account, order.instrument, multiplier)
+        self.exposure.add_open(book.account, order.instrument, line, order.side, quantity - counted)
+        if quantity:
+            book.counted[order.client_order_id] = quantity
+        else:
+            book.counted.pop(order.client_order_id, None)
+
+    def _take_fill(self, book: AccountBook, order: Order, fill: Fill, now: Nanos) -> None:
+        book.executions[fill.execution_id] = now
+        instrument = self.instruments.get(order.instrument)
+        multiplier = instrument.multiplier if instrument is not None else Decimal(1)
+        position = book.positions.get(order.instrument)
+        if position is None:
+            position = Position(account=book.account, instrument=order.instrument, multiplier=multiplier)
+            book.positions[order.instrument] = position
+        position.apply(order.side, fill)
+        book.moved_at[order.instrument] = now
+        if order.instrument not in self.exposure.marks:
+            self.exposure.set_mark(order.instrument, fill.price)
+        self._count_open(book, order)
+        line = self.exposure.line(book.account, order.instrument, multiplier)
+        self.exposure.set_position(book.account, order.instrument, line, position.quantity)
+        self._moved[(book.account, order.instrument)] = position
+        if order.filled_quantity > order.quantity:
+            self._break(book, order.instrument, "overfill", str(order.quantity), str(order.filled_quantity), now)
+
+    # Breaks
+
+    def _break(
+        self, book: AccountBook, instrument: InstrumentId, kind: str, ours: str, theirs: str, now: Nanos
+    ) -> None:
+        known = book.breaks.get((instrument, kind))
+        if known is not None and (known.ours, known.theirs) == (ours, theirs):
+            return
+        item = Break(
+            id=known.id if known is not None else f"{book.account}:{instrument}:{kind}:{now}",
+            account=book.account,
+            instrument=instrument,
+            kind=kind,
+            ours=ours,
+            theirs=theirs,
+            opened_at=known.opened_at if known is not None else now,
+        )
+        book.breaks[(instrument, kind)] = item
+        self._batch.breaks.append(item)
+
+    def _resolve_break(self, book: AccountBook, item: Break, resolution: str, now: Nanos) -> None:
+        del book.breaks[(item.instrument, item.kind)]
+        self._batch.breaks.append(
+            Break(
+                id=item.id,
+                account=item.account,
+                instrument=item.instrument,
+                kind=item.kind,
+                ours=item.ours,
+                theirs=item.theirs,
+                opened_at=item.opened_at,
+                resolved_at=now,
+                resolution=resolution,
+            )
+        )
