@@ -31,6 +31,7 @@ from cluster.reconcile import (
 )
 from cluster.specs import ActorSpec
 from storage import desired as desired_state
+from storage.journal import Journal
 from storage.leases import Leases
 from trading.errors import Conflict, Fenced, TradeError, Unreachable
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
@@ -74,6 +75,7 @@ class Supervisor(Shell):
         super().__init__(names.supervisor())
         self.desired = desired_state.Desired(self.database)
         self.leases = Leases(self.database)
+        self.journal = Journal(self.database)
         self.memory = Memory()
         self._peers: dict[ActorName, Peer] = {}
         self._poked = asyncio.Event()
@@ -141,9 +143,38 @@ class Supervisor(Shell):
         await self._show(found, statuses, observed)
         for action in reconcile(wanted, observed, self.memory, now()):
             await self._take(action)
+        await self._take_back_orders(wanted, observed)
         if news and self._version >= 0:
             await self._spread_the_word(observed)
         self._version = version
+
+    async def _take_back_orders(self, wanted: Desired, observed: Observed) -> None:
+        """Cancel what algos left open that have ended and could not do it themselves.
+
+        Such an algo was blocked, killed or crashed too often.  Awaited, so that none of them is started meanwhile.
+        """
+        alive = {name.id for name in observed.actors if name.kind is Kind.ALGO}
+        going_on = {algo.id for algo in wanted.algos if algo.state not in ("stopped", "failed")}
+        users = {account.id: account.user for account in wanted.accounts}
+        left = [
+            (account, algo)
+            for account, algo in await self.journal.algos_with_open_orders()
+            if algo not in alive and algo not in going_on and account in users
+        ]
+        calls = [
+            self._peers.setdefault(session, Peer(str(session))).call(
+                "cancel_all", account, algo, f"{self.name}: algo {algo} has ended", timeout=2.0
+            )
+            for account, algo in left
+            for session in (ActorName(Kind.SESSION, users[account]),)
+        ]
+        for (account, algo), outcome in zip(left, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+            if isinstance(outcome, TradeError):
+                log.debug("open orders of %s in %s are not cancelled yet: %s", algo, account, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                log.info("open orders that %s left in %s are being cancelled", algo, account)
 
     async def _probe(self, name: ActorName) -> Status | None:
         peer = self._peers.setdefault(name, Peer(str(name)))

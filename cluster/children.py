@@ -80,9 +80,13 @@ def end_tree(pid: int, patience_s: float) -> None:
 
 
 def same_process(pid: int, started: float) -> bool:
-    """Whether ``pid`` is still the process that was started at ``started`` (ids are used again)."""
+    """Whether ``pid`` is still the process that was started at ``started`` (ids are used again).
+
+    A zombie is not: in a container nobody may bury it.
+    """
     try:
-        return abs(psutil.Process(pid).create_time() - started) < 2
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2
     except psutil.NoSuchProcess:
         return False
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from trading.errors import NeedsOperator, NotReady, Refused, TradeError, Unreachable
+from trading.errors import BadInput, NeedsOperator, NotReady, Refused, TradeError, Unreachable
 
 _RETRIES_S = 20.0
 
@@ -55,6 +55,8 @@ class ApiClient:
                 raise NeedsOperator(
                     f"no API answers at {self.url} ({error})", "start it with `quarterdeck up`"
                 ) from error
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                raise BadInput("--url", f"{self.url!r} is no address: write http://host:port") from error
             except httpx.HTTPError as error:
                 raise Unreachable(self.url, f"{type(error).__name__} {error}") from error
             if answer.status_code == 503 and time.monotonic() < deadline:
@@ -75,6 +77,8 @@ def _problem(answer: httpx.Response) -> TradeError:
     text = f"{field}: {detail}" if field and not detail.startswith(str(field)) else detail
     if answer.status_code == 503:
         return NotReady(text)
+    if answer.status_code == 422 and problem.get("code") == "bad_input" and field:
+        return BadInput(str(field), detail.removeprefix(f"{field}: "))
     if answer.status_code == 401:
         return NeedsOperator(text, "give a key with --api-key or QUARTERDECK_API_KEY")
     return Refused(str(problem.get("code", "refused")), text)

@@ -14,9 +14,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import msgspec
@@ -31,7 +31,7 @@ from storage.first_run import first_run
 from storage.hot import check_redis
 from storage.migrate import migrate
 from storage.secrets import load_key
-from trading.errors import NeedsOperator
+from trading.errors import NeedsOperator, NotReady
 
 Say = Callable[[str], None]
 
@@ -77,10 +77,13 @@ class Deck:
         """Bring everything up.  Raises `NeedsOperator` naming what is wrong and what to do; nothing is left half up."""
         self._take_home()
         try:
+            self._check_ports()
             self._start_servers()
             self._prepare_database()
             self._start_ray()
             self._start_api()
+            # Last: the key is told once, so a start that fails must not have made it.
+            self.admin_key = asyncio.run(first_run(self.settings.database_url))
             self._write_file()
         except BaseException:
             self.stop()
@@ -88,7 +91,7 @@ class Deck:
 
     def _take_home(self) -> None:
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = (self.home / "deck.lock").open("a+")
         except OSError as error:
             raise NeedsOperator(
@@ -110,16 +113,32 @@ class Deck:
                     children.end_tree(pid, 5.0)
             (self.home / "deck.json").unlink(missing_ok=True)
 
+    def _check_ports(self) -> None:
+        """Ports that were asked for by number, before anything is started."""
+        deck = self.settings
+        for port, what, option in ((deck.api_port, "the API", "--port"), (deck.ray_port, "Ray's head", "--ray-port")):
+            if port:
+                free_port(deck.host, port, what, option)
+
+    def stop_left(self) -> None:
+        """End what a deck whose own process was killed left running: API, Ray, Redis, PostgreSQL; the data stays."""
+        self._take_home()
+        try:
+            self._redis = EmbeddedRedis(self.home, host=self.settings.host)
+            self._postgres = EmbeddedPostgres(self.home, host=self.settings.host)
+        finally:
+            self.stop()
+
     def _start_servers(self) -> None:
         deck = self.settings
         if deck.database_url:
-            asyncio.run(check_postgres(deck.database_url))
+            _check(check_postgres(deck.database_url), "DATABASE_URL")
         else:
             self.say("starting PostgreSQL")
             self._postgres = EmbeddedPostgres(self.home, host=deck.host)
             deck.database_url = self._postgres.start()
         if deck.redis_url:
-            asyncio.run(check_redis(deck.redis_url))
+            _check(check_redis(deck.redis_url), "REDIS_URL")
         else:
             self.say("starting Redis")
             self._redis = EmbeddedRedis(self.home, host=deck.host)
@@ -130,7 +149,6 @@ class Deck:
         if applied:
             self.say(f"database schema: {len(applied)} migrations applied")
         load_key(self.home)
-        self.admin_key = asyncio.run(first_run(self.settings.database_url))
 
     def _start_ray(self) -> None:
         deck = self.settings
@@ -275,6 +293,14 @@ def _ray_start(node: str, labels: dict[str, str] | None = None) -> list[str]:
     ]
 
 
+def _check(question: Coroutine[Any, Any, None], variable: str) -> None:
+    """Whether a server of the operator's own can be used; says which variable named it."""
+    try:
+        asyncio.run(question)
+    except NotReady as error:
+        raise NotReady(f"{error}; start that server, or correct or unset {variable}") from error
+
+
 def read_deck_file(home: Path) -> DeckFile | None:
     """What the data directory says of a running (or killed) deck."""
     try:
@@ -289,6 +315,14 @@ def running_deck(home: Path) -> DeckFile | None:
     if file is None or not children.same_process(file.pid, file.started):
         return None
     return file
+
+
+def left_running(home: Path) -> list[str]:
+    """What still runs of a deck whose own process was killed."""
+    file = read_deck_file(home)
+    if file is None or children.same_process(file.pid, file.started):
+        return []
+    return [title for title, (pid, started) in file.children.items() if children.same_process(pid, started)]
 
 
 def free_port(host: str, wanted: int, what: str, option: str) -> int:

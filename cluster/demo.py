@@ -257,10 +257,6 @@ class Demo:
     def _control(self, command: str) -> None:
         httpx.post(f"{self.simulator_url}/simulator/{command}", json={}, timeout=10).raise_for_status()
 
-    def source_has_ended(self) -> bool:
-        """Whether a recording has been replayed to its end."""
-        return bool(self._stats()["replay"]["finished"])
-
     def watch(self) -> list[str]:
         """Start again what has ended on this machine."""
         return self.deck.watch()

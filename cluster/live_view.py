@@ -30,11 +30,10 @@ def render(seen: dict[str, Any], url: str, key: str, elapsed: float) -> Group:
     """The view of one snapshot."""
     head = Text.assemble(
         ("Quarterdeck demo ", "bold"),
-        f" {elapsed:5.0f} s   API ",
+        f" {elapsed:.0f} s   API ",
         (url, "cyan"),
-        "   key ",
+        "   Ctrl-C ends\nkey ",
         (key, "cyan"),
-        "   Ctrl-C ends",
     )
     return Group(
         head,

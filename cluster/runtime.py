@@ -58,11 +58,6 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def inside_actor() -> bool:
-    """Whether this process is an actor's."""
-    return bool(ray.is_initialized() and ray.get_runtime_context().get_actor_id())
-
-
 def spawn(spec: ActorSpec) -> None:
     """Create a detached actor.  Raises `Conflict` when the name is taken.
 

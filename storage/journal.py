@@ -18,7 +18,7 @@ from storage.database import Connection, Database, fenced_or_broken
 from storage.paging import decode_cursor, encode_cursor, page_size
 from storage.records import FillRecord, OrderFilter
 from trading.errors import Conflict, Invariant
-from trading.ids import AccountId, ClientOrderId, Nanos
+from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos
 from trading.journal import AccountHistory, Break, JournalBatch, rising_of
 from trading.orders import Order, OrderEvent
 from trading.positions import Position
@@ -185,6 +185,17 @@ class Journal:
             )
         following = encode_cursor(rows[size - 1]["created_at"], rows[size - 1]["number"]) if len(rows) > size else None
         return msgspec.convert(rows[:size], list[Order]), following
+
+    async def algos_with_open_orders(self) -> set[tuple[AccountId, AlgoId]]:
+        """Which algos have orders that may still fill and that nobody is taking back yet, by account."""
+        async with self._db.connection() as connection:
+            rows = await _dicts(
+                connection,
+                "SELECT DISTINCT account, algo FROM orders WHERE algo IS NOT NULL AND NOT cancelling "
+                "AND state IN ('pending', 'submitted', 'partially_filled', 'unknown')",
+                (),
+            )
+        return {(AccountId(row["account"]), AlgoId(row["algo"])) for row in rows}
 
     async def order_counts(self) -> dict[str, int]:
         """How many orders stand in each state.  Reads the whole table: ask seldom."""

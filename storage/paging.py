@@ -23,7 +23,7 @@ def decode_cursor(text: str) -> tuple[int, int]:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         at, number = _KEY.unpack(raw)
     except (ValueError, struct.error):
-        raise BadInput("cursor", f"{text[:40]!r} is not a cursor: take next_cursor of the page before") from None
+        raise BadInput("cursor", f"{text[:40]!r} is not a cursor: take `next` of the page before") from None
     return at, number
 
 

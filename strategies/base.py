@@ -208,9 +208,9 @@ class Strategy(Generic[P]):
             return None
         return self._host.place(side, which, left, None, None, TimeInForce.GTC, True)
 
-    def cancel(self, key: ClientOrderId) -> bool:
-        """Take an own order back; False where it has ended or a cancel is under way."""
-        return self._host.cancel(key)
+    def cancel(self, order: ClientOrderId | Order) -> bool:
+        """Take an own order back, by its key or itself; False where it has ended or a cancel is under way."""
+        return self._host.cancel(_key(order))
 
     def cancel_all(self, instrument: Instrument | InstrumentId | None = None) -> int:
         """Take all own open orders (of one instrument) back; returns of how many."""
@@ -218,14 +218,14 @@ class Strategy(Generic[P]):
 
     def modify(
         self,
-        key: ClientOrderId,
+        order: ClientOrderId | Order,
         *,
         quantity: Number | None = None,
         limit: Number | None = None,
         stop: Number | None = None,
     ) -> bool:
         """Change an own open order; ``quantity`` is the new total.  False where it ended or is leaving."""
-        return self._host.modify(key, quantity, limit, stop)
+        return self._host.modify(_key(order), quantity, limit, stop)
 
     # Views
 
@@ -262,3 +262,7 @@ class Strategy(Generic[P]):
     def log(self, text: str, level: str = "info") -> None:
         """Write a line to the algo's log; ``level`` is debug, info, warning or error."""
         self._host.log(text, level)
+
+
+def _key(order: ClientOrderId | Order) -> ClientOrderId:
+    return order.client_order_id if isinstance(order, Order) else order

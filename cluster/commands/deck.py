@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 from cluster.commands.output import err, out, show, told
-from cluster.deck import Deck, DeckFile, running_deck
+from cluster.deck import Deck, DeckFile, left_running, running_deck
 from cluster.settings import DeckSettings
 from trading.errors import NeedsOperator
 
@@ -39,6 +39,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the API.", min=0, max=65535)] = None,
     ray_port: Annotated[int | None, typer.Option(help="Port of the Ray head.", min=0, max=65535)] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in this terminal; Ctrl-C stops.")] = False,
+    key_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Bring the deck up: PostgreSQL, Redis, Ray, the API, and everything that should run."""
     with told():
@@ -46,13 +47,13 @@ def up(
         if ray_port is not None:
             deck.ray_port = ray_port
         if foreground:
-            _stay(deck)
+            _stay(deck, key_fd)
         else:
             _detach(deck)
 
 
-def _stay(settings: DeckSettings) -> None:
-    deck = Deck(settings, say=lambda text: out.print(Text(text, style="dim")))
+def _stay(settings: DeckSettings, key_fd: int | None) -> None:
+    deck = Deck(settings, say=_say)
     stop = False
 
     def ask_to_stop(*_: object) -> None:
@@ -64,9 +65,12 @@ def _stay(settings: DeckSettings) -> None:
     deck.start()
     try:
         out.print(f"The deck is up at [bold]{deck.api_url}[/]")
-        if deck.admin_key is not None:
-            out.print("Administrator's API key (shown this once, kept only as a hash):")
-            out.print(Text(deck.admin_key, style="bold"))
+        if key_fd is not None:
+            # Not to stdout: that is the log, and a key must not be kept.
+            os.write(key_fd, (deck.admin_key or "").encode())
+            os.close(key_fd)
+        else:
+            _show_key(deck.admin_key)
         while not stop:
             time.sleep(1)
             for title in deck.watch():
@@ -76,6 +80,16 @@ def _stay(settings: DeckSettings) -> None:
         deck.stop()
 
 
+def _say(text: str) -> None:
+    out.print(Text(text, style="dim"), soft_wrap=True)
+
+
+def _show_key(key: str | None) -> None:
+    if key:
+        out.print("Administrator's API key (shown this once, kept only as a hash):")
+        out.print(Text(key, style="bold"), soft_wrap=True)
+
+
 def _detach(settings: DeckSettings) -> None:
     home = settings.home
     found = running_deck(home)
@@ -83,7 +97,8 @@ def _detach(settings: DeckSettings) -> None:
         raise NeedsOperator(f"a deck is running already on {home} ({found.api_url})", "stop it with `quarterdeck down`")
     log = home / "logs" / "deck.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.parent.mkdir(exist_ok=True)
         output = log.open("wb")
     except OSError as error:
         raise NeedsOperator(
@@ -92,10 +107,17 @@ def _detach(settings: DeckSettings) -> None:
         ) from error
     command = [sys.executable, "-m", "cluster", "up", "--foreground", "--data-dir", str(home)]
     command += ["--host", settings.host, "--port", str(settings.api_port), "--ray-port", str(settings.ray_port)]
+    key_end, child_end = os.pipe()
     with output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, "--key-fd", str(child_end)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(child_end,),
+            start_new_session=True,
         )
+    os.close(child_end)
     deadline = time.monotonic() + START_S
     while (found := running_deck(home)) is None or not _is_ready(found):
         if process.poll() is not None:
@@ -104,7 +126,11 @@ def _detach(settings: DeckSettings) -> None:
         if time.monotonic() > deadline:
             raise NeedsOperator(f"the deck was not up within {START_S:.0f} s", f"read {log}")
         time.sleep(0.2)
+    # Written or closed right after the deck's file, so this does not wait long.
+    with os.fdopen(key_end) as said:
+        key = said.read()
     out.print(Text(log.read_text(errors="replace").strip()))
+    _show_key(key)
 
 
 def _is_ready(deck: DeckFile) -> bool:
@@ -120,6 +146,11 @@ def down(data_dir: DataDir = None) -> None:
         home = settings_for(data_dir).home
         found = running_deck(home)
         if found is None:
+            if left := left_running(home):
+                out.print(f"The deck's own process was killed; ending what it left: {', '.join(left)}")
+                Deck(settings_for(data_dir), say=_say).stop_left()
+                out.print("The deck is down.")
+                return
             raise NeedsOperator(f"no deck is running on {home}", "nothing is to be stopped")
         os.kill(found.pid, signal.SIGTERM)
         deadline = time.monotonic() + 60
@@ -139,6 +170,11 @@ def status(
         home = settings_for(data_dir).home
         found = running_deck(home)
         if found is None:
+            if left := left_running(home):
+                raise NeedsOperator(
+                    f"the deck's own process on {home} was killed; {', '.join(left)} still run, unwatched",
+                    "take over with `quarterdeck up`, or end them with `quarterdeck down`",
+                )
             raise NeedsOperator(f"no deck is running on {home}", "start it with `quarterdeck up`")
         try:
             ready = httpx.get(f"{found.api_url}/readyz", timeout=5.0)

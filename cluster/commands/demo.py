@@ -41,7 +41,7 @@ def demo(
         console = err if as_json else out
 
         def say(text: str) -> None:
-            console.print(Text(text, style="dim"))
+            console.print(Text(text, style="dim"), soft_wrap=True)
 
         show = Demo(recording=recording, speed=speed, rate=rate, port=port, say=say)
         try:

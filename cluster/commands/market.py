@@ -37,7 +37,7 @@ def simulate_binance(
     port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 9443,
     recording: Annotated[Path | None, typer.Option(help="Replay this recording.")] = None,
     speed: Annotated[float, typer.Option(help="Pace of the replay; 0 is as fast as it can.", min=0)] = 1.0,
-    symbols: Annotated[int, typer.Option(help="Synthetic market: how many symbols.", min=1, max=5000)] = 20,
+    symbols: Annotated[int, typer.Option(help="Synthetic market: how many symbols.", min=1, max=500)] = 20,
     rate: Annotated[float, typer.Option(help="Synthetic market: ticks a second, all symbols together.")] = 400.0,
     seed: Annotated[int, typer.Option(help="Synthetic market: same seed, same market.")] = 1,
     futures: Annotated[bool, typer.Option("--futures", help="Synthetic market: USD-M futures.")] = False,
@@ -61,9 +61,9 @@ async def _serve(simulator: BinanceSimulator, source: Source) -> None:
     await simulator.start()
     if isinstance(source, RecordingSource | TickFileSource):
         for problem in source.problems.found:
-            err.print(Text(f"recording: {problem}", style="yellow"))
+            err.print(Text(f"recording: {problem}", style="yellow"), soft_wrap=True)
         if source.problems.count > len(source.problems.found):
-            err.print(Text(f"recording: {source.problems.count} problems in all", style="yellow"))
+            err.print(Text(f"recording: {source.problems.count} problems in all", style="yellow"), soft_wrap=True)
     # One line for programs that wait for it.
     typer.echo(json.dumps({"url": simulator.url, "provider": simulator.product.provider}))
     await stop.wait()

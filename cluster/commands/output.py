@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import sys
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import typer
@@ -14,8 +17,11 @@ from rich.text import Text
 
 from trading.errors import BadInput, NeedsOperator, NotReady, TradeError, Unreachable
 
-out = Console()
+#: Into a file or pipe nothing is folded.
+out = Console(width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True)
+_LONG_NUMBER = 14
+_NUMBER = re.compile(r"-?\d+\.\d+")
 
 #: Exit codes: 1 refused, 2 wrong input, 3 not ready or unreachable, 4 a person must act.
 _CODES: tuple[tuple[type[TradeError], int], ...] = (
@@ -34,7 +40,7 @@ def told() -> Iterator[None]:
         yield
     except TradeError as error:
         code = next(code for kind, code in _CODES if isinstance(error, kind))
-        err.print(Text.assemble(("error: ", "bold red"), str(error)))
+        err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         raise typer.Exit(code) from None
 
 
@@ -45,7 +51,8 @@ def show(data: Any, as_json: bool, columns: Sequence[tuple[str, str]], rows: Seq
         return
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading, _ in columns:
-        table.add_column(heading)
+        # Folded, never cut: what is shown is meant to be given to the next command.
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_text(row, key)) for _, key in columns))
     out.print(table if rows else Text("none", style="dim"))
@@ -60,5 +67,7 @@ def _text(row: Any, dotted: str) -> str:
     if isinstance(value, float):
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        return ", ".join(str(v.get("id", v)) if isinstance(v, dict) else str(v) for v in value)
+    if isinstance(value, str) and len(value) > _LONG_NUMBER and _NUMBER.fullmatch(value):
+        return f"{Decimal(value):.8f}".rstrip("0").rstrip(".")
     return str(value)

@@ -58,11 +58,12 @@ def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: 
         found = _api(url, key, data_dir).get("/nodes")
         columns = [
             ("node", "name"),
-            ("load", "facts.load"),
+            ("load", "load"),
             ("cpu %", "facts.cpu_percent"),
             ("memory MB", "facts.memory_used_mb"),
         ]
-        show(found, as_json, [*columns, ("algos", "algos")], found["items"])
+        rows = [{**node, "load": ((node["facts"] or {}).get("load") or [None])[0]} for node in found["items"]]
+        show(found, as_json, [*columns, ("algos", "algos")], rows)
 
 
 @algos.command("list")

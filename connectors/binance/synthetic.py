@@ -205,6 +205,8 @@ class _Writer:
         self._update = 1_000_000
         self._trade = 1_000_000
         self._told = self._update
+        self._bids_told: list[int] = []
+        self._asks_told: list[int] = []
 
     def move(self, change: float) -> None:
         self._log += change
@@ -252,8 +254,11 @@ class _Writer:
         ms = due // _MS
         first, before, self._told = self._told + 1, self._told, self._update
         ask = self._bid + self._spread
-        bids = self._levels([self._bid - i for i in range(_LEVELS) if self._bid > i], self._bid_lots, sizes[0])
-        asks = self._levels([ask + i for i in range(_LEVELS)], self._ask_lots, sizes[1])
+        bid_prices = [self._bid - i for i in range(_LEVELS) if self._bid > i]
+        ask_prices = [ask + i for i in range(_LEVELS)]
+        bids = self._levels(bid_prices, self._bid_lots, sizes[0], self._bids_told)
+        asks = self._levels(ask_prices, self._ask_lots, sizes[1], self._asks_told)
+        self._bids_told, self._asks_told = bid_prices, ask_prices
         stream = self._lower + "@depth@100ms"
         more = f'"T":{ms},' if self._futures else ""
         chain = f'"pu":{before},' if self._futures else ""
@@ -263,11 +268,12 @@ class _Writer:
         )
         return Event(due, stream, text.encode(), line)
 
-    def _levels(self, prices: list[int], top: int, sizes: list[float]) -> str:
+    def _levels(self, prices: list[int], top: int, sizes: list[float], told: list[int]) -> str:
         lots = [top] + [1 + int(size * 10 * self._mean_lots) for size in sizes[1:]]
-        return ",".join(
-            f'["{self._price(price)}","{self._size(lot)}"]' for price, lot in zip(prices, lots, strict=False)
-        )
+        levels = dict(zip(prices, lots, strict=False))
+        # Size 0 takes away what was told before and is no more: else a reader's book would grow and cross.
+        levels.update((price, 0) for price in told if price not in levels)
+        return ",".join(f'["{self._price(price)}","{self._size(lot)}"]' for price, lot in levels.items())
 
     def _price(self, ticks: int) -> str:
         return f"{ticks * self._tick:.{self._price_places}f}"

@@ -46,6 +46,26 @@ class Blocks(Strategy):
             time.sleep(8)
 '''
 
+RESTS_THEN_HANGS = """
+import time
+
+from strategies import Strategy
+
+
+class RestsThenHangs(Strategy):
+    def set_up(self):
+        self.mine = None
+
+    def on_tick(self, tick):
+        if tick.is_trade and self.mine is None:
+            size = tick.instrument.round_quantity(50 / tick.price)
+            self.mine = self.buy(tick.instrument, size, limit=tick.instrument.round_price(tick.price * 0.9))
+
+    def on_order(self, order):
+        if order.state == "submitted":
+            time.sleep(600)
+"""
+
 MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
 
 
@@ -126,6 +146,20 @@ def test_a_strategy_that_blocks_its_loop_is_shown_so(deck: DeckUnderTest, alice:
     deck.wait("the word 'blocked'", lambda: "blocked" in algo(deck, "stuck")["reason"], 60)
     deck.wait("the end of it", lambda: algo(deck, "stuck")["reason"] == "", 60)
     remove(deck, "stuck")
+
+
+def test_an_algo_that_hangs_for_ever_leaves_no_order_open_when_it_is_stopped(deck: DeckUnderTest, alice: str) -> None:
+    deck.api.post("/strategies", {"name": "rests-then-hangs", "source": RESTS_THEN_HANGS})
+    make(deck, "hung", "rests-then-hangs", alice)
+    deck.wait("the word 'blocked'", lambda: "blocked" in algo(deck, "hung")["reason"], 60)
+    assert states(deck, "hung") == ["submitted"]
+    remove(deck, "hung")
+    deck.wait("the cancel", lambda: states(deck, "hung") == ["cancelled"], 20)
+
+
+def states(deck: DeckUnderTest, name: str) -> list[str]:
+    """States of all orders of an algo."""
+    return [o["state"] for o in deck.api.get("/orders", algo=name)["items"]]
 
 
 def test_bad_strategies_and_algos_are_refused_by_name_and_field(deck: DeckUnderTest, alice: str) -> None:
