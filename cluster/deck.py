@@ -47,6 +47,8 @@ class DeckFile(msgspec.Struct, kw_only=True):
     redis_url: str
     #: title -> (pid, start time) of the deck's own children.
     children: dict[str, tuple[int, float]]
+    #: Ray's folder where it is not in the data directory.
+    ray_dir: str = ""
 
 
 class Deck:
@@ -111,6 +113,8 @@ class Deck:
                 if children.same_process(pid, started):
                     self.say(f"ending {title}, left by a deck that was killed")
                     children.end_tree(pid, 5.0)
+            if left.ray_dir:
+                remove_tree(Path(left.ray_dir))
             (self.home / "deck.json").unlink(missing_ok=True)
 
     def _check_ports(self) -> None:
@@ -221,6 +225,7 @@ class Deck:
             ray_address=self.settings.ray_address,
             database_url=self.settings.database_url,
             redis_url=self.settings.redis_url,
+            ray_dir=str(self._ray_dir or ""),
             children={title: (c.pid, children.started_at(c.pid)) for title, c in mine.items()},
         )
         path = self.home / "deck.json"

@@ -144,6 +144,7 @@ def test_a_wrong_password_for_a_server_of_ones_own_is_told_and_not_repeated(
 
 def test_a_killed_deck_is_seen_taken_over_and_taken_down(home: Path, key: str) -> None:
     before = deck_file(home)
+    assert Path(before.ray_dir).is_dir()
     os.kill(before.pid, signal.SIGKILL)
     told = run("status", "--data-dir", str(home), code=4)
     assert "was killed" in told
@@ -157,6 +158,7 @@ def test_a_killed_deck_is_seen_taken_over_and_taken_down(home: Path, key: str) -
     assert "The deck is down" in run("down", "--data-dir", str(home))
     assert not processes_of(home)
     assert not (home / "deck.json").exists()
+    assert not Path(before.ray_dir).exists()
 
 
 def test_down_keeps_the_data_and_a_second_down_says_that_nothing_runs(home: Path, key: str) -> None:
