@@ -28,7 +28,7 @@ from storage.bus import Bus
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal
-from storage.records import AlgoRecord, OrderFilter
+from storage.records import AlgoRecord, FillRecord, OrderFilter
 from storage.snapshots import Snapshots
 from strategies.loader import load_builtin, load_source
 from strategies.runner import LogLine, Output, Runner, StrategyFailed
@@ -37,13 +37,16 @@ from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unre
 from trading.histogram import Histogram
 from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.orders import CancelOrder, EventKind, ModifyOrder, Order, OrderState, PlaceOrder, order_from
+from trading.intent_queue import Intent, IntentQueue
+from trading.orders import CancelOrder, EventKind, Order, OrderState, PlaceOrder, order_from
 from trading.ticks import Senders, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
 #: An intent without a clear answer for so long is cancelled instead of sent again.
 UNCLEAR_NS = 3_000_000_000
+#: Pages of fills read back when the session is another incarnation.
+MOST_PAGES = 50
 STATS_EVERY_S = 0.5
 SAVE_EVERY_S = 1.0
 LOG_EVERY_S = 0.5
@@ -94,7 +97,7 @@ class AlgoHost(Shell):
         self.snapshots = Snapshots(self.database)
         self.algo_log = AlgoLog(self.database)
         self.session = Peer("")
-        self._intents: deque[PlaceOrder | ModifyOrder | CancelOrder] = deque()
+        self._intents = IntentQueue()
         self._has_intents = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -267,7 +270,7 @@ class AlgoHost(Shell):
             if isinstance(output, LogLine):
                 self._lines.append(output)
                 continue
-            self._intents.append(output)
+            self._intents.add(output)
             if isinstance(output, PlaceOrder):
                 self._asked_at[output.client_order_id] = output.created_at
         if self._intents:
@@ -285,16 +288,16 @@ class AlgoHost(Shell):
             await self._has_intents.wait()
             self._has_intents.clear()
             while self._intents:
-                kind = type(self._intents[0])
-                group: list[PlaceOrder | ModifyOrder | CancelOrder] = []
-                while self._intents and type(self._intents[0]) is kind and len(group) < 200:
-                    group.append(self._intents.popleft())
-                    if kind is ModifyOrder:
-                        break
+                if late := self._intents.take_late(now()):
+                    error = NotReady(f"not sent: it waited too long behind {len(self._intents)} others")
+                    self._refuse(late, [error] * len(late))
+                    await asyncio.sleep(0.05)  # a strategy that answers a refusal with an intent must not spin
+                    continue
+                group = self._intents.take_group()
                 await self._send_group(group)
             self._idle.set()
 
-    async def _send_group(self, group: Sequence[PlaceOrder | ModifyOrder | CancelOrder]) -> None:
+    async def _send_group(self, group: Sequence[Intent]) -> None:
         places = [i for i in group if isinstance(i, PlaceOrder)]
         cancels = [i for i in group if isinstance(i, CancelOrder)]
         self._sent += len(places)
@@ -393,7 +396,14 @@ class AlgoHost(Shell):
         """The session is another incarnation: read from the journal what happened meanwhile."""
         runner = self._runner()
         filters = OrderFilter(account=record.account, algo=record.id)
-        fills, _ = await self.journal.fills(filters, limit=200)
+        fills: list[FillRecord] = []
+        cursor: str | None = None
+        for _ in range(MOST_PAGES):
+            page_of_fills, cursor = await self.journal.fills(filters, cursor, limit=200)
+            fresh = [item for item in page_of_fills if not runner.knows(item.fill.execution_id)]
+            fills += fresh
+            if cursor is None or len(fresh) < len(page_of_fills):
+                break
         for item in reversed(fills):
             order = await self.journal.order(record.account, item.client_order_id)
             if order is not None:
@@ -403,6 +413,9 @@ class AlgoHost(Shell):
             order = still_open.get(mine.client_order_id)
             if order is None:
                 order = await self.journal.order(record.account, mine.client_order_id)
+            if order is None and mine.client_order_id not in self._asked_at:
+                # Asked for by an incarnation that ended before the session heard of it.
+                order = msgspec.structs.replace(mine, state=OrderState.DENIED, reason="it never reached the session")
             if order is not None:
                 self._send_out(runner.order(order, now()))
 

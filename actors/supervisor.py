@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from cluster.reconcile import (
     StartAlgo,
     StopAlgo,
     reconcile,
+    wanted_actors,
 )
 from cluster.specs import ActorSpec
 from storage import desired as desired_state
@@ -140,7 +142,7 @@ class Supervisor(Shell):
             actors=dict(zip(found, (_seen(n, s) for n, s in zip(found, statuses, strict=True)), strict=True)),
             nodes=tuple(sorted(NodeName(n.name) for n in nodes if n.alive and n.name)),
         )
-        await self._show(found, statuses, observed)
+        await self._show(found, statuses, observed, wanted_actors(wanted, observed.nodes))
         for action in reconcile(wanted, observed, self.memory, now()):
             await self._take(action)
         await self._take_back_orders(wanted, observed)
@@ -252,7 +254,13 @@ class Supervisor(Shell):
         finally:
             self._stopping.discard(name)
 
-    async def _show(self, found: set[ActorName], statuses: list[Status | None], observed: Observed) -> None:
+    async def _show(
+        self,
+        found: set[ActorName],
+        statuses: list[Status | None],
+        observed: Observed,
+        wanted: Iterable[ActorName],
+    ) -> None:
         views = [
             ActorView(
                 name=str(name),
@@ -272,7 +280,7 @@ class Supervisor(Shell):
             epoch=self.epoch,
             nodes=observed.nodes,
             actors=tuple(sorted(views, key=lambda v: v.name)),
-            missing=tuple(sorted(v.name for v in views if v.state != "ready")),
+            missing=tuple(sorted({str(name) for name in wanted} - {v.name for v in views if v.state == "ready"})),
         )
         try:
             await self.hot.put("cluster", view, ttl_s=30)

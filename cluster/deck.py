@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -265,15 +266,15 @@ class Deck:
 
     def stop(self) -> None:
         """End everything in order; the data stays."""
-        for child in (self._api, *self._nodes.values(), self._ray):
-            if child is not None:
-                child.stop()
+        # The API first, so that nobody asks for what is ending; then all of Ray at once, then the servers.
+        for group in ((self._api,), (*self._nodes.values(), self._ray), (self._redis, self._postgres)):
+            going = [each for each in group if each is not None]
+            if going:
+                with ThreadPoolExecutor(len(going)) as pool:
+                    for done in [pool.submit(each.stop) for each in going]:
+                        done.result()
         self._api = self._ray = None
         self._nodes.clear()
-        if self._redis is not None:
-            self._redis.stop()
-        if self._postgres is not None:
-            self._postgres.stop()
         if self._ray_dir is not None:
             remove_tree(self._ray_dir)
         remove_tree(self.home / "ray")

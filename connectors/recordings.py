@@ -186,11 +186,26 @@ def _until_damage(unpack: Any, data: bytes) -> bytes:
     return b"".join(good)
 
 
+def _check_whole(path: Path) -> None:
+    """Raise `BadInput` for a packed file whose end is missing: what is appended to it could not be read."""
+    if path.suffix != ".gz" or not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with gzip.open(path, "rb") as packed:
+            while packed.read(1 << 20):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise BadInput(
+            "path", f"{path} ends in the middle (its writer was killed?): {error}; record to another file"
+        ) from error
+
+
 class RecordingWriter:
     """Appends messages to a recording; ``.gz`` paths are packed.  Close it, or use it as a context."""
 
     def __init__(self, path: str | Path, flush_after_s: float = 2.0) -> None:
         self._path = Path(path)
+        _check_whole(self._path)
         try:
             plain = self._path.open("ab")
         except OSError as error:

@@ -77,6 +77,10 @@ class Books:
         self.orders[key] = order
         return True
 
+    def knows(self, execution: ExecutionId) -> bool:
+        """Whether a fill has been accounted for (of those remembered)."""
+        return execution in self._executions
+
     def note_fill(self, instrument: Instrument, order: Order, fill: Fill) -> bool:
         """Account for a fill; False where it was told before."""
         if fill.execution_id in self._executions:

@@ -20,7 +20,7 @@ from strategies.numbers import Number, decimal_of, price_of
 from strategies.outputs import LogLine, Output, StrategyFailed
 from trading.bars import Bar, BarBuilder, interval_ns
 from trading.errors import BadInput, UnknownThing
-from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos, client_order_id
+from trading.ids import AccountId, AlgoId, ClientOrderId, ExecutionId, InstrumentId, Nanos, client_order_id
 from trading.instruments import Instrument
 from trading.orders import (
     CancelOrder,
@@ -181,6 +181,10 @@ class Runner:
         if waited is not None and self._running:
             self._call("on_order", self.strategy.on_order, waited)
         return self._take()
+
+    def knows(self, execution: ExecutionId) -> bool:
+        """Whether a fill was told before (of the latest few thousand)."""
+        return self._books.knows(execution)
 
     def clock(self, now: Nanos) -> list[Output]:
         """Time has passed: closes the bars that are due.  Call it about every second."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trading.ids import Nanos
 from trading.ticks import QUOTE, TRADE, TickArray, empty
 
 #: A muted instrument keeps at most this many ticks; the oldest go first (and only matter if the move takes long).
@@ -199,8 +198,3 @@ class Handover:
 
     def _refresh(self) -> None:
         self._special = np.array(sorted({*self._kept, *self._cuts, *self._floors, *self._gone}), dtype=np.int32)
-
-
-def last_seen(ticks: TickArray) -> dict[int, Nanos]:
-    """Time of receipt of the last tick of each instrument in a batch."""
-    return dict(zip(ticks["instrument"].tolist(), ticks["received_at"].tolist(), strict=True))

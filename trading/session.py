@@ -31,7 +31,7 @@ from trading.errors import Conflict, NotReady, Refused, RiskDenied, TradeError, 
 from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
 from trading.instructions import AskBudget, Instruction, Lane, Reply
 from trading.instruments import Instrument
-from trading.limits import GROSS_EXPOSURE, account_scope, violation
+from trading.limits import GROSS_EXPOSURE, violation
 from trading.orders import (
     ZERO,
     CancelOrder,
@@ -505,15 +505,6 @@ class SessionCore(Intake):
     def story(self, account: AccountId, key: ClientOrderId) -> deque[str]:
         """The last changes of one order, for an `Invariant`."""
         return self._stories.get((account, key), deque())
-
-    def resources_of(self, account: AccountId) -> dict[str, tuple[Decimal, Decimal | None]]:
-        """Use and limit of every shared limit with use on an account's level."""
-        scope = account_scope(account)
-        return {
-            name: (amount, self.purse.limits.limit_of(name))
-            for name, amount in self.exposure.used.items()
-            if name.startswith(scope + "/")
-        }
 
 
 def _key(intent: PlaceOrder | ModifyOrder) -> _Key:

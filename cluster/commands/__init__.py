@@ -6,6 +6,7 @@ import typer
 
 from cluster.commands import deck, market, resources
 from cluster.commands.demo import demo
+from cluster.commands.keys import keys
 
 app = typer.Typer(
     name="quarterdeck",
@@ -23,6 +24,7 @@ app.add_typer(resources.nodes, name="nodes")
 app.add_typer(resources.algos, name="algos")
 app.add_typer(resources.feeds, name="feeds")
 app.add_typer(resources.orders, name="orders")
+app.add_typer(keys, name="keys")
 app.command()(resources.positions)
 
 

@@ -165,3 +165,16 @@ async def test_recording_ends_when_everything_is_refused(tmp_path: Path) -> None
 def test_progress_is_a_plain_value() -> None:
     one = Progress(lines=1, bytes=2, seconds=3.0, connected=True, note="")
     assert msgspec.json.decode(msgspec.json.encode(one), type=Progress) == one
+
+
+def test_nothing_is_appended_to_a_packed_file_that_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "torn.gz"
+    with RecordingWriter(path) as writer:
+        for n in range(1000):
+            writer.write(Nanos(n), b'{"stream":"btcusdt@trade","data":{}}')
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match="another file"):
+        RecordingWriter(path)
+    path.write_bytes(whole)
+    RecordingWriter(path).close()
