@@ -11,7 +11,7 @@ from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.instructions import Lane, Send
 from trading.journal import AccountHistory, Break
-from trading.orders import ZERO, Order, OrderState, Side
+from trading.orders import Order, OrderState
 from trading.positions import Position
 
 Ticket = OrderTicket | AmendTicket | CancelTicket
@@ -115,18 +115,6 @@ class AccountBook:
     def is_reduce_only(self, instrument: InstrumentId) -> bool:
         """Whether an open break lets this instrument's position only shrink."""
         return any(key[0] == instrument for key in self.breaks)
-
-    def reduces(self, instrument: InstrumentId, side: Side, quantity: Decimal) -> bool:
-        """Whether an order, after all open ones of its side, could only make the position smaller."""
-        position = self.positions.get(instrument)
-        held = position.quantity if position is not None else ZERO
-        if held == 0 or (held > 0) == (side is Side.BUY):
-            return False
-        resting = sum(
-            (o.open_quantity for o in self.open.values() if o.instrument == instrument and o.side is side),
-            ZERO,
-        )
-        return resting + quantity <= abs(held)
 
     def forget_before(self, cutoff: Nanos) -> None:
         """Drop executions and ended orders last changed before ``cutoff`` from memory; the journal keeps them."""

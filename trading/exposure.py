@@ -37,6 +37,13 @@ class Line(msgspec.Struct):
             sells += quantity
         return max(abs(self.position + buys), abs(self.position - sells), abs(self.position))
 
+    def reduces(self, side: Side, quantity: Decimal) -> bool:
+        """Whether an order, after all open ones of its side, could only make the position smaller."""
+        if self.position == 0 or (self.position > 0) == (side is Side.BUY):
+            return False
+        resting = self.open_buys if side is Side.BUY else self.open_sells
+        return resting + quantity <= abs(self.position)
+
 
 class ExposureBook:
     """Use of every resource by the accounts of one session."""

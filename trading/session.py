@@ -8,30 +8,26 @@ The rules that keep money safe are here and not in the shell:
 * what was handed over without a clear answer is UNKNOWN until the broker's book proves what became of it;
 * nothing new before central risk has spoken and the broker's view has been taken in; exits excepted.
 
-`SessionCore` holds the command side (place, modify, cancel, budgets, journal gates); what brokers tell is
-taken in by `trading.session_intake.Intake`, its base.
+`SessionCore` holds the commands.  Its bases, one idea each: `session_journal` (gates and recording),
+`session_requests` (lanes and reports), `session_intake` (the broker's word), `session_replies`, `session_budget`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from copy import copy
 from decimal import Decimal
-from functools import partial
-from typing import Final
 
 import msgspec
 
 from trading.account_book import AccountBook, Rise
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
-from trading.budgets import BudgetGrant, Purse
 from trading.checks import check_intent, check_modify, same_content
-from trading.errors import Conflict, NotReady, Refused, RiskDenied, TradeError, UnknownThing
-from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
-from trading.instructions import AskBudget, Instruction, Lane, Reply
+from trading.errors import Conflict, NotReady, RiskDenied, TradeError, UnknownThing
+from trading.ids import AccountId, CauseId, ClientOrderId, InstrumentId, Nanos, broker_tag
+from trading.instructions import Instruction, Lane, Reply
 from trading.instruments import Instrument
-from trading.limits import GROSS_EXPOSURE, violation
+from trading.limits import violation
 from trading.orders import (
     ZERO,
     CancelOrder,
@@ -43,76 +39,38 @@ from trading.orders import (
     Side,
     order_from,
 )
-from trading.session_intake import Intake
-from trading.session_requests import STALE_NS
-
-_SECOND: Final = 1_000_000_000
-BUDGET_EVERY_NS: Final = _SECOND
-#: Without new orders for this long, unused budget goes back.
-IDLE_NS: Final = 10 * _SECOND
+from trading.session_budget import Budgeting, Parked, key_of, price_of
+from trading.session_replies import Answers, reused
 
 
-class _Answer:
-    """Collects the results of one command until all are there."""
-
-    __slots__ = ("gate", "left", "results", "token")
-
-    def __init__(self, token: int, count: int) -> None:
-        self.token = token
-        self.results: list[Order | TradeError | None] = [None] * count
-        self.left = count
-        self.gate = 0
-
-
-#: ``(resource, amount, (scope, kind))``
-_Draw = tuple[str, Decimal, tuple[str, str]]
-_Key = tuple[AccountId, ClientOrderId, type]
-
-
-class _Parked(msgspec.Struct):
-    """An intent that waits for budget."""
-
-    intent: PlaceOrder | ModifyOrder
-    slots: list[tuple[_Answer, int]]
-    since: Nanos
-    asked: bool = False
-
-
-class SessionCore(Intake):
+class SessionCore(Budgeting):
     """All accounts of one user."""
-
-    def __init__(self, user: UserId, epoch: Epoch) -> None:
-        super().__init__(user, epoch)
-        self.purse = Purse(f"session/{user}", epoch)
-        self._parked: dict[_Key, _Parked] = {}
-        self._reported_at = Nanos(0)
-        self._placed_at = Nanos(0)
 
     # Commands
 
     def place(self, token: int, intents: Sequence[PlaceOrder], now: Nanos) -> list[Instruction]:
         """Take intents; one `Reply` with an order or an error for each follows once they are journaled."""
-        answer = _Answer(token, len(intents))
+        answer = Answers(token, len(intents))
         if not intents:
             self._out.append(Reply(token, ()))
         for index, intent in enumerate(intents):
-            parked = self._parked.get(_key(intent))
+            parked = self._parked.get(key_of(intent))
             if parked is not None and _content(parked.intent) == _content(intent):
                 parked.slots.append((answer, index))
             elif parked is not None:
-                self._resolve([(answer, index)], _reused(intent.client_order_id, "waits for budget"))
+                self._resolve([(answer, index)], reused(intent.client_order_id, "waits for budget"))
             else:
-                self._try_place(_Parked(intent=intent, slots=[(answer, index)], since=now), now)
+                self._try_place(Parked(intent=intent, slots=[(answer, index)], since=now), now)
         return self._drain(now)
 
     def modify(self, token: int, change: ModifyOrder, now: Nanos) -> list[Instruction]:
         """Change an open order at the broker."""
-        self._try_modify(_Parked(intent=change, slots=[(_Answer(token, 1), 0)], since=now), now)
+        self._try_modify(Parked(intent=change, slots=[(Answers(token, 1), 0)], since=now), now)
         return self._drain(now)
 
     def cancel(self, token: int, cancels: Sequence[CancelOrder], now: Nanos) -> list[Instruction]:
         """Take open orders back.  Goes out at once, journal or no journal."""
-        answer = _Answer(token, len(cancels))
+        answer = Answers(token, len(cancels))
         if not cancels:
             self._out.append(Reply(token, ()))
         for index, cancel in enumerate(cancels):
@@ -140,88 +98,15 @@ class SessionCore(Intake):
         cancels = [CancelOrder(account=account, client_order_id=k, cause=CauseId(cause)) for k in keys]
         return self.cancel(token, cancels, now)
 
-    # Budgets
-
-    def granted(self, grant: BudgetGrant, now: Nanos) -> list[Instruction]:
-        """Central risk answered a report."""
-        if self.purse.take(grant):
-            for parked in list(self._parked.values()):
-                if parked.asked:
-                    self._retry(parked, grant, now)
-            if self._parked:
-                # What arrived while the question was under way goes as the next one.
-                self._ask_budget(now)
-        return self._drain(now)
-
-    def budget_failed(self, now: Nanos) -> list[Instruction]:
-        """Central risk did not answer; the next clock asks again."""
-        self.purse.failed()
-        for parked in self._parked.values():
-            parked.asked = False
-        return self._drain(now)
-
-    def set_marks(self, marks: dict[InstrumentId, Decimal], now: Nanos) -> list[Instruction]:
-        """Last prices; they value positions and market orders."""
-        for instrument, price in marks.items():
-            self.exposure.set_mark(instrument, price)
-        return self._drain(now)
-
-    def clock(self, now: Nanos) -> list[Instruction]:
-        """Time passes: renew budgets, give up on stale intents, ask brokers for reports that are due."""
-        for key, parked in list(self._parked.items()):
-            if now - parked.since > STALE_NS:
-                del self._parked[key]
-                self._resolve(parked.slots, NotReady("central risk has not answered in time; nothing was sent", 2.0))
-        if now - self._reported_at >= BUDGET_EVERY_NS or self._parked:
-            self._ask_budget(now)
-        self._ask_due_reports(now)
-        self._forget(now)
-        return self._drain(now)
-
-    def _ask_budget(self, now: Nanos) -> None:
-        if self.purse.in_flight:
-            return
-        wants: dict[str, Decimal] = {}
-        for parked in self._parked.values():
-            parked.asked = True
-            for resource, amount, _ in self._needs(parked, now)[0]:
-                wants[resource] = wants.get(resource, ZERO) + amount
-        used = self.exposure.used
-        for resource in list(wants):
-            wants[resource] = max(
-                used.get(resource, ZERO) + wants[resource] - self.purse.holds.get(resource, ZERO), ZERO
-            )
-        self._reported_at = now
-        idle = not self._parked and now - self._placed_at > IDLE_NS
-        self._out.append(AskBudget(self.purse.ask(used, wants, now, idle=idle)))
-
-    def _retry(self, parked: _Parked, grant: BudgetGrant, now: Nanos) -> None:
-        del self._parked[_key(parked.intent)]
-        needs, lacking = self._needs(parked, now)
-        refused = []
-        for resource, amount, (scope, kind) in needs:
-            short = grant.short.get(resource)
-            if resource in lacking and short is not None:
-                total = short.others + self.exposure.used.get(resource, ZERO) + amount
-                if total > short.limit:
-                    refused.append(violation(kind, scope, self._instrument_of(parked), total, short.limit))
-        if refused and isinstance(parked.intent, PlaceOrder):
-            self._deny(parked.intent, parked.slots, refused, now)
-        elif refused:
-            self._resolve(parked.slots, RiskDenied(refused))
-        else:
-            parked.asked = False
-            self._try(parked, now)
-
     # Deciding about one intent
 
-    def _try(self, parked: _Parked, now: Nanos) -> None:
+    def _try(self, parked: Parked, now: Nanos) -> None:
         if isinstance(parked.intent, PlaceOrder):
             self._try_place(parked, now)
         else:
             self._try_modify(parked, now)
 
-    def _try_place(self, parked: _Parked, now: Nanos) -> None:
+    def _try_place(self, parked: Parked, now: Nanos) -> None:
         intent = parked.intent
         assert isinstance(intent, PlaceOrder)
         try:
@@ -245,7 +130,7 @@ class SessionCore(Intake):
         known = book.orders.get(intent.client_order_id)
         if known is not None:
             if not same_content(intent, known, intent.client_order_id in book.modified):
-                raise _reused(intent.client_order_id, f"is a {known.side} of {known.quantity} {known.instrument}")
+                raise reused(intent.client_order_id, f"is a {known.side} of {known.quantity} {known.instrument}")
             return book, self.instruments[known.instrument], known
         instrument = self.instruments.get(intent.instrument)
         if instrument is None:
@@ -262,7 +147,7 @@ class SessionCore(Intake):
             raise NotReady("the journal (PostgreSQL) is away; nothing new is sent until it is back", 2.0)
 
     def _violations(self, book: AccountBook, instrument: Instrument, intent: PlaceOrder) -> list[str]:
-        reduces = book.reduces(intent.instrument, intent.side, intent.quantity)
+        reduces = self._reduces(book, intent.instrument, intent.side, intent.quantity)
         denied = self._reduce_only_violations(book, intent.instrument, intent.reduce_only, reduces)
         if reduces:
             return denied
@@ -270,7 +155,7 @@ class SessionCore(Intake):
             if denied:
                 return denied
             raise NotReady("central risk has not given its limits yet", 1.0)
-        price = _price_of(intent) or self.exposure.marks.get(intent.instrument)
+        price = price_of(intent) or self.exposure.marks.get(intent.instrument)
         if price is None:
             return [*denied, f"no price of {intent.instrument} is known yet, so its risk cannot be judged"]
         denied += self.purse.limits.order_violations(
@@ -285,6 +170,10 @@ class SessionCore(Intake):
                     denied.append(violation(kind, scope, intent.instrument, total, shared))
         return denied
 
+    def _reduces(self, book: AccountBook, instrument: InstrumentId, side: Side, quantity: Decimal) -> bool:
+        line = self.exposure.line(book.account, instrument, self.instruments[instrument].multiplier)
+        return line.reduces(side, quantity)
+
     @staticmethod
     def _reduce_only_violations(
         book: AccountBook, instrument: InstrumentId, reduce_only: bool, reduces: bool
@@ -296,51 +185,10 @@ class SessionCore(Intake):
             denied.append(f"{instrument} is reduce-only while its reconciliation break is open")
         return denied
 
-    def _park_if_lacking(self, parked: _Parked, now: Nanos) -> bool:
-        _, lacking = self._needs(parked, now)
-        if not lacking:
-            return False
-        self._parked[_key(parked.intent)] = parked
-        self._ask_budget(now)
-        return True
-
-    def _needs(self, parked: _Parked, now: Nanos) -> tuple[list[_Draw], set[str]]:
-        """All that an intent draws on, and the resources of it that are not covered."""
-        draws = self._draws(parked.intent)
-        used, allowance = self.exposure.used, self.purse.allowance
-        lacking = {
-            name for name, amount, _ in draws if amount > 0 and used.get(name, ZERO) + amount > allowance(name, now)
-        }
-        return draws, lacking
-
-    def _draws(self, intent: PlaceOrder | ModifyOrder) -> list[_Draw]:
-        account, instrument, side, quantity, price = self._terms(intent)
-        line = self.exposure.line(account, instrument, self.instruments[instrument].multiplier)
-        quantity_more, money_more = self.exposure.needs(account, instrument, line, side, quantity, price)
-        if quantity_more <= 0 and money_more <= 0:
-            return []
-        return [
-            (name, money_more if kind == GROSS_EXPOSURE else quantity_more, (scope, kind))
-            for name, scope, kind in self.purse.limits.resources(account, instrument)
-        ]
-
-    def _terms(self, intent: PlaceOrder | ModifyOrder) -> tuple[AccountId, InstrumentId, Side, Decimal, Decimal]:
-        if isinstance(intent, PlaceOrder):
-            price = _price_of(intent) or self.exposure.marks.get(intent.instrument, ZERO)
-            return intent.account, intent.instrument, intent.side, intent.quantity, price
-        order = self._book(intent.account).orders[intent.client_order_id]
-        quantity = intent.quantity or order.quantity
-        more = max(quantity - order.quantity, ZERO)
-        price = intent.limit_price or order.limit_price or self.exposure.marks.get(order.instrument, ZERO)
-        return order.account, order.instrument, order.side, more, price
-
-    def _instrument_of(self, parked: _Parked) -> InstrumentId:
-        return self._terms(parked.intent)[1]
-
-    def _accept(self, book: AccountBook, intent: PlaceOrder, slots: list[tuple[_Answer, int]], now: Nanos) -> None:
+    def _accept(self, book: AccountBook, intent: PlaceOrder, slots: list[tuple[Answers, int]], now: Nanos) -> None:
         order = order_from(intent, broker_tag(intent.account, intent.client_order_id), now)
         self._placed_at = now
-        if intent.instrument not in self.exposure.marks and (price := _price_of(intent)) is not None:
+        if intent.instrument not in self.exposure.marks and (price := price_of(intent)) is not None:
             self.exposure.set_mark(intent.instrument, price)
         self._open(book, order, EventKind.PENDING, now, cause=intent.cause)
         ticket = OrderTicket(
@@ -355,11 +203,11 @@ class SessionCore(Intake):
             reduce_only=order.reduce_only,
             created_at=intent.created_at,
         )
-        queue = book.exits if book.reduces(order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
+        queue = book.exits if self._reduces(book, order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
         self._gate(lambda _: queue.append((ticket, order.created_at)))
         self._resolve(slots, order)
 
-    def _deny(self, intent: PlaceOrder, slots: list[tuple[_Answer, int]], reasons: Sequence[str], now: Nanos) -> None:
+    def _deny(self, intent: PlaceOrder, slots: list[tuple[Answers, int]], reasons: list[str], now: Nanos) -> None:
         book = self._book(intent.account)
         order = order_from(intent, broker_tag(intent.account, intent.client_order_id), now)
         order.state = OrderState.DENIED
@@ -367,14 +215,14 @@ class SessionCore(Intake):
         self._open(book, order, EventKind.DENIED, now, cause=intent.cause, reason=order.reason)
         self._resolve(slots, order)
 
-    def _try_modify(self, parked: _Parked, now: Nanos) -> None:
+    def _try_modify(self, parked: Parked, now: Nanos) -> None:
         change = parked.intent
         assert isinstance(change, ModifyOrder)
         try:
             book, order = self._working(change.account, change.client_order_id, "modify")
             instrument = self.instruments[order.instrument]
             check_modify(change, order, instrument)
-            if order.client_order_id in book.rising or _key(change) in self._parked:
+            if order.client_order_id in book.rising or key_of(change) in self._parked:
                 raise NotReady(f"order {order.client_order_id} is being made larger; change it after that", 0.2)
             self._require_ways(book)
             denied = self._modify_violations(book, order, instrument, change)
@@ -418,7 +266,7 @@ class SessionCore(Intake):
         before = order.limit_price or order.stop_price or mark
         price = change.limit_price or change.stop_price or before
         if more > 0:
-            reduces = book.reduces(order.instrument, order.side, more)
+            reduces = self._reduces(book, order.instrument, order.side, more)
             denied = self._reduce_only_violations(book, order.instrument, order.reduce_only, reduces)
             if reduces:
                 return denied
@@ -463,43 +311,6 @@ class SessionCore(Intake):
             raise Conflict("order_is_final", f"order {key} is {order.state}; there is nothing to {verb}")
         return book, order
 
-    def _book(self, account: AccountId) -> AccountBook:
-        book = self.accounts.get(account)
-        if book is None:
-            raise UnknownThing("account", account, f"user {self.user} has {', '.join(sorted(self.accounts)) or 'none'}")
-        return book
-
-    def _resolve(self, slots: list[tuple[_Answer, int]], result: Order | TradeError, *, ungated: bool = False) -> None:
-        """Fill in results; the reply leaves when all are in and what they speak of has been committed."""
-        for answer, index in slots:
-            answer.results[index] = result
-            answer.left -= 1
-            if isinstance(result, Order) and not ungated:
-                answer.gate = max(answer.gate, self._gate_of(result))
-            if answer.left == 0:
-                self._gate(partial(self._reply, answer), answer.gate)
-
-    def _reply(self, answer: _Answer, _now: Nanos) -> None:
-        self._out.append(Reply(answer.token, tuple(self._as_result(r) for r in answer.results if r is not None)))
-
-    def _as_result(self, result: Order | TradeError) -> Order | TradeError:
-        if not isinstance(result, Order):
-            return result
-        older = self._reused.get(result.key)
-        if older is None or older is result:
-            return copy(result)
-        same = (older.instrument, older.side, older.type, older.quantity, older.limit_price, older.stop_price)
-        if same == (
-            result.instrument,
-            result.side,
-            result.type,
-            result.quantity,
-            result.limit_price,
-            result.stop_price,
-        ):
-            return older
-        return _reused(result.client_order_id, f"is a {older.side} of {older.quantity} {older.instrument}")
-
     # Views
 
     def story(self, account: AccountId, key: ClientOrderId) -> deque[str]:
@@ -507,20 +318,8 @@ class SessionCore(Intake):
         return self._stories.get((account, key), deque())
 
 
-def _key(intent: PlaceOrder | ModifyOrder) -> _Key:
-    return intent.account, intent.client_order_id, type(intent)
-
-
 def _content(intent: PlaceOrder | ModifyOrder) -> PlaceOrder | ModifyOrder:
     """The intent without what may differ when it is sent again."""
     if isinstance(intent, PlaceOrder):
         return msgspec.structs.replace(intent, created_at=Nanos(0), cause=CauseId(""))
     return intent
-
-
-def _price_of(intent: PlaceOrder) -> Decimal | None:
-    return intent.limit_price if intent.limit_price is not None else intent.stop_price
-
-
-def _reused(key: ClientOrderId, what: str) -> Refused:
-    return Conflict("client_order_id_reused", f"client_order_id {key!r} {what}; use a new one for a new intent")
