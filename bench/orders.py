@@ -1,9 +1,9 @@
 """The order path against its floor: ``python -m bench.orders [--json]``.
 
 Floor of latency: one Ray call, asked for at the same pace as our single orders (a pause between them: a process that
-was just busy answers faster than one that has to be woken up).  Floor of throughput: the naive path (four Ray calls and one insert for each
-order), measured in the same run with as many in flight.  Ours has all rules, the journal, central risk's
-budgets and the paper broker with its own ledger in it.
+was just busy answers faster than one that has to be woken up).  Floor of throughput: the naive path (four Ray calls
+and one insert for each order), measured in the same run with as many in flight.  Ours has all rules, the journal,
+central risk's budgets and the paper broker with its own ledger in it.
 """
 
 from __future__ import annotations
