@@ -18,8 +18,15 @@ from tests.support.data import USDM_RECORDING, needs
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
+def of_demos() -> dict[int, str]:
+    """Processes that work in a demo's directory (another demo may run on this machine)."""
+    lines = ((p.pid, " ".join(p.info["cmdline"] or [])) for p in psutil.process_iter(["cmdline"]))
+    return {pid: line for pid, line in lines if "quarterdeck-demo" in line}
+
+
 def run_demo(*options: str) -> dict[str, Any]:
     """Run it to its end; returns what it printed last."""
+    others = of_demos()
     folders = set(Path(tempfile.gettempdir()).iterdir())
     done = subprocess.run(
         [sys.executable, "-m", "cluster", "demo", "--json", *options],
@@ -36,11 +43,7 @@ def run_demo(*options: str) -> dict[str, Any]:
         if "quarterdeck-demo" in p.name or "qd-ray" in p.name
     }
     assert not left, f"files were left behind: {left}"
-    strays = [
-        p.info["cmdline"]
-        for p in psutil.process_iter(["cmdline"])
-        if "quarterdeck-demo" in " ".join(p.info["cmdline"] or [])
-    ]
+    strays = [line for pid, line in of_demos().items() if pid not in others]
     assert not strays, f"processes were left behind: {strays}"
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
