@@ -391,6 +391,8 @@ class AlgoHost(Shell):
             if asked is not None and kind is EventKind.SUBMITTED:
                 self._acked += 1
                 self._ack_latency.add(at - asked)
+        elif order.state.is_final:
+            self._asked_at.pop(order.client_order_id, None)
 
     async def _catch_up(self, record: AlgoRecord, page: NotePage) -> None:
         """The session is another incarnation: read from the journal what happened meanwhile."""
