@@ -15,11 +15,16 @@ def feed(deck: DeckUnderTest) -> str:
     return "main"
 
 
-@pytest.fixture(scope="session")
-def alice(deck: DeckUnderTest, feed: str) -> str:
-    return deck.account("alice", feed)
+def _account(deck: DeckUnderTest, feed: str, name: str, request: pytest.FixtureRequest) -> str:
+    """An account for one module: what one module's algos leave behind is no other's business."""
+    return deck.account(f"{name}-{request.module.__name__.rpartition('_')[2]}", feed)
 
 
-@pytest.fixture(scope="session")
-def bob(deck: DeckUnderTest, feed: str) -> str:
-    return deck.account("bob", feed)
+@pytest.fixture(scope="module")
+def alice(deck: DeckUnderTest, feed: str, request: pytest.FixtureRequest) -> str:
+    return _account(deck, feed, "alice", request)
+
+
+@pytest.fixture(scope="module")
+def bob(deck: DeckUnderTest, feed: str, request: pytest.FixtureRequest) -> str:
+    return _account(deck, feed, "bob", request)
