@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -182,6 +183,7 @@ def test_a_cluster_limit_holds_over_two_users(deck: DeckUnderTest, alice: str, b
             ),
             15,
         )
+        time.sleep(2.5)  # a session takes a changed limit over with its next report, one a second
         for number in range(6):
             order = limit_order((alice, bob)[number % 2], quantity="0.2")
             try:
