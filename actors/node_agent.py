@@ -92,7 +92,10 @@ class NodeAgent(Shell):
     def _processes(self) -> list[ProcessFacts]:
         """Actors of this node: the children of the raylet that started us."""
         found = []
-        for process in psutil.Process().parent().children():  # type: ignore[union-attr]
+        raylet = psutil.Process().parent()
+        if raylet is None:
+            return []
+        for process in raylet.children():
             try:
                 with process.oneshot():
                     title = " ".join(process.cmdline())[:80]
