@@ -37,6 +37,11 @@ class Side(StrEnum):
         """+1 for buy, -1 for sell."""
         return 1 if self is Side.BUY else -1
 
+    @property
+    def opposite(self) -> Side:
+        """The other side."""
+        return Side.SELL if self is Side.BUY else Side.BUY
+
 
 class OrderType(StrEnum):
     """How an order prices itself."""

@@ -1,0 +1,75 @@
+"""When the simulated Alpaca trades.  Pure: sessions are given, the time is passed in."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from trading.ids import Nanos
+
+DAY: Final = 86_400 * 1_000_000_000
+_MINUTE: Final = 60 * 1_000_000_000
+
+
+class Trading(msgspec.Struct, frozen=True):
+    """One trading session: orders meet the market from ``opens`` until ``closes``."""
+
+    opens: Nanos
+    closes: Nanos
+
+
+class Hours(Protocol):
+    """A market's sessions."""
+
+    #: Whether sessions begin and end with an auction, with its cut-off times.
+    has_auctions: bool
+
+    def at(self, now: Nanos) -> Trading:
+        """The session that is on, or else the next one."""
+
+    def between(self, start: Nanos, end: Nanos) -> list[Trading]:
+        """Sessions that open in ``start <= opens < end``."""
+
+
+class AlwaysOpen:
+    """Sessions of 24 hours, one after the other; each day ends at midnight UTC."""
+
+    has_auctions = False
+
+    def at(self, now: Nanos) -> Trading:
+        start = now // DAY * DAY
+        return Trading(Nanos(start), Nanos(start + DAY))
+
+    def between(self, start: Nanos, end: Nanos) -> list[Trading]:
+        first = -(-start // DAY) * DAY
+        return [Trading(Nanos(day), Nanos(day + DAY)) for day in range(first, end, DAY)]
+
+
+class Listed:
+    """Sessions from a list, such as an exchange's calendar."""
+
+    has_auctions = True
+
+    def __init__(self, sessions: Sequence[Trading]) -> None:
+        self._sessions = sorted(sessions, key=lambda s: s.opens)
+        self._closes = [session.closes for session in self._sessions]
+
+    def at(self, now: Nanos) -> Trading:
+        """As `Hours.at`; IndexError beyond the end of the list."""
+        return self._sessions[bisect_right(self._closes, now)]
+
+    def between(self, start: Nanos, end: Nanos) -> list[Trading]:
+        return [session for session in self._sessions if start <= session.opens < end]
+
+
+def takes_open_orders(session: Trading, hours: Hours, now: Nanos) -> bool:
+    """Orders for the opening auction are taken until two minutes before it."""
+    return not hours.has_auctions or now < session.opens - 2 * _MINUTE
+
+
+def takes_close_orders(session: Trading, hours: Hours, now: Nanos) -> bool:
+    """Orders for the closing auction are taken until ten minutes before it."""
+    return not hours.has_auctions or now < session.closes - 10 * _MINUTE
