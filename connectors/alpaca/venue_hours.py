@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from datetime import time as clock_time
 from typing import Final, Protocol
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from trading.ids import Nanos
 
+_SECOND: Final = 1_000_000_000
+_NEW_YORK: Final = ZoneInfo("America/New_York")
+_OPENS: Final = clock_time(9, 30)
+_CLOSES: Final = clock_time(16, 0)
 DAY: Final = 86_400 * 1_000_000_000
 _MINUTE: Final = 60 * 1_000_000_000
 
@@ -63,6 +70,20 @@ class Listed:
 
     def between(self, start: Nanos, end: Nanos) -> list[Trading]:
         return [session for session in self._sessions if start <= session.opens < end]
+
+
+def weekdays(first: Nanos, days: int) -> Listed:
+    """New York's regular hours, 9:30 to 16:00 from Monday to Friday, for ``days`` days from ``first``; no holidays."""
+    start = datetime.fromtimestamp(first // _SECOND, _NEW_YORK).date()
+    sessions = []
+    for n in range(days):
+        day = start + timedelta(days=n)
+        if day.weekday() < 5:
+            opens, closes = (
+                Nanos(int(datetime.combine(day, at, _NEW_YORK).timestamp()) * _SECOND) for at in (_OPENS, _CLOSES)
+            )
+            sessions.append(Trading(opens, closes))
+    return Listed(sessions)
 
 
 def takes_open_orders(session: Trading, hours: Hours, now: Nanos) -> bool:
