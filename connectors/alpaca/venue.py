@@ -198,7 +198,7 @@ class AlpacaVenue:
             case ("GET", "v2", "positions"):
                 return answer(200, views.positions(now))
             case ("DELETE", "v2", "positions"):
-                cancels = request.value("cancel_orders") == "true"
+                cancels = request.flag("cancel_orders")
                 return answer(207, desk.close_all(cancels, now))
             case ("GET", "v2", "positions", *symbol):
                 return answer(200, views.position("/".join(symbol), now))

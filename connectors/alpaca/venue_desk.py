@@ -176,7 +176,8 @@ class Desk(Replacing):
         """``DELETE /v2/orders``: one status per order."""
         answers: list[dict[str, Any]] = []
         for order in self.ledger.open_orders():
-            if order.is_ended or order.parent is not None:
+            # What hangs on another order goes with it, or with the first of its kind.
+            if order.is_ended or (order.parent is not None and not self.ledger.orders[order.parent].is_ended):
                 continue
             try:
                 self.cancel(order.id, now)

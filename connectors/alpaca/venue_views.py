@@ -43,7 +43,7 @@ class Views:
         limit = _whole(request, "limit", 50, _LARGEST_ORDERS)
         after, until = _instant(request, "after"), _instant(request, "until")
         newest_first = _direction(request) == "desc"
-        nested = request.value("nested") == "true"
+        nested = request.flag("nested")
         symbols = {s for s in (request.value("symbols") or "").split(",") if s}
         side = request.value("side")
         seen_at = Nanos(now - self.list_lag)
@@ -68,7 +68,7 @@ class Views:
     def order(self, order_id: str, request: Request, now: Nanos) -> dict[str, Any]:
         """``GET /v2/orders/{order_id}``."""
         known = order_id in self.ledger.orders
-        row = self._shown(order_id, Nanos(now - self.lookup_lag), request.value("nested") == "true") if known else None
+        row = self._shown(order_id, Nanos(now - self.lookup_lag), request.flag("nested")) if known else None
         if row is None:
             raise Refusal(404, NOT_FOUND, f"order not found for {order_id}")
         return row

@@ -41,6 +41,10 @@ class Request(msgspec.Struct, frozen=True):
         """The last query parameter of this name."""
         return dict(self.query).get(name)
 
+    def flag(self, name: str) -> bool:
+        """Whether a query parameter says true, however it is written."""
+        return (self.value(name) or "").lower() == "true"
+
 
 class Response(msgspec.Struct, frozen=True):
     """One HTTP response; header names in lower case."""
