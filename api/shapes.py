@@ -27,6 +27,8 @@ class OrderShown(Shown):
                     "quantity": "0.010",
                     "limit_price": "60000.0",
                     "stop_price": None,
+                    "trail_price": None,
+                    "trail_percent": None,
                     "time_in_force": "gtc",
                     "reduce_only": False,
                     "algo": None,
@@ -52,6 +54,9 @@ class OrderShown(Shown):
     quantity: Amount
     limit_price: Amount | None
     stop_price: Amount | None
+    #: How far a trailing stop stays behind the best price: in money, or in percent of it.
+    trail_price: Amount | None
+    trail_percent: Amount | None
     time_in_force: TimeInForce
     reduce_only: bool
     algo: str | None
@@ -91,6 +96,8 @@ class EventShown(Shown):
     quantity: Amount | None
     limit_price: Amount | None
     stop_price: Amount | None
+    trail_price: Amount | None
+    trail_percent: Amount | None
     raw: str
 
 

@@ -14,10 +14,9 @@ from typing import Protocol
 import msgspec
 
 from trading.bars import Bar
-from trading.broker import AmendTicket, Answer, BrokerReport, BrokerUpdate, CancelTicket, OrderTicket
+from trading.broker import AmendTicket, Answer, BrokerReport, BrokerUpdate, CancelTicket, Capabilities, OrderTicket
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.orders import OrderType, TimeInForce
 from trading.ticks import TickBuffer
 
 
@@ -112,18 +111,6 @@ class MarketData(Protocol):
 
     async def close(self) -> None:
         """Give back sockets and pools."""
-
-
-class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a broker can do."""
-
-    order_types: frozenset[OrderType]
-    times_in_force: frozenset[TimeInForce]
-    native_modify: bool
-    #: The broker refuses a second order with the same tag, for ever.
-    deduplicates: bool
-    #: Seconds after which an order that never showed in its book cannot arrive any more.
-    late_arrival_s: float
 
 
 class Broker(Protocol):

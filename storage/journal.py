@@ -28,11 +28,11 @@ T = TypeVar("T")
 _ORDER = (
     "account, client_order_id, instrument, side, type, quantity, limit_price, stop_price, time_in_force, "
     "reduce_only, algo, tag, state, created_at, updated_at, broker_order_id, filled_quantity, average_price, "
-    "reason, cancelling"
+    "reason, cancelling, trail_price, trail_percent"
 )
 _EVENT = (
     "kind, account, client_order_id, at, actor, reason, cause, broker_order_id, fill, quantity, limit_price, "
-    "stop_price, raw"
+    "stop_price, raw, trail_price, trail_percent"
 )
 _FILL = "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
 _POSITION = "account, instrument, multiplier, quantity, average_cost, realised, fees, traded, updated_at"

@@ -79,10 +79,20 @@ class Host(Protocol):
         stop: Number | None,
         time_in_force: TimeInForce,
         reduce_only: bool,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
     ) -> ClientOrderId:
         """Note an intent."""
 
-    def modify(self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None) -> bool:
+    def modify(
+        self,
+        key: ClientOrderId,
+        quantity: Number | None,
+        limit: Number | None,
+        stop: Number | None,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
+    ) -> bool:
         """Note a change."""
 
     def cancel(self, key: ClientOrderId) -> bool:
@@ -170,16 +180,23 @@ class Strategy(Generic[P]):
         *,
         limit: Number | None = None,
         stop: Number | None = None,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
         time_in_force: TimeInForce = TimeInForce.GTC,
         reduce_only: bool = False,
     ) -> ClientOrderId:
         """Buy: at market, or by a limit, stop or stop-limit order as ``limit`` and ``stop`` say.
 
+        ``trail`` (money) or ``trail_percent`` makes it a trailing stop: it buys once the market has risen that far
+        from its lowest price since.
+
         Returns the key of the order.  Raises `BadInput`, naming the field and the step, for a quantity or
         price off the instrument's grid; `Instrument.round_price` and `round_quantity` put it there.
         """
         which = self._host.instrument(instrument)
-        return self._host.place(Side.BUY, which, quantity, limit, stop, time_in_force, reduce_only)
+        return self._host.place(
+            Side.BUY, which, quantity, limit, stop, time_in_force, reduce_only, trail, trail_percent
+        )
 
     def sell(
         self,
@@ -188,12 +205,16 @@ class Strategy(Generic[P]):
         *,
         limit: Number | None = None,
         stop: Number | None = None,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
         time_in_force: TimeInForce = TimeInForce.GTC,
         reduce_only: bool = False,
     ) -> ClientOrderId:
         """Sell; as `buy`."""
         which = self._host.instrument(instrument)
-        return self._host.place(Side.SELL, which, quantity, limit, stop, time_in_force, reduce_only)
+        return self._host.place(
+            Side.SELL, which, quantity, limit, stop, time_in_force, reduce_only, trail, trail_percent
+        )
 
     def close(self, instrument: Instrument | InstrumentId) -> ClientOrderId | None:
         """Flatten at market, less what open reduce-only orders will do; None where nothing is left."""
@@ -223,9 +244,11 @@ class Strategy(Generic[P]):
         quantity: Number | None = None,
         limit: Number | None = None,
         stop: Number | None = None,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
     ) -> bool:
         """Change an own open order; ``quantity`` is the new total.  False where it ended or is leaving."""
-        return self._host.modify(_key(order), quantity, limit, stop)
+        return self._host.modify(_key(order), quantity, limit, stop, trail, trail_percent)
 
     # Views
 

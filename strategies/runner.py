@@ -19,6 +19,7 @@ from strategies.loader import check_parameters
 from strategies.numbers import Number, decimal_of, price_of
 from strategies.outputs import LogLine, Output, StrategyFailed
 from trading.bars import Bar, BarBuilder, interval_ns
+from trading.checks import check_trail
 from trading.errors import BadInput, UnknownThing
 from trading.ids import AccountId, AlgoId, ClientOrderId, ExecutionId, InstrumentId, Nanos, client_order_id
 from trading.instruments import Instrument
@@ -277,6 +278,8 @@ class Runner:
         stop: Number | None,
         time_in_force: TimeInForce,
         reduce_only: bool,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
     ) -> ClientOrderId:
         """Note an intent; it is sent when the callback returns."""
         key = client_order_id(f"{self.algo}-{self.next_intent}")
@@ -284,7 +287,14 @@ class Runner:
         instrument.check_quantity(amount)
         limit_price = price_of(instrument, limit, "limit")
         stop_price = price_of(instrument, stop, "stop")
-        if stop_price is None:
+        trail_price = price_of(instrument, trail, "trail")
+        percent = None if trail_percent is None else decimal_of(trail_percent, "trail_percent")
+        if trail_price is not None or percent is not None:
+            kind = OrderType.TRAILING_STOP
+            if limit_price is not None or stop_price is not None:
+                raise BadInput("trail", "a trailing stop has neither limit nor stop; leave them out")
+            check_trail(kind, trail_price, percent, instrument)
+        elif stop_price is None:
             kind = OrderType.MARKET if limit_price is None else OrderType.LIMIT
         else:
             kind = OrderType.STOP if limit_price is None else OrderType.STOP_LIMIT
@@ -297,6 +307,8 @@ class Runner:
             quantity=amount,
             limit_price=limit_price,
             stop_price=stop_price,
+            trail_price=trail_price,
+            trail_percent=percent,
             time_in_force=TimeInForce(time_in_force),
             reduce_only=reduce_only,
             algo=self.algo,
@@ -307,7 +319,15 @@ class Runner:
         self._out.append(intent)
         return key
 
-    def modify(self, key: ClientOrderId, quantity: Number | None, limit: Number | None, stop: Number | None) -> bool:
+    def modify(
+        self,
+        key: ClientOrderId,
+        quantity: Number | None,
+        limit: Number | None,
+        stop: Number | None,
+        trail: Number | None = None,
+        trail_percent: Number | None = None,
+    ) -> bool:
         """Note a change of an open order; False where there is nothing to change any more."""
         order = self._books.orders.get(key)
         if order is None or order.cancelling:
@@ -322,9 +342,14 @@ class Runner:
             quantity=amount,
             limit_price=price_of(instrument, limit, "limit"),
             stop_price=price_of(instrument, stop, "stop"),
+            trail_price=price_of(instrument, trail, "trail"),
+            trail_percent=None if trail_percent is None else decimal_of(trail_percent, "trail_percent"),
         )
-        if change.quantity is None and change.limit_price is None and change.stop_price is None:
-            raise BadInput("modify", "say a quantity, limit or stop to change")
+        asked = (change.quantity, change.limit_price, change.stop_price, change.trail_price, change.trail_percent)
+        if asked == (None,) * len(asked):
+            raise BadInput("modify", "say a quantity, limit, stop or trail to change")
+        if change.trail_price is not None or change.trail_percent is not None:
+            check_trail(order.type, change.trail_price, change.trail_percent, instrument)
         self._out.append(change)
         return True
 

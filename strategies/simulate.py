@@ -270,6 +270,8 @@ class _Run:
             remaining=order.quantity,
             limit_price=order.limit_price,
             stop_price=order.stop_price,
+            trail_price=order.trail_price,
+            trail_percent=order.trail_percent,
             time_in_force=order.time_in_force,
         )
         try:
@@ -288,7 +290,13 @@ class _Run:
         venue = self.venues[order.instrument]
         try:
             outcomes = venue.book.amend(
-                order.client_order_id, change.quantity, change.limit_price, change.stop_price, self.now
+                order.client_order_id,
+                change.quantity,
+                change.limit_price,
+                change.stop_price,
+                self.now,
+                trail_price=change.trail_price,
+                trail_percent=change.trail_percent,
             )
         except BadInput as refused:
             self._change(order, EventKind.MODIFY_REJECTED, reason=str(refused))
@@ -299,6 +307,8 @@ class _Run:
             quantity=change.quantity,
             limit_price=change.limit_price,
             stop_price=change.stop_price,
+            trail_price=change.trail_price,
+            trail_percent=change.trail_percent,
         )
         self._settle(venue, outcomes)
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from trading.broker import AmendTicket, CancelTicket, OrderTicket
+from trading.broker import AmendTicket, CancelTicket, Capabilities, OrderTicket
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.instructions import Lane, Send
 from trading.journal import AccountHistory, Break
@@ -30,6 +30,8 @@ class AccountBook:
 
     def __init__(self, account: AccountId) -> None:
         self.account = account
+        #: What the account's broker takes; None where everything is offered.
+        self.capabilities: Capabilities | None = None
         self.orders: dict[ClientOrderId, Order] = {}
         #: Those of ``orders`` that may still fill.
         self.open: dict[ClientOrderId, Order] = {}

@@ -11,6 +11,21 @@ from trading.ids import AccountId, BrokerOrderId, ExecutionId, InstrumentId, Nan
 from trading.orders import ZERO, Fill, OrderState, OrderType, Side, TimeInForce
 
 
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker can do."""
+
+    order_types: frozenset[OrderType]
+    times_in_force: frozenset[TimeInForce]
+    native_modify: bool
+    #: The broker refuses a second order with the same tag, for ever.
+    deduplicates: bool
+    #: Seconds after which an order that never showed in its book cannot arrive any more.
+    late_arrival_s: float
+    #: Order requests a second that the broker takes for long, and how many at once.
+    orders_per_s: float = 1_000_000.0
+    order_burst: int = 1_000_000
+
+
 class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
     """An order on its way to the broker, as a connector needs it."""
 
@@ -22,6 +37,8 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
     limit_price: Decimal | None
     stop_price: Decimal | None
     time_in_force: TimeInForce
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
     reduce_only: bool = False
     #: When the intent's author decided (for latency figures only; 0 unknown).
     created_at: Nanos = Nanos(0)
@@ -36,6 +53,8 @@ class AmendTicket(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Decimal | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
 
 
 class CancelTicket(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +84,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class BrokerOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A row of the broker's order book.  ``tag`` is "" for orders placed by hand."""
+    """A row of the broker's order book.  ``tag`` is "" for orders placed by hand.
+
+    A trailing stop has no ``stop_price``: where it stands follows from ``high_water`` and its trail.
+    """
 
     broker_order_id: BrokerOrderId
     tag: str
@@ -83,6 +105,10 @@ class BrokerOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     #: A stop that has been set off and works as a market or limit order now.
     triggered: bool = False
     reason: str = ""
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+    #: Best price a trailing stop has seen: the highest for a sell, the lowest for a buy.
+    high_water: Decimal | None = None
 
 
 class BrokerFill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -141,6 +167,8 @@ class BrokerUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     quantity: Decimal | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
     reason: str = ""
     raw: str = ""
     #: The broker's id of this very message, where it has one.

@@ -12,6 +12,8 @@ offer, and prints), our orders meet it and never each other.
 * ``fill_ratio`` is the share of any such size that is ours to have, floored to lots.
 * Stops watch prints; until the first print, the quote.  A triggered stop is a market order, a triggered
   stop-limit a limit order.  Only market orders slip.
+* A trailing stop keeps the best price it has watched since it came (its high water) and stands its trail behind
+  that; it only ever moves in its order's favour.  Triggered, it is a market order.
 """
 
 from __future__ import annotations
@@ -21,18 +23,24 @@ from typing import Final
 
 import msgspec
 
+from trading.checks import check_trail
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import Nanos
 from trading.instruments import Instrument
 from trading.orders import ZERO, OrderState, OrderType, Side, TimeInForce
 
-_STOPS: Final = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
+_PRICED_STOPS: Final = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
+_STOPS: Final = _PRICED_STOPS | {OrderType.TRAILING_STOP}
+_AUCTION: Final = frozenset({TimeInForce.AT_OPEN, TimeInForce.AT_CLOSE})
 _LIMITS: Final = frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT})
+_PRICES: Final = ("limit_price", "stop_price", "trail_price", "trail_percent")
 _AT_ONCE: Final = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 
 
 class BookOrder(msgspec.Struct, kw_only=True):
-    """An order as the book keeps it; the book changes ``remaining``, ``triggered`` and what `amend` names."""
+    """An order as the book keeps it; the book changes ``remaining``, ``triggered``, ``high_water`` and what `amend`
+    names.
+    """
 
     id: str
     side: Side
@@ -47,6 +55,21 @@ class BookOrder(msgspec.Struct, kw_only=True):
     triggered: bool = False
     #: Time priority; 0 means when it is placed.
     arrived: int = 0
+    #: Distance of a trailing stop: in money, or in percent of the best price.
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+    #: The best price it has followed: the highest for a sell, the lowest for a buy; None before the first.
+    high_water: Decimal | None = None
+
+
+def stop_of(order: BookOrder, instrument: Instrument) -> Decimal | None:
+    """Where an order's stop stands now; None where it has none (yet)."""
+    if order.type is not OrderType.TRAILING_STOP or order.high_water is None:
+        return order.stop_price
+    trail = order.trail_price
+    if trail is None:
+        trail = order.high_water * (order.trail_percent or ZERO) / 100
+    return instrument.round_price(order.high_water + trail * order.side.sign)
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +96,14 @@ class Triggered(msgspec.Struct, frozen=True, kw_only=True):
     order_id: str
 
 
-Outcome = Execution | Ended | Triggered
+class Trailed(msgspec.Struct, frozen=True, kw_only=True):
+    """A trailing stop has followed the market to a new best price."""
+
+    order_id: str
+    high_water: Decimal
+
+
+Outcome = Execution | Ended | Triggered | Trailed
 
 
 class _Touch:
@@ -158,6 +188,9 @@ class MatchingBook:
         limit_price: Decimal | None,
         stop_price: Decimal | None,
         at: Nanos,
+        *,
+        trail_price: Decimal | None = None,
+        trail_percent: Decimal | None = None,
     ) -> list[Outcome]:
         """Change an order; None leaves a field.  ``quantity`` is the new total, filled part included.
 
@@ -179,16 +212,21 @@ class MatchingBook:
                 raise BadInput("limit_price", f"a {order.type} order has none")
             changed.limit_price = limit_price
         if stop_price is not None:
-            if order.type not in _STOPS:
+            if order.type not in _PRICED_STOPS:
                 raise BadInput("stop_price", f"a {order.type} order has none")
             if order.triggered and stop_price != order.stop_price:
                 raise BadInput("stop_price", "the stop has been triggered already")
             changed.stop_price = stop_price
+        if trail_price is not None or trail_percent is not None:
+            if order.triggered:
+                raise BadInput("trail_price", "the stop has been triggered already")
+            changed.trail_price, changed.trail_percent = trail_price, trail_percent
         self._check(changed)
-        moved = changed.limit_price != order.limit_price or changed.stop_price != order.stop_price
+        moved = any(getattr(changed, field) != getattr(order, field) for field in _PRICES)
         grown = changed.quantity > order.quantity
         order.quantity, order.remaining = changed.quantity, changed.remaining
-        order.limit_price, order.stop_price = changed.limit_price, changed.stop_price
+        for field in _PRICES:
+            setattr(order, field, getattr(changed, field))
         if moved or grown:
             order.arrived = at
             entry = self._enter(order)
@@ -254,7 +292,7 @@ class MatchingBook:
             raise BadInput("remaining", f"{order.remaining} is not above 0 and at most {order.quantity}")
         for field, price, needed in (
             ("limit_price", order.limit_price, order.type in _LIMITS),
-            ("stop_price", order.stop_price, order.type in _STOPS),
+            ("stop_price", order.stop_price, order.type in _PRICED_STOPS),
         ):
             if needed and price is None:
                 raise BadInput(field, f"a {order.type} order needs one")
@@ -262,6 +300,9 @@ class MatchingBook:
                 if not needed:
                     raise BadInput(field, f"a {order.type} order has none")
                 self.instrument.check_price(price, field)
+        check_trail(order.type, order.trail_price, order.trail_percent, self.instrument)
+        if order.time_in_force in _AUCTION:
+            raise BadInput("time_in_force", f"{order.time_in_force}: this book has no auctions; use day or gtc")
 
     def _ours(self, size: Decimal) -> Decimal:
         if not size.is_finite() or size <= 0:
@@ -351,15 +392,29 @@ class MatchingBook:
         set_off = []
         for entry in self._orders.values():
             order = entry.order
-            if order.type not in _STOPS or order.triggered or order.stop_price is None:
+            if order.type not in _STOPS or order.triggered:
                 continue
             seen = self._last
             if seen is None:
                 seen = self._ask.price if order.side is Side.BUY else self._bid.price
-            if seen is not None and (seen - order.stop_price) * order.side.sign >= 0:
+            if seen is None:
+                continue
+            if order.type is OrderType.TRAILING_STOP:
+                known = order.high_water
+                if known is None or (seen - known) * order.side.sign < 0:
+                    order.high_water = seen
+                    out.append(Trailed(order_id=order.id, high_water=seen))
+            stop = stop_of(order, self.instrument)
+            if stop is not None and (seen - stop) * order.side.sign >= 0:
                 set_off.append(entry)
         # A stop nearer the market went off first; each takes its turn at the quote in that order.
-        set_off.sort(key=lambda r: ((r.order.stop_price or ZERO) * r.order.side.sign, r.order.arrived, r.sequence))
+        set_off.sort(
+            key=lambda r: (
+                (stop_of(r.order, self.instrument) or ZERO) * r.order.side.sign,
+                r.order.arrived,
+                r.sequence,
+            )
+        )
         for entry in set_off:
             entry.order.triggered = True
             out.append(Triggered(order_id=entry.order.id))

@@ -37,6 +37,11 @@ class Side(StrEnum):
         """+1 for buy, -1 for sell."""
         return 1 if self is Side.BUY else -1
 
+    @property
+    def opposite(self) -> Side:
+        """The other side."""
+        return Side.SELL if self is Side.BUY else Side.BUY
+
 
 class OrderType(StrEnum):
     """How an order prices itself."""
@@ -45,15 +50,21 @@ class OrderType(StrEnum):
     LIMIT = "limit"
     STOP = "stop"
     STOP_LIMIT = "stop_limit"
+    #: A stop that follows the market at a fixed distance and becomes a market order when it is hit.
+    TRAILING_STOP = "trailing_stop"
 
 
 class TimeInForce(StrEnum):
-    """How long an order stands: the session, until cancelled, at once or not, all at once or not."""
+    """How long an order stands: the session, until cancelled, at once or not, all at once or not, or only for the
+    auction that opens or closes the session.
+    """
 
     DAY = "day"
     GTC = "gtc"
     IOC = "ioc"
     FOK = "fok"
+    AT_OPEN = "opg"
+    AT_CLOSE = "cls"
 
 
 class OrderState(StrEnum):
@@ -124,6 +135,9 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantity: Decimal
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    #: A trailing stop has one of these: how far it stays behind the best price, in money or in percent of it.
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
     time_in_force: TimeInForce = TimeInForce.DAY
     #: May only make the position smaller.
     reduce_only: bool = False
@@ -141,6 +155,8 @@ class ModifyOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     quantity: Decimal | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
     cause: CauseId = CauseId("")
 
 
@@ -168,6 +184,8 @@ class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantity: Decimal | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
     #: The broker's raw message, where one caused this.
     raw: str = ""
 
@@ -199,6 +217,9 @@ class Order(msgspec.Struct, kw_only=True):
     reason: str = ""
     #: A cancel is under way.
     cancelling: bool = False
+    #: The distance of a trailing stop, in money or in percent; where it stands now only the venue knows.
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
 
     @property
     def open_quantity(self) -> Decimal:
@@ -225,6 +246,8 @@ def order_from(intent: PlaceOrder, tag: str, at: Nanos) -> Order:
         quantity=intent.quantity,
         limit_price=intent.limit_price,
         stop_price=intent.stop_price,
+        trail_price=intent.trail_price,
+        trail_percent=intent.trail_percent,
         time_in_force=intent.time_in_force,
         reduce_only=intent.reduce_only,
         algo=intent.algo,
@@ -306,6 +329,10 @@ def apply(order: Order, event: OrderEvent) -> None:
             order.limit_price = event.limit_price
         if event.stop_price is not None:
             order.stop_price = event.stop_price
+        if event.trail_price is not None:
+            order.trail_price = event.trail_price
+        if event.trail_percent is not None:
+            order.trail_percent = event.trail_percent
         if order.filled_quantity >= order.quantity > 0 and not state.is_final:
             state = OrderState.FILLED
     if state.is_final:

@@ -91,7 +91,12 @@ def _compare_order(
     # What the broker does not name it has not changed; what moved here since the report was asked for is newer.
     changed = theirs.quantity != ours.quantity or any(
         named is not None and named != own
-        for named, own in ((theirs.limit_price, ours.limit_price), (theirs.stop_price, ours.stop_price))
+        for named, own in (
+            (theirs.limit_price, ours.limit_price),
+            (theirs.stop_price, ours.stop_price),
+            (theirs.trail_price, ours.trail_price),
+            (theirs.trail_percent, ours.trail_percent),
+        )
     )
     filled = ours.filled_quantity + sum((fill.fill.quantity for fill in fills), ZERO)
     is_newer = (
@@ -107,6 +112,8 @@ def _compare_order(
                 quantity=theirs.quantity,
                 limit_price=theirs.limit_price,
                 stop_price=theirs.stop_price,
+                trail_price=theirs.trail_price,
+                trail_percent=theirs.trail_percent,
                 reason="so in the broker's book",
             )
         )

@@ -22,7 +22,7 @@ import msgspec
 
 from trading.account_book import AccountBook, Rise
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
-from trading.checks import check_intent, check_modify, same_content
+from trading.checks import check_intent, check_modify, check_offered, same_content
 from trading.errors import Conflict, NotReady, RiskDenied, TradeError, UnknownThing
 from trading.ids import AccountId, CauseId, ClientOrderId, InstrumentId, Nanos, broker_tag
 from trading.instructions import Instruction, Lane, Reply
@@ -136,6 +136,8 @@ class SessionCore(Budgeting):
         if instrument is None:
             raise UnknownThing("instrument", intent.instrument, "GET /v1/instruments lists them")
         check_intent(intent, instrument, self.exposure.marks.get(intent.instrument))
+        if book.capabilities is not None:
+            check_offered(intent, book.capabilities)
         self._require_ways(book)
         return book, instrument, None
 
@@ -199,6 +201,8 @@ class SessionCore(Budgeting):
             quantity=order.quantity,
             limit_price=order.limit_price,
             stop_price=order.stop_price,
+            trail_price=order.trail_price,
+            trail_percent=order.trail_percent,
             time_in_force=order.time_in_force,
             reduce_only=order.reduce_only,
             created_at=intent.created_at,
@@ -242,6 +246,8 @@ class SessionCore(Budgeting):
             quantity=change.quantity,
             limit_price=change.limit_price,
             stop_price=change.stop_price,
+            trail_price=change.trail_price,
+            trail_percent=change.trail_percent,
         )
         if change.quantity is not None and change.quantity > order.quantity:
             book.rising[order.client_order_id] = Rise(target=change.quantity)
@@ -253,6 +259,8 @@ class SessionCore(Budgeting):
             quantity=change.quantity,
             limit_price=change.limit_price,
             stop_price=change.stop_price,
+            trail_price=change.trail_price,
+            trail_percent=change.trail_percent,
         )
         self._gate(lambda _: book.queued[Lane.MODIFY].append((ticket, parked.since)))
         self._resolve(parked.slots, order)

@@ -19,6 +19,7 @@ from trading.broker import (
     BrokerReport,
     BrokerUpdate,
     CancelTicket,
+    Capabilities,
     UpdateKind,
 )
 from trading.ids import AccountId, CauseId, ClientOrderId, Nanos, adopted_tag
@@ -50,9 +51,15 @@ class Intake(Requests):
 
     # Taking up accounts
 
-    def add_account(self, history: AccountHistory, late_arrival_ns: int, now: Nanos) -> list[Instruction]:
-        """Take up an account from the journal.  Orders that may have left before the restart become UNKNOWN."""
+    def add_account(
+        self, history: AccountHistory, late_arrival_ns: int, now: Nanos, capabilities: Capabilities | None = None
+    ) -> list[Instruction]:
+        """Take up an account from the journal.  Orders that may have left before the restart become UNKNOWN.
+
+        Orders that ``capabilities`` lacks are refused before they are journaled; None offers everything.
+        """
         book = AccountBook(history.account)
+        book.capabilities = capabilities
         book.load(history)
         self.accounts[history.account] = book
         self.late_arrival_ns[history.account] = late_arrival_ns
@@ -136,6 +143,8 @@ class Intake(Requests):
             quantity=update.quantity,
             limit_price=update.limit_price,
             stop_price=update.stop_price,
+            trail_price=update.trail_price,
+            trail_percent=update.trail_percent,
         )
 
     def _is_old_news(self, book: AccountBook, order: Order, kind: EventKind, update: BrokerUpdate) -> bool:
@@ -273,6 +282,8 @@ class Intake(Requests):
                 quantity=theirs.quantity,
                 limit_price=theirs.limit_price,
                 stop_price=theirs.stop_price,
+                trail_price=theirs.trail_price,
+                trail_percent=theirs.trail_percent,
                 time_in_force=theirs.time_in_force,
                 reduce_only=False,
                 algo=None,

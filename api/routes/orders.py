@@ -54,6 +54,9 @@ class NewOrder(Body):
     quantity: Amount
     limit_price: Amount | None = None
     stop_price: Amount | None = None
+    #: A trailing stop has one of these: how far it stays behind the best price, in money or in percent of it.
+    trail_price: Amount | None = None
+    trail_percent: Amount | None = None
     time_in_force: TimeInForce = TimeInForce.DAY
     #: May only make the position smaller.
     reduce_only: bool = False
@@ -67,6 +70,9 @@ class OrderChange(Body):
     quantity: Amount | None = Field(None)
     limit_price: Amount | None = Field(None)
     stop_price: Amount | None = Field(None)
+    #: New distance of a trailing stop, of the kind it has.
+    trail_price: Amount | None = Field(None)
+    trail_percent: Amount | None = Field(None)
 
 
 @router.post(
@@ -91,6 +97,8 @@ async def place_order(body: NewOrder, caller: Trader, deck: Deck, response: Resp
         quantity=body.quantity,
         limit_price=body.limit_price,
         stop_price=body.stop_price,
+        trail_price=body.trail_price,
+        trail_percent=body.trail_percent,
         time_in_force=body.time_in_force,
         reduce_only=body.reduce_only,
         cause=CauseId(caller.cause),
@@ -127,6 +135,8 @@ async def change_order(account: str, client_order_id: str, body: OrderChange, ca
         quantity=body.quantity,
         limit_price=body.limit_price,
         stop_price=body.stop_price,
+        trail_price=body.trail_price,
+        trail_percent=body.trail_percent,
         cause=CauseId(caller.cause),
     )
     order = await _ask(deck, owner, key, "modify", change)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,8 @@ import typer
 from rich.text import Text
 
 from cluster.commands.output import err, out, told
+from connectors.alpaca.simulator import AlpacaSimulator, SimulatedAccount
+from connectors.alpaca.venue_hours import weekdays
 from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.source import RecordingSource, Source
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
@@ -21,7 +25,7 @@ from connectors.recordings import record as record_feed
 from connectors.registry import market_data, providers
 from connectors.tick_files import is_tick_file
 from trading.errors import BadInput
-from trading.ids import InstrumentId, instrument_id
+from trading.ids import InstrumentId, Nanos, instrument_id
 
 simulators = typer.Typer(help="Servers that speak a broker's wire.", no_args_is_help=True)
 
@@ -52,6 +56,65 @@ def simulate_binance(
             source = SyntheticSource(SyntheticSettings(seed=seed, symbols=symbols, ticks_per_s=rate, futures=futures))
         simulator = BinanceSimulator(source, host, port, speed or None, hold=hold)
         asyncio.run(_serve(simulator, source))
+
+
+@simulators.command("alpaca")
+def simulate_alpaca(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 9444,
+    accounts: Annotated[
+        list[str] | None, typer.Option("--account", help="KEY:SECRET[:NUMBER[:CASH]]; may be given several times.")
+    ] = None,
+    symbols: Annotated[int, typer.Option(help="How many symbols, AAPL the first.", min=1, max=5000)] = 5,
+    rate: Annotated[float, typer.Option(help="Synthetic ticks a second, all symbols together.", min=0)] = 50.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same prices.")] = 1,
+    hold: Annotated[bool, typer.Option("--hold", help="Prices stand still until POST /simulator/start.")] = False,
+    hours: Annotated[bool, typer.Option("--hours", help="New York's trading hours, not day and night.")] = False,
+    limit: Annotated[int, typer.Option(help="Requests a minute per account; 0 is no limit.", min=0)] = 200,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Take orders on both sides at once, and ones that turn a position.")
+    ] = False,
+) -> None:
+    """Serve Alpaca's wire: trading, its order stream, and market data, with prices made from a seed."""
+    with told():
+        simulator = AlpacaSimulator(
+            [_alpaca_account(text, n) for n, text in enumerate(accounts or [], 1)] or [SimulatedAccount()],
+            host,
+            port,
+            symbols=symbols,
+            seed=seed,
+            ticks_per_s=rate,
+            hold=hold,
+            hours=weekdays(Nanos(time.time_ns()), 366) if hours else None,
+            requests_per_minute=limit or None,
+            lenient=lenient,
+        )
+        asyncio.run(_serve_alpaca(simulator))
+
+
+def _alpaca_account(text: str, number: int) -> SimulatedAccount:
+    key, _, rest = text.partition(":")
+    secret, _, rest = rest.partition(":")
+    name, _, cash = rest.partition(":")
+    if not key or not secret:
+        raise BadInput("account", f"{text[:60]!r}: write KEY:SECRET, KEY:SECRET:NUMBER or KEY:SECRET:NUMBER:CASH")
+    try:
+        money = Decimal(cash or 100_000)
+    except InvalidOperation as error:
+        raise BadInput("account", f"{cash[:20]!r} is no amount of cash") from error
+    return SimulatedAccount(key=key, secret=secret, number=name or f"PA{number:07d}", cash=money)
+
+
+async def _serve_alpaca(simulator: AlpacaSimulator) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await simulator.start()
+    # One line for programs that wait for it.
+    numbers = [account.number for account in simulator.accounts.values()]
+    typer.echo(json.dumps({"url": simulator.url, "provider": "alpaca", "accounts": numbers}))
+    await stop.wait()
+    await simulator.stop()
 
 
 async def _serve(simulator: BinanceSimulator, source: Source) -> None:

@@ -245,7 +245,10 @@ def place_order(
     instrument: str,
     limit: Annotated[str | None, typer.Option(help="Limit price.")] = None,
     stop: Annotated[str | None, typer.Option(help="Stop price.")] = None,
-    time_in_force: Annotated[str, typer.Option("--tif", help="day, gtc, ioc or fok.")] = "day",
+    trail: Annotated[
+        str | None, typer.Option(help="Trailing stop: its distance in money, or in percent as in 1.5%.")
+    ] = None,
+    time_in_force: Annotated[str, typer.Option("--tif", help="day, gtc, ioc, fok, opg or cls.")] = "day",
     client_order_id: Annotated[str | None, typer.Option("--key", help="Key: the same key never acts twice.")] = None,
     url: Url = "",
     key: Key = "",
@@ -255,14 +258,17 @@ def place_order(
     """Place an order, such as: orders place alice-paper buy 0.01 BINANCE:BTCUSDT --limit 60000"""
     with told():
         kind = {(False, False): "market", (True, False): "limit", (False, True): "stop", (True, True): "stop_limit"}
+        percent = trail is not None and trail.endswith("%")
         body = {
             "account": account,
             "side": side,
             "quantity": quantity,
             "instrument": instrument,
-            "type": kind[(limit is not None, stop is not None)],
+            "type": "trailing_stop" if trail is not None else kind[(limit is not None, stop is not None)],
             "limit_price": limit,
             "stop_price": stop,
+            "trail_price": None if percent else trail,
+            "trail_percent": trail[:-1] if trail is not None and percent else None,
             "time_in_force": time_in_force,
             "client_order_id": client_order_id,
         }

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import numpy as np
 
-from connectors.base import Capabilities, Clock, PaperAccount
+from connectors.base import Clock, PaperAccount
 from connectors.paper.ledger import PaperLedger
 from connectors.paper.venue import PaperVenue
 from trading.broker import (
@@ -21,6 +21,7 @@ from trading.broker import (
     BrokerReport,
     BrokerUpdate,
     CancelTicket,
+    Capabilities,
     OrderTicket,
     Verdict,
 )
@@ -53,7 +54,7 @@ class PaperBroker:
     ) -> None:
         self.capabilities = Capabilities(
             order_types=frozenset(OrderType),
-            times_in_force=frozenset(TimeInForce),
+            times_in_force=frozenset(TimeInForce) - {TimeInForce.AT_OPEN, TimeInForce.AT_CLOSE},
             native_modify=True,
             deduplicates=True,
             late_arrival_s=0.1 + settings.latency_ms / 1000.0,

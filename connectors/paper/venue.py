@@ -32,7 +32,7 @@ from trading.broker import (
 from trading.errors import BadInput, TradeError
 from trading.ids import AccountId, BrokerOrderId, Epoch, ExecutionId, InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.matching import BookOrder, Ended, Execution, MatchingBook, Outcome, Triggered
+from trading.matching import BookOrder, Ended, Execution, MatchingBook, Outcome, Trailed, Triggered
 from trading.orders import ZERO, Fill, OrderState, OrderType
 
 _FEE_STEP: Final = Decimal("0.00000001")
@@ -167,6 +167,8 @@ class PaperVenue:
             at=at,
             limit_price=ticket.limit_price,
             stop_price=ticket.stop_price,
+            trail_price=ticket.trail_price,
+            trail_percent=ticket.trail_percent,
         )
         self._by_tag[ticket.tag] = order_id
         try:
@@ -195,6 +197,8 @@ class PaperVenue:
             quantity=row.quantity if ticket.quantity is None else ticket.quantity,
             limit_price=row.limit_price if ticket.limit_price is None else ticket.limit_price,
             stop_price=row.stop_price if ticket.stop_price is None else ticket.stop_price,
+            trail_price=row.trail_price if ticket.trail_price is None else ticket.trail_price,
+            trail_percent=row.trail_percent if ticket.trail_percent is None else ticket.trail_percent,
             at=at,
         )
         try:
@@ -207,7 +211,13 @@ class PaperVenue:
             if opens > kept.reserved and not kept.reduce_only:
                 self.money.need(opens - kept.reserved)
             outcomes = self._book(row.instrument).amend(
-                row.broker_order_id, ticket.quantity, ticket.limit_price, ticket.stop_price, at
+                row.broker_order_id,
+                ticket.quantity,
+                ticket.limit_price,
+                ticket.stop_price,
+                at,
+                trail_price=ticket.trail_price,
+                trail_percent=ticket.trail_percent,
             )
         except TradeError as error:
             return _rejected(ticket.tag, str(error), row.broker_order_id)
@@ -224,6 +234,8 @@ class PaperVenue:
                 quantity=changed.quantity,
                 limit_price=changed.limit_price,
                 stop_price=changed.stop_price,
+                trail_price=changed.trail_price,
+                trail_percent=changed.trail_percent,
             )
         )
         self._take(row.instrument, outcomes)
@@ -332,6 +344,9 @@ class PaperVenue:
                 self._fill(kept, outcome)
             elif isinstance(outcome, Triggered):
                 kept.row = msgspec.structs.replace(kept.row, triggered=True)
+                self._changes.orders[outcome.order_id] = kept.row
+            elif isinstance(outcome, Trailed):
+                kept.row = msgspec.structs.replace(kept.row, high_water=outcome.high_water)
                 self._changes.orders[outcome.order_id] = kept.row
             elif isinstance(outcome, Ended):
                 self._end(kept, outcome.state, outcome.reason, at or kept.row.at)
@@ -459,6 +474,9 @@ def _book_order(row: BrokerOrder) -> BookOrder:
         remaining=row.quantity - row.filled_quantity,
         triggered=row.triggered,
         arrived=row.at,
+        trail_price=row.trail_price,
+        trail_percent=row.trail_percent,
+        high_water=row.high_water,
     )
 
 

@@ -17,7 +17,7 @@ from tests.storage.samples import ACCOUNT, INSTRUMENT, TRADING_ACCOUNT, USER, ev
 from trading.errors import BadInput, Conflict, Fenced, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos, UserId
 from trading.journal import Break, JournalBatch
-from trading.orders import EventKind, Order, OrderState, apply
+from trading.orders import EventKind, Order, OrderState, OrderType, apply
 from trading.positions import Position
 
 OWNER = "session/u1"
@@ -74,6 +74,19 @@ async def test_an_order_its_events_and_fills_come_back_equal(journal: Journal) -
     assert history.executions == {"x1"}
     assert history.breaks == [trouble]
     assert history.positions == [position]
+
+
+async def test_a_trailing_stop_and_its_changes_come_back(journal: Journal) -> None:
+    placed = order("o1", type=OrderType.TRAILING_STOP, limit_price=None, trail_percent=Decimal("1.5"))
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=[placed], events=[event(placed, EventKind.PENDING)]))
+    assert await journal.order(ACCOUNT, placed.client_order_id) == placed
+    for at, kind in ((2, EventKind.SUBMITTED), (3, EventKind.MODIFIED)):
+        news = event(placed, kind, at, trail_percent=Decimal(2) if kind is EventKind.MODIFIED else None)
+        apply(placed, news)
+        await append(journal, OWNER, 1, at, JournalBatch(heads=[placed], events=[news]))
+    assert placed.trail_percent == 2
+    assert await journal.order(ACCOUNT, placed.client_order_id) == placed
+    assert (await journal.events(ACCOUNT, placed.client_order_id))[-1] == news
 
 
 async def test_a_nul_in_a_brokers_message_does_not_stop_the_journal(journal: Journal) -> None:

@@ -249,7 +249,8 @@ async def test_the_paper_book_comes_back_as_it_was_saved(db: Database) -> None:
     epoch = await leases.take(f"connection/{ACCOUNT}", "a", 5)
     assert await ledger.load(ACCOUNT) is None
     now = time.time_ns()
-    old_open = broker_order("b1", OrderState.SUBMITTED, 5)
+    trail = {"type": OrderType.TRAILING_STOP, "limit_price": None, "stop_price": None, "trail_price": Decimal(2)}
+    old_open = broker_order("b1", OrderState.SUBMITTED, 5, **trail, high_water=Decimal("12.5"))
     old_done = broker_order("b2", OrderState.CANCELLED, 5)
     new_done = broker_order("b3", OrderState.FILLED, now, triggered=True, reason="x", filled_quantity=Decimal(2))
     executed = BrokerFill(
@@ -272,7 +273,7 @@ async def test_the_paper_book_comes_back_as_it_was_saved(db: Database) -> None:
 
     other_price = msgspec.structs.replace(executed, fill=fill("x1", price="1", at=now))
     flat = msgspec.structs.replace(position, quantity=Decimal(0))
-    cancelled = msgspec.structs.replace(old_open, state=OrderState.CANCELLED, at=Nanos(now))
+    cancelled = msgspec.structs.replace(old_open, state=OrderState.CANCELLED, at=Nanos(now), high_water=Decimal(13))
     await ledger.save(ACCOUNT, epoch, [cancelled], [other_price], [flat], Decimal(5), "USDT")
     report = await ledger.load(ACCOUNT)
     assert report is not None
@@ -280,6 +281,7 @@ async def test_the_paper_book_comes_back_as_it_was_saved(db: Database) -> None:
     assert report.positions == ()
     assert report.cash == 5
     assert {each.state for each in report.orders} == {OrderState.CANCELLED, OrderState.FILLED}
+    assert cancelled in report.orders
 
     await leases.take(f"connection/{ACCOUNT}", "b", 5)
     with pytest.raises(Fenced):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.trading.making import instrument
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import Nanos
-from trading.matching import BookOrder, Ended, Execution, MatchingBook, Outcome, Triggered
+from trading.matching import BookOrder, Ended, Execution, MatchingBook, Outcome, Trailed, Triggered, stop_of
 from trading.orders import OrderState, OrderType, Side, TimeInForce
 
 D = Decimal
@@ -223,6 +223,67 @@ def test_stop_beyond_the_market_on_arrival_goes_off_at_once() -> None:
     assert fills(b.place(order("a", "buy", 1, type="stop", stop=100), Nanos(2))) == [("a", 1, 101, False)]
 
 
+def trailing(id: str, side: str, **trail: str) -> BookOrder:
+    o = order(id, side, 1, type="trailing_stop")
+    for field, value in trail.items():
+        setattr(o, field, D(value))
+    return o
+
+
+def test_trailing_sell_follows_the_highest_print_and_never_comes_back() -> None:
+    b = book()
+    quote(b, 99, 9, 101, 9)
+    b.on_trade(D(100), D(1), True, Nanos(2))
+    o = trailing("a", "sell", trail_price="5")
+    b.place(o, Nanos(3))
+    assert (o.high_water, stop_of(o, b.instrument)) == (100, 95)
+    b.on_trade(D(110), D(1), True, Nanos(4))
+    assert (o.high_water, stop_of(o, b.instrument)) == (110, 105)
+    assert b.on_trade(D(106), D(1), True, Nanos(5)) == []
+    assert (o.high_water, stop_of(o, b.instrument)) == (110, 105), "it only moves in the order's favour"
+    out = b.on_trade(D(105), D(1), True, Nanos(6))
+    assert isinstance(out[0], Triggered)
+    assert fills(out) == [("a", 1, 99, False)]
+
+
+def test_trailing_buy_follows_the_lowest_quote_until_the_first_print() -> None:
+    b = book()
+    quote(b, 99, 9, 101, 9)
+    o = trailing("a", "buy", trail_percent="10")
+    b.place(o, Nanos(2))
+    assert (o.high_water, stop_of(o, b.instrument)) == (101, 111), "on the price grid"
+    quote(b, 85, 9, 90, 9)
+    assert (o.high_water, stop_of(o, b.instrument)) == (90, 99)
+    assert fills(quote(b, 98, 9, 99, 9)) == [("a", 1, 99, False)]
+
+
+def test_trailing_stop_without_a_market_waits_for_its_first_price() -> None:
+    b = book()
+    o = trailing("a", "sell", trail_price="1")
+    assert b.place(o, Nanos(1)) == []
+    assert stop_of(o, b.instrument) is None
+    b.on_trade(D(50), D(1), True, Nanos(2))
+    assert stop_of(o, b.instrument) == 49
+
+
+def test_trailing_stop_goes_on_from_its_high_water_after_a_restart() -> None:
+    b = book()
+    o = trailing("a", "sell", trail_price="5", high_water="110")
+    quote(b, 104, 9, 106, 9)
+    assert fills(b.place(o, Nanos(2))) == [("a", 1, 104, False)]
+
+
+def test_amend_of_a_trail_moves_the_stop_at_once_and_may_set_it_off() -> None:
+    b = book()
+    quote(b, 99, 9, 101, 9)
+    o = trailing("a", "sell", trail_price="20")
+    b.place(o, Nanos(2))
+    assert b.amend("a", None, None, None, Nanos(3), trail_price=D(10)) == []
+    assert stop_of(o, b.instrument) == 89
+    quote(b, 90, 9, 101, 9)
+    assert fills(b.amend("a", None, None, None, Nanos(4), trail_price=D(5))) == [("a", 1, 90, False)]
+
+
 def test_end_of_day_takes_all_but_gtc() -> None:
     b = book()
     quote(b, 99, 5, 101, 5)
@@ -296,6 +357,7 @@ def test_any_story_keeps_the_promises_of_the_book(story: list[tuple[Any, ...]], 
     filled: defaultdict[str, Decimal] = defaultdict(Decimal)
     ended: set[str] = set()
     triggered: set[str] = set()
+    followed: dict[str, Decimal] = {}
     shown: dict[Side, tuple[Decimal, Decimal]] = {}
     taken: dict[Side, Decimal] = {Side.BUY: D(0), Side.SELL: D(0)}
     for step, event in enumerate(story, 1):
@@ -311,7 +373,8 @@ def test_any_story_keeps_the_promises_of_the_book(story: list[tuple[Any, ...]], 
                     quantity=D(size),
                     remaining=D(size),
                     limit_price=D(limit) if "limit" in kind else None,
-                    stop_price=D(stop) if "stop" in kind else None,
+                    stop_price=D(stop) if kind in (OrderType.STOP, OrderType.STOP_LIMIT) else None,
+                    trail_price=D(stop) if kind is OrderType.TRAILING_STOP else None,
                     time_in_force=TimeInForce(tif),
                 )
                 placed.append(new)
@@ -348,12 +411,18 @@ def test_any_story_keeps_the_promises_of_the_book(story: list[tuple[Any, ...]], 
             assert o.order_id not in ended, "an ended order came back"
             if isinstance(o, Triggered):
                 triggered.add(o.order_id)
+            elif isinstance(o, Trailed):
+                assert o.order_id not in triggered, "a triggered stop went on trailing"
+                trailing = placed[int(o.order_id)]
+                best = followed.get(o.order_id)
+                assert best is None or (o.high_water - best) * trailing.side.sign < 0, "a trail moved back"
+                followed[o.order_id] = o.high_water
             elif isinstance(o, Ended):
                 ended.add(o.order_id)
             else:
                 origin = placed[int(o.order_id)]
                 assert o.quantity > 0
-                if origin.type in (OrderType.STOP, OrderType.STOP_LIMIT):
+                if "stop" in origin.type:
                     assert origin.id in triggered, "a stop filled before it went off"
                 limit = limits[origin.id]
                 if limit is not None:

@@ -117,12 +117,15 @@ def ticket(
     limit: str | None = None,
     *,
     stop: str | None = None,
+    trail: str | None = None,
     tag: str | None = None,
     tif: TimeInForce = TimeInForce.GTC,
     reduce_only: bool = False,
     on: Instrument = BTC,
 ) -> OrderTicket:
-    if stop is not None:
+    if trail is not None:
+        kind = OrderType.TRAILING_STOP
+    elif stop is not None:
         kind = OrderType.STOP_LIMIT if limit is not None else OrderType.STOP
     else:
         kind = OrderType.LIMIT if limit is not None else OrderType.MARKET
@@ -134,6 +137,7 @@ def ticket(
         quantity=Decimal(quantity),
         limit_price=None if limit is None else Decimal(limit),
         stop_price=None if stop is None else Decimal(stop),
+        trail_price=None if trail is None else Decimal(trail),
         time_in_force=tif,
         reduce_only=reduce_only,
     )

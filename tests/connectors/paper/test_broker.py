@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.connectors.paper.support import (
     trade,
 )
 from tests.connectors.support import until
-from trading.broker import AmendTicket, CancelTicket, UpdateKind, Verdict
+from trading.broker import AmendTicket, BrokerOrder, CancelTicket, UpdateKind, Verdict
 from trading.errors import BadInput, Fenced, NotReady
 from trading.ids import InstrumentId
 from trading.orders import OrderState, Side, TimeInForce
@@ -373,3 +374,25 @@ async def test_settings_that_cannot_be_name_the_field(field: str, value: object)
     with pytest.raises(BadInput) as caught:
         await broker(**{field: value})
     assert caught.value.field == field
+
+
+async def test_trailing_stop_goes_on_from_its_best_price_after_a_restart() -> None:
+    ledger = MemoryLedger()
+    first = await broker(ledger)
+    first.on_ticks(quote(99.9, 100.1))
+    await first.place([ticket(Side.BUY, "1"), ticket(Side.SELL, "0.5", trail="5")])
+    first.on_ticks(trade(120.0, 0.1))
+    await first.close()
+
+    second = await broker(ledger, epoch=2)
+    (row,) = [o for o in (await second.report()).orders if o.trail_price]
+    assert (row.high_water, row.stop_price) == (D("120.0"), None)
+    second.on_ticks(quote(116.0, 116.2))
+    second.on_ticks(trade(116.0, 0.1))
+    assert (await second.modify([AmendTicket(**named(row), trail_price=D(4))]))[0].verdict is Verdict.ACCEPTED
+    await until(lambda: any(u.kind is UpdateKind.FILLED for u in second.drain()))
+    await second.close()
+
+
+def named(row: BrokerOrder) -> dict[str, Any]:
+    return {"tag": row.tag, "broker_order_id": row.broker_order_id, "instrument": row.instrument}
