@@ -20,6 +20,7 @@ from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker
 from storage.bus import Bus
+from storage.crash_points import CrashPoint, crash_here, trace
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
@@ -39,6 +40,11 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
+_POINTS = {
+    Lane.PLACE: (CrashPoint.CONNECTION_BEFORE_PLACE, CrashPoint.CONNECTION_AFTER_PLACE),
+    Lane.MODIFY: (CrashPoint.CONNECTION_BEFORE_MODIFY, CrashPoint.CONNECTION_AFTER_MODIFY),
+    Lane.CANCEL: (CrashPoint.CONNECTION_BEFORE_CANCEL, CrashPoint.CONNECTION_AFTER_CANCEL),
+}
 
 
 class BrokerConnection(Shell):
@@ -57,6 +63,8 @@ class BrokerConnection(Shell):
         self._news = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.sent = 0
+        #: When the lease was last known to be ours, by the loop's clock, which goes on while the process is paused.
+        self._renewed_at = 0.0
         #: From an author's decision to the moment the broker's wire is written (clocks of two machines may differ).
         self.intent_to_wire = Histogram()
 
@@ -64,7 +72,9 @@ class BrokerConnection(Shell):
         """Take an epoch, log in, open the order stream."""
         await self.database.open()
         account = await self.desired.account(self.account)
+        self._renewed_at = asyncio.get_running_loop().time()
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        crash_here(CrashPoint.CONNECTION_EPOCH_TAKEN)
         session_epoch = await self.leases.current(names.session(account.user))
         per_s = float(account.settings.get("orders_per_s", 1_000_000))
         budget = RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
@@ -80,6 +90,7 @@ class BrokerConnection(Shell):
             now,
         )
         await made.connect()
+        crash_here(CrashPoint.CONNECTION_LOGGED_IN)
         self.core, self.broker = core, made
         core.connected = True
         for task in self._running:
@@ -97,8 +108,10 @@ class BrokerConnection(Shell):
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(LEASE_S / 5)
+            asked_at = asyncio.get_running_loop().time()
             try:
                 await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+                self._renewed_at = asked_at
             except Fenced:
                 raise
             except TradeError as error:
@@ -133,7 +146,7 @@ class BrokerConnection(Shell):
                 reason = f"not sent: the broker's rate limit for {self.account} is used up for {wait:.1f} s"
                 answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
                 break
-            answers += await self._hand_over(made, kind, piece)
+            answers += await self._hand_over(made, session_epoch, kind, piece)
         return answers
 
     async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
@@ -145,9 +158,35 @@ class BrokerConnection(Shell):
         return 0.0
 
     async def _hand_over(
+        self,
+        made: Broker,
+        session_epoch: int,
+        kind: Lane,
+        tickets: Sequence[OrderTicket | AmendTicket | CancelTicket],
+    ) -> list[Answer]:
+        before, after = _POINTS[kind]
+        crash_here(before)
+        if kind is not Lane.CANCEL and asyncio.get_running_loop().time() - self._renewed_at > LEASE_S:
+            # A successor may be at work.  Cancels go out all the same: they do no harm, and while the database is
+            # away nobody can succeed.
+            reason = f"not sent: {self.name} could not renew its lease"
+            return [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets]
+        self.sent += len(tickets)
+        trace(
+            "broker_call",
+            account=self.account,
+            lane=kind,
+            session_epoch=session_epoch,
+            connection_epoch=self.epoch,
+            tickets=tickets,
+        )
+        answers = await self._carry(made, kind, tickets)
+        crash_here(after)
+        return answers
+
+    async def _carry(
         self, made: Broker, kind: Lane, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
     ) -> list[Answer]:
-        self.sent += len(tickets)
         match kind:
             case Lane.PLACE:
                 orders = [t for t in tickets if isinstance(t, OrderTicket)]
@@ -165,6 +204,7 @@ class BrokerConnection(Shell):
         """The broker's whole view; ended orders and executions before ``since`` are left out."""
         _, made = self._ready()
         report = await made.report(Nanos(since))
+        crash_here(CrashPoint.CONNECTION_REPORT_RECEIVED)
         return msgspec.structs.replace(
             report,
             orders=tuple(o for o in report.orders if not o.state.is_final or o.at >= since),
@@ -182,7 +222,10 @@ class BrokerConnection(Shell):
                     await self._news.wait()
             except TimeoutError:
                 pass
-        return core.read(Epoch(epoch), cursor)
+        page = core.read(Epoch(epoch), cursor)
+        if page.updates:
+            crash_here(CrashPoint.CONNECTION_BEFORE_UPDATES)
+        return page
 
     def _ready(self) -> tuple[ConnectionCore, Broker]:
         self.require_ready()
@@ -195,6 +238,7 @@ class BrokerConnection(Shell):
     async def _read(self, made: Broker, core: ConnectionCore) -> None:
         async for update in made.updates():
             core.take((update,))
+            crash_here(CrashPoint.CONNECTION_UPDATE_RECEIVED)
             self._news.set()
 
     async def _price(self, made: PaperBroker, feeds: list[str]) -> None:
