@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,11 +65,13 @@ class BrokerConnection(Shell):
         """Take an epoch, log in, open the order stream."""
         await self.database.open()
         account = await self.desired.account(self.account)
+        asked_at = time.monotonic_ns()
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
         session_epoch = await self.leases.current(names.session(account.user))
         per_s = float(account.settings.get("orders_per_s", 1_000_000))
         budget = RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
         core = ConnectionCore(Epoch(self.epoch), session_epoch, budget)
+        core.owned_until = asked_at + int(LEASE_S * 1e9)
         await self._learn()
         made = broker(
             account.connector,
@@ -84,7 +87,7 @@ class BrokerConnection(Shell):
         core.connected = True
         for task in self._running:
             task.cancel()
-        self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(), "lease")]
+        self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(core), "lease")]
         if isinstance(made, PaperBroker):
             feeds = [str(account.settings["feed"])] if account.settings.get("feed") else []
             self._running.append(self.spawn(self._price(made, feeds), "prices"))
@@ -94,11 +97,14 @@ class BrokerConnection(Shell):
         if self.broker is not None:
             await self.broker.close()
 
-    async def _renew(self) -> None:
+    async def _renew(self, core: ConnectionCore) -> None:
         while True:
             await asyncio.sleep(LEASE_S / 5)
+            asked_at = time.monotonic_ns()
             try:
                 await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+                # Counted from the question: the database may have answered it long before we hear it.
+                core.owned_until = asked_at + int(LEASE_S * 1e9)
             except Fenced:
                 raise
             except TradeError as error:
@@ -116,9 +122,12 @@ class BrokerConnection(Shell):
     # What the session calls
 
     async def send(
-        self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
+        self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket], until: int
     ) -> list[Answer]:
-        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` while not logged in."""
+        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` while not logged in.
+
+        Entries that have not gone out by ``until`` (UTC ns) are refused: their session has given them up.
+        """
         core, made = self._ready()
         kind = Lane(lane)
         answers: list[Answer] = []
@@ -127,10 +136,12 @@ class BrokerConnection(Shell):
         for start in range(0, len(tickets), core.budget.largest):
             piece = tickets[start : start + core.budget.largest]
             wait = await self._take_turn(core, kind, len(piece), last_start)
-            # Again after the wait: another session may have taken over meanwhile.
+            # Again after the wait: another session, or another copy of this, may have taken over meanwhile.
             core.admit(Epoch(session_epoch))
+            reason = core.why_not_send(kind, time.monotonic_ns(), Nanos(until), now())
             if wait:
                 reason = f"not sent: the broker's rate limit for {self.account} is used up for {wait:.1f} s"
+            if reason:
                 answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
                 break
             answers += await self._hand_over(made, kind, piece)
@@ -161,9 +172,13 @@ class BrokerConnection(Shell):
             case Lane.CANCEL:
                 return await made.cancel([t for t in tickets if isinstance(t, CancelTicket)])
 
-    async def report(self, since: int) -> BrokerReport:
-        """The broker's whole view; ended orders and executions before ``since`` are left out."""
-        _, made = self._ready()
+    async def report(self, session_epoch: int, since: int) -> BrokerReport:
+        """The broker's whole view; ended orders and executions before ``since`` are left out.
+
+        Raises `Fenced` to an old session: what the view lacks must not be on its way from there any more.
+        """
+        core, made = self._ready()
+        core.admit(Epoch(session_epoch))
         report = await made.report(Nanos(since))
         return msgspec.structs.replace(
             report,
