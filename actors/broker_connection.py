@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,8 +64,6 @@ class BrokerConnection(Shell):
         self._news = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.sent = 0
-        #: When the lease was last known to be ours, by the loop's clock, which goes on while the process is paused.
-        self._renewed_at = 0.0
         #: From an author's decision to the moment the broker's wire is written (clocks of two machines may differ).
         self.intent_to_wire = Histogram()
 
@@ -72,13 +71,14 @@ class BrokerConnection(Shell):
         """Take an epoch, log in, open the order stream."""
         await self.database.open()
         account = await self.desired.account(self.account)
-        self._renewed_at = asyncio.get_running_loop().time()
+        asked_at = time.monotonic_ns()
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
         crash_here(CrashPoint.CONNECTION_EPOCH_TAKEN)
         session_epoch = await self.leases.current(names.session(account.user))
         per_s = float(account.settings.get("orders_per_s", 1_000_000))
         budget = RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
         core = ConnectionCore(Epoch(self.epoch), session_epoch, budget)
+        core.owned_until = asked_at + int(LEASE_S * 1e9)
         await self._learn()
         made = broker(
             account.connector,
@@ -95,7 +95,7 @@ class BrokerConnection(Shell):
         core.connected = True
         for task in self._running:
             task.cancel()
-        self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(), "lease")]
+        self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(core), "lease")]
         if isinstance(made, PaperBroker):
             feeds = [str(account.settings["feed"])] if account.settings.get("feed") else []
             self._running.append(self.spawn(self._price(made, feeds), "prices"))
@@ -105,13 +105,14 @@ class BrokerConnection(Shell):
         if self.broker is not None:
             await self.broker.close()
 
-    async def _renew(self) -> None:
+    async def _renew(self, core: ConnectionCore) -> None:
         while True:
             await asyncio.sleep(LEASE_S / 5)
-            asked_at = asyncio.get_running_loop().time()
+            asked_at = time.monotonic_ns()
             try:
                 await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
-                self._renewed_at = asked_at
+                # Counted from the question: the database may have answered it long before we hear it.
+                core.owned_until = asked_at + int(LEASE_S * 1e9)
             except Fenced:
                 raise
             except TradeError as error:
@@ -129,24 +130,32 @@ class BrokerConnection(Shell):
     # What the session calls
 
     async def send(
-        self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
+        self, session_epoch: int, lane: str, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket], until: int
     ) -> list[Answer]:
-        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` while not logged in."""
+        """Hand tickets to the broker; raises `Fenced` to an old session, `NotReady` while not logged in.
+
+        Entries that have not gone out by ``until`` (UTC ns) are refused: their session has given them up.
+        """
         core, made = self._ready()
         kind = Lane(lane)
+        before, after = _POINTS[kind]
         answers: list[Answer] = []
         last_start = asyncio.get_running_loop().time() + MAX_WAIT_S
         # In pieces that the rate budget can pay at once, so that exits find something left between them.
         for start in range(0, len(tickets), core.budget.largest):
             piece = tickets[start : start + core.budget.largest]
             wait = await self._take_turn(core, kind, len(piece), last_start)
-            # Again after the wait: another session may have taken over meanwhile.
+            crash_here(before)
+            # Again after the wait: another session, or another copy of this, may have taken over meanwhile.
             core.admit(Epoch(session_epoch))
+            reason = core.why_not_send(kind, time.monotonic_ns(), Nanos(until), now())
             if wait:
                 reason = f"not sent: the broker's rate limit for {self.account} is used up for {wait:.1f} s"
+            if reason:
                 answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
                 break
             answers += await self._hand_over(made, session_epoch, kind, piece)
+            crash_here(after)
         return answers
 
     async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
@@ -164,13 +173,6 @@ class BrokerConnection(Shell):
         kind: Lane,
         tickets: Sequence[OrderTicket | AmendTicket | CancelTicket],
     ) -> list[Answer]:
-        before, after = _POINTS[kind]
-        crash_here(before)
-        if kind is not Lane.CANCEL and asyncio.get_running_loop().time() - self._renewed_at > LEASE_S:
-            # A successor may be at work.  Cancels go out all the same: they do no harm, and while the database is
-            # away nobody can succeed.
-            reason = f"not sent: {self.name} could not renew its lease"
-            return [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets]
         self.sent += len(tickets)
         trace(
             "broker_call",
@@ -180,13 +182,6 @@ class BrokerConnection(Shell):
             connection_epoch=self.epoch,
             tickets=tickets,
         )
-        answers = await self._carry(made, kind, tickets)
-        crash_here(after)
-        return answers
-
-    async def _carry(
-        self, made: Broker, kind: Lane, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
-    ) -> list[Answer]:
         match kind:
             case Lane.PLACE:
                 orders = [t for t in tickets if isinstance(t, OrderTicket)]
@@ -200,9 +195,13 @@ class BrokerConnection(Shell):
             case Lane.CANCEL:
                 return await made.cancel([t for t in tickets if isinstance(t, CancelTicket)])
 
-    async def report(self, since: int) -> BrokerReport:
-        """The broker's whole view; ended orders and executions before ``since`` are left out."""
-        _, made = self._ready()
+    async def report(self, session_epoch: int, since: int) -> BrokerReport:
+        """The broker's whole view; ended orders and executions before ``since`` are left out.
+
+        Raises `Fenced` to an old session: what the view lacks must not be on its way from there any more.
+        """
+        core, made = self._ready()
+        core.admit(Epoch(session_epoch))
         report = await made.report(Nanos(since))
         crash_here(CrashPoint.CONNECTION_REPORT_RECEIVED)
         return msgspec.structs.replace(

@@ -278,25 +278,28 @@ class UserSession(Shell):
 
     async def _send(self, send: Send) -> None:
         answers: Sequence[Answer]
+        lost = False
         crash_here(CrashPoint.SESSION_BEFORE_SEND)
         try:
             answers = await self.connections[send.account].call(
-                "send", self.epoch, str(send.lane), send.tickets, timeout=SEND_TIMEOUT_S
+                "send", self.epoch, str(send.lane), send.tickets, send.until, timeout=SEND_TIMEOUT_S
             )
         except Fenced as error:
             end(str(error))
         except NotReady as error:
             answers = _all(send, Verdict.REJECTED, f"not sent: {error}")
         except TradeError as error:
-            answers = _all(send, Verdict.UNKNOWN, str(error))
+            answers, lost = _all(send, Verdict.UNKNOWN, str(error)), True
         crash_here(CrashPoint.SESSION_AFTER_SEND)
-        self._do(self._core().answered(send.account, send.lane, send.number, answers, now()))
+        self._do(self._core().answered(send.account, send.lane, send.number, answers, now(), lost=lost))
 
     async def _report(self, ask: AskReport) -> None:
         report: BrokerReport | None
         crash_here(CrashPoint.SESSION_BEFORE_REPORT)
         try:
-            report = await self.connections[ask.account].call("report", ask.since, timeout=30.0)
+            report = await self.connections[ask.account].call("report", self.epoch, ask.since, timeout=30.0)
+        except Fenced as error:
+            end(str(error))
         except TradeError as error:
             log.info("no report of %s (%s): %s", ask.account, ask.why, error)
             report = None

@@ -88,9 +88,21 @@ class Journal:
                 raise _append_error(error, owner, epoch) or error from error
 
     async def load(self, account: AccountId, since: Nanos) -> AccountHistory:
-        """All a new session of ``account`` must know, as of one instant."""
+        """All a new session of ``account`` must know, as of one instant.
+
+        It reaches back to ``since``, or to the last change of the open order that has stood still the longest.
+        """
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # An order that has been open for days may have traded at any time since: what the broker shows of that
+            # time must be recognised.
+            row = await (
+                await connection.execute(
+                    f"SELECT min(updated_at) FROM orders WHERE account = %s AND {_OPEN}", (account,)
+                )
+            ).fetchone()
+            if row is not None and row[0] is not None:
+                since = Nanos(min(since, row[0]))
             orders = await _all(
                 connection,
                 list[Order],
@@ -140,6 +152,7 @@ class Journal:
             positions=positions,
             executions=execution_ids,
             breaks=breaks,
+            since=since,
             rising=rising_of(orders, changes),
         )
 

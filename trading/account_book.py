@@ -63,6 +63,10 @@ class AccountBook:
         self.is_outdated = False
         #: When the last report that was taken in had been asked for; 0: none yet.
         self.last_report_at = Nanos(0)
+        #: How far back the journal was read; 0: not said.
+        self.history_since = Nanos(0)
+        #: Orders that have ended here and stand at the broker: tag -> when the report was asked for that showed it.
+        self.undead: dict[str, Nanos] = {}
         self.cash: Decimal | None = None
         self.currency = ""
         #: Tickets that wait for their lane to be free, and since when they are wanted.
@@ -80,6 +84,7 @@ class AccountBook:
 
     def load(self, history: AccountHistory) -> None:
         """Take over what the journal has."""
+        self.history_since = history.since
         for order in history.orders:
             self.add(order)
         for position in history.positions:
@@ -125,6 +130,7 @@ class AccountBook:
             self.by_tag.pop(order.tag, None)
             self.sent_at.pop(order.tag, None)
             self.missed.pop(order.tag, None)
+            self.undead.pop(order.tag, None)
             self.modified.discard(order.client_order_id)
             self.rising.pop(order.client_order_id, None)
             self.cancel_again.discard(order.client_order_id)

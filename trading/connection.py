@@ -31,12 +31,18 @@ class UpdatePage(msgspec.Struct, frozen=True):
 
 
 class ConnectionCore:
-    """Decides for one broker connection."""
+    """Decides for one broker connection.
+
+    ``owned_until`` is when its lease ends, by a clock that only goes forward (0: never taken): from then on another
+    copy may act, so nothing that opens risk is sent any more.  A cancel still is: it can be repeated by anybody, and
+    must go out while the database that renews leases is away.
+    """
 
     def __init__(self, epoch: Epoch, session_epoch: Epoch, budget: RateBudget) -> None:
         self.epoch = epoch
         self.session_epoch = session_epoch
         self.budget = budget
+        self.owned_until = 0
         self.connected = False
         self.fenced = 0
         self._ring: deque[BrokerUpdate] = deque(maxlen=RING)
@@ -50,6 +56,19 @@ class ConnectionCore:
             raise Fenced("session", session_epoch, self.session_epoch)
         self.session_epoch = session_epoch
 
+    def why_not_send(self, lane: Lane, at: int, until: Nanos, now: Nanos) -> str:
+        """Why a request of this lane may not go to the broker any more; "" where it may.
+
+        ``at`` is by the clock of ``owned_until``; ``until`` is the asker's own time limit.
+        """
+        if lane is Lane.CANCEL:
+            return ""
+        if at >= self.owned_until:
+            return "not sent: the connection could not renew its lease, so another copy may be acting"
+        if now > until:
+            return "not sent: its time was up"
+        return ""
+
     def pace(self, lane: Lane, count: int, now: Nanos) -> float:
         """Seconds to wait before ``count`` requests may go out (0: now, and they are counted)."""
         return self.budget.take(count, now, is_exit=lane is Lane.CANCEL)
@@ -61,8 +80,14 @@ class ConnectionCore:
             self.cursor += 1
 
     def lost(self) -> None:
-        """The stream was cut: what came meanwhile is not in the ring."""
+        """The stream was cut."""
         self.connected = False
+
+    def regained(self) -> None:
+        """The stream is back.  What was said meanwhile is not in the ring: every reader has a gap, however it reads."""
+        self.connected = True
+        self._ring.clear()
+        self.cursor += 1
 
     def read(self, epoch: Epoch, cursor: int, limit: int = 2_000) -> UpdatePage:
         """What came after ``cursor`` of incarnation ``epoch``; a reader of another incarnation has a gap."""

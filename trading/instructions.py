@@ -36,6 +36,8 @@ class Send(msgspec.Struct, frozen=True):
     lane: Lane
     number: int
     tickets: tuple[OrderTicket, ...] | tuple[AmendTicket, ...] | tuple[CancelTicket, ...]
+    #: Entries that have not gone to the broker by then are not sent any more, by whichever copy holds them.
+    until: Nanos
 
 
 class AskReport(msgspec.Struct, frozen=True):

@@ -50,6 +50,8 @@ class AccountHistory(msgspec.Struct):
     executions: set[ExecutionId]
     #: Breaks still open.
     breaks: list[Break]
+    #: How far back ended orders and executions are complete; 0: not said.
+    since: Nanos = Nanos(0)
     #: Larger quantities that the broker was asked for and whose outcome the journal does not have.
     rising: dict[ClientOrderId, Decimal] = msgspec.field(default_factory=dict)
 

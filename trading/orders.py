@@ -109,6 +109,8 @@ class EventKind(StrEnum):
     MODIFIED = "modified"
     MODIFY_REJECTED = "modify_rejected"
     ADOPTED = "adopted"
+    #: It had ended here, and the broker's book shows it alive.
+    REVIVED = "revived"
     REFUSED = "refused"
 
 
@@ -292,6 +294,7 @@ TRANSITIONS: Final[dict[tuple[OrderState, EventKind], OrderState]] = {
     **{(s, _K.MODIFIED): s for s in (_S.SUBMITTED, _S.PARTIALLY_FILLED, _S.UNKNOWN)},
     # The broker's book names an order we did not know or had lost: take the broker's word.
     **{(s, _K.ADOPTED): s for s in (*_LIVE, *_ENDED)},
+    **{(s, _K.REVIVED): _S.SUBMITTED for s in _ENDED},
 }
 
 
@@ -322,6 +325,11 @@ def apply(order: Order, event: OrderEvent) -> None:
         order.cancelling = True
     elif kind is EventKind.CANCEL_REJECTED:
         order.cancelling = False
+    elif kind is EventKind.REVIVED:
+        if event.quantity is not None:
+            order.quantity = event.quantity
+        if order.filled_quantity:
+            state = OrderState.PARTIALLY_FILLED
     elif kind is EventKind.MODIFIED:
         if event.quantity is not None:
             order.quantity = event.quantity

@@ -34,6 +34,8 @@ class Findings(msgspec.Struct):
     absent: list[str] = msgspec.field(default_factory=list)
     #: Orders at the broker that are not ours (placed by hand): to be adopted, with their fills.
     strangers: list[tuple[BrokerOrder, list[BrokerFill]]] = msgspec.field(default_factory=list)
+    #: Orders that have ended here, long enough ago, and that the broker's book shows alive: (our tag, its row).
+    undead: list[tuple[str, BrokerOrder]] = msgspec.field(default_factory=list)
     #: Orders whose filled quantity the trade book does not account for: tag -> (ours, theirs).
     unexplained: dict[str, tuple[Decimal, Decimal]] = msgspec.field(default_factory=dict)
 
@@ -65,6 +67,9 @@ def compare_orders(
             continue
         seen.add(ours.tag)
         _compare_order(ours, theirs, fills, report, found)
+        ended_long_ago = ours.state.is_final and ours.updated_at + late_arrival_ns < report.requested_at
+        if ended_long_ago and not theirs.state.is_final and theirs.quantity > theirs.filled_quantity:
+            found.undead.append((ours.tag, theirs))
     for tag, order in orders.items():
         if tag in seen or order.state.is_final:
             continue

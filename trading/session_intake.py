@@ -27,7 +27,7 @@ from trading.instructions import Instruction, Lane
 from trading.journal import AccountHistory
 from trading.orders import EventKind, Order, OrderState
 from trading.recovery import compare_orders, compare_positions
-from trading.session_requests import Requests
+from trading.session_requests import SEND_NS, Requests
 
 _KINDS: Final = {
     UpdateKind.ACCEPTED: EventKind.SUBMITTED,
@@ -70,16 +70,17 @@ class Intake(Requests):
             if position.instrument not in self.exposure.marks and position.average_cost:
                 self.exposure.set_mark(position.instrument, position.average_cost)
             self.exposure.set_position(history.account, position.instrument, line, position.quantity)
+        # What left just before the restart can reach the broker until then, and show there some time later.
+        handed_over_until = Nanos(now + SEND_NS)
         for order in list(book.open.values()):
             price = order.limit_price or order.stop_price
             if order.instrument not in self.exposure.marks and price is not None:
                 self.exposure.set_mark(order.instrument, price)
             if (rise := book.rising.get(order.client_order_id)) is not None:
-                rise.answered_at = now  # from here on it can arrive for a while
+                rise.answered_at = handed_over_until
             self._count_open(book, order)
             if order.state in (OrderState.PENDING, OrderState.UNKNOWN):
-                # It may have left just before the restart: it can still arrive for a while.
-                book.sent_at[order.tag] = now
+                book.sent_at[order.tag] = handed_over_until
             if order.state is OrderState.PENDING:
                 self._record(
                     book,
@@ -113,6 +114,9 @@ class Intake(Requests):
                 self._ask_report(
                     book, f"an update about order {update.broker_order_id or update.tag}, not known here", now
                 )
+            elif update.kind is UpdateKind.ACCEPTED and order.state is OrderState.REJECTED:
+                # It was given up for lost, and stands after all: only the broker's book can tell.
+                self._ask_report(book, f"{order.client_order_id} was given up, and the broker accepts it", now)
             elif self._is_of_unsure_size(book, order, update):
                 self._ask_report(book, f"a fill would end {order.client_order_id}, whose size is in doubt", now)
             else:
@@ -182,6 +186,7 @@ class Intake(Requests):
         for theirs, their_fills in found.strangers:
             self._adopt(book, theirs, their_fills, now)
         self._settle_absent(book, found.absent, report, now)
+        self._settle_undead(book, found.undead, report, now)
         self._settle_rises(book, report, now)
         self._settle_unexplained(book, found.unexplained, now)
         self._cancel_again(book, now)
@@ -227,6 +232,30 @@ class Intake(Requests):
                     "absent",
                     now,
                 )
+
+    def _settle_undead(
+        self, book: AccountBook, undead: list[tuple[str, BrokerOrder]], report: BrokerReport, now: Nanos
+    ) -> None:
+        """An order that its owner was told has ended, and that two reports show alive, is taken back at the broker."""
+        shown = {tag for tag, _ in undead}
+        for tag in set(book.undead) - shown:
+            del book.undead[tag]
+        for tag, theirs in undead:
+            order = book.by_tag[tag]
+            if not order.state.is_final:
+                book.undead.pop(tag, None)
+            elif book.undead.setdefault(tag, report.requested_at) == report.requested_at:
+                self._ask_report(book, "an order that has ended here is alive at the broker", now)
+            else:
+                del book.undead[tag]
+                reason = f"the broker's book shows it alive although it was {order.state} here; it is taken back"
+                id_ = theirs.broker_order_id if order.broker_order_id is None else None
+                self._record(
+                    book, order, EventKind.REVIVED, now, reason=reason, quantity=theirs.quantity, broker_order_id=id_
+                )
+                self._record(book, order, EventKind.CANCEL_REQUESTED, now, reason=reason)
+                ticket = CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
+                book.queued[Lane.CANCEL].append((ticket, now))
 
     def _settle_unexplained(
         self, book: AccountBook, unexplained: Mapping[str, tuple[Decimal, Decimal]], now: Nanos

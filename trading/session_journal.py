@@ -216,6 +216,8 @@ class Recorder:
             self._take_fill(book, order, event.fill, now)
         if order.state.is_final:
             book.open.pop(order.client_order_id, None)
+        elif kind is EventKind.REVIVED:
+            book.open[order.client_order_id] = order
         if kind is EventKind.MODIFIED:
             self._take_modified(book, order)
         if kind is EventKind.MODIFY_REJECTED or order.state.is_final:

@@ -25,6 +25,8 @@ _SECOND: Final = 1_000_000_000
 #: An intent that central risk, the journal or the way to the broker has kept waiting longer than this is not
 #: sent any more: the market it was meant for is gone.
 STALE_NS: Final = 2 * _SECOND
+#: What a connection has not written to the broker's wire so long after it was handed over it does not send.
+SEND_NS: Final = 5 * _SECOND
 #: Ended orders and executions are kept in memory this long; afterwards the journal alone knows them.
 KEEP_NS: Final = 6 * 60 * _SECOND
 #: How far back a first report goes, and a later one before the last that was taken in.
@@ -62,7 +64,8 @@ class Requests(Recorder):
             if lane is Lane.PLACE:
                 for ticket in tickets:
                     book.sent_at[ticket.tag] = now
-            send = Send(book.account, lane, self._lane_number, tuple(tickets))  # type: ignore[arg-type]
+            until = Nanos(now + SEND_NS)
+            send = Send(book.account, lane, self._lane_number, tuple(tickets), until)  # type: ignore[arg-type]
             book.in_flight[lane] = send
             self._out.append(send)
 
@@ -96,11 +99,17 @@ class Requests(Recorder):
         return True
 
     def answered(
-        self, account: AccountId, lane: Lane, number: int, answers: Sequence[Answer], now: Nanos
+        self, account: AccountId, lane: Lane, number: int, answers: Sequence[Answer], now: Nanos, *, lost: bool = False
     ) -> list[Instruction]:
-        """The connection answered a `Send`, or the shell answers for it with UNKNOWN verdicts."""
+        """The connection answered a `Send`, or the shell answers for it with UNKNOWN verdicts (``lost``).
+
+        A lost request may lie with a connection that is paused: until its time is up it can still be sent.
+        """
         book = self.accounts[account]
         under_way = book.in_flight.get(lane)
+        sent_until = now
+        if lost and under_way is not None and under_way.number == number:
+            sent_until = max(now, under_way.until)
         if under_way is not None and under_way.number == number:
             del book.in_flight[lane]
         for answer in answers:
@@ -109,9 +118,9 @@ class Requests(Recorder):
                 raise Invariant(f"an answer about {answer.tag}, which was never sent from here")
             rise = book.rising.get(order.client_order_id)
             if lane is Lane.MODIFY and rise is not None:
-                rise.answered_at = now
+                rise.answered_at = sent_until
             if lane is Lane.PLACE:
-                self._placed(book, order, answer, now)
+                self._placed(book, order, answer, now, sent_until)
             elif answer.verdict is Verdict.UNKNOWN:
                 if lane is Lane.CANCEL and order.cancelling:
                     book.cancel_again.add(order.client_order_id)
@@ -122,7 +131,7 @@ class Requests(Recorder):
                 self._ask_report(book, f"a {lane} was refused: {answer.reason}", now)
         return self._drain(now)
 
-    def _placed(self, book: AccountBook, order: Order, answer: Answer, now: Nanos) -> None:
+    def _placed(self, book: AccountBook, order: Order, answer: Answer, now: Nanos, sent_until: Nanos) -> None:
         if answer.verdict is Verdict.ACCEPTED:
             if order.state in (OrderState.PENDING, OrderState.UNKNOWN):
                 self._record(
@@ -143,7 +152,7 @@ class Requests(Recorder):
                 self._record(book, order, EventKind.REJECTED, now, reason=answer.reason, raw=answer.raw)
         else:
             # From here on it can arrive for a while: the connection may have held it back until now.
-            book.sent_at[order.tag] = now
+            book.sent_at[order.tag] = sent_until
             if order.state is OrderState.PENDING:
                 self._record(book, order, EventKind.UNKNOWN, now, reason=answer.reason, raw=answer.raw)
             self._ask_report(book, "an order without a clear answer", now)
@@ -153,7 +162,7 @@ class Requests(Recorder):
     def _report_since(self, book: AccountBook, now: Nanos) -> Nanos:
         """A later report need not reach further back than what is still in memory here."""
         if not book.last_report_at:
-            return Nanos(now - FIRST_REPORT_NS)
+            return book.history_since or Nanos(now - FIRST_REPORT_NS)
         return Nanos(book.last_report_at - OVERLAP_NS)
 
     def _ask_report(self, book: AccountBook, why: str, now: Nanos) -> None:
@@ -174,7 +183,7 @@ class Requests(Recorder):
         for book in self.accounts.values():
             if book.report_in_flight or not book.connected:
                 continue
-            doubtful = bool(book.missed or book.rising) or any(
+            doubtful = bool(book.missed or book.rising or book.undead) or any(
                 o.state is OrderState.UNKNOWN for o in book.open.values()
             )
             wait = RESOLVE_EVERY_NS if doubtful or not book.reconciled or book.report_wanted else RECONCILE_EVERY_NS

@@ -81,7 +81,8 @@ class FakeJournal:
         self._last[(owner, epoch)] = number
 
     def load(self, account: AccountId, now: Nanos) -> AccountHistory:
-        since = now - _LOADED_BACK_NS
+        idle = [o.updated_at for o in self.orders.values() if o.account == account and not o.state.is_final]
+        since = Nanos(min([now - _LOADED_BACK_NS, *idle]))
         orders = [
             copy(o)
             for o in self.orders.values()
@@ -90,6 +91,7 @@ class FakeJournal:
         return AccountHistory(
             account=account,
             loaded_at=now,
+            since=since,
             orders=orders,
             rising=rising_of(orders, (e for e in self.events if e.account == account)),
             positions=[copy(p) for p in self.positions.values() if p.account == account],
