@@ -183,6 +183,17 @@ class Intake(Requests):
         for update in found.updates:
             order = book.by_tag[update.tag]
             self._take_update(book, order, update, now)
+        for tag, theirs in found.corrected:
+            self._record(
+                book,
+                book.by_tag[tag],
+                EventKind.MODIFIED,
+                now,
+                reason="so in the broker's book",
+                quantity=theirs.quantity,
+                limit_price=theirs.limit_price,
+                stop_price=theirs.stop_price,
+            )
         for theirs, their_fills in found.strangers:
             self._adopt(book, theirs, their_fills, now)
         self._settle_absent(book, found.absent, report, now)

@@ -48,7 +48,8 @@ SECOND = 1_000 * MS
 LEASE_NS = 10 * SECOND
 #: The connector gives a request up after this long.
 HTTP_NS = 2 * SECOND
-#: Activities are asked for from a little earlier: their time is when the trade was done, not when it showed.
+#: A reader without news is answered after this long.
+POLL_NS = 10 * SECOND
 T = TypeVar("T")
 
 
@@ -125,9 +126,16 @@ class SimConnection(Process):
             fenced()
             return
         if epoch == self.core.epoch and cursor == self.core.cursor and self.core.connected:
-            self._waiting.append((cursor, reply))
+            waiting = (cursor, reply)
+            self._waiting.append(waiting)
+            self.world.after(POLL_NS, "no news", lambda: self._no_news(waiting), self)
         else:
             reply(self.core.read(epoch, cursor))
+
+    def _no_news(self, waiting: tuple[int, Callable[[UpdatePage], None]]) -> None:
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+            waiting[1](self.core.read(self.core.epoch, waiting[0]))
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

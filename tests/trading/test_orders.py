@@ -81,7 +81,7 @@ MODEL: dict[EventKind, dict[OrderState, OrderState | str]] = {
     K.MODIFY_REQUESTED: dict.fromkeys(LIVE, SAME),
     K.CANCEL_REJECTED: dict.fromkeys([*LIVE, *ENDED], SAME),
     K.MODIFY_REJECTED: dict.fromkeys([*LIVE, *ENDED], SAME),
-    K.MODIFIED: dict.fromkeys([S.SUBMITTED, S.PARTIALLY_FILLED, S.UNKNOWN], SAME),
+    K.MODIFIED: dict.fromkeys([S.SUBMITTED, S.PARTIALLY_FILLED, S.UNKNOWN, *ENDED], SAME),
     K.ADOPTED: dict.fromkeys([*LIVE, *ENDED], SAME),
     K.REVIVED: dict.fromkeys(ENDED, S.SUBMITTED),
 }
