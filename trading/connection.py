@@ -61,8 +61,10 @@ class ConnectionCore:
             self.cursor += 1
 
     def lost(self) -> None:
-        """The stream was cut: what came meanwhile is not in the ring."""
+        """The stream was cut: every reader has a gap, however soon it is back."""
         self.connected = False
+        self._ring.clear()
+        self.cursor += 1
 
     def read(self, epoch: Epoch, cursor: int, limit: int = 2_000) -> UpdatePage:
         """What came after ``cursor`` of incarnation ``epoch``; a reader of another incarnation has a gap."""
