@@ -80,12 +80,8 @@ class ConnectionCore:
             self.cursor += 1
 
     def lost(self) -> None:
-        """The stream was cut."""
+        """The stream was cut, or what it said could not be read: every reader has a gap, however soon it is back."""
         self.connected = False
-
-    def regained(self) -> None:
-        """The stream is back.  What was said meanwhile is not in the ring: every reader has a gap, however it reads."""
-        self.connected = True
         self._ring.clear()
         self.cursor += 1
 

@@ -180,9 +180,6 @@ class Intake(Requests):
         report = replace(report, requested_at=book.asked_at, orders=orders, fills=fills)
         late = self.late_arrival_ns[account]
         found = compare_orders(book.by_tag, book.executions.keys(), report, book.sent_at, late)
-        for update in found.updates:
-            order = book.by_tag[update.tag]
-            self._take_update(book, order, update, now)
         for tag, theirs in found.corrected:
             self._record(
                 book,
@@ -194,6 +191,9 @@ class Intake(Requests):
                 limit_price=theirs.limit_price,
                 stop_price=theirs.stop_price,
             )
+        for update in found.updates:
+            order = book.by_tag[update.tag]
+            self._take_update(book, order, update, now)
         for theirs, their_fills in found.strangers:
             self._adopt(book, theirs, their_fills, now)
         self._settle_absent(book, found.absent, report, now)

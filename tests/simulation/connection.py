@@ -89,7 +89,7 @@ class SimConnection(Process):
         def opened() -> None:
             self.socket_number += 1
             self.world.sockets[self.account][self] = self.world.now
-            self.core.regained()
+            self.core.connected = True
             self._wake()
 
         self.world.after(self.world.latency(), "socket opens", opened, self)
@@ -109,7 +109,8 @@ class SimConnection(Process):
             updates = self.reader.read(raw)
         except BadInput:
             # What it said is lost: the session must fetch the whole view.
-            self.core.regained()
+            self.core.lost()
+            self.core.connected = True
             self._wake()
             return
         if not isinstance(updates, Control) and updates:
