@@ -25,6 +25,7 @@ from cluster.process import end, now
 from connectors.registry import market_data
 from storage.algo_log import AlgoLog
 from storage.bus import Bus
+from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal
@@ -321,6 +322,7 @@ class AlgoHost(Shell):
     async def _place(self, intents: list[PlaceOrder]) -> None:
         began = now()
         while True:
+            crash_here(CrashPoint.ALGO_BEFORE_PLACE)
             try:
                 results = await self.session.call("place", intents, timeout=5.0)
             except Unreachable as error:
@@ -332,6 +334,7 @@ class AlgoHost(Shell):
                 self._refuse(intents, [error] * len(intents))
                 return
             else:
+                crash_here(CrashPoint.ALGO_AFTER_PLACE)
                 self._refuse(intents, results)
                 return
 

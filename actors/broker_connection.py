@@ -21,6 +21,7 @@ from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
 from connectors.registry import broker, secrets_of
 from storage.bus import Bus
+from storage.crash_points import CrashPoint, crash_here, trace
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal
@@ -45,6 +46,11 @@ _OPEN = tuple(state for state in OrderState if not state.is_final)
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
+_POINTS = {
+    Lane.PLACE: (CrashPoint.CONNECTION_BEFORE_PLACE, CrashPoint.CONNECTION_AFTER_PLACE),
+    Lane.MODIFY: (CrashPoint.CONNECTION_BEFORE_MODIFY, CrashPoint.CONNECTION_AFTER_MODIFY),
+    Lane.CANCEL: (CrashPoint.CONNECTION_BEFORE_CANCEL, CrashPoint.CONNECTION_AFTER_CANCEL),
+}
 
 
 class BrokerConnection(Shell):
@@ -74,6 +80,7 @@ class BrokerConnection(Shell):
         account = await self.desired.account(self.account)
         asked_at = time.monotonic_ns()
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        crash_here(CrashPoint.CONNECTION_EPOCH_TAKEN)
         session_epoch = await self.leases.current(names.session(account.user))
         await self._learn()
         made = broker(
@@ -90,6 +97,7 @@ class BrokerConnection(Shell):
         core.owned_until = asked_at + int(LEASE_S * 1e9)
         made.expect(await self._open_tags())
         await made.connect()
+        crash_here(CrashPoint.CONNECTION_LOGGED_IN)
         self.core, self.broker = core, made
         core.connected = True
         for task in self._running:
@@ -159,12 +167,14 @@ class BrokerConnection(Shell):
         """
         core, made = self._ready()
         kind = Lane(lane)
+        before, after = _POINTS[kind]
         answers: list[Answer] = []
         last_start = asyncio.get_running_loop().time() + MAX_WAIT_S
         # In pieces that the rate budget can pay at once, so that exits find something left between them.
         for start in range(0, len(tickets), core.budget.largest):
             piece = tickets[start : start + core.budget.largest]
             wait = await self._take_turn(core, kind, len(piece), last_start)
+            crash_here(before)
             # Again after the wait: another session, or another copy of this, may have taken over meanwhile.
             core.admit(Epoch(session_epoch))
             reason = core.why_not_send(kind, time.monotonic_ns(), Nanos(until), now())
@@ -173,7 +183,8 @@ class BrokerConnection(Shell):
             if reason:
                 answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
                 break
-            answers += await self._hand_over(made, kind, piece)
+            answers += await self._hand_over(made, session_epoch, kind, piece)
+            crash_here(after)
         return answers
 
     async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
@@ -185,9 +196,21 @@ class BrokerConnection(Shell):
         return 0.0
 
     async def _hand_over(
-        self, made: Broker, kind: Lane, tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]
+        self,
+        made: Broker,
+        session_epoch: int,
+        kind: Lane,
+        tickets: Sequence[OrderTicket | AmendTicket | CancelTicket],
     ) -> list[Answer]:
         self.sent += len(tickets)
+        trace(
+            "broker_call",
+            account=self.account,
+            lane=kind,
+            session_epoch=session_epoch,
+            connection_epoch=self.epoch,
+            tickets=tickets,
+        )
         match kind:
             case Lane.PLACE:
                 orders = [t for t in tickets if isinstance(t, OrderTicket)]
@@ -209,6 +232,7 @@ class BrokerConnection(Shell):
         core, made = self._ready()
         core.admit(Epoch(session_epoch))
         report = await made.report(Nanos(since))
+        crash_here(CrashPoint.CONNECTION_REPORT_RECEIVED)
         return msgspec.structs.replace(
             report,
             orders=tuple(o for o in report.orders if not o.state.is_final or o.at >= since),
@@ -226,7 +250,10 @@ class BrokerConnection(Shell):
                     await self._news.wait()
             except TimeoutError:
                 pass
-        return core.read(Epoch(epoch), cursor)
+        page = core.read(Epoch(epoch), cursor)
+        if page.updates:
+            crash_here(CrashPoint.CONNECTION_BEFORE_UPDATES)
+        return page
 
     def _ready(self) -> tuple[ConnectionCore, Broker]:
         self.require_ready()
@@ -240,6 +267,7 @@ class BrokerConnection(Shell):
         async for heard in made.updates():
             if isinstance(heard, BrokerUpdate):
                 core.take((heard,))
+                crash_here(CrashPoint.CONNECTION_UPDATE_RECEIVED)
             elif heard.is_up:
                 core.connected = True
             else:

@@ -16,6 +16,7 @@ import msgspec
 from actors.shell import Shell, patiently
 from cluster import names
 from cluster.process import now
+from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
 from storage.leases import Leases
 from storage.loans import Loans
@@ -75,6 +76,7 @@ class RiskDesk(Shell):
         """Take an epoch, read limits and loans."""
         await self.database.open()
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        crash_here(CrashPoint.RISK_EPOCH_TAKEN)
         book = RiskBook(await self._limits(), Epoch(self.epoch))
         self._saved = {}
         for loan in await self.loans.load():
@@ -149,7 +151,9 @@ class RiskDesk(Shell):
                 if (s, e, r) not in wanted
             ]
             if changes:
+                crash_here(CrashPoint.RISK_BEFORE_SAVE)
                 await self.loans.save(self.epoch, changes)
+                crash_here(CrashPoint.RISK_AFTER_SAVE)
             self._saved = dict(wanted)
             self._dirty = False
 

@@ -22,6 +22,7 @@ import msgspec
 from cluster import process
 from cluster.settings import DeckSettings, settings
 from storage.bus import Bus, Subscription
+from storage.crash_points import take_up_mutation
 from storage.database import Database
 from storage.hot import Hot
 from trading.errors import Fenced, NeedsOperator, NotReady, TradeError, Unreachable
@@ -59,6 +60,7 @@ class Shell:
         self._heart = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
         process.set_up_logging(name)
+        take_up_mutation()
         # Large long-lived books make full collections slow; freeze what start-up left.
         gc.freeze()
         self.spawn(self._beat(), "beat")

@@ -15,6 +15,7 @@ import msgspec
 
 from actors.marks import Marks
 from actors.notes import NotePage, NoteRings
+from actors.session_memory import Memory, memory_of
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
 from cluster.calls import Peer
@@ -22,6 +23,7 @@ from cluster.process import end, now
 from cluster.specs import DECK_SETTINGS
 from connectors.registry import capabilities
 from storage.bus import Bus
+from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal, PreparedBatch
@@ -29,7 +31,7 @@ from storage.leases import Leases
 from storage.records import AccountRecord, OrderFilter
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage
-from trading.errors import Conflict, Fenced, NotReady, TradeError, Unreachable
+from trading.errors import Conflict, Fenced, NotReady, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, Nanos, UserId
 from trading.instructions import Append, AskBudget, AskReport, Instruction, Note, Reply, Send, Tell
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
@@ -73,6 +75,7 @@ class UserSession(Shell):
         """Take an epoch, load every account, begin to beat."""
         await self.database.open()
         epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        crash_here(CrashPoint.SESSION_EPOCH_TAKEN)
         core = SessionCore(self.user, epoch)
         self.epoch, self.notes = epoch, NoteRings(epoch)
         self.core = core
@@ -185,6 +188,14 @@ class UserSession(Shell):
         mine = tuple(o for o in book.open.values() if o.algo == algo) if book is not None else ()
         return await self.notes.read(AlgoId(algo), Epoch(epoch), cursor, mine, wait_s)
 
+    async def memory(self, account: str) -> Memory:
+        """What the session holds of an account: for looking into a session from outside.  Raises `UnknownThing`."""
+        core = self._ready_core()
+        book = core.accounts.get(AccountId(account))
+        if book is None:
+            raise UnknownThing("account", account, f"of user {self.user}")
+        return memory_of(book, self.epoch, now())
+
     async def highest_intent(self, account: str, algo: str) -> int:
         """The highest n of the keys ``<algo>-<n>`` ever journaled for this algo (0: none)."""
         self._ready_core()
@@ -211,7 +222,9 @@ class UserSession(Shell):
         self._replies[token] = reply
         try:
             self._do(act(token))
-            return await reply
+            results = await reply
+            crash_here(CrashPoint.SESSION_BEFORE_REPLY)
+            return results
         finally:
             del self._replies[token]
 
@@ -237,6 +250,7 @@ class UserSession(Shell):
     async def _append(self, number: int, batch: PreparedBatch) -> None:
         core = self._core()
         while True:
+            crash_here(CrashPoint.SESSION_BEFORE_APPEND)
             try:
                 await self.journal.append(self.name, self.epoch, number, batch)
             except (NotReady, Unreachable) as error:
@@ -252,6 +266,7 @@ class UserSession(Shell):
                 return
             else:
                 break
+        crash_here(CrashPoint.SESSION_AFTER_APPEND)
         if core.journal_is_away:
             log.info("the journal is back")
             core.journal_is_away = False
@@ -268,6 +283,7 @@ class UserSession(Shell):
     async def _send(self, send: Send) -> None:
         answers: Sequence[Answer]
         lost = False
+        crash_here(CrashPoint.SESSION_BEFORE_SEND)
         try:
             answers = await self.connections[send.account].call(
                 "send", self.epoch, str(send.lane), send.tickets, send.until, timeout=SEND_TIMEOUT_S
@@ -278,10 +294,12 @@ class UserSession(Shell):
             answers = _all(send, Verdict.REJECTED, f"not sent: {error}")
         except TradeError as error:
             answers, lost = _all(send, Verdict.UNKNOWN, str(error)), True
+        crash_here(CrashPoint.SESSION_AFTER_SEND)
         self._do(self._core().answered(send.account, send.lane, send.number, answers, now(), lost=lost))
 
     async def _report(self, ask: AskReport) -> None:
         report: BrokerReport | None
+        crash_here(CrashPoint.SESSION_BEFORE_REPORT)
         try:
             report = await self.connections[ask.account].call("report", self.epoch, ask.since, timeout=30.0)
         except Fenced as error:
@@ -289,10 +307,13 @@ class UserSession(Shell):
         except TradeError as error:
             log.info("no report of %s (%s): %s", ask.account, ask.why, error)
             report = None
+        crash_here(CrashPoint.SESSION_REPORT_RECEIVED)
         self._do(self._core().reported(ask.account, report, now()))
+        crash_here(CrashPoint.SESSION_REPORT_TAKEN)
 
     async def _ask_budget(self, ask: AskBudget) -> None:
         core = self._core()
+        crash_here(CrashPoint.SESSION_BEFORE_BUDGET)
         try:
             grant = await self.risk.call("report", ask.report, timeout=1.5)
         except Fenced as error:
@@ -301,6 +322,7 @@ class UserSession(Shell):
             # The core refuses what it has no budget for, with the reason; nothing more to say here.
             self._do(core.budget_failed(now()))
         else:
+            crash_here(CrashPoint.SESSION_BUDGET_RECEIVED)
             self._do(core.granted(grant, now()))
 
     # What comes in
@@ -325,7 +347,9 @@ class UserSession(Shell):
                 up = False
                 self._do(self._core().connection(account, False, now()))
             if page.updates:
+                crash_here(CrashPoint.SESSION_UPDATES_RECEIVED)
                 self._do(self._core().updated(account, page.updates, now()))
+                crash_here(CrashPoint.SESSION_UPDATES_TAKEN)
             epoch, cursor = page.epoch, page.cursor
             if page.connected and not up:
                 up = True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from storage.crash_points import VARIABLE as CRASH_POINTS
 
 #: Environment of every Ray process.  Facts behind them: Ray 2.60.
 RAY_FLAGS = {
@@ -46,6 +48,8 @@ class DeckSettings(BaseSettings):
     ray_address: str = ""
     node: str = "head"
     secret_key: str = ""
+    #: Folder of crash points (tests only).  Private, so that nothing but code can set it.
+    _crash_points: str = PrivateAttr("")
 
     @property
     def home(self) -> Path:
@@ -60,8 +64,11 @@ def settings() -> DeckSettings:
 
 def environment(deck: DeckSettings, **more: str) -> dict[str, str]:
     """Environment for a process of this deck."""
+    inherited = {name: value for name, value in os.environ.items() if name != CRASH_POINTS}
+    if deck._crash_points:
+        inherited[CRASH_POINTS] = deck._crash_points
     return {
-        **os.environ,
+        **inherited,
         **RAY_FLAGS,
         "QUARTERDECK_CLUSTER": deck.cluster,
         "QUARTERDECK_DATA_DIR": str(deck.home),

@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
+from storage.crash_points import CrashPoint, crash_here
 from storage.database import Database, fenced_or_broken
 from storage.journal import as_json
 from trading.broker import BrokerFill, BrokerOrder, BrokerPosition, BrokerReport
@@ -99,6 +100,7 @@ class PaperLedger:
             cash,
             currency,
         )
+        crash_here(CrashPoint.LEDGER_BEFORE_SAVE)
         async with self._db.connection() as connection:
             try:
                 await connection.execute(
@@ -106,3 +108,4 @@ class PaperLedger:
                 )
             except psycopg.Error as error:
                 raise fenced_or_broken(error, f"connection/{account}", epoch) or error from error
+        crash_here(CrashPoint.LEDGER_AFTER_SAVE)

@@ -118,7 +118,12 @@ class SimConnection(Process):
             self._wake()
 
     def updates(
-        self, session_epoch: Epoch, epoch: Epoch, cursor: int, reply: Callable[[UpdatePage], None], fenced: Callable[[], None]
+        self,
+        session_epoch: Epoch,
+        epoch: Epoch,
+        cursor: int,
+        reply: Callable[[UpdatePage], None],
+        fenced: Callable[[], None],
     ) -> None:
         """The session reads; an answer waits for news."""
         try:
@@ -219,7 +224,11 @@ class SimConnection(Process):
         self._http(lookup_request(tag), found)
 
     def report(
-        self, session_epoch: Epoch, since: Nanos, reply: Callable[[BrokerReport | None], None], fenced: Callable[[], None]
+        self,
+        session_epoch: Epoch,
+        since: Nanos,
+        reply: Callable[[BrokerReport | None], None],
+        fenced: Callable[[], None],
     ) -> None:
         """The whole view, by one request after another."""
         try:
@@ -279,9 +288,7 @@ class SimConnection(Process):
             self._http(account_request(), rows(AccountRow, finish))
 
         def finish(funds: AccountRow) -> None:
-            whole = report_of(
-                self.account, orders, fills, positions, funds, self.chains, asked_at, self.world.now
-            )
+            whole = report_of(self.account, orders, fills, positions, funds, self.chains, asked_at, self.world.now)
             reply(whole)
 
         self._http(fills_request(Nanos(since - 1)), rows(list[FillActivity], take_fills))

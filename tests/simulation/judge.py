@@ -31,7 +31,9 @@ def run_of(world: World) -> Run:
         memory=_memory(world),
         told=world.told,
         movements=movements,
-        limits=[LimitRule(scope="cluster", kind="position", value=POSITION_LIMIT)] if not world.counts["by hand"] else [],
+        limits=[LimitRule(scope="cluster", kind="position", value=POSITION_LIMIT)]
+        if not world.counts["by hand"]
+        else [],
         acts=world.acts,
         users=dict(world.user_of),
     )
@@ -146,7 +148,12 @@ def _movements(world: World, account: AccountId) -> list[Movement]:
         root, head = chain[0], _head(chain)
         tag = tag_of(root.client_order_id) or root.id
         tags.update({o.id: tag for o in chain})
-        same = {"account": str(account), "tag": tag, "instrument": str(instrument_of(root.symbol)), "sign": root.side.sign}
+        same = {
+            "account": str(account),
+            "tag": tag,
+            "instrument": str(instrument_of(root.symbol)),
+            "sign": root.side.sign,
+        }
         found.append(Movement(at=root.arrived_at, deed=Deed.ARRIVED, quantity=root.qty, **same))  # type: ignore[arg-type]
         for before, after in zip(chain, chain[1:], strict=False):
             if before.replaced_at is not None:

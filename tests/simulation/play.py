@@ -184,7 +184,9 @@ class Player:
             account=account,
             client_order_id=intent.client_order_id,
             quantity=D(self.random.randint(1, 12)) if not prices or self.random.random() < 0.5 else None,
-            limit_price=intent.limit_price + D(self.random.randint(-4, 4)) / 20 if prices and intent.limit_price else None,
+            limit_price=intent.limit_price + D(self.random.randint(-4, 4)) / 20
+            if prices and intent.limit_price
+            else None,
         )
         session.command(lambda token: session.core.modify(token, change, self.world.now))
 

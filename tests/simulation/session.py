@@ -127,7 +127,10 @@ class SimSession(Process):
             except KeysExist as exist:
                 known = exist.known
                 world.after(
-                    world.latency(), "refused", lambda: self.do(self.core.append_refused(number, known, world.now)), self
+                    world.latency(),
+                    "refused",
+                    lambda: self.do(self.core.append_refused(number, known, world.now)),
+                    self,
                 )
             except FencedOff:
                 world.count("stale append refused")

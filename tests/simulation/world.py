@@ -227,7 +227,9 @@ class World(Scheduler):
     def trade(self, symbol: str, price: Decimal) -> None:
         """Somebody else trades."""
         for account, venue in self.venues.items():
-            venue.on_trade(symbol, price, D(self.random.randint(1, 6)), self.now, buyer_maker=self.random.random() < 0.5)
+            venue.on_trade(
+                symbol, price, D(self.random.randint(1, 6)), self.now, buyer_maker=self.random.random() < 0.5
+            )
             self.pump(account)
 
     def tick(self) -> None:
@@ -351,4 +353,3 @@ class World(Scheduler):
     def ask(self, intent: PlaceOrder) -> None:
         """A caller hands an intent over."""
         self.asked.append(intent)
-
