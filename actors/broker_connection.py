@@ -94,7 +94,7 @@ class BrokerConnection(Shell):
             await self._credentials(account),
         )
         core = ConnectionCore(Epoch(self.epoch), session_epoch, _budget(account, made))
-        core.owned_until = asked_at + int(LEASE_S * 1e9)
+        core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
         made.expect(await self._open_tags())
         await made.connect()
         crash_here(CrashPoint.CONNECTION_LOGGED_IN)
@@ -103,6 +103,7 @@ class BrokerConnection(Shell):
         for task in self._running:
             task.cancel()
         self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(core), "lease")]
+        self._running.append(self.spawn(self._beat_core(core), "stalls"))
         if isinstance(made, PaperBroker):
             feeds = [str(account.settings["feed"])] if account.settings.get("feed") else []
             self._running.append(self.spawn(self._price(made, feeds), "prices"))
@@ -141,11 +142,16 @@ class BrokerConnection(Shell):
             try:
                 await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
                 # Counted from the question: the database may have answered it long before we hear it.
-                core.owned_until = asked_at + int(LEASE_S * 1e9)
+                core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
             except Fenced:
                 raise
             except TradeError as error:
                 log.info("the lease could not be renewed: %s", error)
+
+    async def _beat_core(self, core: ConnectionCore) -> None:
+        while True:
+            core.beat(time.monotonic_ns())
+            await asyncio.sleep(0.25)
 
     async def refresh(self) -> None:
         """Instruments changed: learn the new ones."""

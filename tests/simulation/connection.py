@@ -37,7 +37,7 @@ from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, Orde
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import BadInput, Fenced, Unreachable
 from trading.ids import AccountId, Epoch, Nanos
-from trading.instructions import Lane, Send
+from trading.instructions import Send
 from trading.throttle import RateBudget
 
 if TYPE_CHECKING:
@@ -65,12 +65,13 @@ class SimConnection(Process):
         self.owner = owner
         session_epoch = world.journal.epoch_of(f"session/{world.user_of[account]}")
         self.core = ConnectionCore(self.epoch, session_epoch, RateBudget(1e6, 1_000_000))
-        self.core.owned_until = world.now + LEASE_NS
+        self.core.owned(world.now, world.now + LEASE_NS)
         self.chains = Chains()
         self.reader = UpdateReader(self.chains)
         self.socket_number = 0
         self._waiting: list[tuple[int, Callable[[UpdatePage], None]]] = []
         world.after(2 * SECOND, "renew", self._renew, self)
+        self._beat()
         self._open_socket()
 
     # Life
@@ -82,8 +83,12 @@ class SimConnection(Process):
             self.world.crash(self)
             return
         else:
-            self.core.owned_until = self.world.now + LEASE_NS
+            self.core.owned(self.world.now, self.world.now + LEASE_NS)
         self.world.after(2 * SECOND, "renew", self._renew, self)
+
+    def _beat(self) -> None:
+        self.core.beat(self.world.now)
+        self.world.after(400 * MS, "beat", self._beat, self)
 
     def _open_socket(self) -> None:
         def opened() -> None:
@@ -156,13 +161,12 @@ class SimConnection(Process):
         """Hand tickets to the broker, each by a request of its own, all at once."""
         world = self.world
         try:
-            if not world.mutation.no_fencing:
-                self.core.admit(session_epoch)
+            self.core.admit(session_epoch)
         except Fenced:
             fenced()
             return
         refusal = self.core.why_not_send(send.lane, world.now, send.until, world.now)
-        if refusal and not world.mutation.no_fencing:
+        if refusal:
             reply([Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=refusal) for t in send.tickets])
             return
         answers: list[Answer] = []

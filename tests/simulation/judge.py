@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from decimal import Decimal
 
 from connectors.alpaca.symbols import instrument_of
@@ -155,7 +156,7 @@ def _movements(world: World, account: AccountId) -> list[Movement]:
             "sign": root.side.sign,
         }
         found.append(Movement(at=root.arrived_at, deed=Deed.ARRIVED, quantity=root.qty, **same))  # type: ignore[arg-type]
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in itertools.pairwise(chain):
             if before.replaced_at is not None:
                 found.append(
                     Movement(at=before.replaced_at, deed=Deed.RESIZED, quantity=after.qty, **same)  # type: ignore[arg-type]

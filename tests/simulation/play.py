@@ -11,10 +11,12 @@ from connectors.alpaca.wire import Request, as_json
 from tests.simulation.connection import MS, SECOND, SimConnection
 from tests.simulation.judge import judge
 from tests.simulation.session import SimSession
-from tests.simulation.world import SYMBOLS, D, Mutation, World
+from tests.simulation.world import SYMBOLS, D, World
 from trading.ids import AccountId, ClientOrderId, InstrumentId
 from trading.orders import CancelOrder, ModifyOrder, OrderType, PlaceOrder, Side, TimeInForce
 
+#: A silent process gets no successor sooner.
+SILENCE_NS = 1_600 * MS
 #: A run that does not come to agree this long after the last fault is wrong.
 PATIENCE_NS = 150 * SECOND
 
@@ -31,9 +33,9 @@ class Result(msgspec.Struct):
     steps: int
 
 
-def play(seed: int, mutation: Mutation | None = None) -> Result:
+def play(seed: int) -> Result:
     """Play one seed and judge it.  An assertion or a bug that raises in the middle of it is a violation too."""
-    world = World(seed, mutation=mutation)
+    world = World(seed)
     try:
         Player(world).play()
         found = settle(world)
@@ -107,7 +109,7 @@ class Player:
         """A few seconds."""
         world, rnd = self.world, self.random
         world.run(rnd.randint(5, 300) * MS)
-        for _ in range(rnd.randint(25, 70)):
+        for _ in range(rnd.choice((20, 40, 60, 90))):
             account = rnd.choice(list(world.venues))
             session = world.sessions[world.user_of[account]]
             roll = rnd.random()
@@ -243,8 +245,8 @@ class Player:
         long = rnd.random() < 0.3
         world.count("paused across a lease" if long else "paused")
         world.pause(process)
-        duration = rnd.randint(10_000, 16_000) * MS if long else rnd.randint(20, 2_500) * MS
-        if rnd.random() < 0.5:
+        duration = rnd.randint(10_000, 16_000) * MS if long else rnd.randint(20, 5_000) * MS
+        if duration > SILENCE_NS and rnd.random() < 0.7:
             world.count("second copy")
-            world.after(duration // 2, "a second copy", lambda: world.replace(process))
+            world.after(rnd.randint(SILENCE_NS, duration), "a second copy", lambda: world.replace(process))
         world.after(duration, "goes on", lambda: world.resume(process))

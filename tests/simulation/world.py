@@ -54,14 +54,6 @@ def _asset(symbol: str, number: int) -> AssetRow:
 ASSETS = tuple(_asset(symbol, number) for number, symbol in enumerate(SYMBOLS, 1))
 
 
-class Mutation(msgspec.Struct, frozen=True):
-    """Safeguards taken away, to see that the suite notices."""
-
-    no_fencing: bool = False
-    no_deduplication: bool = False
-    no_write_before_send: bool = False
-
-
 class Plan(msgspec.Struct):
     """What the network and the broker do to one request."""
 
@@ -87,10 +79,9 @@ class SimDesk(Process):
 class World(Scheduler):
     """Two users with an account each."""
 
-    def __init__(self, seed: int, *, mutation: Mutation | None = None) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__(seed, START)
         self.seed = seed
-        self.mutation = mutation or Mutation()
         self.faulty = True
         self.journal = FakeJournal()
         self.journal_away = False
