@@ -201,6 +201,12 @@ class FeedWorker(Shell):
             self._urgent.append(kept)
             self._arrived.set()
 
+    async def history(self, instrument: Instrument, interval: str, start: int, end: int) -> Sequence[Bar]:
+        """Closed bars of the provider, for algos: a provider's key never enters their processes."""
+        self._ready()
+        assert self._market is not None
+        return await self._market.history(instrument, interval, Nanos(start), Nanos(end))
+
     async def report(self) -> WorkerReport:
         """What is truly carried, and how."""
         self._ready()

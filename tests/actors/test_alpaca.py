@@ -192,6 +192,28 @@ def test_a_killed_connection_comes_back_to_the_same_books(shares: Shares) -> Non
     shares.agree()
 
 
+def test_an_algo_begins_with_history_though_it_never_has_the_key(shares: Shares) -> None:
+    shares.quote()
+    deck = shares.deck
+    deck.api.post(
+        "/algos",
+        {
+            "id": "cross",
+            "strategy": "ma-cross",
+            "account": shares.account,
+            "feed": "shares",
+            "instruments": [AAPL],
+            "parameters": {"interval": "1m", "fast": 3, "slow": 8, "quantity": "1"},
+        },
+    )
+    deck.api.post("/algos/cross/start", {})
+    deck.wait("the algo", lambda: deck.api.get("/algos/cross")["state"] == "running")
+    said = [line["text"] for line in deck.api.get("/algos/cross/logs")["items"]]
+    assert not [text for text in said if "no history" in text]
+    deck.api.post("/algos/cross/stop", {})
+    deck.wait("its end", lambda: deck.api.get("/algos/cross")["state"] == "stopped")
+
+
 def test_the_key_is_in_no_answer(shares: Shares) -> None:
     shown = repr(shares.deck.api.get("/accounts")) + repr(shares.deck.api.get("/cluster"))
     shown += repr(shares.deck.api.get("/feeds"))
