@@ -15,7 +15,7 @@ import msgspec
 
 from actors.shell import Shell, listen
 from cluster import names, streams
-from cluster.process import now
+from cluster.process import end, now
 from cluster.specs import DECK_SETTINGS
 from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
@@ -66,6 +66,7 @@ class BrokerConnection(Shell):
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
         self._listed: dict[InstrumentId, Instrument] = {}
+        self._logged_in_with: dict[str, str] = {}
         self._news = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.sent = 0
@@ -83,6 +84,7 @@ class BrokerConnection(Shell):
         crash_here(CrashPoint.CONNECTION_EPOCH_TAKEN)
         session_epoch = await self.leases.current(names.session(account.user))
         await self._learn()
+        self._logged_in_with = await self._credentials(account)
         made = broker(
             account.connector,
             account.id,
@@ -91,7 +93,7 @@ class BrokerConnection(Shell):
             PaperLedger(self.database),
             Epoch(self.epoch),
             now,
-            await self._credentials(account),
+            self._logged_in_with,
         )
         core = ConnectionCore(Epoch(self.epoch), session_epoch, _budget(account, made))
         core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
@@ -154,9 +156,12 @@ class BrokerConnection(Shell):
             await asyncio.sleep(0.25)
 
     async def refresh(self) -> None:
-        """Instruments changed: learn the new ones."""
+        """Instruments or credentials changed: learn the new ones."""
         self.require_ready()
         await self._learn()
+        account = await self.desired.account(self.account)
+        if await self._credentials(account) != self._logged_in_with:
+            end("the account's credentials have changed; logging in with the new ones", 1)
 
     async def _learn(self) -> None:
         # Updated in place: the broker holds this very mapping.
