@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench format clean
+.PHONY: run test lint bench simulate format clean
 
 run: $(VENV)/.run
 	$(BIN)/quarterdeck demo
@@ -22,6 +22,12 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+# The deterministic proof suite: N seeds from SEED on, on all cores.
+N ?= 5000
+SEED ?= 1
+simulate: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation.run $(N) --seed $(SEED)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

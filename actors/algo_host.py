@@ -169,6 +169,8 @@ class AlgoHost(Shell):
         if not wanted:
             return {}
         feed = await self.desired.feed(record.feed)
+        # Where the provider is logged in to, its feed's worker is asked: no broker's key comes in here.
+        worker = Peer(names.worker(feed.id, 0)) if feed.settings.get("account") else None
         market = market_data(feed.provider, feed.settings)
         found: dict[tuple[InstrumentId, str], Sequence[Bar]] = {}
         try:
@@ -177,7 +179,10 @@ class AlgoHost(Shell):
                     until = now()
                     since = Nanos(until - interval_ns(interval) * (count + 1))
                     for instrument in runner.instruments:
-                        bars = await market.history(instrument, interval, since, until)
+                        if worker is not None:
+                            bars = await worker.call("history", instrument, interval, since, until, timeout=20.0)
+                        else:
+                            bars = await market.history(instrument, interval, since, until)
                         found[(instrument.id, interval)] = bars
         except (TradeError, TimeoutError) as error:
             self._lines.append(LogLine(at=now(), level="warning", text=f"no history: {error or 'it took too long'}"))

@@ -15,29 +15,34 @@ import msgspec
 
 from actors.shell import Shell, listen
 from cluster import names, streams
-from cluster.process import now
+from cluster.process import end, now
 from cluster.specs import DECK_SETTINGS
 from connectors.base import Broker
 from connectors.paper.broker import PaperBroker
-from connectors.registry import broker
+from connectors.registry import broker, secrets_of
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here, trace
 from storage.desired import Desired
 from storage.instruments import Instruments
+from storage.journal import Journal
 from storage.leases import Leases
 from storage.paper_ledger import PaperLedger
-from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, OrderTicket, Verdict
+from storage.records import AccountRecord, OrderFilter
+from storage.secrets import Secrets, load_key, secret_name
+from trading.broker import AmendTicket, Answer, BrokerReport, BrokerUpdate, CancelTicket, OrderTicket, Verdict
 from trading.connection import ConnectionCore, UpdatePage
-from trading.errors import Fenced, NotReady, TradeError
+from trading.errors import Fenced, NeedsOperator, NotReady, TradeError, UnknownThing
 from trading.histogram import Histogram
 from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
 from trading.instruments import Instrument
+from trading.orders import OrderState
 from trading.throttle import RateBudget
 from trading.ticks import QUOTE, Senders, decode, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
+_OPEN = tuple(state for state in OrderState if not state.is_final)
 LEASE_S = 10.0
 #: An order that would have to wait longer than this for its turn is not sent.
 MAX_WAIT_S = 2.0
@@ -61,9 +66,12 @@ class BrokerConnection(Shell):
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
         self._listed: dict[InstrumentId, Instrument] = {}
+        self._logged_in_with: dict[str, str] = {}
         self._news = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self.sent = 0
+        #: How often the order stream was lost.
+        self.losses = 0
         #: From an author's decision to the moment the broker's wire is written (clocks of two machines may differ).
         self.intent_to_wire = Histogram()
 
@@ -75,11 +83,8 @@ class BrokerConnection(Shell):
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
         crash_here(CrashPoint.CONNECTION_EPOCH_TAKEN)
         session_epoch = await self.leases.current(names.session(account.user))
-        per_s = float(account.settings.get("orders_per_s", 1_000_000))
-        budget = RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
-        core = ConnectionCore(Epoch(self.epoch), session_epoch, budget)
-        core.owned_until = asked_at + int(LEASE_S * 1e9)
         await self._learn()
+        self._logged_in_with = await self._credentials(account)
         made = broker(
             account.connector,
             account.id,
@@ -88,7 +93,11 @@ class BrokerConnection(Shell):
             PaperLedger(self.database),
             Epoch(self.epoch),
             now,
+            self._logged_in_with,
         )
+        core = ConnectionCore(Epoch(self.epoch), session_epoch, _budget(account, made))
+        core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
+        made.expect(await self._open_tags())
         await made.connect()
         crash_here(CrashPoint.CONNECTION_LOGGED_IN)
         self.core, self.broker = core, made
@@ -96,9 +105,32 @@ class BrokerConnection(Shell):
         for task in self._running:
             task.cancel()
         self._running = [self.spawn(self._read(made, core), "updates"), self.spawn(self._renew(core), "lease")]
+        self._running.append(self.spawn(self._beat_core(core), "stalls"))
         if isinstance(made, PaperBroker):
             feeds = [str(account.settings["feed"])] if account.settings.get("feed") else []
             self._running.append(self.spawn(self._price(made, feeds), "prices"))
+
+    async def _credentials(self, account: AccountRecord) -> dict[str, str]:
+        if not secrets_of(account.connector):
+            return {}
+        store = Secrets(self.database, load_key(self.deck.home))
+        try:
+            return await store.get(secret_name(account.id))
+        except UnknownThing as error:
+            raise NeedsOperator(
+                f"account {account.id} has no credentials",
+                f"give them: PUT /v1/accounts/{account.id}/credentials",
+            ) from error
+
+    async def _open_tags(self) -> list[str]:
+        """Tags of the orders that the journal has as open: what became of them must show in the first report."""
+        journal, tags, cursor = Journal(self.database), list[str](), None
+        filters = OrderFilter(account=self.account, states=_OPEN)
+        while True:
+            page, cursor = await journal.orders(filters, cursor, 1000)
+            tags += [order.tag for order in page]
+            if cursor is None:
+                return tags
 
     async def finish(self) -> None:
         """Close the sockets; open orders stay at the broker."""
@@ -112,16 +144,24 @@ class BrokerConnection(Shell):
             try:
                 await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
                 # Counted from the question: the database may have answered it long before we hear it.
-                core.owned_until = asked_at + int(LEASE_S * 1e9)
+                core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
             except Fenced:
                 raise
             except TradeError as error:
                 log.info("the lease could not be renewed: %s", error)
 
+    async def _beat_core(self, core: ConnectionCore) -> None:
+        while True:
+            core.beat(time.monotonic_ns())
+            await asyncio.sleep(0.25)
+
     async def refresh(self) -> None:
-        """Instruments changed: learn the new ones."""
+        """Instruments or credentials changed: learn the new ones."""
         self.require_ready()
         await self._learn()
+        account = await self.desired.account(self.account)
+        if await self._credentials(account) != self._logged_in_with:
+            end("the account's credentials have changed; logging in with the new ones", 1)
 
     async def _learn(self) -> None:
         # Updated in place: the broker holds this very mapping.
@@ -235,9 +275,15 @@ class BrokerConnection(Shell):
     # What the broker says
 
     async def _read(self, made: Broker, core: ConnectionCore) -> None:
-        async for update in made.updates():
-            core.take((update,))
-            crash_here(CrashPoint.CONNECTION_UPDATE_RECEIVED)
+        async for heard in made.updates():
+            if isinstance(heard, BrokerUpdate):
+                core.take((heard,))
+                crash_here(CrashPoint.CONNECTION_UPDATE_RECEIVED)
+            elif heard.is_up:
+                core.connected = True
+            else:
+                core.lost()
+                self.losses += 1
             self._news.set()
 
     async def _price(self, made: PaperBroker, feeds: list[str]) -> None:
@@ -275,6 +321,17 @@ class BrokerConnection(Shell):
             "connected": core.connected,
             "updates": core.cursor,
             "sent": self.sent,
+            "losses": self.losses,
             "fenced": core.fenced,
             "intent_to_wire": self.intent_to_wire.counts(),
         }
+
+
+def _budget(account: AccountRecord, made: Broker) -> RateBudget:
+    """The order rate of the account's settings, else of its broker; a fifth of it is kept for exits."""
+    given = account.settings.get("orders_per_s")
+    if given is not None:
+        per_s = float(given)
+        return RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
+    can = made.capabilities
+    return RateBudget(can.orders_per_s, burst=can.order_burst, reserve=max(1, can.order_burst // 5))

@@ -22,8 +22,10 @@ from storage.bus import Bus
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
+from storage.records import FeedRecord
+from storage.secrets import Secrets, load_key, secret_name
 from trading.bars import Bar
-from trading.errors import NotReady
+from trading.errors import NeedsOperator, NotReady, UnknownThing
 from trading.feed_plan import Carried, Phase, WorkerReport
 from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
@@ -107,7 +109,7 @@ class FeedWorker(Shell):
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
         self._channels = record.channels
         await self._learn()
-        market = market_data(record.provider, record.settings)
+        market = market_data(record.provider, record.settings, await self._credentials(record))
         connection = market.feed(self)
         for task in self._running:
             task.cancel()
@@ -121,6 +123,19 @@ class FeedWorker(Shell):
             self.spawn(patiently("last values", self._publish_last, every=LAST_EVERY_S), "last values"),
             self.spawn(patiently("stats", self._publish_stats, every=STATS_EVERY_S), "stats"),
         ]
+
+    async def _credentials(self, record: FeedRecord) -> dict[str, str]:
+        """Of the account that the feed's settings name; {} where none is named."""
+        account = record.settings.get("account")
+        if not account:
+            return {}
+        try:
+            return await Secrets(self.database, load_key(self.deck.home)).get(secret_name(str(account)))
+        except UnknownThing as error:
+            raise NeedsOperator(
+                f"account {account}, whose key feed {self.feed} uses, has no credentials",
+                f"give them: PUT /v1/accounts/{account}/credentials",
+            ) from error
 
     async def finish(self) -> None:
         """Close the sockets."""
@@ -185,6 +200,12 @@ class FeedWorker(Shell):
         if len(kept):
             self._urgent.append(kept)
             self._arrived.set()
+
+    async def history(self, instrument: Instrument, interval: str, start: int, end: int) -> Sequence[Bar]:
+        """Closed bars of the provider, for algos: a provider's key never enters their processes."""
+        self._ready()
+        assert self._market is not None
+        return await self._market.history(instrument, interval, Nanos(start), Nanos(end))
 
     async def report(self) -> WorkerReport:
         """What is truly carried, and how."""

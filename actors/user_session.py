@@ -20,6 +20,8 @@ from actors.shell import Shell, listen, patiently
 from cluster import names, streams
 from cluster.calls import Peer
 from cluster.process import end, now
+from cluster.specs import DECK_SETTINGS
+from connectors.registry import capabilities
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
@@ -103,9 +105,11 @@ class UserSession(Shell):
 
     async def _take_account(self, core: SessionCore, account: AccountRecord) -> None:
         history = await self.journal.load(account.id, Nanos(now() - HISTORY_NS))
-        late = int(float(account.settings.get("late_arrival_s", 1.0)) * 1e9)
+        own = {k: v for k, v in account.settings.items() if k not in DECK_SETTINGS}
+        can = capabilities(account.connector, own)
+        late = int(float(account.settings.get("late_arrival_s", can.late_arrival_s)) * 1e9)
         self.connections[account.id] = Peer(names.connection(account.id))
-        self._do(core.add_account(history, late, now()))
+        self._do(core.add_account(history, late, now(), can))
         self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
 
     async def _renew(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends
@@ -26,6 +26,7 @@ from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.journal import Journal
 from storage.records import AccountRecord
+from storage.secrets import Secrets, load_key, secret_name
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
 from trading.ids import AccountId, UserId
 
@@ -66,7 +67,15 @@ class Services:
         self._by_user: dict[UserId, Session] = {}
         self.database_trouble = "it was not tried yet"
         self._tasks: list[asyncio.Task[None]] = []
+        self._secrets: Secrets | None = None
         self._counts: tuple[float, dict[str, int]] | None = None
+
+    @property
+    def secrets(self) -> Secrets:
+        """The store of credentials.  Raises `NeedsOperator` where its key cannot be read."""
+        if self._secrets is None:
+            self._secrets = Secrets(self.database, load_key(self.deck.home))
+        return self._secrets
 
     def session(self, user: UserId) -> Session:
         """The way to a user's session."""
@@ -164,6 +173,20 @@ class Services:
     async def accounts_of(self, caller: Caller) -> list[AccountRecord]:
         """All accounts that the caller may see."""
         return [account for account in await self.desired.accounts() if caller.sees(account.user)]
+
+    async def credentials_for(self, caller: Caller, settings: Mapping[str, Any]) -> dict[str, str]:
+        """What a provider logs in with: the credentials of the account that its settings name, if the caller may.
+
+        They are used and never shown.  {} where no account is named, or none has been given credentials.
+        """
+        account = settings.get("account")
+        if not account:
+            return {}
+        record = await referenced("settings.account", self.account_of(caller, str(account)))
+        try:
+            return await self.secrets.get(secret_name(record.id))
+        except UnknownThing:
+            return {}
 
     async def look(self, key: str) -> tuple[dict[str, Any] | None, str]:
         """A hot value, or None and why: what is shown beside a record must not hide the record."""

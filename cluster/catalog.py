@@ -46,9 +46,11 @@ async def feed_limits(provider: str, settings: Mapping[str, Any]) -> FeedLimits:
         await market.close()
 
 
-async def listing(provider: str, settings: Mapping[str, Any]) -> Sequence[Instrument]:
+async def listing(
+    provider: str, settings: Mapping[str, Any], credentials: Mapping[str, str] | None = None
+) -> Sequence[Instrument]:
     """Everything a provider lists now, numbers unassigned; `NotReady` where it does not answer."""
-    market = registry.market_data(provider, settings)
+    market = registry.market_data(provider, settings, credentials)
     try:
         async with asyncio.timeout(LISTING_S):
             return await market.instruments()
@@ -79,6 +81,23 @@ def check_account(connector: str, account: AccountId, settings: Mapping[str, Any
     except BadInput as error:
         field = error.field if error.field.startswith("settings") else f"settings.{error.field}"
         raise BadInput(field, error.detail) from error
+
+
+def check_credentials(connector: str, credentials: Mapping[str, str], field: str = "credentials") -> None:
+    """Raise `BadInput` unless ``credentials`` are what an account of this broker logs in with."""
+    needed = registry.secrets_of(connector)
+    for name in credentials:
+        if name not in needed:
+            takes = f"takes {' and '.join(needed)}" if needed else "takes none"
+            raise BadInput(f"{field}.{name}", f"an account at {connector} {takes}")
+    for name in needed:
+        if not credentials.get(name, "").strip():
+            raise BadInput(f"{field}.{name}", f"an account at {connector} logs in with it; it is missing or empty")
+
+
+def needed_credentials(connector: str) -> tuple[str, ...]:
+    """What an account of this broker logs in with; () where it has no log-in."""
+    return registry.secrets_of(connector)
 
 
 def check_algo_id(algo: str) -> AlgoId:

@@ -7,16 +7,26 @@ socket.  Connectors never see the journal; what they must keep, they keep throug
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Protocol
 
 import msgspec
 
 from trading.bars import Bar
-from trading.broker import AmendTicket, Answer, BrokerReport, BrokerUpdate, CancelTicket, Capabilities, OrderTicket
+from trading.broker import (
+    AmendTicket,
+    Answer,
+    BrokerReport,
+    BrokerUpdate,
+    CancelTicket,
+    Capabilities,
+    OrderTicket,
+    StreamChange,
+)
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
+from trading.orders import OrderType, TimeInForce
 from trading.ticks import TickBuffer
 
 
@@ -138,8 +148,11 @@ class Broker(Protocol):
     async def report(self, since: Nanos | None = None) -> BrokerReport:
         """The whole account as the broker sees it now; ended orders and executions before ``since`` may be left out."""
 
-    def updates(self) -> AsyncIterator[BrokerUpdate]:
-        """Unasked messages, for as long as the connection lives."""
+    def updates(self) -> AsyncIterator[BrokerUpdate | StreamChange]:
+        """Unasked messages, for as long as the connection lives; each loss and return of the stream among them."""
+
+    def expect(self, tags: Iterable[str]) -> None:
+        """Orders that were open at the broker when last heard of: `report` says what has become of them."""
 
 
 #: Gives the time in UTC nanoseconds; passed in so that tests own the clock.
@@ -160,3 +173,14 @@ class PaperAccount(msgspec.Struct, frozen=True, kw_only=True):
     fill_ratio: Decimal = Decimal(1)
     #: Probability that an order is rejected, decided by a hash of its tag (so it repeats).
     reject_ratio: float = 0.0
+
+
+def paper_capabilities(settings: PaperAccount) -> Capabilities:
+    """What a paper account can do."""
+    return Capabilities(
+        order_types=frozenset(OrderType),
+        times_in_force=frozenset(TimeInForce) - {TimeInForce.AT_OPEN, TimeInForce.AT_CLOSE},
+        native_modify=True,
+        deduplicates=True,
+        late_arrival_s=1.0 + settings.latency_ms / 1000.0,
+    )

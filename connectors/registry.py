@@ -7,21 +7,22 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.base import Broker, Clock, MarketData, PaperAccount
+from connectors.base import Broker, Clock, MarketData, PaperAccount, paper_capabilities
 from connectors.paper.ledger import PaperLedger
+from trading.broker import Capabilities
 from trading.errors import BadInput, UnknownThing
 from trading.ids import AccountId, Epoch, InstrumentId
 from trading.instruments import Instrument
 
 
-def _binance_spot(settings: Mapping[str, Any]) -> MarketData:
+def _binance_spot(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> MarketData:
     from connectors.binance.market import BinanceMarket
     from connectors.binance.product import SPOT
 
     return BinanceMarket(SPOT, settings)
 
 
-def _binance_usdm(settings: Mapping[str, Any]) -> MarketData:
+def _binance_usdm(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> MarketData:
     from connectors.binance.market import BinanceMarket
     from connectors.binance.product import USDM
 
@@ -35,27 +36,69 @@ def _paper(
     ledger: PaperLedger,
     epoch: Epoch,
     clock: Clock,
+    credentials: Mapping[str, str],
 ) -> Broker:
     from connectors.paper.broker import PaperBroker, check_settings
 
+    chosen = _paper_settings(settings)
+    check_settings(chosen)
+    return PaperBroker(account, chosen, instruments, ledger, epoch, clock)
+
+
+def _paper_capabilities(settings: Mapping[str, Any]) -> Capabilities:
+    return paper_capabilities(_paper_settings(settings))
+
+
+def _paper_settings(settings: Mapping[str, Any]) -> PaperAccount:
     known = {field.name for field in msgspec.structs.fields(PaperAccount)}
     for name in settings:
         if name not in known:
             raise BadInput(name, f"a paper account has no such setting: use {', '.join(sorted(known))}")
     try:
-        chosen = msgspec.convert(dict(settings), PaperAccount, strict=False)
+        return msgspec.convert(dict(settings), PaperAccount, strict=False)
     except msgspec.ValidationError as error:
         raise BadInput("settings", str(error)) from error
-    check_settings(chosen)
-    return PaperBroker(account, chosen, instruments, ledger, epoch, clock)
 
 
-_PROVIDERS: Final[dict[str, Callable[[Mapping[str, Any]], MarketData]]] = {
+def _alpaca(
+    account: AccountId,
+    settings: Mapping[str, Any],
+    instruments: Mapping[InstrumentId, Instrument],
+    ledger: PaperLedger,
+    epoch: Epoch,
+    clock: Clock,
+    credentials: Mapping[str, str],
+) -> Broker:
+    from connectors.alpaca.orders import AlpacaBroker
+
+    return AlpacaBroker(account, settings, credentials, clock)
+
+
+def _alpaca_capabilities(settings: Mapping[str, Any]) -> Capabilities:
+    from connectors.alpaca.capabilities import capabilities
+
+    return capabilities(settings)
+
+
+def _alpaca_market(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> MarketData:
+    from connectors.alpaca.market import AlpacaMarket
+
+    return AlpacaMarket(settings, credentials)
+
+
+_PROVIDERS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], MarketData]]] = {
     "binance-spot": _binance_spot,
     "binance-usdm": _binance_usdm,
+    "alpaca": _alpaca_market,
 }
 
-_BROKERS: Final[dict[str, Callable[..., Broker]]] = {"paper": _paper}
+_BROKERS: Final[dict[str, Callable[..., Broker]]] = {"paper": _paper, "alpaca": _alpaca}
+_CAPABILITIES: Final[dict[str, Callable[[Mapping[str, Any]], Capabilities]]] = {
+    "paper": _paper_capabilities,
+    "alpaca": _alpaca_capabilities,
+}
+#: Names of the secrets that an account of a broker logs in with.
+_SECRETS: Final[dict[str, tuple[str, ...]]] = {"alpaca": ("key", "secret")}
 
 
 def providers() -> tuple[str, ...]:
@@ -68,15 +111,31 @@ def brokers() -> tuple[str, ...]:
     return tuple(_BROKERS)
 
 
-def market_data(provider: str, settings: Mapping[str, Any]) -> MarketData:
-    """A market data provider; {} means its public servers.
+def market_data(provider: str, settings: Mapping[str, Any], credentials: Mapping[str, str] | None = None) -> MarketData:
+    """A market data provider; {} means its public servers.  Without ``credentials`` it may lack what needs a log-in.
 
     Raises `UnknownThing` for a name that is not registered, `BadInput` for settings it does not take.
     """
     factory = _PROVIDERS.get(provider)
     if factory is None:
         raise UnknownThing("provider", provider, f"use one of {', '.join(_PROVIDERS)}")
-    return factory(settings)
+    return factory(settings, credentials or {})
+
+
+def secrets_of(broker_name: str) -> tuple[str, ...]:
+    """What the secrets store must have of an account of this broker; () where it has no log-in."""
+    return _SECRETS.get(broker_name, ())
+
+
+def capabilities(name: str, settings: Mapping[str, Any]) -> Capabilities:
+    """What a broker can do for an account with these settings.
+
+    Raises `UnknownThing` for a name that is not registered, `BadInput` for settings it does not take.
+    """
+    found = _CAPABILITIES.get(name)
+    if found is None:
+        raise UnknownThing("broker", name, f"use one of {', '.join(_BROKERS)}")
+    return found(settings)
 
 
 def broker(
@@ -87,6 +146,7 @@ def broker(
     ledger: PaperLedger,
     epoch: Epoch,
     clock: Clock,
+    credentials: Mapping[str, str] | None = None,
 ) -> Broker:
     """A connection of ``account`` to a broker; `connect` it.  Only the paper broker uses ``ledger``.
 
@@ -95,4 +155,4 @@ def broker(
     factory = _BROKERS.get(name)
     if factory is None:
         raise UnknownThing("broker", name, f"use one of {', '.join(_BROKERS)}")
-    return factory(account, settings, instruments, ledger, epoch, clock)
+    return factory(account, settings, instruments, ledger, epoch, clock, credentials or {})

@@ -303,6 +303,11 @@ class Desired:
 
     # --- audit and changes ------------------------------------------------------------------------------
 
+    async def changed(self, actor: str, action: str, subject: str, after: Any = None) -> None:
+        """Say that something beside the rows here has changed, such as credentials: readers wake, the audit has it."""
+        async with change(self._db) as connection:
+            await write_audit(connection, actor, action, subject, None, after)
+
     async def audit(self, actor: str, action: str, subject: str, before: Any = None, after: Any = None) -> None:
         """Note an act that changed no row of ours (a kill switch, an accepted break)."""
         async with self._db.connection() as connection:

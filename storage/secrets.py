@@ -81,6 +81,11 @@ def _parse(text: str, where: str) -> bytes:
     return key
 
 
+def secret_name(account: str) -> str:
+    """What the credentials of an account are called in the store."""
+    return f"account/{account}"
+
+
 class Secrets:
     """Named mappings of secret strings, such as the log-in of an account."""
 

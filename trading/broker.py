@@ -173,3 +173,13 @@ class BrokerUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     raw: str = ""
     #: The broker's id of this very message, where it has one.
     message_id: ExecutionId | None = None
+
+
+class StreamChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream of updates was lost, or is back.
+
+    What a broker sent in between, or garbled, is only in its report; so is what came right before a loss.
+    """
+
+    is_up: bool
+    reason: str = ""

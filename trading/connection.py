@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,8 @@ from trading.instructions import Lane
 from trading.throttle import RateBudget
 
 RING = 2_000
+#: A connection that stood still this long may have a successor already: nobody starts one sooner.
+STALL_NS: Final = 1_500_000_000
 
 
 class UpdatePage(msgspec.Struct, frozen=True):
@@ -35,7 +38,8 @@ class ConnectionCore:
 
     ``owned_until`` is when its lease ends, by a clock that only goes forward (0: never taken): from then on another
     copy may act, so nothing that opens risk is sent any more.  A cancel still is: it can be repeated by anybody, and
-    must go out while the database that renews leases is away.
+    must go out while the database that renews leases is away.  A process that was stopped and goes on cannot tell what
+    has happened meanwhile: it counts its lease as lost until it has been renewed.
     """
 
     def __init__(self, epoch: Epoch, session_epoch: Epoch, budget: RateBudget) -> None:
@@ -43,6 +47,7 @@ class ConnectionCore:
         self.session_epoch = session_epoch
         self.budget = budget
         self.owned_until = 0
+        self._beat_at = 0
         self.connected = False
         self.fenced = 0
         self._ring: deque[BrokerUpdate] = deque(maxlen=RING)
@@ -56,6 +61,17 @@ class ConnectionCore:
             raise Fenced("session", session_epoch, self.session_epoch)
         self.session_epoch = session_epoch
 
+    def owned(self, since: int, until: int) -> None:
+        """The lease was renewed: asked for at ``since``, it ends at ``until``, by the clock that only goes forward."""
+        self._beat_at = max(self._beat_at, since)
+        self.owned_until = until
+
+    def beat(self, at: int) -> None:
+        """It is ``at`` by the clock that only goes forward; to be called often."""
+        if at - self._beat_at > STALL_NS:
+            self.owned_until = 0
+        self._beat_at = at
+
     def why_not_send(self, lane: Lane, at: int, until: Nanos, now: Nanos) -> str:
         """Why a request of this lane may not go to the broker any more; "" where it may.
 
@@ -63,6 +79,7 @@ class ConnectionCore:
         """
         if lane is Lane.CANCEL:
             return ""
+        self.beat(at)
         if at >= self.owned_until:
             return "not sent: the connection could not renew its lease, so another copy may be acting"
         if now > until:
@@ -80,12 +97,8 @@ class ConnectionCore:
             self.cursor += 1
 
     def lost(self) -> None:
-        """The stream was cut."""
+        """The stream was cut, or what it said could not be read: every reader has a gap, however soon it is back."""
         self.connected = False
-
-    def regained(self) -> None:
-        """The stream is back.  What was said meanwhile is not in the ring: every reader has a gap, however it reads."""
-        self.connected = True
         self._ring.clear()
         self.cursor += 1
 

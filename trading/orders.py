@@ -291,7 +291,8 @@ TRANSITIONS: Final[dict[tuple[OrderState, EventKind], OrderState]] = {
     **{(s, _K.MODIFY_REQUESTED): s for s in _LIVE},
     **{(s, _K.CANCEL_REJECTED): s for s in (*_LIVE, *_ENDED)},
     **{(s, _K.MODIFY_REJECTED): s for s in (*_LIVE, *_ENDED)},
-    **{(s, _K.MODIFIED): s for s in (_S.SUBMITTED, _S.PARTIALLY_FILLED, _S.UNKNOWN)},
+    # A change that was made before the order ended may come to light only afterwards.
+    **{(s, _K.MODIFIED): s for s in (_S.SUBMITTED, _S.PARTIALLY_FILLED, _S.UNKNOWN, *_ENDED)},
     # The broker's book names an order we did not know or had lost: take the broker's word.
     **{(s, _K.ADOPTED): s for s in (*_LIVE, *_ENDED)},
     **{(s, _K.REVIVED): _S.SUBMITTED for s in _ENDED},

@@ -34,6 +34,8 @@ class Findings(msgspec.Struct):
     absent: list[str] = msgspec.field(default_factory=list)
     #: Orders at the broker that are not ours (placed by hand): to be adopted, with their fills.
     strangers: list[tuple[BrokerOrder, list[BrokerFill]]] = msgspec.field(default_factory=list)
+    #: Orders that have ended on both sides, there with other terms: (our tag, its row).
+    corrected: list[tuple[str, BrokerOrder]] = msgspec.field(default_factory=list)
     #: Orders that have ended here, long enough ago, and that the broker's book shows alive: (our tag, its row).
     undead: list[tuple[str, BrokerOrder]] = msgspec.field(default_factory=list)
     #: Orders whose filled quantity the trade book does not account for: tag -> (ours, theirs).
@@ -122,6 +124,9 @@ def _compare_order(
                 reason="so in the broker's book",
             )
         )
+    elif changed and ours.state.is_final and theirs.state.is_final:
+        # Changed just before it ended, and the message got lost.  (A list that lags does not show an end.)
+        found.corrected.append((ours.tag, theirs))
     found.updates += [update(UpdateKind.FILLED, fill=fill.fill) for fill in fills]
     if filled < theirs.filled_quantity:
         found.unexplained[ours.tag] = (filled, theirs.filled_quantity)

@@ -180,6 +180,17 @@ class Intake(Requests):
         report = replace(report, requested_at=book.asked_at, orders=orders, fills=fills)
         late = self.late_arrival_ns[account]
         found = compare_orders(book.by_tag, book.executions.keys(), report, book.sent_at, late)
+        for tag, theirs in found.corrected:
+            self._record(
+                book,
+                book.by_tag[tag],
+                EventKind.MODIFIED,
+                now,
+                reason="so in the broker's book",
+                quantity=theirs.quantity,
+                limit_price=theirs.limit_price,
+                stop_price=theirs.stop_price,
+            )
         for update in found.updates:
             order = book.by_tag[update.tag]
             self._take_update(book, order, update, now)

@@ -6,15 +6,16 @@ import time
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SecretStr
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
-from api.security import Operator, Trader, Viewer
-from api.services import Deck, referenced
+from api.security import Caller, Operator, Trader, Viewer
+from api.services import Deck, Services, referenced
 from api.shapes import OrderShown
 from cluster import catalog
 from storage.records import AccountRecord, OrderFilter
+from storage.secrets import secret_name
 from trading.errors import Conflict, TradeError, UnknownThing
 from trading.ids import AccountId, FeedId, Nanos, UserId, name
 from trading.orders import OrderState
@@ -28,7 +29,9 @@ class NewAccount(Body):
     """A trading account to add.
 
     ``settings`` are the connector's (paper: cash, currency, latency_ms, fee_bps, slippage_ticks, fill_ratio,
-    reject_ratio) and the deck's: ``feed`` that prices a paper account, ``orders_per_s``, ``late_arrival_s``.
+    reject_ratio; alpaca: environment, base_url, timeout_s) and the deck's: ``feed`` that prices a paper account,
+    ``orders_per_s``, ``late_arrival_s``.  ``credentials`` are what it logs in with (alpaca: key, secret): they are
+    encrypted, and never shown again.
     """
 
     model_config = ConfigDict(
@@ -48,6 +51,7 @@ class NewAccount(Body):
     user: str
     connector: str
     settings: dict[str, Any] = Field(default_factory=dict)
+    credentials: dict[str, SecretStr] = Field(default_factory=dict, max_length=10)
     enabled: bool = True
 
 
@@ -57,6 +61,21 @@ class AccountChange(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": False}]})
 
     enabled: bool
+
+
+class NewCredentials(Body):
+    """What an account logs in with from now on, all of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"credentials": {"key": "PK…", "secret": "…"}}]})
+
+    credentials: dict[str, SecretStr] = Field(max_length=10)
+
+
+class CredentialsShown(Shown):
+    """Which credentials an account needs and has; never their values."""
+
+    needed: list[str]
+    given: list[str]
 
 
 class AccountShown(Shown):
@@ -106,7 +125,12 @@ async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> Acco
         enabled=body.enabled,
         created_at=Nanos(time.time_ns()),
     )
-    return await deck.desired.create_account(record, by=caller.user)
+    credentials = _open(body.credentials)
+    catalog.check_credentials(body.connector, credentials)
+    made = await deck.desired.create_account(record, by=caller.user)
+    if credentials:
+        await _keep(deck, caller, account, credentials)
+    return made
 
 
 @router.get("", response_model=Page[AccountShown])
@@ -130,6 +154,35 @@ async def change_account(id: str, body: AccountChange, caller: Operator, deck: D
     return await deck.desired.update_account(record.id, {"enabled": body.enabled}, by=caller.user)
 
 
+@router.get("/{id}/credentials", response_model=CredentialsShown)
+async def get_credentials(id: str, caller: Viewer, deck: Deck) -> CredentialsShown:
+    """Which credentials the account needs and has."""
+    record = await deck.account_of(caller, id)
+    try:
+        given = sorted(await deck.secrets.get(secret_name(record.id)))
+    except UnknownThing:
+        given = []
+    return CredentialsShown(needed=list(catalog.needed_credentials(record.connector)), given=given)
+
+
+@router.put("/{id}/credentials", status_code=204)
+async def put_credentials(id: str, body: NewCredentials, caller: Trader, deck: Deck) -> None:
+    """Give the account's credentials, or new ones; its connection logs in with them at once."""
+    record = await deck.account_of(caller, id)
+    credentials = _open(body.credentials)
+    catalog.check_credentials(record.connector, credentials)
+    await _keep(deck, caller, record.id, credentials)
+
+
+async def _keep(deck: Services, caller: Caller, account: AccountId, credentials: dict[str, str]) -> None:
+    await deck.secrets.put(secret_name(account), credentials)
+    await deck.desired.changed(caller.user, "set_credentials", account, {"names": sorted(credentials)})
+
+
+def _open(credentials: dict[str, SecretStr]) -> dict[str, str]:
+    return {name: value.get_secret_value() for name, value in credentials.items()}
+
+
 @router.delete("/{id}", status_code=204)
 async def delete_account(id: str, caller: Operator, deck: Deck) -> None:
     """Remove an account without open orders that no algo uses; its history stays."""
@@ -138,6 +191,8 @@ async def delete_account(id: str, caller: Operator, deck: Deck) -> None:
     if still_open:
         raise Conflict("account_in_use", f"account {id!r} has open orders: cancel them first")
     await deck.desired.delete_account(record.id, by=caller.user)
+    if catalog.needed_credentials(record.connector):
+        await deck.secrets.delete(secret_name(record.id))
 
 
 @router.post("/{id}/cancel-all", response_model=Cancelled)

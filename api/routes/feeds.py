@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import ProblemError, unknown_reference
-from api.security import FeedKeeper, Viewer
+from api.security import Caller, FeedKeeper, Viewer
 from api.services import Deck, Services
 from cluster import catalog
 from storage.records import FeedRecord
@@ -170,7 +170,9 @@ async def create_feed(body: NewFeed, caller: FeedKeeper, deck: Deck) -> FeedShow
         max_workers=limits.max_workers,
         provider=body.provider,
     )
-    await _listed(deck, body.provider, body.settings, instruments)
+    # Whoever streams by an account's key must be allowed that account.
+    await deck.credentials_for(caller, body.settings)
+    await _listed(deck, caller, body.provider, body.settings, instruments)
     record = FeedRecord(
         id=feed,
         provider=body.provider,
@@ -199,13 +201,13 @@ async def get_feed(id: str, _: Viewer, deck: Deck) -> FeedShown:
 @router.put("/{id}/instruments/{instrument:path}", response_model=FeedShown)
 async def add_instrument(id: str, instrument: str, caller: FeedKeeper, deck: Deck) -> FeedShown:
     """Stream one more instrument."""
-    return await _add(deck, caller.user, id, [instrument], "instrument")
+    return await _add(deck, caller, id, [instrument], "instrument")
 
 
 @router.post("/{id}/instruments", response_model=FeedShown)
 async def add_instruments(id: str, body: MoreInstruments, caller: FeedKeeper, deck: Deck) -> FeedShown:
     """Stream more instruments: all of them or, where one cannot be, none."""
-    return await _add(deck, caller.user, id, body.instruments, "instruments")
+    return await _add(deck, caller, id, body.instruments, "instruments")
 
 
 @router.delete("/{id}/instruments/{instrument:path}", response_model=FeedShown)
@@ -263,6 +265,7 @@ def _join(words: Sequence[str]) -> str:
 
 async def _listed(
     deck: Services,
+    caller: Caller,
     provider: str,
     settings: dict[str, Any],
     instruments: Sequence[InstrumentId],
@@ -271,7 +274,8 @@ async def _listed(
     """Raise 422 listing those that the provider does not have; fetches its list where one is not stored."""
     unknown = await _unknown(deck, provider, instruments)
     if unknown:
-        await deck.instruments.upsert(await catalog.listing(provider, settings))
+        credentials = await deck.credentials_for(caller, settings)
+        await deck.instruments.upsert(await catalog.listing(provider, settings, credentials))
         unknown = await _unknown(deck, provider, instruments)
     if unknown:
         raise ProblemError(
@@ -289,10 +293,10 @@ async def _unknown(deck: Services, provider: str, instruments: Sequence[Instrume
     return [each for each in instruments if each not in found]
 
 
-async def _add(deck: Services, by: str, id: str, texts: Sequence[str], field: str) -> FeedShown:
+async def _add(deck: Services, caller: Caller, id: str, texts: Sequence[str], field: str) -> FeedShown:
     fresh = _parse(texts, field)
     before = await deck.desired.feed(FeedId(id))
-    await _listed(deck, before.provider, before.settings, fresh, field)
+    await _listed(deck, caller, before.provider, before.settings, fresh, field)
     limits = await catalog.feed_limits(before.provider, before.settings)
 
     def added(feed: FeedRecord) -> dict[str, Any]:
@@ -306,7 +310,7 @@ async def _add(deck: Services, by: str, id: str, texts: Sequence[str], field: st
         )
         return {"instruments": all_of_them}
 
-    return await _shown(deck, await _change(deck, by, id, added))
+    return await _shown(deck, await _change(deck, caller.user, id, added))
 
 
 async def _change(deck: Services, by: str, id: str, changes: Callable[[FeedRecord], dict[str, Any]]) -> FeedRecord:

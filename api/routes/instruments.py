@@ -76,7 +76,7 @@ async def get_instrument(instrument: str, _: Viewer, deck: Deck) -> Any:
 async def import_instruments(body: Import, caller: FeedKeeper, deck: Deck) -> dict[str, int]:
     """Fetch a provider's list of instruments and store it."""
     try:
-        listed = await catalog.listing(body.provider, body.settings)
+        listed = await catalog.listing(body.provider, body.settings, await deck.credentials_for(caller, body.settings))
     except UnknownThing as error:
         raise unknown_reference("provider", error) from error
     stored = await deck.instruments.upsert(listed)

@@ -8,8 +8,8 @@
 * ``misbehave``: a rule for requests (`simulated_faults.Rule`); ``frames``: faults of the order stream
   (`simulated_faults.FrameFaults`); ``lag`` {lists_s, lookups_s, replace_s, cancel_s}; ``behave``: all that ends.
 * ``limit`` {requests_per_minute}: a number, or null for none.
-* ``drop`` {streams: orders, data or all}: cut WebSockets; ``refuse`` {seconds}: cut everything and drop connections as
-  they come; ``garbage`` {text}: a frame to every order stream.
+* ``drop`` {streams: orders, data or all}: cut WebSockets; ``refuse`` {seconds}: cut everything, and every line at its
+  first word, controls excepted; ``garbage`` {text}: a frame to every order stream.
 * ``order`` {account, symbol, qty, …}: an order placed by hand; ``cancel`` {account, order_id}.
 """
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from connectors.alpaca.simulated_market import Listing
+from connectors.alpaca.simulated_wire import CONTROLS
 from connectors.alpaca.venue import AlpacaVenue
 from connectors.alpaca.venue_checks import Refusal, answer
 from connectors.alpaca.wire import Request, Response, as_json
@@ -44,7 +45,7 @@ class Controls:
 
     def answer(self, request: Request) -> Response:
         """Carry out a command."""
-        name = request.path.removeprefix("/simulator/")
+        name = request.path.removeprefix(CONTROLS)
         if request.method == "GET" and name in ("stats", "ledger"):
             return answer(200, self._simulator.stats() if name == "stats" else self._simulator.ledger())
         commands: dict[str, Callable[[dict[str, Any]], Any]] = {

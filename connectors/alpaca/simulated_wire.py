@@ -21,6 +21,8 @@ from websockets.server import ServerProtocol
 
 from connectors.alpaca.wire import Request, Response
 
+#: Paths of the simulator's own resources.
+CONTROLS: Final = "/simulator/"
 _MAX_REQUEST: Final = 1024 * 1024
 _LENGTH: Final = re.compile(rb"(?im)^content-length:\s*(\d{1,7})\s*$")
 _UPGRADE: Final = re.compile(rb"(?im)^upgrade:\s*websocket\s*$")
@@ -38,7 +40,7 @@ class Reply(msgspec.Struct, frozen=True):
 class Service(Protocol):
     """What a line serves."""
 
-    #: Connections are dropped as they come.
+    #: Lines are cut at their first word, unless it is to the controls.
     is_deaf: bool
 
     def arrived(self, line: Line) -> None:
@@ -86,10 +88,7 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        if self._service.is_deaf:
-            self.abort()
-        else:
-            self._service.arrived(self)
+        self._service.arrived(self)
 
     def data_received(self, data: bytes) -> None:
         if self._protocol is not None:
@@ -128,6 +127,9 @@ class Line(asyncio.Protocol):
             self.abort()
             return
         parts = urlsplit(words[1])
+        if self._service.is_deaf and not parts.path.startswith(CONTROLS):
+            self.abort()
+            return
         query = tuple(parse_qsl(parts.query, keep_blank_values=True))
         reply = self._service.http(Request(words[0], unquote(parts.path), query, body), _headers(lines))
         if reply.after_s > 0:
@@ -169,6 +171,9 @@ class Line(asyncio.Protocol):
             self.abort()
             return
         request = events[0]
+        if self._service.is_deaf:
+            self.abort()
+            return
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         self._protocol = protocol
         protocol.send_response(protocol.accept(request))

@@ -23,7 +23,7 @@ from connectors.alpaca.simulated_data import FEEDS, DataRest, DataStream, quote_
 from connectors.alpaca.simulated_faults import FrameFaulter, Rules
 from connectors.alpaca.simulated_market import Listing, QuoteTick, SimulatedMarket, TradeTick
 from connectors.alpaca.simulated_orders import OrderStream
-from connectors.alpaca.simulated_wire import Line, Reply
+from connectors.alpaca.simulated_wire import CONTROLS, Line, Reply
 from connectors.alpaca.venue import BEHAVE, AlpacaVenue
 from connectors.alpaca.venue_checks import UNAUTHORIZED, Refusal, answer
 from connectors.alpaca.venue_hours import Hours
@@ -261,7 +261,7 @@ class AlpacaSimulator:
 
     def http(self, request: Request, headers: Mapping[str, str]) -> Reply:
         """An HTTP request."""
-        if request.path.startswith("/simulator/"):
+        if request.path.startswith(CONTROLS):
             return Reply(self._controls.answer(request))
         self._counts["requests"] += 1
         key = self._key_of(headers)

@@ -92,6 +92,13 @@ class UpdateReader:
             self.garbage += 1
             raise BadInput("frame", f"it cannot be read ({error}): {raw[:200]!r}") from error
 
+    def learned(self, row: OrderRow) -> list[BrokerUpdate]:
+        """An order was fetched that chains lead to: what it says of a replacement that was announced without it."""
+        self.chains.learn(row)
+        if row.replaces is None or not self.chains.was_replaced(row.replaces):
+            return []
+        return self._modified(row, TradeUpdate(event="replaced", order=row), b"")
+
     def _told(self, update: TradeUpdate, raw: bytes) -> list[BrokerUpdate]:
         row = update.order
         self.chains.learn(row)
@@ -108,7 +115,12 @@ class UpdateReader:
             before = self.chains.row(row.replaces)
             confirmed = update.event == "new" or (before is not None and before.status == "replaced")
             return self._modified(row, update, raw) if confirmed else []
+        if kind is UpdateKind.MODIFY_REJECTED and (after := self.chains.successor(row.id)) is not None:
+            # The replacement's own rejection will follow, and is the same news.
+            self.chains.announce(after)
         if kind is UpdateKind.REJECTED and row.replaces and not self.chains.was_replaced(row.replaces):
+            if not self.chains.announce(row.id):
+                return []
             kind = UpdateKind.MODIFY_REJECTED
         if kind in (UpdateKind.CANCELLED, UpdateKind.EXPIRED) and self.chains.was_replaced(row.id):
             return []

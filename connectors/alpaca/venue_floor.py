@@ -7,6 +7,7 @@ when the session closes.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from connectors.alpaca.venue_checks import NOT_FOUND, Refusal
 from connectors.alpaca.venue_hours import AlwaysOpen, Hours, Trading
 from connectors.alpaca.venue_ledger import Held, Ledger, VenueFill, VenueOrder
 from connectors.alpaca.wire import AssetRow, as_json, plain, rfc3339
+from trading.errors import UnknownThing
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.matching import BookOrder, Ended, Execution, MatchingBook, Outcome, Trailed, Triggered, stop_of
@@ -51,6 +53,8 @@ class Floor:
         #: Orders that wait for the session's open, and for its close.
         self._for_open: list[str] = []
         self._for_close: list[str] = []
+        #: Orders that were put into a book and have not ended.
+        self._entered: set[str] = set()
         self._due: list[tuple[Nanos, int, Callable[[Nanos], None]]] = []
         self._dues = 0
         self._session: Trading | None = None
@@ -165,6 +169,7 @@ class Floor:
         tif = order.time_in_force if order.time_in_force is not TimeInForce.AT_OPEN else TimeInForce.IOC
         tif = TimeInForce.IOC if tif is TimeInForce.AT_CLOSE else tif
         works_as = kind or order.type
+        self._entered.add(order.id)
         entry = BookOrder(
             id=order.id,
             side=order.side,
@@ -189,8 +194,11 @@ class Floor:
     def withdraw(self, order: VenueOrder, now: Nanos) -> None:
         """Take an order off the floor; what becomes of it is the caller's to say."""
         book = self._books.get(order.symbol)
-        if book is not None and any(entry.id == order.id for entry in book.orders()):
-            book.cancel(order.id, now)
+        if book is not None and order.id in self._entered:
+            with contextlib.suppress(UnknownThing):
+                # It may have left by itself in this very moment.
+                book.cancel(order.id, now)
+            self._entered.discard(order.id)
         for waiting in (self._for_open, self._for_close, self._watched.get(order.symbol, [])):
             if order.id in waiting:
                 waiting.remove(order.id)
@@ -302,6 +310,8 @@ class Floor:
         order.filled_qty += qty
         order.filled_value += qty * price
         done = order.filled_qty >= order.qty
+        if done:
+            self._entered.discard(order.id)
         order.status = "filled" if done else "partially_filled"
         order.filled_at = now if done else order.filled_at
         order.reserved = order.reserved * (before - qty) / before if before > 0 else ZERO

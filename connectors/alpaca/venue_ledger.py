@@ -113,6 +113,8 @@ class Ledger:
         self.orders: dict[str, VenueOrder] = {}
         #: client_order_id -> order id; Alpaca never gives one away twice.
         self.by_client_id: dict[str, str] = {}
+        #: Those of ``orders`` that may still trade.
+        self.live: dict[str, VenueOrder] = {}
         self.executions: list[VenueFill] = []
         self.positions: dict[str, Held] = {}
         #: order id -> how it looked from when on.
@@ -138,6 +140,10 @@ class Ledger:
     def note(self, order: VenueOrder, at: Nanos) -> dict[str, Any]:
         """Keep how an order looks from now on; returns that."""
         order.updated_at = at
+        if order.is_ended:
+            self.live.pop(order.id, None)
+        else:
+            self.live[order.id] = order
         row = row_of(order)
         self.versions.setdefault(order.id, []).append((at, row))
         return row
@@ -152,7 +158,7 @@ class Ledger:
 
     def open_orders(self) -> list[VenueOrder]:
         """Orders that may still trade, oldest first."""
-        return [order for order in self.orders.values() if not order.is_ended]
+        return [order for order in self.live.values() if not order.is_ended]
 
     def positions_at(self, at: Nanos) -> dict[str, Held]:
         """Positions as they were at a time."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 
-from connectors.base import Clock, PaperAccount
+from connectors.base import Clock, PaperAccount, paper_capabilities
 from connectors.paper.ledger import PaperLedger
 from connectors.paper.venue import PaperVenue
 from trading.broker import (
@@ -21,14 +21,12 @@ from trading.broker import (
     BrokerReport,
     BrokerUpdate,
     CancelTicket,
-    Capabilities,
     OrderTicket,
     Verdict,
 )
 from trading.errors import BadInput, Fenced, NotReady, TradeError, Unreachable
 from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.orders import OrderType, TimeInForce
 from trading.ticks import BACKFILLED, BUYER_MAKER, QUOTE, TICK, TRADE, TickArray
 
 log = logging.getLogger(__name__)
@@ -52,13 +50,7 @@ class PaperBroker:
         epoch: Epoch,
         clock: Clock,
     ) -> None:
-        self.capabilities = Capabilities(
-            order_types=frozenset(OrderType),
-            times_in_force=frozenset(TimeInForce) - {TimeInForce.AT_OPEN, TimeInForce.AT_CLOSE},
-            native_modify=True,
-            deduplicates=True,
-            late_arrival_s=0.1 + settings.latency_ms / 1000.0,
-        )
+        self.capabilities = paper_capabilities(settings)
         self._account = account
         self._settings = settings
         self._instruments = instruments
@@ -155,6 +147,9 @@ class PaperBroker:
                 return
             self._news.clear()
             await self._news.wait()
+
+    def expect(self, tags: Iterable[str]) -> None:
+        """Nothing to note: the ledger has every order."""
 
     def drain(self) -> list[BrokerUpdate]:
         """The updates that wait, without waiting."""

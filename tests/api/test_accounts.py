@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import base64
+
 import pytest
 
+from storage.secrets import secret_name
 from tests.api.playing import Stage, algo_body, order_body
+from trading.errors import UnknownThing
 
 
 async def test_users_are_made_listed_and_audited(stage: Stage) -> None:
@@ -71,3 +75,78 @@ async def test_a_wrong_account_is_refused_by_field(
     said = await stage.refused(422, code, "POST", "/v1/accounts", body)
     assert said["field"] == field
     assert (await stage.get("/v1/accounts"))["items"] == []
+
+
+ALPACA = {"id": "alpaca-1", "user": "admin", "connector": "alpaca", "settings": {"environment": "paper"}}
+KEYS = {"key": "PKTOPSECRET", "secret": "very-secret-indeed"}
+
+
+@pytest.fixture
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of the secrets store, so that none is made in the user's home."""
+    monkeypatch.setenv("QUARTERDECK_SECRET_KEY", base64.urlsafe_b64encode(bytes(32)).decode())
+
+
+@pytest.mark.usefixtures("secret_key")
+async def test_credentials_go_in_encrypted_and_never_come_out(stage: Stage) -> None:
+    made = await stage.make("/v1/accounts", ALPACA | {"credentials": KEYS})
+    assert await stage.services.secrets.get(secret_name("alpaca-1")) == KEYS
+    told = [made, await stage.get("/v1/accounts"), await stage.get("/v1/accounts/alpaca-1")]
+    told.append(await stage.get("/v1/accounts/alpaca-1/credentials"))
+    assert told[-1] == {"needed": ["key", "secret"], "given": ["key", "secret"]}
+    audited = await stage.services.desired.audit_of()
+    shown = repr(told) + repr(audited)
+    for value in KEYS.values():
+        assert value not in shown
+    assert ("set_credentials", "alpaca-1", {"names": ["key", "secret"]}) in [
+        (entry.action, entry.subject, entry.after) for entry in audited
+    ]
+    async with stage.services.database.connection() as connection:
+        rows = await (await connection.execute("SELECT sealed FROM secrets")).fetchall()
+    assert all(value.encode() not in bytes(row[0]) for row in rows for value in KEYS.values())
+
+
+@pytest.mark.usefixtures("secret_key")
+async def test_credentials_are_replaced_and_go_with_the_account(stage: Stage) -> None:
+    await stage.make("/v1/accounts", ALPACA | {"credentials": KEYS})
+    version = await stage.services.desired.version()
+    path = "/v1/accounts/alpaca-1/credentials"
+    new = {"key": "PK2", "secret": "other"}
+    assert (await stage.ask("PUT", path, {"credentials": new})).status_code == 204
+    assert await stage.services.secrets.get(secret_name("alpaca-1")) == new
+    assert await stage.services.desired.version() > version, "the connection is told"
+    said = await stage.refused(422, "bad_input", "PUT", path, {"credentials": {"key": "PK3"}})
+    assert said["field"] == "credentials.secret"
+    assert await stage.services.secrets.get(secret_name("alpaca-1")) == new
+    assert (await stage.ask("DELETE", "/v1/accounts/alpaca-1")).status_code == 204
+    with pytest.raises(UnknownThing):
+        await stage.services.secrets.get(secret_name("alpaca-1"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({}, "credentials.key"),
+        ({"credentials": {"key": "PK"}}, "credentials.secret"),
+        ({"credentials": KEYS | {"pin": "1"}}, "credentials.pin"),
+        ({"credentials": KEYS, "settings": {"secret": "in the wrong place"}}, "settings"),
+        ({"connector": "paper", "settings": {}, "credentials": KEYS}, "credentials.key"),
+    ],
+)
+@pytest.mark.usefixtures("secret_key")
+async def test_wrong_credentials_are_refused_by_field(stage: Stage, changes: dict[str, object], field: str) -> None:
+    said = await stage.refused(422, "bad_input", "POST", "/v1/accounts", ALPACA | changes)
+    assert said["field"] == field
+    assert "very-secret" not in repr(said)
+    assert "wrong place" not in repr(said)
+    assert (await stage.get("/v1/accounts"))["items"] == []
+
+
+@pytest.mark.usefixtures("secret_key")
+async def test_a_feed_may_use_only_a_key_that_its_maker_may_use(stage: Stage) -> None:
+    await stage.make("/v1/users", {"id": "other", "roles": ["quant"]})
+    key = (await stage.make("/v1/keys", {"user": "other"}))["key"]
+    await stage.make("/v1/accounts", ALPACA | {"credentials": KEYS})
+    feed = {"id": "shares", "provider": "alpaca", "settings": {"account": "alpaca-1"}, "instruments": ["ALPACA:AAPL"]}
+    said = await stage.refused(422, "unknown_account", "POST", "/v1/feeds", feed, key=key)
+    assert said["field"] == "settings.account"

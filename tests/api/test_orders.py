@@ -36,6 +36,16 @@ async def test_an_order_is_placed_changed_cancelled_and_told(stage: Stage, key: 
     ]
 
 
+async def test_a_trailing_stop_is_placed_shown_and_changed(stage: Stage, key: str) -> None:
+    body = order_body() | {"type": "trailing_stop", "trail_percent": "1.5"}
+    made = await stage.make("/v1/orders", {k: v for k, v in body.items() if k != "limit_price"}, key=key)
+    assert (made["type"], made["trail_percent"], made["trail_price"]) == ("trailing_stop", "1.5", None)
+    (intent,) = stage.played["asha"].calls[-1][1][0]
+    assert intent.trail_percent == Decimal("1.5")
+    await stage.ask("PATCH", "/v1/orders/paper-1/k-1", {"trail_percent": "2"}, key=key)
+    assert stage.played["asha"].calls[-1][1][0].trail_percent == 2
+
+
 async def test_the_same_key_gives_the_same_order_again(stage: Stage, key: str) -> None:
     first = await stage.ask("POST", "/v1/orders", order_body(), key=key)
     again = await stage.ask("POST", "/v1/orders", order_body(), key=key)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from connectors import registry
+from connectors.base import Broker
 from tests.connectors.paper.support import ACCOUNT, INSTRUMENTS, MemoryLedger
 from trading.errors import BadInput, UnknownThing
 from trading.ids import Epoch, Nanos
@@ -17,18 +18,20 @@ def now() -> Nanos:
     return Nanos(time.time_ns())
 
 
-def open_broker(name: str, settings: dict[str, Any]) -> object:
+def open_broker(name: str, settings: dict[str, Any]) -> Broker:
     return registry.broker(name, ACCOUNT, settings, INSTRUMENTS, MemoryLedger(), Epoch(1), now)
 
 
 def test_every_provider_and_broker_can_be_made() -> None:
-    assert set(registry.providers()) == {"binance-spot", "binance-usdm"}
+    assert set(registry.providers()) == {"binance-spot", "binance-usdm", "alpaca"}
+    assert set(registry.brokers()) == {"paper", "alpaca"}
     for name in registry.providers():
         market = registry.market_data(name, {})
         assert market.name == name
-        assert market.limits.instruments_per_worker >= 50
+        assert market.limits.instruments_per_worker >= 30
     for name in registry.brokers():
-        assert open_broker(name, {})
+        made = open_broker(name, {})
+        assert made.capabilities == registry.capabilities(name, {}), "sessions are told what the connection does"
 
 
 def test_unknown_names_are_answered_with_the_choices() -> None:
@@ -55,7 +58,22 @@ def test_paper_settings_come_as_json_has_them() -> None:
 def test_the_registry_loads_no_connector_until_it_is_asked_for() -> None:
     code = (
         "import sys, connectors.registry;"
-        "print([m for m in sys.modules if m.startswith(('connectors.binance', 'httpx', 'websockets'))])"
+        "heavy = ('connectors.binance', 'connectors.alpaca', 'httpx', 'websockets');"
+        "print([m for m in sys.modules if m.startswith(heavy)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_session_learns_what_a_broker_can_do_without_loading_its_sockets() -> None:
+    code = (
+        "import sys; from connectors.registry import capabilities; capabilities('alpaca', {});"
+        "print([m for m in sys.modules if m.startswith(('connectors.alpaca.orders', 'httpx', 'websockets'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_log_in_of_a_broker_is_known_by_name() -> None:
+    assert registry.secrets_of("alpaca") == ("key", "secret")
+    assert registry.secrets_of("paper") == ()

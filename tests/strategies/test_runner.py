@@ -126,9 +126,11 @@ def test_intent_is_keyed_by_algo_and_a_number_that_only_rises() -> None:
         ({"limit": 99}, OrderType.LIMIT),
         ({"stop": "101.5"}, OrderType.STOP),
         ({"limit": Decimal("102"), "stop": 101.25}, OrderType.STOP_LIMIT),
+        ({"trail": "1.5"}, OrderType.TRAILING_STOP),
+        ({"trail_percent": 2}, OrderType.TRAILING_STOP),
     ],
 )
-def test_limit_and_stop_make_the_type(fields: dict[str, Any], kind: OrderType) -> None:
+def test_limit_stop_and_trail_make_the_type(fields: dict[str, Any], kind: OrderType) -> None:
     r, _ = started(Told)
     intent = buy(r, **fields)
     assert intent.type is kind
@@ -279,7 +281,27 @@ def test_modify_names_what_changes_and_checks_the_grid() -> None:
         s.modify(key, limit=90.001)
     with pytest.raises(BadInput, match="say a quantity"):
         s.modify(key)
+    with pytest.raises(BadInput, match="trail_price: a limit order has none"):
+        s.modify(key, trail=1)
     assert not s.modify("algo-1-77", limit=90)
+
+
+def test_a_trail_is_checked_placed_and_moved() -> None:
+    r, s = started(Told)
+    for wrong, says in (
+        ({"trail": 1, "trail_percent": 1}, "not both"),
+        ({"trail": 1, "limit": 90}, "neither limit nor stop"),
+        ({"trail": "0.001"}, "tick size"),
+        ({"trail_percent": 100}, "below 100"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            s.buy(A, 1, **wrong)
+    intent = buy(r, trail_percent="2.5")
+    assert (intent.trail_price, intent.trail_percent, intent.stop_price) == (None, Decimal("2.5"), None)
+    assert s.modify(intent.client_order_id, trail_percent=3)
+    (change,) = r.clock(NOW)
+    assert isinstance(change, ModifyOrder)
+    assert change.trail_percent == 3
 
 
 def test_close_flattens_what_is_left_after_reduce_only_orders_under_way() -> None:

@@ -17,7 +17,7 @@ from trading.bars import Bar, BarBuilder
 from trading.errors import BadInput
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.orders import Fill, Order, OrderState, Side
+from trading.orders import Fill, Order, OrderState, OrderType, Side
 
 D = Decimal
 
@@ -81,6 +81,16 @@ def test_partial_fills_follow_the_size_of_the_quote() -> None:
     result = simulate(eager, {}, data, [A])
     assert [(f.quantity, f.price) for _, f in result.fills] == [(2, 101), (2, 102), (1, 103)]
     assert result.orders[0].state is OrderState.FILLED
+
+
+def test_a_trailing_stop_follows_the_market_and_sells_at_its_turn() -> None:
+    trails = script(_0=lambda s: s.buy(A, 1), _1=lambda s: s.sell(A, 1, trail=3))
+    data = quotes((100.0, 100.01), (101.0, 101.01), (106.0, 106.01), (104.0, 104.01), (102.9, 102.91), (50.0, 50.01))
+    result = simulate(trails, {}, data, [A])
+    assert [(f.price, o.type) for o, (_, f) in zip(result.orders, result.fills, strict=True)] == [
+        (D("100.01"), OrderType.MARKET),
+        (D("102.9"), OrderType.TRAILING_STOP),
+    ]
 
 
 def test_without_quotes_the_last_print_is_the_market() -> None:

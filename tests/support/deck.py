@@ -28,12 +28,12 @@ SECOND_NODE = "node-2"
 
 
 class Simulator:
-    """A Binance simulator in a process of its own."""
+    """A simulator (``binance``, ``alpaca``) in a process of its own."""
 
-    def __init__(self, log: Path, *options: str) -> None:
+    def __init__(self, log: Path, *options: str, kind: str = "binance") -> None:
         with log.open("w") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cluster", "simulate", "binance", "--port", "0", *options],
+                [sys.executable, "-m", "cluster", "simulate", kind, "--port", "0", *options],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
@@ -55,6 +55,11 @@ class Simulator:
     def control(self, command: str, **body: Any) -> None:
         """One of its commands."""
         httpx.post(f"{self.url}/simulator/{command}", json=body, timeout=10).raise_for_status()
+
+    def ledger(self) -> dict[str, Any]:
+        """What is true, by account number (Alpaca's simulator)."""
+        found: dict[str, Any] = httpx.get(f"{self.url}/simulator/ledger", timeout=10).json()
+        return found
 
     def stop(self) -> None:
         """End it."""
@@ -97,9 +102,9 @@ class DeckUnderTest:
 
     # Making things
 
-    def simulator(self, *options: str) -> Simulator:
+    def simulator(self, *options: str, kind: str = "binance") -> Simulator:
         """One more simulator; it ends with the deck."""
-        made = Simulator(self.home / f"simulator-{len(self._simulators)}.log", *options)
+        made = Simulator(self.home / f"simulator-{len(self._simulators)}.log", *options, kind=kind)
         self._simulators.append(made)
         return made
 

@@ -54,6 +54,9 @@ class FakeJournal:
         self._epoch[owner] = Epoch(self._epoch.get(owner, 0) + 1)
         return self._epoch[owner]
 
+    def epoch_of(self, owner: str) -> Epoch:
+        return self._epoch.get(owner, Epoch(0))
+
     def append(self, owner: str, epoch: Epoch, number: int, batch: JournalBatch) -> None:
         if self._epoch[owner] != epoch:
             raise FencedOff

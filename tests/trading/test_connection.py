@@ -46,6 +46,22 @@ def test_reader_of_another_incarnation_has_a_gap_and_starts_at_the_end() -> None
     assert (page.gap, page.cursor, page.epoch, page.updates) == (True, 2, 3, ())
 
 
+def test_a_lost_stream_is_a_gap_for_every_reader_however_soon_it_is_back() -> None:
+    c = core()
+    c.connected = True
+    c.take([update(1), update(2)])
+    behind, level = c.read(Epoch(3), 0, 1), c.read(Epoch(3), 0)
+    c.lost()
+    assert not c.read(Epoch(3), level.cursor).connected
+    c.connected = True
+    c.take([update(3)])
+    for reader in (behind, level):
+        page = c.read(Epoch(3), reader.cursor)
+        assert page.gap
+        assert page.connected
+        assert not c.read(Epoch(3), page.cursor).gap
+
+
 def test_cursor_from_the_future_is_a_gap() -> None:
     assert core().read(Epoch(3), 5).gap
 

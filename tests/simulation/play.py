@@ -1,0 +1,252 @@
+"""One run: a few seconds of orders, market and faults; then all faults end, and everything must come to agree."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from connectors.alpaca.wire import Request, as_json
+from tests.simulation.connection import MS, SECOND, SimConnection
+from tests.simulation.judge import judge
+from tests.simulation.session import SimSession
+from tests.simulation.world import SYMBOLS, D, World
+from trading.ids import AccountId, ClientOrderId, InstrumentId
+from trading.orders import CancelOrder, ModifyOrder, OrderType, PlaceOrder, Side, TimeInForce
+
+#: A silent process gets no successor sooner.
+SILENCE_NS = 1_600 * MS
+#: A run that does not come to agree this long after the last fault is wrong.
+PATIENCE_NS = 150 * SECOND
+
+
+class Result(msgspec.Struct):
+    """How a run went."""
+
+    seed: int
+    violations: list[str]
+    trace: list[str]
+    faults: dict[str, int]
+    orders: int
+    fills: int
+    steps: int
+
+
+def play(seed: int) -> Result:
+    """Play one seed and judge it.  An assertion or a bug that raises in the middle of it is a violation too."""
+    world = World(seed)
+    try:
+        Player(world).play()
+        found = settle(world)
+    except Exception as error:  # noqa: BLE001  a run may fail in any way; the seed and the timeline say how
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        found = [f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"]
+    return Result(
+        seed=seed,
+        violations=found,
+        trace=list(world.trace),
+        faults=dict(world.counts),
+        orders=sum(len(v.ledger.orders) for v in world.venues.values()),
+        fills=sum(len(v.ledger.executions) for v in world.venues.values()),
+        steps=world.steps,
+    )
+
+
+def settle(world: World) -> list[str]:
+    """End all faults and wait until nothing is wrong any more; what still is after a long time is returned."""
+    world.faulty, world.journal_away = False, False
+    world.note("-- all faults end")
+    for venue in world.venues.values():
+        venue.list_lag = venue.lookup_lag = venue.replace_takes = venue.cancel_takes = 0
+    for process in (*world.sessions.values(), *world.connections.values(), world.desk):
+        world.resume(process)
+    until = world.now + PATIENCE_NS
+    found: list[str] = []
+    world.run(2 * SECOND)
+    while world.now < until:
+        world.tick()
+        world.run(4 * SECOND)
+        found = judge(world) if at_rest(world) else ["it does not come to rest"]
+        if not found or world.wrong:
+            break
+    return found
+
+
+def at_rest(world: World) -> bool:
+    """Whether every session is up, has taken its brokers' view in and is in doubt about nothing."""
+    for session in world.sessions.values():
+        if not session.alive or session.paused:
+            return False
+        for book in session.core.accounts.values():
+            doubt = book.missed or book.rising or book.undead or any(o.state == "unknown" for o in book.open.values())
+            if doubt or not book.reconciled:
+                return False
+    return True
+
+
+class Player:
+    """Chooses what happens, by the world's seed."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.random = world.random
+        self.number = 0
+        self.intents: dict[AccountId, list[PlaceOrder]] = {account: [] for account in world.venues}
+        #: Some runs have few faults, so that much gets traded.
+        self.calm = self.random.choice((0.0, 0.03, 0.06))
+        self.by_hand = self.random.random() < 0.15
+        world.crash_chance = self.random.choice((0.0, 0.0, 0.002, 0.01, 0.03))
+        for venue in world.venues.values():
+            if self.random.random() < 0.2:
+                venue.list_lag = self.random.randint(1, 900) * MS
+            if self.random.random() < 0.2:
+                venue.replace_takes = self.random.randint(1, 900) * MS
+            if self.random.random() < 0.2:
+                venue.cancel_takes = self.random.randint(1, 900) * MS
+
+    def play(self) -> None:
+        """A few seconds."""
+        world, rnd = self.world, self.random
+        world.run(rnd.randint(5, 300) * MS)
+        for _ in range(rnd.choice((20, 40, 60, 90))):
+            account = rnd.choice(list(world.venues))
+            session = world.sessions[world.user_of[account]]
+            roll = rnd.random()
+            if roll < 0.45:
+                self._place(account, session)
+            elif roll < 0.54:
+                self._cancel(account, session)
+            elif roll < 0.63:
+                self._modify(account, session)
+            elif roll < 0.82:
+                self._market()
+            elif roll < 0.90 - self.calm:
+                self._fault(account, session)
+            elif self.by_hand and roll < 0.92:
+                self._hand(account)
+            world.run(rnd.choice((1, 3, 10, 40, 120, 400)) * MS)
+            world.tick()
+
+    def _place(self, account: AccountId, session: SimSession) -> None:
+        rnd = self.random
+        known = self.intents[account]
+        if known and rnd.random() < 0.2:
+            intents = [rnd.choice(known)]
+            if rnd.random() < 0.2:
+                intents = [msgspec.structs.replace(intents[0], quantity=intents[0].quantity + 1)]
+            self.world.count("intent repeated")
+        else:
+            intents = [self._intent(account) for _ in range(rnd.choice((1, 1, 1, 2, 3)))]
+            known += intents
+        if session.alive and not session.paused:
+            session.command(lambda token: session.core.place(token, intents, self.world.now), intents)
+
+    def _intent(self, account: AccountId) -> PlaceOrder:
+        rnd = self.random
+        self.number += 1
+        kind = rnd.choice((OrderType.LIMIT,) * 6 + (OrderType.MARKET,) * 3 + tuple(OrderType))
+        side = rnd.choice((Side.BUY, Side.SELL))
+        instrument = rnd.choice(self.world.instruments).id
+        near = self.world.prices[instrument] + D(rnd.randint(-8, 8)) / 20
+        has_limit = kind in (OrderType.LIMIT, OrderType.STOP_LIMIT)
+        has_stop = kind in (OrderType.STOP, OrderType.STOP_LIMIT)
+        at_once = kind in (OrderType.LIMIT, OrderType.MARKET)
+        forces = (TimeInForce.DAY, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK) if at_once else (TimeInForce.GTC,)
+        return PlaceOrder(
+            account=account,
+            client_order_id=ClientOrderId(f"k{self.number}"),
+            instrument=instrument,
+            side=side,
+            type=kind,
+            quantity=D(rnd.randint(1, 9)),
+            limit_price=near if has_limit else None,
+            stop_price=near + side.sign if has_stop else None,
+            trail_price=D("0.5") if kind is OrderType.TRAILING_STOP else None,
+            time_in_force=rnd.choice(forces),
+            created_at=self.world.now,
+        )
+
+    def _cancel(self, account: AccountId, session: SimSession) -> None:
+        if not self.intents[account] or not session.alive or session.paused:
+            return
+        if self.random.random() < 0.1:
+            session.command(lambda token: session.core.cancel_all(token, account, self.world.now))
+            return
+        key = self.random.choice(self.intents[account][-6:]).client_order_id
+        cancel = CancelOrder(account=account, client_order_id=key)
+        session.command(lambda token: session.core.cancel(token, [cancel], self.world.now))
+
+    def _modify(self, account: AccountId, session: SimSession) -> None:
+        if not self.intents[account] or not session.alive or session.paused:
+            return
+        intent = self.random.choice(self.intents[account][-5:])
+        prices = intent.limit_price is not None and self.random.random() < 0.6
+        change = ModifyOrder(
+            account=account,
+            client_order_id=intent.client_order_id,
+            quantity=D(self.random.randint(1, 12)) if not prices or self.random.random() < 0.5 else None,
+            limit_price=intent.limit_price + D(self.random.randint(-4, 4)) / 20
+            if prices and intent.limit_price
+            else None,
+        )
+        session.command(lambda token: session.core.modify(token, change, self.world.now))
+
+    def _market(self) -> None:
+        symbol = self.random.choice(SYMBOLS)
+        instrument = InstrumentId(f"ALPACA:{symbol}")
+        price = self.world.prices[instrument] + D(self.random.randint(-6, 6)) / 20
+        self.world.prices[instrument] = price
+        if self.random.random() < 0.6:
+            self.world.quote(symbol, price)
+        else:
+            self.world.trade(symbol, price)
+
+    def _hand(self, account: AccountId) -> None:
+        self.world.count("by hand")
+        body = {
+            "symbol": self.random.choice(SYMBOLS),
+            "qty": str(self.random.randint(1, 5)),
+            "side": self.random.choice(("buy", "sell")),
+            "type": "market",
+            "time_in_force": "day",
+        }
+        self.world.at_broker(account, Request("POST", "/v2/orders", body=as_json(body)))
+
+    def _fault(self, account: AccountId, session: SimSession) -> None:
+        world, rnd = self.world, self.random
+        connection = world.connections[account]
+        roll = rnd.random()
+        if roll < 0.15:
+            world.crash(session)
+        elif roll < 0.30:
+            world.crash(connection)
+        elif roll < 0.36:
+            world.crash(world.desk)
+        elif roll < 0.56:
+            world.count("stream cut")
+            connection.cut()
+        elif roll < 0.66:
+            world.count("journal away")
+            world.journal_away = True
+            world.after(rnd.randint(50, 3_000) * MS, "the journal is back", self._journal_back)
+        else:
+            self._pause(rnd.choice((session, session, connection, world.desk)))
+
+    def _journal_back(self) -> None:
+        self.world.journal_away = False
+
+    def _pause(self, process: object) -> None:
+        """SIGSTOP, for a moment or for longer than a lease; perhaps a second copy is started meanwhile."""
+        world, rnd = self.world, self.random
+        assert isinstance(process, SimSession | SimConnection | type(world.desk))
+        if not process.alive or process.paused:
+            return
+        long = rnd.random() < 0.3
+        world.count("paused across a lease" if long else "paused")
+        world.pause(process)
+        duration = rnd.randint(10_000, 16_000) * MS if long else rnd.randint(20, 5_000) * MS
+        if duration > SILENCE_NS and rnd.random() < 0.7:
+            world.count("second copy")
+            world.after(rnd.randint(SILENCE_NS, duration), "a second copy", lambda: world.replace(process))
+        world.after(duration, "goes on", lambda: world.resume(process))
