@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import httpx
 
 from tests.chaos.callers import ApiCaller, DirectCaller
 from tests.chaos.crash_plan import CrashPlan
@@ -49,7 +52,7 @@ class Chaos:
         self.direct = DirectCaller(deck.deck.settings)
         self.driver = Driver(self.world.desks, self.api, self.direct, self.world.price, self.record, self.say)
         self.nemesis = Nemesis(self.processes, self.points, self.direct, self.world.wire, self.say)
-        self.judge = Judge(self.world, self.processes, self.direct, self.record)
+        self.judge = Judge(self.world, self.processes, self.direct, self.record, self.say)
         self.verdicts: list[Verdict] = []
 
     def say(self, text: str) -> None:
@@ -63,15 +66,15 @@ class Chaos:
         chosen = plan(seed, load_s) if faults is None else faults
         self.world.go_on()
         await asyncio.to_thread(self.world.read_prices)
-        driving = asyncio.create_task(self.driver.run(f"{self.name}-{seed}", seed, load_s))
+        driving = asyncio.create_task(self._load(seed, load_s))
         try:
             await self.nemesis.run(chosen)
             await driving
         finally:
             driving.cancel()
             await asyncio.gather(driving, return_exceptions=True)
-            self.world.hold()
             await self.nemesis.heal()
+            self.world.hold()
         self.say("healed")
         found = await self.judge.verdict()
         self.say("judged")
@@ -84,6 +87,20 @@ class Chaos:
         )
         self.verdicts.append(verdict)
         return verdict
+
+    async def _load(self, seed: int, load_s: float) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._shake(random.Random(f"market/{seed}"), load_s))
+            tasks.create_task(self.driver.run(f"{self.name}-{seed}", seed, load_s))
+
+    async def _shake(self, chance: random.Random, load_s: float) -> None:
+        until = time.monotonic() + load_s
+        while time.monotonic() < until:
+            await asyncio.sleep(chance.uniform(0.05, 0.3))
+            try:
+                await asyncio.to_thread(self.world.shake, chance)
+            except httpx.TransportError:
+                continue  # the simulator refuses connections for a while
 
     async def close(self) -> None:
         """End the callers; the deck stays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -29,19 +30,31 @@ _UNSETTLED = """
 class Judge:
     """Says what is wrong, and whether it will stay so."""
 
-    def __init__(self, world: World, processes: Processes, direct: DirectCaller, record: Record) -> None:
+    def __init__(
+        self,
+        world: World,
+        processes: Processes,
+        direct: DirectCaller,
+        record: Record,
+        say: Callable[[str], None],
+    ) -> None:
         self._world = world
         self._processes = processes
         self._direct = direct
         self._record = record
+        self._say = say
 
     async def verdict(self) -> list[str]:
         """The violations once all has come to rest; [] is what we want."""
         deadline = time.monotonic() + REST_S
-        agreed = 0
+        agreed, noted = 0, ""
         while True:
             trouble = await self._trouble()
             found = [] if trouble else await asyncio.to_thread(self._compare, self._views)
+            what = trouble or (f"{len(found)} violations, such as {found[0]}" if found else "at rest")
+            if what != noted:
+                noted = what
+                self._say(what)
             if not trouble and not found:
                 # Seen twice, a moment apart: nothing is on its way any more.
                 agreed += 1

@@ -12,6 +12,9 @@ from pathlib import Path
 from tests.chaos.episode import Chaos
 from tests.support.deck import DeckUnderTest
 
+#: Longer episodes show where the time went.
+SLOW_S = 12.0
+
 
 async def _run(chaos: Chaos, seeds: list[int], keep_going: bool) -> None:
     try:
@@ -20,10 +23,10 @@ async def _run(chaos: Chaos, seeds: list[int], keep_going: bool) -> None:
             said = "ok" if not verdict.violations else f"{len(verdict.violations)} VIOLATIONS"
             faults = ", ".join(verdict.faults)
             print(f"{number:4d}/{len(seeds)} seed {seed} {verdict.seconds:5.1f} s {said}: {faults}", flush=True)
-            if verdict.violations:
+            if verdict.violations or verdict.seconds > SLOW_S:
                 for line in (*verdict.violations[:20], *verdict.timeline):
                     print(f"      {line}", flush=True)
-                if not keep_going:
+                if verdict.violations and not keep_going:
                     return
     finally:
         await chaos.close()

@@ -124,7 +124,9 @@ class PaperTruth:
                 price=row["price"],
             )
             fills.append(fill)
-            movements.append(_filled(fill, row["at"]))
+            # Paper fills bear the time of the tick that made them, which an order may have met later.
+            arrived = sent.get((row["account"], row["tag"]), 0)
+            movements.append(_filled(fill, max(row["at"], arrived)))
         held = "SELECT * FROM paper_positions WHERE account = ANY(%(accounts)s) AND quantity <> 0"
         cash = "SELECT * FROM paper_cash WHERE account = ANY(%(accounts)s)"
         book = Book(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any, Protocol
 
 import httpx
@@ -42,8 +43,16 @@ class AlpacaWire:
         self._url = url
 
     def command(self, name: str, **body: Any) -> None:
-        """One of its commands."""
-        httpx.post(f"{self._url}/simulator/{name}", json=body, timeout=10).raise_for_status()
+        """One of its commands.  It may be refusing connections for a while: then once it takes them again."""
+        until = time.monotonic() + 10
+        while True:
+            try:
+                httpx.post(f"{self._url}/simulator/{name}", json=body, timeout=10).raise_for_status()
+                return
+            except httpx.TransportError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def misbehave(self, chance: random.Random) -> str:
         kind = chance.choice(["frames", "answers", "silence", "rejects", "lag", "slow", "drop", "refuse", "garbage"])
