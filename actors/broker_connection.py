@@ -148,6 +148,7 @@ class BrokerConnection(Shell):
             except Fenced:
                 raise
             except TradeError as error:
+                core.unowned()
                 log.info("the lease could not be renewed: %s", error)
 
     async def _beat_core(self, core: ConnectionCore) -> None:
@@ -192,7 +193,9 @@ class BrokerConnection(Shell):
             if wait:
                 reason = f"not sent: the broker's rate limit for {self.account} is used up for {wait:.1f} s"
             if reason:
-                answers += [Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=reason) for t in tickets[start:]]
+                # A cancel is not given up: without a clear answer its session repeats it.
+                verdict = Verdict.UNKNOWN if kind is Lane.CANCEL else Verdict.REJECTED
+                answers += [Answer(tag=t.tag, verdict=verdict, reason=reason) for t in tickets[start:]]
                 break
             answers += await self._hand_over(made, session_epoch, kind, piece)
             crash_here(after)

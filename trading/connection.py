@@ -48,6 +48,8 @@ class ConnectionCore:
         self.budget = budget
         self.owned_until = 0
         self._beat_at = 0
+        #: It has stood still and not asked for its lease since.
+        self._stalled = False
         self.connected = False
         self.fenced = 0
         self._ring: deque[BrokerUpdate] = deque(maxlen=RING)
@@ -64,12 +66,17 @@ class ConnectionCore:
     def owned(self, since: int, until: int) -> None:
         """The lease was renewed: asked for at ``since``, it ends at ``until``, by the clock that only goes forward."""
         self._beat_at = max(self._beat_at, since)
+        self._stalled = False
         self.owned_until = until
+
+    def unowned(self) -> None:
+        """The lease could not be renewed because the database is away: nobody else can take it either."""
+        self._stalled = False
 
     def beat(self, at: int) -> None:
         """It is ``at`` by the clock that only goes forward; to be called often."""
         if at - self._beat_at > STALL_NS:
-            self.owned_until = 0
+            self.owned_until, self._stalled = 0, True
         self._beat_at = at
 
     def why_not_send(self, lane: Lane, at: int, until: Nanos, now: Nanos) -> str:
@@ -77,9 +84,9 @@ class ConnectionCore:
 
         ``at`` is by the clock of ``owned_until``; ``until`` is the asker's own time limit.
         """
-        if lane is Lane.CANCEL:
-            return ""
         self.beat(at)
+        if lane is Lane.CANCEL:
+            return "not sent: the connection stood still, so another copy may be acting" if self._stalled else ""
         if at >= self.owned_until:
             return "not sent: the connection could not renew its lease, so another copy may be acting"
         if now > until:

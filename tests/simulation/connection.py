@@ -37,7 +37,7 @@ from trading.broker import AmendTicket, Answer, BrokerReport, CancelTicket, Orde
 from trading.connection import ConnectionCore, UpdatePage
 from trading.errors import BadInput, Fenced, Unreachable
 from trading.ids import AccountId, Epoch, Nanos
-from trading.instructions import Send
+from trading.instructions import Lane, Send
 from trading.throttle import RateBudget
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class SimConnection(Process):
 
     def _renew(self) -> None:
         if self.world.journal_away:
-            pass
+            self.core.unowned()
         elif self.world.journal.epoch_of(self.owner) != self.epoch:
             self.world.crash(self)
             return
@@ -167,7 +167,8 @@ class SimConnection(Process):
             return
         refusal = self.core.why_not_send(send.lane, world.now, send.until, world.now)
         if refusal:
-            reply([Answer(tag=t.tag, verdict=Verdict.REJECTED, reason=refusal) for t in send.tickets])
+            verdict = Verdict.UNKNOWN if send.lane is Lane.CANCEL else Verdict.REJECTED
+            reply([Answer(tag=t.tag, verdict=verdict, reason=refusal) for t in send.tickets])
             return
         answers: list[Answer] = []
 

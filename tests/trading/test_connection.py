@@ -129,3 +129,19 @@ def test_time_that_runs_back_gives_nothing() -> None:
 
 def test_reserve_leaves_at_least_one_for_orders() -> None:
     assert RateBudget(1.0, 1, 5).take(1, Nanos(1), is_exit=False) == 0
+
+
+def test_a_connection_that_stood_still_sends_nothing_until_it_has_asked_for_its_lease() -> None:
+    core = ConnectionCore(Epoch(1), Epoch(1), RateBudget(10, 10))
+    second = 1_000_000_000
+    core.owned(0, 10 * second)
+    core.beat(second)
+    assert core.why_not_send(Lane.PLACE, 2 * second, Nanos(9), Nanos(5)) == ""
+    assert "its time was up" in core.why_not_send(Lane.PLACE, 2 * second, Nanos(4), Nanos(5))
+    assert "may be acting" in core.why_not_send(Lane.PLACE, 5 * second, Nanos(9), Nanos(5))
+    assert "stood still" in core.why_not_send(Lane.CANCEL, 5 * second, Nanos(9), Nanos(5))
+    core.unowned()  # the database is away: nobody can have taken over
+    assert core.why_not_send(Lane.CANCEL, 5 * second, Nanos(9), Nanos(5)) == ""
+    assert core.why_not_send(Lane.PLACE, 5 * second, Nanos(9), Nanos(5)) != ""
+    core.owned(5 * second, 15 * second)
+    assert core.why_not_send(Lane.PLACE, 6 * second, Nanos(9), Nanos(5)) == ""
