@@ -156,7 +156,13 @@ class World:
     def _shares(self) -> None:
         """Two users at Alpaca who share a limit; a market maker trades beside one of them."""
         deck = self.deck
-        settings = {"base_url": self._venue.url, "timeout_s": 1.5, "late_arrival_s": 1.5, "orders_per_s": 200}
+        settings = {
+            "base_url": self._venue.url,
+            "timeout_s": 1.5,
+            "late_arrival_s": 1.5,
+            "orders_per_s": 200,
+            "reconcile_every_s": 2,
+        }
         for user in NUMBERS:
             deck.api.post("/users", {"id": user, "roles": ["trader", "quant"]})
             account = AccountId(f"{user}-alpaca")
@@ -191,7 +197,7 @@ class World:
         deck.api.post("/instruments/import", deck.source(self._market))
         deck.feed(PAPER_FEED, self._market, [BTC, ETH], workers=1)
         listed = {item["id"]: item for item in deck.api.get("/instruments", limit=1000)["items"]}
-        account = AccountId(deck.account("carol", PAPER_FEED))
+        account = AccountId(deck.account("carol", PAPER_FEED, reconcile_every_s=2))
         self.users[account] = "carol"
         steps = [(i, D(listed[i]["tick_size"]), D(listed[i]["lot_size"])) for i in (BTC, ETH)]
         tradables = tuple(Tradable(i, tick * 10, max(lot, D("0.001")), 8) for i, tick, lot in steps)
