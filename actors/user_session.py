@@ -110,6 +110,8 @@ class UserSession(Shell):
         late = int(float(account.settings.get("late_arrival_s", can.late_arrival_s)) * 1e9)
         self.connections[account.id] = Peer(names.connection(account.id))
         self._do(core.add_account(history, late, now(), can))
+        if every := account.settings.get("reconcile_every_s"):
+            core.accounts[account.id].reconcile_every_ns = int(float(every) * 1e9)
         self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
 
     async def _renew(self) -> None:
@@ -333,7 +335,9 @@ class UserSession(Shell):
         while True:
             try:
                 page: UpdatePage = await self.connections[account].call(
-                    "updates", self.epoch, epoch, cursor, 10.0, timeout=15.0
+                    # While the broker is away its return is what we wait for, and that is no update.
+                    *("updates", self.epoch, epoch, cursor, 10.0 if up else 0.0),
+                    timeout=15.0,
                 )
             except Fenced as error:
                 end(str(error))

@@ -65,7 +65,7 @@ async def listing(
 
 def check_account(connector: str, account: AccountId, settings: Mapping[str, Any]) -> None:
     """Raise `UnknownThing` (broker) or `BadInput` (settings) unless such an account could connect."""
-    for field in ("orders_per_s", "late_arrival_s"):
+    for field in ("orders_per_s", "late_arrival_s", "reconcile_every_s"):
         value = settings.get(field)
         if value is None and field not in settings:
             continue

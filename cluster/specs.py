@@ -37,5 +37,6 @@ CLASSES: Final = {
 RESTARTS: Final = {kind: (0 if kind is Kind.ALGO else -1) for kind in Kind}
 
 #: Settings of any account that are the deck's and not its connector's: the feed that prices a paper account, the
-#: broker's order rate, and how long an order may still show up at the broker after it was handed over.
-DECK_SETTINGS: Final = frozenset({"feed", "orders_per_s", "late_arrival_s"})
+#: broker's order rate, how long an order may still show up at the broker after it was handed over, and how often the
+#: broker's view is compared with ours while nothing is in doubt.
+DECK_SETTINGS: Final = frozenset({"feed", "orders_per_s", "late_arrival_s", "reconcile_every_s"})

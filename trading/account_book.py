@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,7 @@ from trading.orders import Order, OrderState
 from trading.positions import Position
 
 Ticket = OrderTicket | AmendTicket | CancelTicket
+RECONCILE_EVERY_NS: Final = 30_000_000_000
 
 
 class Rise(msgspec.Struct):
@@ -63,6 +65,8 @@ class AccountBook:
         self.is_outdated = False
         #: When the last report that was taken in had been asked for; 0: none yet.
         self.last_report_at = Nanos(0)
+        #: How often the broker's view is compared with ours while nothing is in doubt.
+        self.reconcile_every_ns = RECONCILE_EVERY_NS
         #: How far back the journal was read; 0: not said.
         self.history_since = Nanos(0)
         #: Orders that have ended here and stand at the broker: tag -> when the report was asked for that showed it.

@@ -32,7 +32,6 @@ KEEP_NS: Final = 6 * 60 * _SECOND
 #: How far back a first report goes, and a later one before the last that was taken in.
 FIRST_REPORT_NS: Final = 24 * 3600 * _SECOND
 OVERLAP_NS: Final = 3 * 60 * _SECOND
-RECONCILE_EVERY_NS: Final = 30 * _SECOND
 #: Orders in doubt are looked up this often.
 RESOLVE_EVERY_NS: Final = _SECOND
 #: At most this many tickets go to a broker connection in one call.
@@ -186,7 +185,8 @@ class Requests(Recorder):
             doubtful = bool(book.missed or book.rising or book.undead) or any(
                 o.state is OrderState.UNKNOWN for o in book.open.values()
             )
-            wait = RESOLVE_EVERY_NS if doubtful or not book.reconciled or book.report_wanted else RECONCILE_EVERY_NS
+            in_doubt = doubtful or not book.reconciled or bool(book.report_wanted)
+            wait = min(RESOLVE_EVERY_NS, book.reconcile_every_ns) if in_doubt else book.reconcile_every_ns
             if now - book.reported_at >= wait:
                 why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")
                 book.report_wanted = ""

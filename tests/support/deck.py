@@ -16,11 +16,13 @@ from typing import Any
 
 import httpx
 import psycopg
+from psycopg.rows import dict_row
 
 from cluster.children import end_tree
 from cluster.client import ApiClient
 from cluster.deck import Deck
 from cluster.settings import DeckSettings
+from storage.crash_points import CONSENT
 
 SECOND_NODE = "node-2"
 
@@ -72,6 +74,11 @@ class DeckUnderTest:
         self.home = Path(tempfile.mkdtemp(prefix="qd-test-"))
         settings = DeckSettings(data_dir=self.home, api_port=0, ray_port=0)
         settings.database_url = settings.redis_url = ""
+        #: Where tests arm crash points (`storage.crash_points`).
+        self.crash_points = self.home / "crash-points"
+        self.crash_points.mkdir()
+        (self.crash_points / CONSENT).touch()
+        settings._crash_points = str(self.crash_points)
         self.said: list[str] = []
         self.deck = Deck(settings, self.said.append)
         self._simulators: list[Simulator] = []
@@ -84,13 +91,14 @@ class DeckUnderTest:
         self.api.post("/instruments/import", self.source(self.market))
         self.wait("the second node", lambda: any(n["name"] == SECOND_NODE for n in self.api.get("/nodes")["items"]))
 
-    def stop(self) -> None:
-        """End everything."""
+    def stop(self, *, keep: bool = False) -> None:
+        """End everything; ``keep`` leaves the files."""
         self.api.close()
         for simulator in self._simulators:
             simulator.stop()
         self.deck.stop()
-        shutil.rmtree(self.home, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     # Making things
 
@@ -184,4 +192,14 @@ class DeckUnderTest:
     def rows(self, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Rows straight from PostgreSQL: the journal's and the paper venue's own truth."""
         with psycopg.connect(self.deck.settings.database_url, autocommit=True) as connection:
+            return connection.execute(statement.encode(), values).fetchall()
+
+    def execute(self, statement: str) -> None:
+        """A statement without rows."""
+        with psycopg.connect(self.deck.settings.database_url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def dicts(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """As `rows`, with the columns' names."""
+        with psycopg.connect(self.deck.settings.database_url, autocommit=True, row_factory=dict_row) as connection:
             return connection.execute(statement.encode(), values).fetchall()

@@ -94,11 +94,13 @@ class _Replay:
             return ""
         if not self._covers(step.account, step.tag):
             return ""
-        before = self._use(step.instrument)
+        line = self.lines[(step.account, step.instrument)]
+        before, worst = self._use(step.instrument), line.worst
         self._move(step)
         after = self._use(step.instrument)
         if self.rule.kind == "order_quantity":
-            asks = step.deed in (Deed.ARRIVED, Deed.RESIZED) and self._is_of(step.instrument)
+            # Of each order by itself; one that only reduces may have any size.
+            asks = step.deed in (Deed.ARRIVED, Deed.RESIZED) and self._is_of(step.instrument) and line.worst > worst
             before, after = ZERO, step.quantity if asks else ZERO
         # A fill moves open quantity into what is held; what that is worth now is the market's doing.
         judged = step.deed is not Deed.FILLED or self.rule.kind == "position"

@@ -1,0 +1,118 @@
+"""Waits until a healed deck has come to rest, then compares the three books."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from tests.chaos import our_books
+from tests.chaos.callers import DirectCaller
+from tests.chaos.processes import Processes
+from tests.chaos.told import Record
+from tests.chaos.truth import acts_of, traces
+from tests.chaos.world import World
+from tests.support.invariants import violations
+from tests.support.three_books import Book, Run
+from trading.errors import TradeError
+
+#: A healed deck must have come to rest within this: a new head, a lease that runs out and two reconciliations.
+REST_S = 90.0
+_UNSETTLED = """
+    SELECT count(*) FROM orders WHERE account = ANY(%(accounts)s)
+    AND (state IN ('pending', 'unknown') OR cancelling AND state IN ('submitted', 'partially_filled'))
+"""
+
+
+class Judge:
+    """Says what is wrong, and whether it will stay so."""
+
+    def __init__(
+        self,
+        world: World,
+        processes: Processes,
+        direct: DirectCaller,
+        record: Record,
+        say: Callable[[str], None],
+    ) -> None:
+        self._world = world
+        self._processes = processes
+        self._direct = direct
+        self._record = record
+        self._say = say
+
+    async def verdict(self) -> list[str]:
+        """The violations once all has come to rest; [] is what we want."""
+        deadline = time.monotonic() + REST_S
+        agreed, noted = 0, ""
+        while True:
+            trouble = await self._trouble()
+            found = [] if trouble else await asyncio.to_thread(self._compare, self._views)
+            what = trouble or (f"{len(found)} violations, such as {found[0]}" if found else "at rest")
+            if what != noted:
+                noted = what
+                self._say(what)
+            if not trouble and not found:
+                # Seen twice, a moment apart: nothing is on its way any more.
+                agreed += 1
+                if agreed == 2:
+                    return []
+            else:
+                agreed = 0
+            if time.monotonic() > deadline:
+                return [f"not at rest after {REST_S:g} s: {trouble}"] if trouble else found
+            await asyncio.sleep(0.15)
+
+    async def _trouble(self) -> str:
+        """What is not at rest yet."""
+        if self._world.keeper.trouble:
+            return self._world.keeper.trouble
+        said = await asyncio.to_thread(self._processes.trouble)
+        if said:
+            return said
+        try:
+            waiting = await asyncio.to_thread(self._world.deck.rows, _UNSETTLED, {"accounts": self._world.accounts})
+        except psycopg.Error as error:
+            return f"PostgreSQL: {error}"
+        if waiting != [(0,)]:
+            return f"{waiting[0][0]} orders are pending, unknown or being cancelled"
+        self._views: dict[str, dict[str, Any]] = {}
+        for account, user in self._world.users.items():
+            try:
+                view = await self._direct.memory(user, account)
+            except TradeError as error:
+                return f"session of {user}: {error}"
+            if not (view["connected"] and view["reconciled"]) or view["unsettled"] or view["breaks"]:
+                facts = {name: view[name] for name in ("connected", "reconciled", "unsettled", "breaks")}
+                return f"{account}: {facts}"
+            self._views[account] = view
+        return ""
+
+    def _compare(self, views: dict[str, dict[str, Any]]) -> list[str]:
+        return violations(self.run(views))
+
+    def run(self, views: dict[str, dict[str, Any]] | None = None) -> Run:
+        """Everything that is known, as the invariants want it."""
+        world = self._world
+        ledger, movements = Book(orders=[], fills=[], positions={}, cash={}), []
+        for truth in world.truths:
+            mine = truth.ledger()
+            ledger.orders = [*ledger.orders, *mine.book.orders]
+            ledger.fills = [*(ledger.fills or ()), *(mine.book.fills or ())]
+            ledger.positions = {**ledger.positions, **mine.book.positions}
+            ledger.cash = {**ledger.cash, **mine.book.cash}
+            movements += mine.movements
+        users = sorted(set(world.users.values()))
+        return Run(
+            ledger=ledger,
+            journal=our_books.journal(world.deck, world.accounts),
+            memory=our_books.memory(views) if views is not None else None,
+            told=self._record.told,
+            movements=sorted(movements, key=lambda movement: movement.at),
+            limits=world.limits,
+            acts=[*acts_of(traces(world.deck.crash_points), world.users), *our_books.writers(world.deck, users)],
+            users=world.users,
+        )
