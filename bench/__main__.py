@@ -44,6 +44,8 @@ ROWS: Final = (
     ),
     Row("feed", "tick to strategy at 25,000/s, p50 ms", ("tick_to_strategy_ms", "25000", "p50"), ".2f"),
     Row("feed", "tick to strategy at 25,000/s, p99 ms", ("tick_to_strategy_ms", "25000", "p99"), ".2f"),
+    Row("risk", "budget checks/s, one core", ("checks_per_s",), ",.0f", "≥ 50,000", lambda x: x >= 50_000),
+    Row("risk", "checks / bare arithmetic", ("ratio",), ".3f"),
     Row("orders", "one Ray call, p50 ms", ("ray_call_ms", "p50"), ".2f"),
     Row("orders", "intent to wire, p50 ms", ("intent_to_wire_ms", "p50"), ".2f"),
     Row("orders", "intent to wire, p99 ms", ("intent_to_wire_ms", "p99"), ".2f"),
