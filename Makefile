@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench simulate format clean
+.PHONY: run test lint bench simulate chaos format clean
 
 run: $(VENV)/.run
 	$(BIN)/quarterdeck demo
@@ -23,11 +23,14 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
 
-# The deterministic proof suite: N seeds from SEED on, on all cores.
-N ?= 5000
+# The two proof suites.  simulate: N seeds from SEED on in a simulated world, on all cores.  chaos: N episodes of
+# faults on a real deck.
 SEED ?= 1
 simulate: $(VENV)/.dev
-	$(BIN)/python -m tests.simulation.run $(N) --seed $(SEED)
+	$(BIN)/python -m tests.simulation.run $(or $(N),5000) --seed $(SEED)
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.run --episodes $(or $(N),30) --seed $(SEED)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

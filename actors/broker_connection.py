@@ -140,16 +140,20 @@ class BrokerConnection(Shell):
     async def _renew(self, core: ConnectionCore) -> None:
         while True:
             await asyncio.sleep(LEASE_S / 5)
-            asked_at = time.monotonic_ns()
-            try:
-                await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
-                # Counted from the question: the database may have answered it long before we hear it.
-                core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
-            except Fenced:
-                raise
-            except TradeError as error:
-                core.unowned()
-                log.info("the lease could not be renewed: %s", error)
+            await self._renew_once(core)
+
+    async def _renew_once(self, core: ConnectionCore) -> None:
+        asked_at = time.monotonic_ns()
+        try:
+            await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+        except Fenced:
+            raise
+        except TradeError as error:
+            core.unowned()
+            log.info("the lease could not be renewed: %s", error)
+        else:
+            # Counted from the question: the database may have answered it long before we hear it.
+            core.owned(asked_at, asked_at + int(LEASE_S * 1e9))
 
     async def _beat_core(self, core: ConnectionCore) -> None:
         while True:
@@ -187,6 +191,12 @@ class BrokerConnection(Shell):
             piece = tickets[start : start + core.budget.largest]
             wait = await self._take_turn(core, kind, len(piece), last_start)
             crash_here(before)
+            if core.must_ask(time.monotonic_ns()):
+                try:
+                    await self._renew_once(core)
+                except Fenced as error:
+                    # It is this copy that is old, not the session that asks.
+                    end(str(error))
             # Again after the wait: another session, or another copy of this, may have taken over meanwhile.
             core.admit(Epoch(session_epoch))
             reason = core.why_not_send(kind, time.monotonic_ns(), Nanos(until), now())

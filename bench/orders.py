@@ -19,9 +19,14 @@ from bench.deck import BenchDeck, bench_deck, percentile, ready
 
 IN_FLIGHT = 50
 IDLE_ORDERS = 400
-LOAD_ORDERS = 8_000
+LOAD_ORDERS = 9_600
+#: So many sessions, each with an account and a connection, and all their orders in flight together.
+SESSIONS = 20
+MANY_IN_FLIGHT = 200
+MANY_ORDERS = 6_000
 NAIVE_ORDERS = 2_000
 CALLS = 500
+USER = "bench"
 #: Seconds between single calls and single orders.
 PAUSE_S = 0.005
 
@@ -107,15 +112,14 @@ async def ray_call(count: int) -> list[float]:
 
 
 async def prepare(url: str) -> None:
-    """A user, a paper account, an instrument, limits; actors that serve them."""
+    """An instrument, limits, central risk; the user and the account of the single session."""
     from cluster import names, runtime
     from cluster.names import ActorName, Kind
     from cluster.specs import ActorSpec
     from storage.database import Database
     from storage.desired import Desired
     from storage.instruments import Instruments
-    from storage.records import AccountRecord, UserRecord
-    from trading.ids import AccountId, InstrumentId, Nanos, UserId
+    from trading.ids import InstrumentId
     from trading.instruments import Instrument
 
     database = Database(url)
@@ -133,53 +137,150 @@ async def prepare(url: str) -> None:
             )
         ]
     )
-    await desired.create_user(UserRecord(id=UserId("bench"), roles=("trader",), created_at=Nanos(1)), by="bench")
-    account = AccountRecord(
-        id=AccountId("bench-paper"),
-        user=UserId("bench"),
-        connector="paper",
-        settings={"cash": "1000000000", "feed": "none"},
-        enabled=True,
-        created_at=Nanos(1),
-    )
-    await desired.create_account(account, by="bench")
+    await add_users(desired, [USER])
     for scope in ("cluster", "account:bench-paper"):
         for kind, value in (("gross_exposure", "900000000"), ("position", "100000"), ("order_notional", "100000")):
             await desired.set_limit(scope, kind, "", Decimal(value), "bench")
     await database.close()
-    for kind, id_ in ((Kind.RISK, "main"), (Kind.CONNECTION, "bench-paper"), (Kind.SESSION, "bench")):
-        runtime.spawn(ActorSpec(name=ActorName(kind, id_), args=(id_,)))
-    for name in (names.risk(), names.connection("bench-paper"), names.session("bench")):
-        await ready(name)
-    await asyncio.sleep(2.0)  # the session reconciles with its broker and hears its limits
+    runtime.spawn(ActorSpec(name=ActorName(Kind.RISK, "main"), args=("main",)))
+    await ready(names.risk())
+    await start_sessions([USER])
+
+
+async def add_users(desired: Any, users: list[str]) -> None:
+    """Users with a paper account each."""
+    from storage.records import AccountRecord, UserRecord
+    from trading.ids import AccountId, Nanos, UserId
+
+    for user in users:
+        await desired.create_user(UserRecord(id=UserId(user), roles=("trader",), created_at=Nanos(1)), by="bench")
+        account = AccountRecord(
+            id=AccountId(f"{user}-paper"),
+            user=UserId(user),
+            connector="paper",
+            settings={"cash": "1000000000", "feed": "none"},
+            enabled=True,
+            created_at=Nanos(1),
+        )
+        await desired.create_account(account, by="bench")
+
+
+async def start_sessions(users: list[str]) -> None:
+    """Sessions and connections of these users, reconciled and told their limits."""
+    from cluster import names, runtime
+    from cluster.names import ActorName, Kind
+    from cluster.specs import ActorSpec
+
+    for user in users:
+        for kind, id_ in ((Kind.CONNECTION, f"{user}-paper"), (Kind.SESSION, user)):
+            runtime.spawn(ActorSpec(name=ActorName(kind, id_), args=(id_,)))
+    for user in users:
+        await ready(names.connection(f"{user}-paper"), 120)
+        await ready(names.session(user), 120)
+    await asyncio.sleep(2.0)  # the sessions reconcile with their brokers and hear their limits
+
+
+def intent(user: str, key: str) -> Any:
+    """A small order that rests."""
+    from cluster.process import now
+    from trading.ids import AccountId, ClientOrderId, InstrumentId
+    from trading.orders import OrderType, PlaceOrder, Side, TimeInForce
+
+    return PlaceOrder(
+        account=AccountId(f"{user}-paper"),
+        client_order_id=ClientOrderId(key),
+        instrument=InstrumentId("BINANCE:BTCUSDT"),
+        side=Side.BUY,
+        type=OrderType.LIMIT,
+        quantity=Decimal("0.001"),
+        limit_price=Decimal("50000.00"),
+        time_in_force=TimeInForce.GTC,
+        created_at=now(),
+    )
+
+
+async def many(url: str, count: int) -> float:
+    """Orders a second over `SESSIONS` sessions with `MANY_IN_FLIGHT` in flight in all, to the brokers' wires."""
+    from cluster import names
+    from cluster.calls import Coalescer, Peer
+    from storage.database import Database
+    from storage.desired import Desired
+
+    users = [f"bench-{number}" for number in range(SESSIONS)]
+    database = Database(url)
+    await database.open()
+    await add_users(Desired(database), users)
+    await database.close()
+    await start_sessions(users)
+    senders = {user: Coalescer(Peer(names.session(user)), "place", timeout=30.0) for user in users}
+    connections = [Peer(names.connection(f"{user}-paper")) for user in users]
+
+    async def place(user: str, key: str) -> None:
+        order = await senders[user].ask(intent(user, key))
+        assert order.state in ("pending", "submitted"), (user, key, order.state, order.reason)
+
+    async def sent() -> int:
+        told = await asyncio.gather(*(c.call("status", group="health") for c in connections))
+        return sum(status.facts["sent"] for status in told)
+
+    for round_ in range(5):
+        await asyncio.gather(*(place(user, f"warm-{round_}") for user in users))
+    before = await sent()
+    numbers = iter(range(count))
+    began = time.perf_counter()
+
+    async def one() -> None:
+        for number in numbers:
+            await place(users[number % SESSIONS], f"load-{number}")
+
+    await asyncio.gather(*(one() for _ in range(MANY_IN_FLIGHT)))
+    while await sent() < before + count:
+        await asyncio.sleep(0.005)
+        assert time.perf_counter() - began < 120, "not every order reached the wire within two minutes"
+    return count / (time.perf_counter() - began)
+
+
+async def restart() -> tuple[int, float]:
+    """Kill the session with all orders of the run; seconds from its new process to the first order it takes."""
+    import os
+    import signal
+
+    import psutil
+
+    from cluster import names
+    from cluster.calls import Peer
+    from trading.errors import TradeError
+
+    session = Peer(names.session(USER))
+    status = await session.call("status", group="health")
+    held = sum(account["open_orders"] for account in status.facts["accounts"].values())
+    os.kill(status.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 90
+    said: object = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            (result,) = await session.call("place", [intent(USER, "after-restart")], timeout=5.0)
+            if not isinstance(result, TradeError):
+                taken_at = time.time()
+                again = await session.call("status", group="health")
+                return held, taken_at - psutil.Process(again.pid).create_time()
+            said = result
+        except TradeError as error:
+            said = error
+        await asyncio.sleep(0.02)
+    raise TimeoutError(f"the session took no order within 90 s of its death; it said: {said}")
 
 
 async def ours(count: int, idle: int) -> tuple[float, dict[int, int]]:
     """Orders a second with `IN_FLIGHT` in flight, and the histogram of intent→wire of ``idle`` single ones."""
     from cluster import names
     from cluster.calls import Coalescer, Peer
-    from cluster.process import now
-    from trading.ids import AccountId, ClientOrderId, InstrumentId
-    from trading.orders import OrderType, PlaceOrder, Side, TimeInForce
 
     session, connection = Peer(names.session("bench")), Peer(names.connection("bench-paper"))
     sender = Coalescer(session, "place", timeout=30.0)
 
-    def intent(key: str) -> PlaceOrder:
-        return PlaceOrder(
-            account=AccountId("bench-paper"),
-            client_order_id=ClientOrderId(key),
-            instrument=InstrumentId("BINANCE:BTCUSDT"),
-            side=Side.BUY,
-            type=OrderType.LIMIT,
-            quantity=Decimal("0.001"),
-            limit_price=Decimal("50000.00"),
-            time_in_force=TimeInForce.GTC,
-            created_at=now(),
-        )
-
     async def place(key: str) -> None:
-        order = await sender.ask(intent(key))
+        order = await sender.ask(intent(USER, key))
         assert order.state in ("pending", "submitted"), (key, order.state, order.reason)
 
     for number in range(50):
@@ -217,6 +318,8 @@ async def measure(deck: BenchDeck) -> dict[str, Any]:
     per_s, counts = await ours(LOAD_ORDERS, IDLE_ORDERS)
     wire = Histogram(counts)
     calls += await ray_call(CALLS)
+    held, restart_s = await restart()
+    many_per_s = await many(url, MANY_ORDERS)
     naive_per_s = await naive(url, NAIVE_ORDERS)
     p50 = percentile(calls, 0.5)
     wire_p50, wire_p99 = wire.quantile(0.5), wire.quantile(0.99)
@@ -226,8 +329,11 @@ async def measure(deck: BenchDeck) -> dict[str, Any]:
         "intent_to_wire_ms": {"p50": wire_p50, "p99": wire_p99},
         "ratio_p50": round(wire_p50 / p50, 2),
         "orders_per_s": round(per_s),
+        "orders_per_s_20": round(many_per_s),
         "naive_orders_per_s": round(naive_per_s),
         "ratio_throughput": round(per_s / naive_per_s, 2),
+        "ratio_throughput_20": round(many_per_s / naive_per_s, 2),
+        "restart": {"orders": held, "seconds": round(restart_s, 2)},
     }
 
 

@@ -169,6 +169,8 @@ class BrokerUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     stop_price: Decimal | None = None
     trail_price: Decimal | None = None
     trail_percent: Decimal | None = None
+    #: What the broker says has filled of the order in all; None: it does not say.
+    filled_quantity: Decimal | None = None
     reason: str = ""
     raw: str = ""
     #: The broker's id of this very message, where it has one.

@@ -79,6 +79,11 @@ class ConnectionCore:
             self.owned_until, self._stalled = 0, True
         self._beat_at = at
 
+    def must_ask(self, at: int) -> bool:
+        """Whether it has stood still and must ask for its lease before it sends anything."""
+        self.beat(at)
+        return self._stalled
+
     def why_not_send(self, lane: Lane, at: int, until: Nanos, now: Nanos) -> str:
         """Why a request of this lane may not go to the broker any more; "" where it may.
 

@@ -131,7 +131,8 @@ def _compare_order(
     if filled < theirs.filled_quantity:
         found.unexplained[ours.tag] = (filled, theirs.filled_quantity)
     end = _ENDS.get(theirs.state)
-    if end is not None and not ours.state.is_final:
+    # While executions are missing it stays open: what they hold still counts against limits.
+    if end is not None and not ours.state.is_final and filled >= theirs.filled_quantity:
         found.updates.append(update(end, reason=theirs.reason or "so in the broker's book"))
 
 

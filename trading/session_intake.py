@@ -119,9 +119,25 @@ class Intake(Requests):
                 self._ask_report(book, f"{order.client_order_id} was given up, and the broker accepts it", now)
             elif self._is_of_unsure_size(book, order, update):
                 self._ask_report(book, f"a fill would end {order.client_order_id}, whose size is in doubt", now)
+            elif self._lacks_fills(book, order, update):
+                self._ask_report(book, f"more of {order.client_order_id} has filled than was told", now)
+                if update.kind is UpdateKind.FILLED:
+                    self._take_update(book, order, update, now)
             else:
                 self._take_update(book, order, update, now)
         return self._drain(now)
+
+    @staticmethod
+    def _lacks_fills(book: AccountBook, order: Order, update: BrokerUpdate) -> bool:
+        """Whether executions before this message are missing.  An order must not end, and its limits be freed, on
+        a message that says so: what it has filled still counts.
+        """
+        if update.filled_quantity is None or order.state.is_final:
+            return False
+        known = order.filled_quantity
+        if update.fill is not None and update.fill.execution_id not in book.executions:
+            known += update.fill.quantity
+        return update.filled_quantity > known and (update.fill is not None or _KINDS[update.kind] in _ENDS)
 
     def _is_of_unsure_size(self, book: AccountBook, order: Order, update: BrokerUpdate) -> bool:
         """Whether a fill would end an order that may have become larger: only the broker's book can tell."""

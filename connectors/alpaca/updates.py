@@ -146,6 +146,7 @@ class UpdateReader:
             stop_price=row.stop_price if modified and row.type != "trailing_stop" else None,
             trail_price=row.trail_price if modified else None,
             trail_percent=row.trail_percent if modified else None,
+            filled_quantity=row.filled_qty,
             reason=_reason(kind, update),
             raw=raw[:_KEPT].decode("utf-8", "replace"),
             message_id=ExecutionId(update.execution_id) if update.execution_id else None,

@@ -203,7 +203,7 @@ def test_an_algo_begins_with_history_though_it_never_has_the_key(shares: Shares)
             "account": shares.account,
             "feed": "shares",
             "instruments": [AAPL],
-            "parameters": {"interval": "1m", "fast": 3, "slow": 8, "quantity": "1"},
+            "parameters": {"interval": "1m", "fast": 3, "slow": 8, "notional": "500"},
         },
     )
     deck.api.post("/algos/cross/start", {})
