@@ -1,6 +1,6 @@
 """The simulator's own resources, ``/simulator/…``: what is true, and how it shall behave.
 
-``GET /simulator/ledger`` and ``GET /simulator/stats`` look; ``POST /simulator/<command>`` with a JSON body acts:
+``GET /simulator/ledger?since=`` and ``GET /simulator/stats`` look; ``POST /simulator/<command>`` with a JSON body acts:
 
 * ``quote`` {symbol, bid, bid_size, ask, ask_size, silent}, ``trade`` {symbol, price, size, silent}: the market moves;
   ``silent``: what it fills only REST shows.
@@ -46,8 +46,13 @@ class Controls:
     def answer(self, request: Request) -> Response:
         """Carry out a command."""
         name = request.path.removeprefix(CONTROLS)
-        if request.method == "GET" and name in ("stats", "ledger"):
-            return answer(200, self._simulator.stats() if name == "stats" else self._simulator.ledger())
+        if request.method == "GET" and name == "stats":
+            return answer(200, self._simulator.stats())
+        if request.method == "GET" and name == "ledger":
+            since = request.value("since") or "0"
+            if not since.isdecimal():
+                return answer(400, {"message": f"since: {since[:40]!r} is no time in UTC nanoseconds"})
+            return answer(200, self._simulator.ledger(int(since)))
         commands: dict[str, Callable[[dict[str, Any]], Any]] = {
             "quote": self._do_quote,
             "trade": self._do_trade,

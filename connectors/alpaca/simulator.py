@@ -345,9 +345,9 @@ class AlpacaSimulator:
             "frame_faults": self.frames.counts,
         }
 
-    def ledger(self) -> dict[str, Any]:
-        """What ``GET /simulator/ledger`` answers: account number -> everything of it."""
-        return {self.accounts[key].number: venue.ledger.dump() for key, venue in self.venues.items()}
+    def ledger(self, since: int) -> dict[str, Any]:
+        """What ``GET /simulator/ledger?since=`` (UTC ns) answers: account number -> everything of it."""
+        return {self.accounts[key].number: venue.ledger.dump(since) for key, venue in self.venues.items()}
 
 
 def wall_clock() -> Nanos:

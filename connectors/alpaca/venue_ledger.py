@@ -181,8 +181,8 @@ class Ledger:
             found.append(order)
         return found
 
-    def dump(self) -> dict[str, Any]:
-        """Everything in plain values."""
+    def dump(self, since: int = 0) -> dict[str, Any]:
+        """Everything in plain values; orders that arrived and executions before ``since`` (UTC ns) are left out."""
         return {
             "account": self.account,
             "opening_cash": plain(self.opening_cash),
@@ -190,8 +190,9 @@ class Ledger:
             "orders": [
                 {**row_of(order), "arrived_at_ns": order.arrived_at, "parent": order.parent}
                 for order in self.orders.values()
+                if order.arrived_at >= since
             ],
-            "executions": msgspec.to_builtins(self.executions),
+            "executions": msgspec.to_builtins([fill for fill in self.executions if fill.at >= since]),
             "positions": {symbol: plain(held.qty) for symbol, held in self.positions.items() if held.qty},
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -13,7 +14,7 @@ from tests.chaos import our_books
 from tests.chaos.callers import DirectCaller
 from tests.chaos.processes import Processes
 from tests.chaos.told import Record
-from tests.chaos.truth import acts_of, traces
+from tests.chaos.truth import acts_of
 from tests.chaos.world import World
 from tests.support.invariants import violations
 from tests.support.three_books import Book, Run
@@ -43,6 +44,9 @@ class Judge:
         self._direct = direct
         self._record = record
         self._say = say
+        self._since = world.began_at
+        self._opening: dict[tuple[str, str], Decimal] = {}
+        self._views: dict[str, dict[str, Any]] = {}
 
     async def verdict(self) -> list[str]:
         """The violations once all has come to rest; [] is what we want."""
@@ -93,7 +97,7 @@ class Judge:
             return f"PostgreSQL: {error}"
         if waiting != [(0,)]:
             return f"{waiting[0][0]} orders are pending, unknown or being cancelled"
-        self._views: dict[str, dict[str, Any]] = {}
+        self._views = {}
         for account, user in self._world.users.items():
             try:
                 view = await self._direct.memory(user, account)
@@ -108,26 +112,41 @@ class Judge:
     def _compare(self, views: dict[str, dict[str, Any]]) -> list[str]:
         return violations(self.run(views))
 
+    def turn_page(self) -> None:
+        """What has been judged is put away: with nothing open, what comes is judged from here."""
+        self._opening = dict(self.run().ledger.positions)
+        self._record.turn_page()
+        self._since = time.time_ns()
+
+    def whole(self) -> list[str]:
+        """The violations of all chapters together."""
+        self._record.turn_page()
+        self._since, self._opening = self._world.began_at, {}
+        self._record.told, self._record.intents = self._record.earlier_told, self._record.earlier_intents
+        return violations(self.run(self._views))
+
     def run(self, views: dict[str, dict[str, Any]] | None = None) -> Run:
         """Everything that is known, as the invariants want it."""
-        world = self._world
+        world, since = self._world, self._since
         ledger, movements = Book(orders=[], fills=[], positions={}, cash={}), []
         for truth in world.truths:
-            mine = truth.ledger()
+            mine = truth.ledger(since)
             ledger.orders = [*ledger.orders, *mine.book.orders]
             ledger.fills = [*(ledger.fills or ()), *(mine.book.fills or ())]
             ledger.positions = {**ledger.positions, **mine.book.positions}
             ledger.cash = {**ledger.cash, **mine.book.cash}
             movements += mine.movements
         users = sorted(set(world.users.values()))
+        acts = [*acts_of(world.traces.since(since), world.users), *our_books.writers(world.deck, users)]
         return Run(
             ledger=ledger,
-            journal=our_books.journal(world.deck, world.accounts),
-            memory=our_books.memory(views) if views is not None else None,
+            journal=our_books.journal(world.deck, world.accounts, since),
+            memory=our_books.memory(views, since) if views is not None else None,
             told=self._record.told,
             intents=self._record.intents.keys(),
             movements=sorted(movements, key=lambda movement: movement.at),
             limits=world.limits,
-            acts=[*acts_of(traces(world.deck.crash_points), world.users), *our_books.writers(world.deck, users)],
+            acts=acts,
             users=world.users,
+            opening=self._opening,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class Nemesis:
         self.wire = wire
         self.say = say
         self.done: Counter[str] = Counter()
+        #: When each was last killed, in UTC nanoseconds.
+        self.killed_at: dict[str, int] = {}
         self._twins = False
 
     async def run(self, faults: list[Fault]) -> None:
@@ -107,7 +110,7 @@ class Nemesis:
             case ["kill", "control store"]:
                 self._kill(("head gcs_server", self.processes.servers().get("head gcs_server", 0)))
             case ["kill", what]:
-                self._kill((what, self.processes.servers().get(what, 0)))
+                self._kill((what, {**self.processes.actors(), **self.processes.servers()}.get(what, 0)))
             case ["second", "copy"]:
                 await self._second_copy(chance)
             case ["crash", "point"]:
@@ -152,6 +155,7 @@ class Nemesis:
     def _kill(self, victim: tuple[str, int]) -> None:
         name, pid = victim
         if pid and self.processes.kill(pid):
+            self.killed_at[name] = time.time_ns()
             self._count(f"kill {_kind(name)}", f"killed {name} (process {pid})")
         else:
             self.say(f"{name} was not there to be killed")

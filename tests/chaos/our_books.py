@@ -14,23 +14,26 @@ D = Decimal
 _COMMITTED = "(extract(epoch FROM pg_xact_commit_timestamp({}.xmin)) * 1000000000)::bigint"
 
 
-def journal(deck: DeckUnderTest, accounts: Sequence[str]) -> Book:
-    """The journal of these accounts.  An order's time is when the transaction of its first event was committed."""
-    values = {"accounts": list(accounts)}
+def journal(deck: DeckUnderTest, accounts: Sequence[str], since: int) -> Book:
+    """The journal of these accounts: orders made and fills since then (UTC ns), positions as they are now.
+
+    An order's time is when the transaction of its first event was committed.
+    """
+    values = {"accounts": list(accounts), "since": since}
     rows = deck.dicts(
         f"""
         SELECT o.*, (
             SELECT {_COMMITTED.format("e")} FROM order_events e
             WHERE e.account = o.account AND e.client_order_id = o.client_order_id ORDER BY e.number LIMIT 1
         ) AS committed_at
-        FROM orders o WHERE o.account = ANY(%(accounts)s)
+        FROM orders o WHERE o.account = ANY(%(accounts)s) AND o.created_at >= %(since)s
         """,
         values,
     )
     fills = deck.dicts(
         """
         SELECT f.*, o.tag FROM fills f JOIN orders o USING (account, client_order_id)
-        WHERE f.account = ANY(%(accounts)s)
+        WHERE f.account = ANY(%(accounts)s) AND f.at >= %(since)s
         """,
         values,
     )
@@ -64,12 +67,13 @@ def writers(deck: DeckUnderTest, users: Sequence[str]) -> list[Act]:
     ]
 
 
-def memory(views: Mapping[str, dict[str, Any]]) -> Book:
-    """Sessions' memory: account -> its view, as plain values."""
+def memory(views: Mapping[str, dict[str, Any]], since: int) -> Book:
+    """Sessions' memory of orders made since then (UTC ns): account -> its view, as plain values."""
     orders = [
         _order({**order, **{f: D(order.get(f, 0)) for f in ("quantity", "filled_quantity", "average_price")}}, 0)
         for view in views.values()
         for order in view["orders"]
+        if order["created_at"] >= since
     ]
     positions = {
         (account, p["instrument"]): D(p["quantity"])

@@ -9,27 +9,38 @@ import sys
 import time
 from pathlib import Path
 
-from tests.chaos.episode import Chaos
+from tests.chaos.episode import Chaos, Verdict
 from tests.support.deck import DeckUnderTest
 
 #: Longer episodes show where the time went.
-SLOW_S = 12.0
+SLOW_S = 15.0
+#: Episodes after which everything is taken back, judged and put away.
+CHAPTER = 50
 
 
 async def _run(chaos: Chaos, seeds: list[int], keep_going: bool) -> None:
     try:
         for number, seed in enumerate(seeds, 1):
             verdict = await chaos.episode(seed)
-            said = "ok" if not verdict.violations else f"{len(verdict.violations)} VIOLATIONS"
-            faults = ", ".join(verdict.faults)
-            print(f"{number:4d}/{len(seeds)} seed {seed} {verdict.seconds:5.1f} s {said}: {faults}", flush=True)
-            if verdict.violations or verdict.seconds > SLOW_S:
-                for line in (*verdict.violations[:20], *verdict.timeline):
-                    print(f"      {line}", flush=True)
+            _show(f"{number:4d}/{len(seeds)} seed {seed}", verdict)
+            if verdict.violations and not keep_going:
+                return
+            if number % CHAPTER == 0 and number < len(seeds):
+                verdict = await chaos.turn_page()
+                _show("end of a chapter", verdict)
                 if verdict.violations and not keep_going:
                     return
+        _show("all together", await chaos.judge_all())
     finally:
         await chaos.close()
+
+
+def _show(title: str, verdict: Verdict) -> None:
+    said = "ok" if not verdict.violations else f"{len(verdict.violations)} VIOLATIONS"
+    print(f"{title} {verdict.seconds:5.1f} s {said}: {', '.join(verdict.faults)}", flush=True)
+    if verdict.violations or verdict.seconds > SLOW_S:
+        for line in (*verdict.violations[:20], *verdict.timeline):
+            print(f"      {line}", flush=True)
 
 
 def main() -> int:

@@ -21,13 +21,13 @@ def attack(arena: Arena, seed: int, *kinds: str, load_s: float = 3.0) -> None:
     assert not verdict.violations, f"seed {seed}: {story}"
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
 def test_no_order_is_lost_or_doubled_whatever_goes_wrong(arena: Arena, seed: int) -> None:
     attack(arena, seed)
 
 
 def test_a_process_killed_at_any_step_of_the_order_path_leaves_three_equal_books(arena: Arena) -> None:
-    for seed in range(20, 26):
+    for seed in range(20, 24):
         attack(arena, seed, "crash point", "crash point", "crash point", load_s=4.0)
     assert arena.chaos.points.met, "no process came by any crash point"
 

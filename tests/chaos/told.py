@@ -13,14 +13,23 @@ from trading.orders import PlaceOrder
 
 @dataclass(slots=True)
 class Record:
-    """The callers' side of a run; it only grows."""
+    """The callers' side of a run, chapter by chapter."""
 
     told: list[Told] = field(default_factory=list)
     intents: dict[tuple[str, str], PlaceOrder] = field(default_factory=dict)
     #: account -> keys that may still be open.
     maybe_open: dict[str, list[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    #: Of earlier chapters.
+    earlier_told: list[Told] = field(default_factory=list)
+    earlier_intents: dict[tuple[str, str], PlaceOrder] = field(default_factory=dict)
     _known: set[tuple[str, str]] = field(default_factory=set)
+
+    def turn_page(self) -> None:
+        """Put away what has been judged; it is looked at again at the very end."""
+        self.earlier_told += self.told
+        self.earlier_intents |= self.intents
+        self.told, self.intents, self.maybe_open, self._known = [], {}, {}, set()
 
     def asked(self, intent: PlaceOrder) -> None:
         """An intent is about to be sent."""

@@ -33,8 +33,8 @@ class Ledger:
 class Truth(Protocol):
     """A broker that can be asked for the truth."""
 
-    def ledger(self) -> Ledger:
-        """Everything there is."""
+    def ledger(self, since: int) -> Ledger:
+        """Orders that arrived and executions since then (UTC ns); positions and cash as they are now."""
 
 
 class Trace(msgspec.Struct):
@@ -49,17 +49,25 @@ class Trace(msgspec.Struct):
     tickets: list[dict[str, Any]] = []
 
 
-def traces(folder: Path) -> list[Trace]:
-    """All that connections have handed over, in order of time; a line cut off by a kill is left out."""
-    decoder = msgspec.json.Decoder(Trace)
-    found = []
-    for path in folder.glob("trace-*.jsonl"):
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                found.append(decoder.decode(line))
-            except msgspec.DecodeError:
-                continue
-    return sorted(found, key=lambda trace: trace.at)
+class Traces:
+    """All that connections have handed over.  A line cut off by a kill is left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._decoder = msgspec.json.Decoder(Trace)
+        self._read_to: dict[Path, int] = {}
+        self._found: list[Trace] = []
+
+    def since(self, since: int) -> list[Trace]:
+        """What was handed over since then (UTC ns), in order of time."""
+        for path in self._folder.glob("trace-*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read_to.get(path, 0))
+                whole, end, _ = file.read().rpartition(b"\n")
+            self._read_to[path] = self._read_to.get(path, 0) + len(whole) + len(end)
+            self._found += [self._decoder.decode(line) for line in whole.split(b"\n") if line]
+        self._found.sort(key=lambda trace: trace.at)
+        return [trace for trace in self._found if trace.at >= since]
 
 
 def acts_of(found: Sequence[Trace], users: Mapping[str, str]) -> list[Act]:
@@ -81,20 +89,23 @@ class PaperTruth:
     orders are not changed by the driver, so no step is missing here.
     """
 
-    def __init__(self, deck: DeckUnderTest, accounts: Sequence[str]) -> None:
+    def __init__(self, deck: DeckUnderTest, accounts: Sequence[str], traces: Traces) -> None:
         self._deck = deck
         self._accounts = list(accounts)
+        self._traces = traces
 
-    def ledger(self) -> Ledger:
-        values = {"accounts": self._accounts}
+    def ledger(self, since: int) -> Ledger:
+        values = {"accounts": self._accounts, "since": since}
         sent = {
             (trace.account, ticket["tag"]): trace.at
-            for trace in reversed(traces(self._deck.crash_points))
+            for trace in reversed(self._traces.since(since))
             if trace.lane == "place"
             for ticket in trace.tickets
         }
         orders, movements = [], []
-        for row in self._deck.dicts("SELECT * FROM paper_orders WHERE account = ANY(%(accounts)s)", values):
+        for row in self._deck.dicts(
+            "SELECT * FROM paper_orders WHERE account = ANY(%(accounts)s) AND at >= %(since)s", values
+        ):
             at = sent.get((row["account"], row["tag"]), 0)
             order = BookedOrder(
                 account=row["account"],
@@ -113,7 +124,9 @@ class PaperTruth:
             if row["state"] in ("cancelled", "rejected", "expired"):
                 movements.append(_moved(order, Deed.ENDED, row["at"]))
         fills = []
-        for row in self._deck.dicts("SELECT * FROM paper_fills WHERE account = ANY(%(accounts)s)", values):
+        for row in self._deck.dicts(
+            "SELECT * FROM paper_fills WHERE account = ANY(%(accounts)s) AND at >= %(since)s", values
+        ):
             fill = BookedFill(
                 account=row["account"],
                 execution_id=row["execution_id"],
@@ -146,8 +159,8 @@ class AlpacaTruth:
         self._url = url
         self._accounts = dict(accounts)
 
-    def ledger(self) -> Ledger:
-        said = httpx.get(f"{self._url}/simulator/ledger", timeout=30).content
+    def ledger(self, since: int) -> Ledger:
+        said = httpx.get(f"{self._url}/simulator/ledger", params={"since": since}, timeout=30).content
         dump = msgspec.json.decode(said, type=dict[str, dict[str, Any]])
         whole = Ledger(Book(orders=[], fills=[], positions={}, cash={}), [])
         for number, account in self._accounts.items():

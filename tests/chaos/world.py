@@ -13,7 +13,7 @@ import httpx
 
 from cluster import children
 from tests.chaos.driver import Desk, Tradable
-from tests.chaos.truth import AlpacaTruth, PaperTruth, Truth
+from tests.chaos.truth import AlpacaTruth, PaperTruth, Traces, Truth
 from tests.chaos.wire import AllWires, AlpacaWire, MarketWire, Wire
 from tests.support.deck import SECOND_NODE, DeckUnderTest
 from tests.support.three_books import LimitRule
@@ -22,7 +22,7 @@ from trading.ids import AccountId, InstrumentId
 from trading.orders import OrderType
 
 D = Decimal
-PAPER_FEED, SHARE_FEED = "chaos", "chaos-shares"
+PAPER_FEED, SHARE_FEED = "attacked-coins", "attacked-shares"
 BTC, ETH = InstrumentId("BINANCE:BTCUSDT"), InstrumentId("BINANCE:ETHUSDT")
 AAPL, MSFT = InstrumentId("ALPACA:AAPL"), InstrumentId("ALPACA:MSFT")
 #: user -> number at the simulated Alpaca.
@@ -73,6 +73,7 @@ class World:
         self.limits: list[LimitRule] = []
         self.wires: list[tuple[float, Wire]] = []
         self.began_at = time.time_ns()
+        self.traces = Traces(deck.crash_points)
         self._market = deck.simulator("--symbols", "3", "--rate", "40", "--seed", "7")
         keys = (f"--account=PK{user}:secret-{user}:{number}:2000000" for user, number in NUMBERS.items())
         options = ("--symbols", "2", "--rate", "40", "--limit", "0", "--lenient", *keys)
@@ -103,6 +104,16 @@ class World:
     def wire(self) -> Wire:
         """Everything that can misbehave."""
         return AllWires(self.wires)
+
+    def open_orders(self) -> int:
+        """How many orders may still trade."""
+        states = "('pending', 'unknown', 'submitted', 'partially_filled')"
+        return int(
+            self.deck.rows(
+                f"SELECT count(*) FROM orders WHERE account = ANY(%(accounts)s) AND state IN {states}",
+                {"accounts": self.accounts},
+            )[0][0]
+        )
 
     # The market
 
@@ -197,14 +208,14 @@ class World:
         deck.api.post("/instruments/import", deck.source(self._market))
         deck.feed(PAPER_FEED, self._market, [BTC, ETH], workers=1)
         listed = {item["id"]: item for item in deck.api.get("/instruments", limit=1000)["items"]}
-        account = AccountId(deck.account("carol", PAPER_FEED, reconcile_every_s=2))
-        self.users[account] = "carol"
+        account = AccountId(deck.account("cora", PAPER_FEED, reconcile_every_s=2))
+        self.users[account] = "cora"
         steps = [(i, D(listed[i]["tick_size"]), D(listed[i]["lot_size"])) for i in (BTC, ETH)]
         tradables = tuple(Tradable(i, tick * 10, max(lot, D("0.001")), 8) for i, tick, lot in steps)
-        self.desks.append(Desk(user="carol", account=account, tradables=tradables, types=_TYPES, resizes=False))
+        self.desks.append(Desk(user="cora", account=account, tradables=tradables, types=_TYPES, resizes=False))
         self._limit(f"account:{account}", "position", "0.05", BTC)
-        self._algo("maker-carol", account, PAPER_FEED, BTC, "head")
-        self.truths.append(PaperTruth(deck, [account]))
+        self._algo("maker-cora", account, PAPER_FEED, BTC, "head")
+        self.truths.append(PaperTruth(deck, [account], self.traces))
         self.wires.append((1.0, MarketWire(self._market)))
 
     def _algo(self, name: str, account: str, feed: str, instrument: str, node: str) -> None:
