@@ -30,9 +30,8 @@ class NewAccount(Body):
 
     ``settings`` are the connector's (paper: cash, currency, latency_ms, fee_bps, slippage_ticks, fill_ratio,
     reject_ratio; alpaca: environment, base_url, timeout_s) and the deck's: ``feed`` that prices a paper account,
-    ``orders_per_s``, ``late_arrival_s``, ``reconcile_every_s``.  ``credentials`` are what it logs in with (alpaca:
-    key, secret): they are
-    encrypted, and never shown again.
+    ``orders_per_s``, ``late_arrival_s``, ``reconcile_every_s``.  ``credentials`` are what it logs in with (alpaca: key,
+    secret): they are encrypted, and never shown again.
     """
 
     model_config = ConfigDict(
