@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,10 +83,29 @@ class Chaos:
             faults=[fault.kind for fault in chosen],
             seconds=time.monotonic() - began,
             violations=found,
-            timeline=[f"{at:7.2f} {text}" for at, text in self._said],
+            timeline=self.timeline(),
         )
         self.verdicts.append(verdict)
         return verdict
+
+    async def until_seen(self, words: str, before: Collection[str], faults: list[Fault], seconds: float) -> list[str]:
+        """Load and faults until the judge sees a new violation with these words; [] when it never does."""
+        self._began, self._said = time.monotonic(), []
+        self.world.go_on()
+        await asyncio.to_thread(self.world.read_prices)
+        driving = asyncio.create_task(self._load(int(self._began), seconds))
+        try:
+            await self.nemesis.run(faults)
+            return await self.judge.sees(words, before, seconds)
+        finally:
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+            await self.nemesis.heal()
+            self.world.hold()
+
+    def timeline(self) -> list[str]:
+        """What has happened since the episode began."""
+        return [f"{at:7.2f} {text}" for at, text in self._said]
 
     async def _load(self, seed: int, load_s: float) -> None:
         async with asyncio.TaskGroup() as tasks:

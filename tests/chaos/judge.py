@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import psycopg
@@ -66,6 +66,20 @@ class Judge:
                 return [f"not at rest after {REST_S:g} s: {trouble}"] if trouble else found
             await asyncio.sleep(0.15)
 
+    async def sees(self, words: str, before: Collection[str], seconds: float) -> list[str]:
+        """Violations with these words that were not there ``before``, waiting for the first; [] when none comes."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                found = await asyncio.to_thread(lambda: violations(self.run()))
+            except psycopg.Error as error:
+                self._say(f"the journal cannot be read now: {error}")
+                found = []
+            new = [each for each in found if words in each and each not in before]
+            if new or time.monotonic() > deadline:
+                return new
+            await asyncio.sleep(0.2)
+
     async def _trouble(self) -> str:
         """What is not at rest yet."""
         if self._world.keeper.trouble:
@@ -111,6 +125,7 @@ class Judge:
             journal=our_books.journal(world.deck, world.accounts),
             memory=our_books.memory(views) if views is not None else None,
             told=self._record.told,
+            intents=self._record.intents.keys(),
             movements=sorted(movements, key=lambda movement: movement.at),
             limits=world.limits,
             acts=[*acts_of(traces(world.deck.crash_points), world.users), *our_books.writers(world.deck, users)],

@@ -7,7 +7,7 @@ are judged by the same code.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -24,6 +24,7 @@ def violations(run: Run) -> list[str]:
     """Everything that is not as it must be, in words; [] is what we want."""
     return [
         *check_told(run.told, run.journal, run.ledger),
+        *check_asked_for(run.intents, run.journal),
         *check_one_each(run.ledger, run.journal),
         *check_written_before_sent(run.ledger, run.journal),
         *check_orders_agree(run.ledger, run.journal, "journal"),
@@ -72,6 +73,16 @@ def check_told(told: Sequence[Told], journal: Book, ledger: Book) -> Iterator[st
             for order in mine:
                 if (order.account, order.tag) in at_broker:
                     yield f"{name}: refused to its caller, yet an order {order.tag} is at the broker"
+
+
+def check_asked_for(intents: Collection[tuple[str, str]] | None, journal: Book) -> Iterator[str]:
+    """No order that nobody asked for.  Algos answer for their own, and those placed by hand are the broker's."""
+    if intents is None:
+        return
+    for order in journal.orders:
+        by_hand = order.tag.startswith("broker:")
+        if not order.algo and not by_hand and (order.account, order.client_order_id) not in intents:
+            yield f"{_name(order)}: nobody asked for it"
 
 
 # The broker against the journal

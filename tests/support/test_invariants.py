@@ -100,6 +100,15 @@ def test_one_intent_answered_with_two_orders_is_named() -> None:
     only(run, "answered with 2 different orders")
 
 
+def test_an_order_that_nobody_asked_for_is_named() -> None:
+    run = clean()
+    run.journal.orders = [replace(HALF, algo="")]
+    run.intents = {("acc", "k1")}
+    assert violations(run) == []
+    run.intents = {("acc", "k2")}
+    only(run, "acc/k1: nobody asked for it")
+
+
 def test_a_doubled_order_is_named() -> None:
     run = clean()
     run.ledger.orders = [*run.ledger.orders, replace(run.ledger.orders[0], broker_order_id="b2")]

@@ -7,7 +7,7 @@ world's steps in a simulated one.  Amounts are exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -164,6 +164,8 @@ class Run:
     #: None: sessions' memory was not asked.
     memory: Book | None = None
     told: Sequence[Told] = ()
+    #: (account, key) of everything callers asked for, answered or not; None: not known.
+    intents: Collection[tuple[str, str]] | None = None
     movements: Sequence[Movement] = ()
     limits: Sequence[LimitRule] = ()
     acts: Sequence[Act] = ()

@@ -1,0 +1,64 @@
+"""Does the suite notice?  With a safeguard taken out it must fail within a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from storage.crash_points import MUTATION
+from tests.chaos.conftest import Arena
+from tests.chaos.nemesis import Fault
+from tests.support.deck import DeckUnderTest
+from tests.support.invariants import violations
+
+pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(240)]
+
+_CREATE = "CREATE OR REPLACE FUNCTION check_fence(p_name text, p_epoch bigint) RETURNS void LANGUAGE plpgsql AS "
+UNFENCED = _CREATE + "$$ BEGIN END $$"
+
+
+def restart(deck: DeckUnderTest) -> None:
+    """Start sessions and connections again: they take up what the folder says now."""
+    named = [a["name"] for a in deck.api.get("/cluster")["actors"] if a["name"].startswith(("session/", "connection/"))]
+    killed = {name: deck.kill(name) for name in named}
+    for name, pid in killed.items():
+        deck.wait_reborn(name, pid)
+
+
+@pytest.fixture
+def mutated(arena: Arena, deck: DeckUnderTest, request: pytest.FixtureRequest) -> Iterator[str]:
+    """All sessions and connections without one safeguard; put back afterwards."""
+    fence = deck.rows("SELECT pg_get_functiondef('check_fence'::regproc)")[0][0]
+    file = deck.crash_points / MUTATION
+    file.write_text(f"tests.chaos.mutations.{request.param}")
+    if request.param == "no_fencing":
+        deck.execute(UNFENCED)
+    try:
+        restart(deck)
+        yield request.param
+    finally:
+        file.unlink()
+        deck.execute(fence)
+        restart(deck)
+
+
+@pytest.mark.parametrize(
+    ("mutated", "faults", "words"),
+    [
+        ("no_deduplication", [], "nobody asked for it"),
+        ("no_fencing", [Fault("second copy", 0.3, 1), Fault("second copy", 0.6, 2)], "acted under the old epoch"),
+        ("send_before_write", [], "its row was committed at"),
+    ],
+    indirect=["mutated"],
+)
+def test_a_missing_safeguard_is_noticed_within_a_minute(
+    arena: Arena, mutated: str, faults: list[Fault], words: str
+) -> None:
+    chaos = arena.chaos
+    before = set(violations(chaos.judge.run()))
+    began = time.monotonic()
+    found = arena.runner.run(chaos.until_seen(words, before, faults, 60.0))
+    assert found, f"{mutated}: nothing with {words!r} within a minute: {chaos.timeline()}"
+    assert time.monotonic() - began < 60
