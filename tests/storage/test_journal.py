@@ -238,7 +238,10 @@ async def test_load_gives_open_orders_of_any_age_and_what_changed_since(journal:
     )
     history = await journal.load(ACCOUNT, Nanos(500))
     assert [each.client_order_id for each in history.orders] == ["old-open", "old-changed", "new-done"]
-    assert history.since == 10, "it reaches back to the open order that has stood still the longest"
+    assert history.since == 500
+    later = await journal.load(ACCOUNT, Nanos(10_000))
+    assert later.since == 700, "what became of the open order since the last change is not known"
+    assert [each.client_order_id for each in later.orders] == ["old-open", "new-done"]
     assert history.executions == {"of-open", "of-changed"}
 
 
