@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.skipif(
         not os.environ.get("QUARTERDECK_MUTATIONS"),
-        reason="takes safeguards out of a live deck; run by hand with QUARTERDECK_MUTATIONS=1 (the simulation's run in CI)",
+        reason="takes safeguards out of a live deck; set QUARTERDECK_MUTATIONS=1 (those of the simulation run in CI)",
     ),
 ]
 
