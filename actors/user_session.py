@@ -31,7 +31,7 @@ from storage.leases import Leases
 from storage.records import AccountRecord, OrderFilter
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage
-from trading.errors import Conflict, Fenced, NotReady, TradeError, UnknownThing, Unreachable
+from trading.errors import Conflict, Fenced, NotReady, Refused, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, Nanos, UserId
 from trading.instructions import Append, AskBudget, AskReport, Instruction, Note, Reply, Send, Tell
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
@@ -104,9 +104,14 @@ class UserSession(Shell):
                 await self._take_account(core, account)
 
     async def _take_account(self, core: SessionCore, account: AccountRecord) -> None:
-        history = await self.journal.load(account.id, Nanos(now() - HISTORY_NS))
         own = {k: v for k, v in account.settings.items() if k not in DECK_SETTINGS}
-        can = capabilities(account.connector, own)
+        try:
+            can = capabilities(account.connector, own)
+        except Refused as error:
+            # Its settings were good for another release; the user's other accounts must not wait for it.
+            log.error("account %s cannot be taken up: %s", account.id, error)
+            return
+        history = await self.journal.load(account.id, Nanos(now() - HISTORY_NS))
         late = int(float(account.settings.get("late_arrival_s", can.late_arrival_s)) * 1e9)
         self.connections[account.id] = Peer(names.connection(account.id))
         self._do(core.add_account(history, late, now(), can))

@@ -90,15 +90,19 @@ class Journal:
     async def load(self, account: AccountId, since: Nanos) -> AccountHistory:
         """All a new session of ``account`` must know, as of one instant.
 
-        It reaches back to ``since``, or to the last change of the open order that has stood still the longest.
+        It reaches back to ``since``, or, where orders are open, to the account's last change if that is older.
         """
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            # An order that has been open for days may have traded at any time since: what the broker shows of that
-            # time must be recognised.
+            # What became of open orders since the account's last journaled change is not known, however long ago that
+            # was: it is to be asked for, and what the broker shows of that time must be recognised.
             row = await (
                 await connection.execute(
-                    f"SELECT min(updated_at) FROM orders WHERE account = %s AND {_OPEN}", (account,)
+                    f"""
+                    SELECT max(updated_at) FROM orders WHERE account = %(account)s
+                    AND EXISTS (SELECT FROM orders WHERE account = %(account)s AND {_OPEN})
+                    """,
+                    {"account": account},
                 )
             ).fetchone()
             if row is not None and row[0] is not None:

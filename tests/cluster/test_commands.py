@@ -125,6 +125,9 @@ def test_a_wrong_key_is_refused_with_the_remedy(home: Path, key: str) -> None:
 def test_wrong_input_names_the_field_and_exits_with_2(home: Path, key: str) -> None:
     where = ("--data-dir", str(home), "--api-key", key)
     assert "quantity" in run("orders", "place", "anybody", "buy", "nan", "BINANCE:BTCUSDT", *where, code=2)
+    for trail, field in (("x", "trail_price"), ("x%", "trail_percent")):
+        told = run("orders", "place", "anybody", "sell", "1", "BINANCE:BTCUSDT", "--trail", trail, *where, code=2)
+        assert field in told
     told = run("orders", "place", "anybody", "buy", "1", "BTCUSDT", *where, code=2)
     assert "instrument" in told
     assert "VENUE:SYMBOL" in told

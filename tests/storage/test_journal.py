@@ -219,7 +219,7 @@ async def test_events_and_fills_cannot_be_changed_in_the_database(journal: Journ
 
 async def test_load_gives_open_orders_of_any_age_and_what_changed_since(journal: Journal) -> None:
     old_open = order("old-open", at=10, state=OrderState.SUBMITTED)
-    old_done = order("old-done", at=10, state=OrderState.CANCELLED)
+    old_done = order("old-done", at=5, state=OrderState.CANCELLED)
     old_changed = order("old-changed", at=10, state=OrderState.FILLED, updated_at=Nanos(600))
     new_done = order("new-done", at=700, state=OrderState.REJECTED)
     await append(
@@ -231,13 +231,17 @@ async def test_load_gives_open_orders_of_any_age_and_what_changed_since(journal:
             orders=[old_open, old_done, old_changed, new_done, order("other", account="acc-2")],
             events=[
                 event(old_open, EventKind.FILLED, fill=fill("of-open", at=20)),
-                event(old_done, EventKind.FILLED, fill=fill("of-done", at=20)),
+                event(old_done, EventKind.FILLED, fill=fill("of-done", at=5)),
                 event(old_changed, EventKind.FILLED, fill=fill("of-changed", at=600)),
             ],
         ),
     )
     history = await journal.load(ACCOUNT, Nanos(500))
     assert [each.client_order_id for each in history.orders] == ["old-open", "old-changed", "new-done"]
+    assert history.since == 500
+    later = await journal.load(ACCOUNT, Nanos(10_000))
+    assert later.since == 700, "what became of the open order since the last change is not known"
+    assert [each.client_order_id for each in later.orders] == ["old-open", "new-done"]
     assert history.executions == {"of-open", "of-changed"}
 
 

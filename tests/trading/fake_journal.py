@@ -84,8 +84,10 @@ class FakeJournal:
         self._last[(owner, epoch)] = number
 
     def load(self, account: AccountId, now: Nanos) -> AccountHistory:
-        idle = [o.updated_at for o in self.orders.values() if o.account == account and not o.state.is_final]
-        since = Nanos(min([now - _LOADED_BACK_NS, *idle]))
+        mine = [o for o in self.orders.values() if o.account == account]
+        since = Nanos(now - _LOADED_BACK_NS)
+        if any(not o.state.is_final for o in mine):
+            since = min(since, max(o.updated_at for o in mine))
         orders = [
             copy(o)
             for o in self.orders.values()
