@@ -162,6 +162,8 @@ class DirectCaller:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.DEVNULL,
                     limit=1 << 26,
+                    # A driver whose raylet dies takes its whole process group with it.
+                    start_new_session=True,
                 )
                 self._reader = asyncio.create_task(self._read(self._process))
             return self._process
