@@ -43,7 +43,7 @@ class Fault:
 #: kind -> weight.  Heavy ones are rare: a new head costs half a minute, a raylet ten seconds.
 WEIGHTS = {
     "kill actor": 30,
-    "crash point": 30,
+    "crash point": 40,
     "wire": 24,
     "pause actor": 8,
     "kill two actors": 6,
