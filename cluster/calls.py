@@ -22,7 +22,7 @@ _UNKNOWN_OUTCOME = (exceptions.ActorUnavailableError, exceptions.GetTimeoutError
 
 
 class Peer:
-    """Another actor, by name.  The handle is looked up once and again after the actor has died."""
+    """Another actor, by name.  The handle is looked up once, and again after the actor has died or was away."""
 
     __slots__ = ("_handle", "name")
 
@@ -54,6 +54,9 @@ class Peer:
         except exceptions.PendingCallsLimitExceeded:
             raise NotReady(f"{self.name} has too many calls waiting", 0.5) from None
         except _UNKNOWN_OUTCOME as error:
+            if isinstance(error, exceptions.ActorUnavailableError):
+                # Where Ray's head was replaced, a handle of the old cluster would say this for ever.
+                self._handle = None
             raise Unreachable(self.name, f"{method}: {type(error).__name__}") from None
         except exceptions.RayTaskError as error:
             if isinstance(error, TradeError):
@@ -68,6 +71,8 @@ class Peer:
                 )
         except ValueError:
             raise NotReady(f"{self.name} is not running now", 1.0) from None
+        except exceptions.RaySystemError as error:
+            raise NotReady(f"{self.name} cannot be looked up: not connected to the Ray head ({error})", 2.0) from None
         except TimeoutError:
             raise NotReady(f"{self.name} could not be looked up: the Ray head does not answer", 5.0) from None
         return self._handle

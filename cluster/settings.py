@@ -26,6 +26,8 @@ RAY_FLAGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Our records and messages must never pin Ray objects.
     "RAY_allow_out_of_band_object_ref_serialization": "0",
+    # A call before `connect` would start a private cluster, and a second deck on it.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ten pooled workers may idle: an actor then starts in a tenth of the time.
     "RAY_num_workers_soft_limit": "4",

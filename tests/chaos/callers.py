@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import httpx
@@ -87,10 +87,13 @@ class ApiCaller:
 
 
 class DirectCaller:
-    """Over Ray, through `tests.chaos.direct`, which is started again when it has died."""
+    """Over Ray, through `tests.chaos.direct`, which is started again when it has died or Ray's head was replaced."""
 
-    def __init__(self, deck: DeckSettings) -> None:
+    def __init__(self, deck: DeckSettings, head: Callable[[], int]) -> None:
         self._deck = deck
+        #: Process of Ray's control store, 0 while there is none: a driver of one is of no use to the next.
+        self._head = head
+        self._of_head = 0
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -152,6 +155,12 @@ class DirectCaller:
 
     async def _running(self) -> asyncio.subprocess.Process:
         async with self._starting:
+            head = self._head() or self._of_head
+            if head != self._of_head:
+                self._of_head = head
+                if self._process is not None and self._process.returncode is None:
+                    self._process.kill()
+                    await self._process.wait()
             if self._process is None or self._process.returncode is not None:
                 if self._reader is not None:
                     await self._reader

@@ -49,7 +49,7 @@ class Chaos:
         self.processes = Processes(deck)
         self.points = CrashPlan(deck.crash_points)
         self.api = ApiCaller(deck.deck.api_url, deck.key)
-        self.direct = DirectCaller(deck.deck.settings)
+        self.direct = DirectCaller(deck.deck.settings, lambda: self.processes.servers().get("head gcs_server", 0))
         self.driver = Driver(self.world.desks, self.api, self.direct, self.world.price, self.record, self.say)
         self.nemesis = Nemesis(self.processes, self.points, self.direct, self.world.wire, self.say)
         self.judge = Judge(self.world, self.processes, self.direct, self.record, self.say)
