@@ -173,6 +173,8 @@ class PaperAccount(msgspec.Struct, frozen=True, kw_only=True):
     fill_ratio: Decimal = Decimal(1)
     #: Probability that an order is rejected, decided by a hash of its tag (so it repeats).
     reject_ratio: float = 0.0
+    #: False: as at a broker that cannot change orders; a change is then a cancel and a new order.
+    native_modify: bool = True
 
 
 def paper_capabilities(settings: PaperAccount) -> Capabilities:
@@ -180,7 +182,7 @@ def paper_capabilities(settings: PaperAccount) -> Capabilities:
     return Capabilities(
         order_types=frozenset(OrderType),
         times_in_force=frozenset(TimeInForce) - {TimeInForce.AT_OPEN, TimeInForce.AT_CLOSE},
-        native_modify=True,
+        native_modify=settings.native_modify,
         deduplicates=True,
         late_arrival_s=1.0 + settings.latency_ms / 1000.0,
     )

@@ -12,7 +12,7 @@ from trading.broker import AmendTicket, CancelTicket, Capabilities, OrderTicket
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.instructions import Lane, Send
 from trading.journal import AccountHistory, Break
-from trading.orders import Order, OrderState
+from trading.orders import ModifyOrder, Order, OrderState
 from trading.positions import Position
 
 Ticket = OrderTicket | AmendTicket | CancelTicket
@@ -25,6 +25,15 @@ class Rise(msgspec.Struct):
     target: Decimal
     #: When the request was answered, however; 0: not yet.
     answered_at: Nanos = Nanos(0)
+
+
+class Replacement(msgspec.Struct):
+    """A change that is made by taking the order back and placing it anew."""
+
+    change: ModifyOrder
+    since: Nanos
+    #: When the order was seen to have ended; 0: not yet.
+    ended_at: Nanos = Nanos(0)
 
 
 class AccountBook:
@@ -79,6 +88,8 @@ class AccountBook:
         self.exits: deque[tuple[Ticket, Nanos]] = deque()
         #: Larger sizes asked for: counted as if they stood, until it is known.
         self.rising: dict[ClientOrderId, Rise] = {}
+        #: Orders that are taken back to be placed anew: the room they need is kept.
+        self.replacing: dict[ClientOrderId, Replacement] = {}
         #: The request each lane has under way.
         self.in_flight: dict[Lane, Send] = {}
         #: Orders whose cancel may or may not have reached the broker.

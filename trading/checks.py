@@ -7,7 +7,6 @@ from typing import Final
 
 from trading.broker import Capabilities
 from trading.errors import BadInput
-from trading.ids import client_order_id
 from trading.instruments import Instrument
 from trading.orders import ModifyOrder, Order, OrderType, PlaceOrder, TimeInForce
 
@@ -24,7 +23,6 @@ def check_intent(intent: PlaceOrder, instrument: Instrument, reference: Decimal 
 
     ``reference`` is the last known price, for the smallest notional of an order without a limit price.
     """
-    client_order_id(intent.client_order_id)
     instrument.check_quantity(intent.quantity)
     _check_price(intent.limit_price, "limit_price", intent.type, intent.type in _HAS_LIMIT, instrument)
     _check_price(intent.stop_price, "stop_price", intent.type, intent.type in _HAS_STOP, instrument)

@@ -60,6 +60,15 @@ def client_order_id(text: str, field: str = "client_order_id") -> ClientOrderId:
     return ClientOrderId(text)
 
 
+def successor_key(key: str) -> ClientOrderId:
+    """The key of the order that takes the place of ``key`` where the broker cannot change it: ``a~2`` after ``a``.
+
+    No intent can have such a key: `client_order_id` does not let "~" through.
+    """
+    base, _, number = key.partition("~")
+    return ClientOrderId(f"{base}~{int(number or 1) + 1}")
+
+
 def broker_tag(account: str, client_order_id: str) -> str:
     """The tag that goes with an order to a broker: 16 letters and digits, one per (account, key).
 

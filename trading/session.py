@@ -24,7 +24,16 @@ from trading.account_book import AccountBook, Rise
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.checks import check_intent, check_modify, check_offered, same_content
 from trading.errors import Conflict, NotReady, RiskDenied, TradeError, UnknownThing
-from trading.ids import AccountId, CauseId, ClientOrderId, InstrumentId, Nanos, broker_tag
+from trading.ids import (
+    AccountId,
+    CauseId,
+    ClientOrderId,
+    InstrumentId,
+    Nanos,
+    broker_tag,
+    client_order_id,
+    successor_key,
+)
 from trading.instructions import Instruction, Lane, Reply
 from trading.instruments import Instrument
 from trading.limits import violation
@@ -39,11 +48,12 @@ from trading.orders import (
     Side,
     order_from,
 )
-from trading.session_budget import Budgeting, Parked, key_of, price_of
+from trading.session_budget import Parked, key_of, price_of
+from trading.session_replace import Replacing
 from trading.session_replies import Answers, reused
 
 
-class SessionCore(Budgeting):
+class SessionCore(Replacing):
     """All accounts of one user."""
 
     # Commands
@@ -54,6 +64,11 @@ class SessionCore(Budgeting):
         if not intents:
             self._out.append(Reply(token, ()))
         for index, intent in enumerate(intents):
+            try:
+                client_order_id(intent.client_order_id)
+            except TradeError as error:
+                self._resolve([(answer, index)], error)
+                continue
             parked = self._parked.get(key_of(intent))
             if parked is not None and _content(parked.intent) == _content(intent):
                 parked.slots.append((answer, index))
@@ -64,7 +79,9 @@ class SessionCore(Budgeting):
         return self._drain(now)
 
     def modify(self, token: int, change: ModifyOrder, now: Nanos) -> list[Instruction]:
-        """Change an open order at the broker."""
+        """Change an open order at the broker, or the one that took its place."""
+        key = self._latest(change.account, change.client_order_id)
+        change = msgspec.structs.replace(change, client_order_id=key)
         self._try_modify(Parked(intent=change, slots=[(Answers(token, 1), 0)], since=now), now)
         return self._drain(now)
 
@@ -87,7 +104,9 @@ class SessionCore(Budgeting):
     ) -> list[Instruction]:
         """Cancel every open order of an account, or of one algo in it."""
         book = self.accounts.get(account)
-        keys = [o.client_order_id for o in book.open.values() if algo in (None, o.algo)] if book else []
+        orders = list(book.open.values()) if book else []
+        orders += [book.orders[key] for key in book.replacing if key not in book.open] if book else []
+        keys = [o.client_order_id for o in orders if algo in (None, o.algo)]
         keys += [
             parked.intent.client_order_id
             for parked in self._parked.values()
@@ -116,7 +135,10 @@ class SessionCore(Budgeting):
                 return
             denied = self._violations(book, instrument, intent)
         except TradeError as error:
-            self._resolve(parked.slots, error)
+            if parked.slots:
+                self._resolve(parked.slots, error)
+            else:
+                self._deny(intent, [], [str(error)], now)
             return
         if denied:
             self._deny(intent, parked.slots, denied, now)
@@ -226,6 +248,8 @@ class SessionCore(Budgeting):
             book, order = self._working(change.account, change.client_order_id, "modify")
             instrument = self.instruments[order.instrument]
             check_modify(change, order, instrument)
+            if order.client_order_id in book.replacing:
+                raise NotReady(f"order {order.client_order_id} is being replaced; change it after that", 0.5)
             if order.client_order_id in book.rising or key_of(change) in self._parked:
                 raise NotReady(f"order {order.client_order_id} is being made larger; change it after that", 0.2)
             self._require_ways(book)
@@ -249,6 +273,10 @@ class SessionCore(Budgeting):
             trail_price=change.trail_price,
             trail_percent=change.trail_percent,
         )
+        self._resolve(parked.slots, order)
+        if book.capabilities is not None and not book.capabilities.native_modify:
+            self._begin_replacing(book, order, change, now)
+            return
         if change.quantity is not None and change.quantity > order.quantity:
             book.rising[order.client_order_id] = Rise(target=change.quantity)
             self._count_open(book, order)
@@ -263,7 +291,6 @@ class SessionCore(Budgeting):
             trail_percent=change.trail_percent,
         )
         self._gate(lambda _: book.queued[Lane.MODIFY].append((ticket, parked.since)))
-        self._resolve(parked.slots, order)
 
     def _modify_violations(
         self, book: AccountBook, order: Order, instrument: Instrument, change: ModifyOrder
@@ -288,11 +315,18 @@ class SessionCore(Budgeting):
         return denied + self.purse.limits.order_violations(book.account, order.instrument, quantity, notional)
 
     def _cancel_one(self, cancel: CancelOrder, now: Nanos) -> Order:
-        parked = self._parked.pop((cancel.account, cancel.client_order_id, PlaceOrder), None)
-        if parked is not None and isinstance(parked.intent, PlaceOrder):
-            self._deny(parked.intent, parked.slots, ["cancelled before it was sent"], now)
-            return self._book(cancel.account).orders[cancel.client_order_id]
-        book, order = self._working(cancel.account, cancel.client_order_id, "cancel")
+        key = self._latest(cancel.account, cancel.client_order_id)
+        for waiting in (key, successor_key(key)):
+            parked = self._parked.pop((cancel.account, waiting, PlaceOrder), None)
+            if parked is not None and isinstance(parked.intent, PlaceOrder):
+                self._deny(parked.intent, parked.slots, ["cancelled before it was sent"], now)
+                return self._book(cancel.account).orders[waiting]
+        book = self._book(cancel.account)
+        if key in book.replacing and self._drop_replacing(book, book.orders[key], "taken back for good", now):
+            order = book.orders[key]
+            if order.state.is_final:
+                return order
+        book, order = self._working(cancel.account, key, "cancel")
         if order.cancelling:
             return order  # repeated by itself where it may have got lost
         if order.state is OrderState.PENDING and order.tag not in book.sent_at:

@@ -82,7 +82,11 @@ class Budgeting(Replies):
         for key, parked in list(self._parked.items()):
             if now - parked.since > STALE_NS:
                 del self._parked[key]
-                self._resolve(parked.slots, NotReady("central risk has not answered in time; nothing was sent", 2.0))
+                late = NotReady("central risk has not answered in time; nothing was sent", 2.0)
+                if parked.slots or not isinstance(parked.intent, PlaceOrder):
+                    self._resolve(parked.slots, late)
+                else:
+                    self._deny(parked.intent, [], [str(late)], now)
         if now - self._reported_at >= BUDGET_EVERY_NS or self._parked:
             self._ask_budget(now)
         self._ask_due_reports(now)

@@ -250,6 +250,10 @@ class Recorder:
         rise = book.rising.get(order.client_order_id)
         if rise is not None:
             quantity = max(quantity, rise.target - order.filled_quantity)
+        replacement = book.replacing.get(order.client_order_id)
+        if replacement is not None:
+            target = replacement.change.quantity or order.quantity
+            quantity = max(quantity, target - order.filled_quantity)
         self._count(book, order, quantity)
 
     def _count(self, book: AccountBook, order: Order, quantity: Decimal) -> None:

@@ -182,7 +182,7 @@ class Requests(Recorder):
         for book in self.accounts.values():
             if book.report_in_flight or not book.connected:
                 continue
-            doubtful = bool(book.missed or book.rising or book.undead) or any(
+            doubtful = bool(book.missed or book.rising or book.undead or book.replacing) or any(
                 o.state is OrderState.UNKNOWN for o in book.open.values()
             )
             in_doubt = doubtful or not book.reconciled or bool(book.report_wanted)

@@ -79,7 +79,13 @@ def at_rest(world: World) -> bool:
         if not session.alive or session.paused:
             return False
         for book in session.core.accounts.values():
-            doubt = book.missed or book.rising or book.undead or any(o.state == "unknown" for o in book.open.values())
+            doubt = (
+                book.missed
+                or book.rising
+                or book.undead
+                or book.replacing
+                or any(o.state == "unknown" for o in book.open.values())
+            )
             if doubt or not book.reconciled:
                 return False
     return True
@@ -117,7 +123,7 @@ class Player:
                 self._place(account, session)
             elif roll < 0.54:
                 self._cancel(account, session)
-            elif roll < 0.63:
+            elif roll < (0.63 if world.capabilities.native_modify else 0.73):
                 self._modify(account, session)
             elif roll < 0.82:
                 self._market()
@@ -181,6 +187,11 @@ class Player:
         if not self.intents[account] or not session.alive or session.paused:
             return
         intent = self.random.choice(self.intents[account][-5:])
+        if not self.world.capabilities.native_modify:
+            # What may still be changed: each change is an order of its own here, so let there be many.
+            book = session.core.accounts[account]
+            working = [i for i in self.intents[account] if i.client_order_id in book.open]
+            intent = self.random.choice(working or [intent])
         prices = intent.limit_price is not None and self.random.random() < 0.6
         change = ModifyOrder(
             account=account,

@@ -47,7 +47,7 @@ class SimSession(Process):
         world = self.world
         for account in world.accounts_of[self.user]:
             history = world.journal.load(account, world.now)
-            self.do(self.core.add_account(history, LATE_NS, world.now))
+            self.do(self.core.add_account(history, LATE_NS, world.now, world.capabilities))
             self._read[account] = (Epoch(0), 0, False)
             self._poll(account)
         self.do(self.core.set_marks(dict(world.prices), world.now))

@@ -21,14 +21,14 @@ from tests.simulation.session import SimSession
 from tests.support.three_books import Act as Deed
 from tests.support.three_books import Told
 from tests.trading.fake_journal import FakeJournal
-from trading.broker import OrderTicket
+from trading.broker import Capabilities, OrderTicket
 from trading.budgets import BudgetGrant, BudgetReport, RiskBook
 from trading.errors import Fenced
 from trading.ids import AccountId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
 from trading.instruments import Instrument
 from trading.journal import JournalBatch
 from trading.limits import CLUSTER, POSITION, Limit, LimitTree
-from trading.orders import PlaceOrder
+from trading.orders import OrderType, PlaceOrder, TimeInForce
 
 D = Decimal
 START = Nanos(1_741_622_400 * SECOND)
@@ -52,6 +52,15 @@ def _asset(symbol: str, number: int) -> AssetRow:
 
 
 ASSETS = tuple(_asset(symbol, number) for number, symbol in enumerate(SYMBOLS, 1))
+
+
+ALL_CAN = Capabilities(
+    order_types=frozenset(OrderType),
+    times_in_force=frozenset(TimeInForce),
+    native_modify=True,
+    deduplicates=True,
+    late_arrival_s=4.0,
+)
 
 
 class Plan(msgspec.Struct):
@@ -90,6 +99,8 @@ class World(Scheduler):
         self.instruments: tuple[Instrument, ...] = tuple(i for a in ASSETS if (i := instrument_from(a)) is not None)
         self.prices: dict[InstrumentId, Decimal] = {i.id: D(100) for i in self.instruments}
         self.limits = LimitTree([Limit(scope=CLUSTER, kind=POSITION, instrument="", value=POSITION_LIMIT)], 1)
+        #: At some brokers an order cannot be changed: it is taken back and placed anew.
+        self.capabilities = msgspec.structs.replace(ALL_CAN, native_modify=seed % 8 != 6)
         self.loans: dict[tuple[str, Epoch, str], Decimal] = {}
         self.told: list[Told] = []
         self.asked: list[PlaceOrder] = []

@@ -12,7 +12,19 @@ from decimal import Decimal
 from typing import Final
 
 from tests.support.limit_replay import check_limits
-from tests.support.three_books import OPEN_STATES, ZERO, Act, Book, BookedFill, BookedOrder, Outcome, Run, Told
+from tests.support.three_books import (
+    OPEN_STATES,
+    ZERO,
+    Act,
+    Book,
+    BookedFill,
+    BookedOrder,
+    Deed,
+    Movement,
+    Outcome,
+    Run,
+    Told,
+)
 
 #: How an order may stand in the journal that no broker ever had.
 NEVER_THERE: Final = frozenset({"denied", "rejected", "cancelled", "expired"})
@@ -32,6 +44,7 @@ def violations(run: Run) -> list[str]:
         *check_holdings_agree(run.ledger, run.journal, "journal"),
         *(check_memory(run.ledger, run.journal, run.memory) if run.memory is not None else ()),
         *check_limits(run.movements, run.limits, run.journal.orders, run.users, run.opening),
+        *check_replaced(run.movements, run.journal),
         *check_epochs(run.acts),
         *(f"audit: {found}" for found in run.audit),
     ]
@@ -100,6 +113,26 @@ def check_one_each(ledger: Book, journal: Book) -> Iterator[str]:
     for order in ledger.orders:
         if id(order) not in matched:
             yield f"{_name(order)} ({order.state}): at the broker without a row in the journal"
+
+
+def check_replaced(movements: Iterable[Movement], journal: Book) -> Iterator[str]:
+    """An order that takes another's place arrives at the broker only once that one has ended there."""
+    keys = {(order.account, order.tag): order.client_order_id for order in journal.orders}
+    arrived: dict[tuple[str, str], int] = {}
+    ended: dict[tuple[str, str], int] = {}
+    for m in movements:
+        key = (m.account, keys.get((m.account, m.tag), ""))
+        if m.deed is Deed.ARRIVED:
+            arrived.setdefault(key, m.at)
+        elif m.deed is Deed.ENDED:
+            ended[key] = m.at
+    for (account, key), at in arrived.items():
+        root, tilde, number = key.partition("~")
+        if not tilde:
+            continue
+        before = root if number == "2" else f"{root}~{int(number) - 1}"
+        if ended.get((account, before), at + 1) > at:
+            yield f"{account}/{key} arrived at the broker while {before} was alive there"
 
 
 def check_written_before_sent(ledger: Book, journal: Book) -> Iterator[str]:

@@ -11,7 +11,16 @@ from msgspec.structs import replace
 from tests.trading.fake_broker import FakeBroker
 from tests.trading.making import instrument
 from trading.account_book import AccountBook
-from trading.broker import Answer, BrokerPosition, BrokerReport, BrokerUpdate, OrderTicket, UpdateKind, Verdict
+from trading.broker import (
+    Answer,
+    BrokerPosition,
+    BrokerReport,
+    BrokerUpdate,
+    Capabilities,
+    OrderTicket,
+    UpdateKind,
+    Verdict,
+)
 from trading.budgets import RiskBook
 from trading.errors import TradeError
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, Epoch, ExecutionId, InstrumentId, Nanos, UserId
@@ -73,6 +82,7 @@ class Rig:
         positions: Sequence[Position] = (),
         ready: bool = True,
         marks: bool = True,
+        capabilities: Capabilities | None = None,
     ) -> None:
         self.now = START
         self.core = SessionCore(UserId("u"), Epoch(1))
@@ -85,7 +95,7 @@ class Rig:
             account=ACC, loaded_at=START, orders=[], positions=list(positions), executions=set(), breaks=[]
         )
         self.base = {p.instrument: p.quantity for p in history.positions}
-        self.do(self.core.add_account(history, LATE_NS, self.now))
+        self.do(self.core.add_account(history, LATE_NS, self.now, capabilities))
         if marks:
             self.do(self.core.set_marks({AAA.id: PRICE, BBB.id: PRICE}, self.now))
         if ready:
