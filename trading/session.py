@@ -113,15 +113,15 @@ class SessionCore(RiskChecks):
             if known is not None:
                 self._resolve(parked.slots, known)
                 return
-            denied = self._violations(book, instrument, intent)
+            demand = self._demand(intent)
+            denied = self._violations(book, instrument, intent, demand, now)
         except TradeError as error:
             self._resolve(parked.slots, error)
             return
         if denied:
             self._deny(intent, parked.slots, denied, now)
-        elif self._park_if_lacking(parked, now):
-            return
-        else:
+        elif not self._park_if_lacking(parked, demand, now):
+            self._count_sent(demand, now)
             self._accept(book, intent, parked.slots, now)
 
     def _checked(self, intent: PlaceOrder) -> tuple[AccountBook, Instrument, Order | None]:
@@ -167,7 +167,7 @@ class SessionCore(RiskChecks):
             reduce_only=order.reduce_only,
             created_at=intent.created_at,
         )
-        queue = book.exits if self._reduces(book, order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
+        queue = book.exits if self._part(book, order).line.reduces(order.side, ZERO) else book.queued[Lane.PLACE]
         self._gate(lambda _: queue.append((ticket, order.created_at)))
         self._resolve(slots, order)
 
@@ -189,14 +189,16 @@ class SessionCore(RiskChecks):
             if order.client_order_id in book.rising or key_of(change) in self._parked:
                 raise NotReady(f"order {order.client_order_id} is being made larger; change it after that", 0.2)
             self._require_ways(book)
-            denied = self._modify_violations(book, order, instrument, change)
+            demand = self._demand(change)
+            denied = self._modify_violations(book, order, instrument, change, demand, now)
             if denied:
                 raise RiskDenied(denied)
         except TradeError as error:
             self._resolve(parked.slots, error)
             return
-        if self._park_if_lacking(parked, now):
+        if self._park_if_lacking(parked, demand, now):
             return
+        self._count_sent(demand, now)
         self._record(
             book,
             order,
