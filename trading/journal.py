@@ -34,6 +34,7 @@ class JournalBatch(msgspec.Struct):
     #: Present state of older orders that changed.
     heads: list[Order] = msgspec.field(default_factory=list)
     events: list[OrderEvent] = msgspec.field(default_factory=list)
+    #: Of accounts, and of algos in them.
     positions: list[Position] = msgspec.field(default_factory=list)
     breaks: list[Break] = msgspec.field(default_factory=list)
 
@@ -54,6 +55,8 @@ class AccountHistory(msgspec.Struct):
     since: Nanos = Nanos(0)
     #: Larger quantities that the broker was asked for and whose outcome the journal does not have.
     rising: dict[ClientOrderId, Decimal] = msgspec.field(default_factory=dict)
+    #: What algos hold and have taken in the account.
+    algo_positions: list[Position] = msgspec.field(default_factory=list)
 
 
 def rising_of(orders: Iterable[Order], events: Iterable[OrderEvent]) -> dict[ClientOrderId, Decimal]:

@@ -71,6 +71,12 @@ def held(quantity: int, of: InstrumentId = AAA.id) -> Position:
     return Position(account=ACC, instrument=of, quantity=D(quantity), average_cost=PRICE)
 
 
+def used_of(core: SessionCore, resource: str) -> Decimal:
+    """Use of a shared amount by a session."""
+    exposure = core.exposure
+    return exposure.used(exposure.session.money_at_risk()).get(resource, D(0))
+
+
 class Rig:
     """The core, its clock, the instructions that nobody has carried out yet, and a broker to ask."""
 
@@ -291,7 +297,7 @@ class Rig:
         return replace(report, positions=tuple(BrokerPosition(instrument=i, quantity=q) for i, q in sums.items()))
 
     def used(self, resource: str) -> Decimal:
-        return self.core.exposure.used.get(resource, D(0))
+        return used_of(self.core, resource)
 
     def kinds(self, appends: Sequence[Append]) -> list[str]:
         return [str(e.kind) for a in appends for e in a.batch.events]
