@@ -330,6 +330,7 @@ class BinanceSimulator:
             if not route or route == (client.route or "public"):
                 self._subscribers.setdefault(stream, {})[client] = None
                 if self._wait:
+                    self._wait = False
                     self._go.set()
             else:
                 self._counters["wrong_route"] += 1
@@ -383,6 +384,8 @@ class BinanceSimulator:
         return {"started": True}
 
     def _hold_replay(self, wish: dict[str, Any]) -> dict[str, Any]:
+        # Held means held: whoever subscribes from now on does not start it.
+        self._wait = False
         self._go.clear()
         return {"held": True}
 
