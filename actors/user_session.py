@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from actors.hours import sessions_of
 from actors.marks import Marks
 from actors.notes import NotePage, NoteRings
 from actors.session_memory import Memory, memory_of
@@ -24,6 +25,7 @@ from cluster.specs import DECK_SETTINGS
 from connectors.registry import capabilities
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here
+from storage.days import Days
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal, PreparedBatch
@@ -34,6 +36,7 @@ from trading.connection import UpdatePage
 from trading.errors import Conflict, Fenced, NotReady, Refused, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, Nanos, UserId
 from trading.instructions import Append, AskBudget, AskReport, Instruction, Note, Reply, Send, Tell
+from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
 from trading.portfolio import portfolio
 from trading.session import SessionCore
@@ -45,6 +48,8 @@ LEASE_S = 10.0
 #: Orders that ended this long ago are read back at the start, for de-duplication and late messages.
 HISTORY_NS = 24 * 3600 * 1_000_000_000
 SEND_TIMEOUT_S = 10.0
+#: The day's profits are written this often.
+DAYS_EVERY_NS = 5_000_000_000
 
 
 class UserSession(Shell):
@@ -59,6 +64,7 @@ class UserSession(Shell):
         self.leases = Leases(self.database)
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
+        self.days = Days(self.database)
         self.marks = Marks()
         self.notes = NoteRings(Epoch(0))
         self.risk = Peer(names.risk())
@@ -66,7 +72,8 @@ class UserSession(Shell):
         self._pollers: dict[AccountId, asyncio.Task[None]] = {}
         self._replies: dict[int, asyncio.Future[tuple[Order | TradeError, ...]]] = {}
         self._token = 0
-        self._algo_of: dict[str, str] = {}
+        self._blocked: dict[str, int] = {}
+        self._days_saved_at = Nanos(0)
         self._began = False
 
     # Life
@@ -78,6 +85,7 @@ class UserSession(Shell):
         crash_here(CrashPoint.SESSION_EPOCH_TAKEN)
         core = SessionCore(self.user, epoch)
         self.epoch, self.notes = epoch, NoteRings(epoch)
+        core.days.restore(await self.days.load([user_scope(self.user)]))
         self.core = core
         for poller in self._pollers.values():
             poller.cancel()
@@ -87,6 +95,8 @@ class UserSession(Shell):
             self.spawn(self._clock(), "clock")
             self.spawn(self._renew(), "lease")
             self.spawn(self._read_marks(), "marks")
+            self.spawn(patiently("days", self._save_days, every=1.0), "days")
+            self.spawn(patiently("hours", self._read_hours, every=2.0), "hours")
             self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
 
     async def refresh(self) -> None:
@@ -112,12 +122,40 @@ class UserSession(Shell):
             log.error("account %s cannot be taken up: %s", account.id, error)
             return
         history = await self.journal.load(account.id, Nanos(now() - HISTORY_NS))
+        algos = {position.algo for position in history.algo_positions if position.algo is not None}
+        scopes = [account_scope(account.id), *(algo_scope(algo) for algo in algos)]
+        core.days.restore(await self.days.load(scopes))
         late = int(float(account.settings.get("late_arrival_s", can.late_arrival_s)) * 1e9)
         self.connections[account.id] = Peer(names.connection(account.id))
         self._do(core.add_account(history, late, now(), can))
         if every := account.settings.get("reconcile_every_s"):
             core.accounts[account.id].reconcile_every_ns = int(float(every) * 1e9)
         self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
+
+    async def _save_days(self) -> None:
+        """Keep the day's profits, so that a restart forgets no loss; what is newly blocked at once."""
+        core = self._core()
+        blocked = {scope: len(found) for scope, found in core.blocked.items()}
+        if blocked == self._blocked and now() - self._days_saved_at < DAYS_EVERY_NS:
+            return
+        changed = core.days.take_unsaved()
+        if changed:
+            try:
+                await self.days.save(self.name, self.epoch, changed)
+            except TradeError:
+                core.days.not_saved(changed)
+                raise
+        self._blocked, self._days_saved_at = blocked, now()
+
+    async def _read_hours(self) -> None:
+        """Get the opening hours that limits ask for."""
+        core = self._core()
+        if not any(limit.kind == MARKET_HOURS for limit in core.purse.limits.all()):
+            return
+        for calendar in sorted({each.calendar for each in core.instruments.values()} - {"24x7"}):
+            known = core.calendars.get(calendar)
+            if known is None or not known.covers(now()):
+                core.calendars[calendar] = await sessions_of(calendar)
 
     async def _renew(self) -> None:
         """Renew the lease; what cannot be renewed must go quiet before it ends."""

@@ -21,6 +21,7 @@ from storage.algo_log import AlgoLog
 from storage.api_keys import ApiKeys
 from storage.bus import Bus
 from storage.database import Database
+from storage.days import Days
 from storage.desired import Desired
 from storage.hot import Hot
 from storage.instruments import Instruments
@@ -57,6 +58,7 @@ class Services:
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
         self.algo_log = AlgoLog(self.database)
+        self.days = Days(self.database)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
         self.doorkeeper = Doorkeeper(self.keys, self.desired)

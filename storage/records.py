@@ -108,8 +108,28 @@ class StrategyRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Nanos
 
 
+class MaximaRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest of each measure that was sampled in a day, of one level of the limit tree.
+
+    ``day``: when it began.  ``instrument`` "": of the level as a whole.  Each is the highest by itself: they need not
+    have been so high at the same moment.
+    """
+
+    day: Nanos
+    scope: str
+    instrument: str
+    gross: Decimal
+    long: Decimal
+    short: Decimal
+    money_at_risk: Decimal
+    loss: Decimal
+    drawdown: Decimal
+    open_orders: int
+    sampled_at: Nanos
+
+
 class LimitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit.  ``scope`` is ``cluster`` or ``account:<id>``; ``kind`` as in `trading.limits`.
+    """One limit.  ``scope`` is a level and ``kind`` a kind as in `trading.limits`.
 
     ``instrument`` "" means every instrument.  ``value`` None means no limit.
     """

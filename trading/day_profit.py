@@ -78,8 +78,16 @@ class DayBook:
         """A level's day as it was last seen."""
         return self._days.get((scope, instrument))
 
-    def see(self, scope: str, total: Decimal, tree: LimitTree, now: Nanos, instrument: str = "") -> Day:
-        """Take in a level's profit over all time."""
+    def see(
+        self,
+        scope: str,
+        total: Decimal,
+        tree: LimitTree,
+        now: Nanos,
+        instrument: str = "",
+        opening: Decimal | None = None,
+    ) -> Day:
+        """Take in a level's profit over all time, or since ``opening`` where each day begins with that."""
         began_at = day_of(now, tree.day_start_ns)
         key = (scope, instrument)
         known = self._days.get(key)
@@ -88,13 +96,13 @@ class DayBook:
                 scope=scope,
                 instrument=instrument,
                 began_at=began_at,
-                opening=total,
-                high=total,
+                opening=total if opening is None else opening,
+                high=total if opening is None else max(total, opening),
                 latest=total,
                 at=now,
             )
         elif known.began_at < began_at:
-            opening = known.latest
+            opening = known.latest if opening is None else opening
             day = Day(
                 scope=scope,
                 instrument=instrument,

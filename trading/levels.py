@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
+from trading.ids import Nanos
 from trading.limits import Violation
 from trading.orders import ZERO
 
@@ -22,7 +23,8 @@ class LevelUse(msgspec.Struct, frozen=True, kw_only=True):
     net: Decimal = ZERO
     long: Decimal = ZERO
     short: Decimal = ZERO
-    #: Since the day began.
+    #: When the day began that ``profit`` and ``drawdown`` are of.
+    day: Nanos = Nanos(0)
     profit: Decimal = ZERO
     drawdown: Decimal = ZERO
     money_at_risk: Decimal = ZERO

@@ -60,7 +60,7 @@ def intent(key: str, side: Side, quantity: int, price: str | None, **more: Any) 
         client_order_id=ClientOrderId(key),
         instrument=more.pop("of", AAA.id),
         side=side,
-        type=OrderType.LIMIT if price else OrderType.MARKET,
+        type=more.pop("type", OrderType.LIMIT if price else OrderType.MARKET),
         quantity=D(quantity),
         limit_price=D(price) if price else None,
         **more,

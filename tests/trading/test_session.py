@@ -146,6 +146,8 @@ def test_key_that_only_the_journal_remembers_is_answered_with_its_order() -> Non
     assert "a" not in rig.book.orders
     rig.clock(1)
     rig.grant()
+    rig.clock(1)
+    rig.grant()
     again = rig.place(buy("a"))
     fresh = rig.place(buy("b"))
     append = rig.take(Append)
@@ -156,7 +158,7 @@ def test_key_that_only_the_journal_remembers_is_answered_with_its_order() -> Non
     assert rig.one(again).state is OrderState.FILLED
     assert rig.one(fresh).state is OrderState.PENDING
     assert [t.tag for t in rig.take_send(Lane.PLACE).tickets] == [rig.order("b").tag]
-    assert rig.used(f"account:{ACC}/{POSITION}/{AAA.id}") == 10  # the fill of then, the new one, nothing else
+    assert rig.used(f"cluster/{POSITION}/{AAA.id}") == 10  # the fill of then, the new one, nothing else
 
 
 def test_other_content_under_a_key_that_only_the_journal_remembers_is_refused() -> None:
