@@ -7,8 +7,10 @@ out what the core says: append, send, report, ask for budget, reply, tell.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,13 +31,15 @@ from storage.days import Days
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal, PreparedBatch
+from storage.kills import Kills
 from storage.leases import Leases
 from storage.records import AccountRecord, OrderFilter
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage
 from trading.errors import Conflict, Fenced, NotReady, Refused, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, Nanos, UserId
-from trading.instructions import Append, AskBudget, AskReport, Instruction, Note, Reply, Send, Tell
+from trading.instructions import Append, AskBudget, AskReport, Instruction, Lane, Note, Reply, Send, Tell
+from trading.kill_switch import Kill, is_quiet, to_cancel, to_close
 from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
 from trading.portfolio import portfolio
@@ -48,6 +52,8 @@ LEASE_S = 10.0
 #: Orders that ended this long ago are read back at the start, for de-duplication and late messages.
 HISTORY_NS = 24 * 3600 * 1_000_000_000
 SEND_TIMEOUT_S = 10.0
+#: Cancels of a kill wait at most so long for their turn before it is answered.
+HAND_OVER_S = 2.5
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
 
@@ -65,6 +71,7 @@ class UserSession(Shell):
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
         self.days = Days(self.database)
+        self.kills = Kills(self.database)
         self.marks = Marks()
         self.notes = NoteRings(Epoch(0))
         self.risk = Peer(names.risk())
@@ -90,12 +97,15 @@ class UserSession(Shell):
         for poller in self._pollers.values():
             poller.cancel()
         await self._take_accounts()
+        # Before anything new is taken: a kill that was thrown while no session ran holds too.
+        await self._heed_kills()
         if not self._began:
             self._began = True
             self.spawn(self._clock(), "clock")
             self.spawn(self._renew(), "lease")
             self.spawn(self._read_marks(), "marks")
             self.spawn(patiently("days", self._save_days, every=1.0), "days")
+            self.spawn(patiently("kills", self._heed_kills, every=2.0), "kills")
             self.spawn(patiently("hours", self._read_hours, every=2.0), "hours")
             self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
 
@@ -146,6 +156,36 @@ class UserSession(Shell):
                 core.days.not_saved(changed)
                 raise
         self._blocked, self._days_saved_at = blocked, now()
+
+    async def _heed_kills(self) -> None:
+        """Carry out every kill in force, whoever threw it and whatever has died since."""
+        for record in await self.kills.in_force():
+            kill = msgspec.convert(record, Kill, from_attributes=True)
+            if self._concerns(kill):
+                self._carry_out(kill)
+
+    def _concerns(self, kill: Kill) -> bool:
+        return any(kill.covers(self.user, account) for account in self._core().accounts)
+
+    def _carry_out(self, kill: Kill) -> int:
+        """Halt, take back, close: as far as it can be done now.  Returns how many orders are being taken back."""
+        core = self._core()
+        core.halt(kill.scope, kill.halted_at)
+        asked = 0
+        for account, book in core.accounts.items():
+            if not kill.covers(self.user, account):
+                continue
+            if cancels := to_cancel(kill, book):
+                asked += len(cancels)
+                self._ask(partial(core.cancel, cancels=cancels))
+            elif kill.flatten and is_quiet(kill, book) and (closing := to_close(kill, book, now())):
+                self._ask(partial(core.place, intents=closing))
+        return asked
+
+    def _ask(self, act: Any) -> None:
+        """A command of the session's own: its outcome is in the journal, nobody waits for the answer."""
+        self._token += 1
+        self._do(act(self._token, now=now()))
 
     async def _read_hours(self) -> None:
         """Get the opening hours that limits ask for."""
@@ -225,6 +265,30 @@ class UserSession(Shell):
         return await self._command(
             lambda token: core.cancel_all(token, AccountId(account), now(), algo=algo, cause=cause)
         )
+
+    async def kill(self, kill: Kill) -> int:
+        """Throw the kill switch here and now; answers once every cancel has been handed over.
+
+        How many orders are being taken back; closing them out follows by itself.
+        """
+        core = self._ready_core()
+        if not self._concerns(kill):
+            return 0
+        asked = self._carry_out(kill)
+        lanes = [book for account, book in core.accounts.items() if kill.covers(self.user, account)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                while any(book.queued[Lane.CANCEL] and book.connected for book in lanes):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        if kill.flatten:
+            self.spawn(self._flatten(kill), "flatten")
+        return asked
+
+    async def _flatten(self, kill: Kill) -> None:
+        """Look often for a while, so that closing does not wait for the next round."""
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            self._carry_out(kill)
 
     async def read_notes(self, account: str, algo: str, epoch: int, cursor: int, wait_s: float) -> NotePage:
         """Changes of an algo's orders after ``cursor``; waits for the first."""

@@ -26,6 +26,7 @@ from storage.desired import Desired
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.journal import Journal
+from storage.kills import Kills
 from storage.records import AccountRecord
 from storage.secrets import Secrets, load_key, secret_name
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
@@ -59,6 +60,7 @@ class Services:
         self.keys = ApiKeys(self.database)
         self.algo_log = AlgoLog(self.database)
         self.days = Days(self.database)
+        self.kills = Kills(self.database)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
         self.doorkeeper = Doorkeeper(self.keys, self.desired)

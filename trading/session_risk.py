@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from trading.account_book import AccountBook
 from trading.broker import Capabilities
+from trading.budgets import BudgetGrant
 from trading.calendars import Sessions
 from trading.errors import NotReady
 from trading.exposure import Effect, Level, effect_of
@@ -23,6 +24,7 @@ from trading.limits import (
     BUYING_POWER,
     CONCENTRATION,
     GROSS_EXPOSURE,
+    HALTED,
     LEVERAGE,
     NET_EXPOSURE,
     OPEN_ORDERS,
@@ -44,8 +46,24 @@ class RiskChecks(Budgeting):
 
     def __init__(self, user: UserId, epoch: Epoch) -> None:
         super().__init__(user, epoch)
+        self._halted_until = Nanos(0)
         #: Opening hours by calendar; what is not here is not known.
         self.calendars: dict[str, Sessions] = {}
+        #: Levels halted by a kill that central risk has not told of yet.
+        self.halts: dict[str, Violation] = {}
+
+    def halt(self, scope: str, halted_at: Nanos) -> None:
+        """Refuse entries on a level at once; from limits as new as ``halted_at`` on, these decide."""
+        if self.purse.limits.version < halted_at:
+            self.halts[scope] = Violation(kind=HALTED, scope=scope)
+            self._halted_until = max(self._halted_until, halted_at)
+
+    def granted(self, grant: BudgetGrant, now: Nanos) -> list[Instruction]:
+        """As `Budgeting.granted`; the limits take over from halts that were told before them."""
+        instructions = super().granted(grant, now)
+        if self.halts and self.purse.limits.version >= self._halted_until:
+            self.halts.clear()
+        return instructions
 
     def add_account(
         self, history: AccountHistory, late_arrival_ns: int, now: Nanos, capabilities: Capabilities | None = None
@@ -132,6 +150,7 @@ class RiskChecks(Budgeting):
         """States, and losses that have reached their limit."""
         found = [v for v in demand.path.refusing if v not in demand.path.stopping]
         found += self.purse.blocked
+        found += [v for scope in demand.path.scopes if (v := self.halts.get(scope)) is not None and v not in found]
         if self.blocked:
             for scope in demand.path.scopes:
                 found += self.blocked.get(scope, ())

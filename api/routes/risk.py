@@ -164,7 +164,7 @@ async def list_kinds(caller: Viewer) -> list[dict[str, Any]]:
 @router.get("/limits", response_model=Page[LimitShown])
 async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Limits in force: of the cluster and of the own accounts and algos; operators see all."""
-    scopes = await _scopes_of(caller, deck)
+    scopes = await scopes_of(caller, deck)
     found = [
         each
         for each in await deck.desired.limits()
@@ -223,7 +223,7 @@ async def exposure(
         for use in view.get("levels", ())
         if by is None or _sort_of(use) == by
     ]
-    scopes = await _scopes_of(caller, deck)
+    scopes = await scopes_of(caller, deck)
     if scopes is None:
         return {**view, "levels": levels}
     return {
@@ -242,7 +242,7 @@ async def maxima(
     scope: Annotated[str | None, Query(description="Only this level")] = None,
 ) -> list[MaximaRecord]:
     """The highest use of each day, for charts, oldest first; those who are not operators see their own."""
-    scopes = await _scopes_of(caller, deck)
+    scopes = await scopes_of(caller, deck)
     if scope is not None:
         scopes = [scope] if scopes is None or scope in scopes else []
     since = Nanos(time.time_ns() - days * _DAY_NS)
@@ -258,7 +258,7 @@ def _sort_of(use: dict[str, Any]) -> str:
     return str(use["scope"]).partition(":")[0]
 
 
-async def _scopes_of(caller: Caller, deck: Services) -> list[str] | None:
+async def scopes_of(caller: Caller, deck: Services) -> list[str] | None:
     """Levels that a caller may look at besides the cluster's limits; None: all."""
     if caller.is_operator:
         return None
@@ -291,7 +291,8 @@ async def _state_of(deck: Services, record: LimitRecord) -> Any:
         return None
 
 
-async def _check_references(deck: Services, scope: str, instrument: str) -> None:
+async def check_scope(deck: Services, scope: str) -> None:
+    """Raise 422 unless whom a level is about exists."""
     level, _, who = scope.partition(":")
     if level == "account":
         await referenced("scope", deck.desired.account(AccountId(who)))
@@ -299,5 +300,9 @@ async def _check_references(deck: Services, scope: str, instrument: str) -> None
         await referenced("scope", deck.desired.user(UserId(who)))
     elif level == "algo":
         await referenced("scope", deck.desired.algo(AlgoId(who)))
+
+
+async def _check_references(deck: Services, scope: str, instrument: str) -> None:
+    await check_scope(deck, scope)
     if instrument and not await deck.instruments.get([InstrumentId(instrument)]):
         raise unknown_reference("instrument", UnknownThing("instrument", instrument, "GET /v1/instruments lists them"))

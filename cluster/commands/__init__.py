@@ -7,6 +7,7 @@ import typer
 from cluster.commands import deck, market, resources
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
+from cluster.commands.risk import kill, risk
 
 app = typer.Typer(
     name="quarterdeck",
@@ -25,6 +26,8 @@ app.add_typer(resources.algos, name="algos")
 app.add_typer(resources.feeds, name="feeds")
 app.add_typer(resources.orders, name="orders")
 app.add_typer(keys, name="keys")
+app.add_typer(risk, name="risk")
+app.command()(kill)
 app.command()(resources.positions)
 
 
