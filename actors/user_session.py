@@ -281,14 +281,14 @@ class UserSession(Shell):
                 while any(book.queued[Lane.CANCEL] and book.connected for book in lanes):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         if kill.flatten:
-            self.spawn(self._flatten(kill), "flatten")
+            self.spawn(self._follow_up(), "closing after a kill")
         return asked
 
-    async def _flatten(self, kill: Kill) -> None:
-        """Look often for a while, so that closing does not wait for the next round."""
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            self._carry_out(kill)
+    async def _follow_up(self) -> None:
+        """Look often for a while, so that closing does not wait for the next round; what is lifted is left."""
+        for _ in range(20):
+            await asyncio.sleep(0.2)
+            await self._heed_kills()
 
     async def read_notes(self, account: str, algo: str, epoch: int, cursor: int, wait_s: float) -> NotePage:
         """Changes of an algo's orders after ``cursor``; waits for the first."""

@@ -35,6 +35,7 @@ class Kills:
         The algos that were wanted running come back too.
         """
         async with change(self._db) as connection:
+            began = time.time_ns()
             limit = await put_limit(connection, scope, HALTED, "", Decimal(1), by, keep_if_at_least=True)
             kill = KillRecord(
                 id=f"kill-{secrets.token_hex(4)}",
@@ -44,10 +45,12 @@ class Kills:
                 at=Nanos(time.time_ns()),
                 by=by,
                 halted_at=limit.changed_at,
+                sets_halt=limit.changed_at >= began,
             )
             await connection.execute(
-                "INSERT INTO kills (id, scope, flatten, reason, at, by, halted_at) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at),
+                "INSERT INTO kills (id, scope, flatten, reason, at, by, halted_at, sets_halt) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at, kill.sets_halt),
             )
             rows = await (
                 await connection.execute(
@@ -76,8 +79,10 @@ class Kills:
             at = time.time_ns()
             await connection.execute("UPDATE kills SET lifted_at = %s, lifted_by = %s WHERE id = %s", (at, by, id))
             others = await _kills(connection, "WHERE scope = %s AND lifted_at = 0", (kill.scope,))
-            if not others:
-                # A halt that somebody set by hand before the kill is not the kill's to lift.
+            setters = await _kills(
+                connection, "WHERE scope = %s AND halted_at = %s AND sets_halt", (kill.scope, kill.halted_at)
+            )
+            if setters and not others:
                 await put_limit(connection, kill.scope, HALTED, "", None, by, only_if_set_at=kill.halted_at)
             await write_audit(connection, by, "lift_kill", kill.scope, kill, {"id": id, "lifted_at": at})
         return msgspec.structs.replace(kill, lifted_at=Nanos(at), lifted_by=by)

@@ -139,6 +139,8 @@ class KillRecord(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     #: When the limit was set that halts the scope.
     halted_at: Nanos
+    #: Whether this kill set it: a halt that stood before is not the kill's to lift.
+    sets_halt: bool
     #: Sessions that did not answer when it was thrown.
     silent: list[str] = []
     lifted_at: Nanos = Nanos(0)

@@ -7,8 +7,9 @@ CREATE TABLE kills (
     reason text NOT NULL,
     at bigint NOT NULL,
     by text NOT NULL,
-    -- Setting `halted` of the limit with this time halts the scope.
+    -- The limit that halts the scope was set at this time, by this kill unless somebody had set it before.
     halted_at bigint NOT NULL,
+    sets_halt boolean NOT NULL,
     -- Sessions that did not answer when it was thrown: they act on it as soon as they can.
     silent jsonb NOT NULL DEFAULT '[]',
     lifted_at bigint NOT NULL DEFAULT 0,
