@@ -185,11 +185,12 @@ def test_exposure_is_shown_level_by_level_and_its_maxima_are_kept(deck: DeckUnde
     assert Decimal(mine["long"]) == Decimal(mine["net"])
     by_instrument = deck.api.get("/risk/exposure", by="instrument")["levels"]
     assert {u["instrument"] for u in by_instrument if u["scope"] == "user:kay"} >= {BTC}
+
+    def sampled() -> bool:
+        top = deck.api.get("/risk/maxima", days=2, scope=f"account:{kay}")
+        whole = next((row for row in top if not row["instrument"]), None)
+        return whole is not None and whole["open_orders"] >= 1 and Decimal(whole["gross"]) > 100
+
+    deck.wait("the day's maxima", sampled, 20)
     deck.api.delete(f"/orders/{kay}/{stop['client_order_id']}")
     market(deck, kay, "sell", "0.01")
-    top = deck.wait(
-        "the day's maxima", lambda: deck.api.get("/risk/maxima", days=2, scope=f"account:{kay}") or None, 20
-    )
-    whole = next(row for row in top if not row["instrument"])
-    assert Decimal(whole["gross"]) > 100
-    assert whole["open_orders"] >= 1
