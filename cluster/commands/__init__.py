@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.commands import deck, market, resources
+from cluster.commands.audit import audit
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
@@ -27,6 +28,7 @@ app.add_typer(resources.feeds, name="feeds")
 app.add_typer(resources.orders, name="orders")
 app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
+app.add_typer(audit, name="audit")
 app.command()(kill)
 app.command()(resources.positions)
 
