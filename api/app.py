@@ -10,7 +10,20 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import openapi, problems
-from api.routes import accounts, algos, feeds, health, holdings, instruments, nodes, orders, risk, strategies, users
+from api.routes import (
+    accounts,
+    algos,
+    breaks,
+    feeds,
+    health,
+    holdings,
+    instruments,
+    nodes,
+    orders,
+    risk,
+    strategies,
+    users,
+)
 from api.routes import stream as stream_routes
 from api.services import Services, Session
 from api.traffic import Counted
@@ -60,7 +73,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, risk, nodes, stream_routes, health
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, risk, nodes, stream_routes,
+        health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -21,6 +21,7 @@ from trading.ids import (
     NodeName,
     UserId,
 )
+from trading.journal import BreakKind
 from trading.orders import Fill, OrderState, Side
 
 
@@ -166,6 +167,21 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     before: Any
     after: Any
+
+
+class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which breaks; None leaves a field out."""
+
+    account: AccountId | None = None
+    #: Only accounts of this user.
+    user: UserId | None = None
+    instrument: InstrumentId | None = None
+    kind: BreakKind | None = None
+    #: Resolved ones too.
+    resolved: bool = False
+    #: Opened at or after, and before.
+    since: Nanos | None = None
+    until: Nanos | None = None
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
