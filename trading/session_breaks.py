@@ -103,6 +103,9 @@ class Breaks(Requests):
         why = f"{how} break {item.id} by {by}: {note}"
         if how is Settlement.ACCEPTED:
             self._accept_break(book, item, why, now)
+        if item.kind is BreakKind.ORDER_MISSING:
+            # It is not looked for any more.
+            book.missed.pop(self._order_of(book, item).tag, None)
         closed = replace(
             item,
             resolved_at=now,
@@ -113,8 +116,6 @@ class Breaks(Requests):
             tolerated=how is Settlement.EXPLAINED and item.kind is not BreakKind.OVERFILL,
         )
         del book.breaks[item.key]
-        if item.kind is BreakKind.ORDER_MISSING:
-            book.missed.pop(self._order_of(book, item).tag, None)
         if closed.tolerated:
             book.tolerated[item.key] = closed
         self._batch.breaks.append(closed)
