@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from actors.day_reports import DayReports
 from actors.marks import Marks
 from actors.notes import NotePage, NoteRings
 from actors.session_memory import Memory, memory_of
@@ -29,6 +30,7 @@ from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal, PreparedBatch
 from storage.leases import Leases
+from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
 from trading.account_check import AccountCheck
@@ -76,6 +78,7 @@ class UserSession(Shell):
         self.instruments = Instruments(self.database)
         self.marks = Marks()
         self.notes = NoteRings(Epoch(0))
+        self.days = DayReports(self.journal, Reconciliations(self.database), self.name)
         self.risk = Peer(names.risk())
         self.connections: dict[AccountId, Peer] = {}
         self._pollers: dict[AccountId, asyncio.Task[None]] = {}
@@ -103,6 +106,7 @@ class UserSession(Shell):
             self.spawn(self._renew(), "lease")
             self.spawn(self._read_marks(), "marks")
             self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
+            self.spawn(patiently("day reports", self._report_days, every=20.0), "day reports")
 
     async def refresh(self) -> None:
         """Accounts or instruments changed: take up what is new."""
@@ -131,6 +135,7 @@ class UserSession(Shell):
         self.connections[account.id] = Peer(names.connection(account.id))
         self._do(core.add_account(history, late, now(), can))
         _set_pace(core.accounts[account.id], account.settings)
+        self.days.accounts[account.id] = (account.created_at, float(account.settings.get("day_starts_at_h", 0)))
         self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
 
     async def _renew(self) -> None:
@@ -446,6 +451,9 @@ class UserSession(Shell):
                 )
             ]
         )
+
+    async def _report_days(self) -> None:
+        await self.days.make_due(self._core(), self.epoch, self.connections)
 
     async def _tell_panel(self, changes: list[streams.Change]) -> None:
         try:

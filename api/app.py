@@ -20,6 +20,7 @@ from api.routes import (
     instruments,
     nodes,
     orders,
+    reconciliations,
     risk,
     strategies,
     users,
@@ -73,8 +74,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, risk, nodes, stream_routes,
-        health,
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, reconciliations, risk, nodes,
+        stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

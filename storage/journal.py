@@ -305,6 +305,9 @@ class Journal:
         if filters.user is not None:
             where.append('account IN (SELECT id FROM accounts WHERE "user" = %(user)s)')
             values["user"] = filters.user
+        if filters.open_after is not None:
+            where.append("(resolved_at = 0 OR resolved_at >= %(open_after)s)")
+            values["open_after"] = filters.open_after
         if filters.since is not None:
             where.append("opened_at >= %(since)s")
             values["since"] = filters.since

@@ -179,6 +179,8 @@ class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
     kind: BreakKind | None = None
     #: Resolved ones too.
     resolved: bool = False
+    #: Still open, or resolved at or after this.
+    open_after: Nanos | None = None
     #: Opened at or after, and before.
     since: Nanos | None = None
     until: Nanos | None = None

@@ -64,8 +64,9 @@ CREATE TABLE reconciliations (
     ends_at bigint NOT NULL,
     made_at bigint NOT NULL,
     report json NOT NULL,
+    number bigint GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (account, day)
 );
-CREATE INDEX reconciliations_by_day ON reconciliations (day DESC, account);
+CREATE INDEX reconciliations_by_day ON reconciliations (ends_at DESC, number DESC);
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON reconciliations
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
