@@ -121,7 +121,7 @@ class DayReports:
 def _cash(core: SessionCore, book: AccountBook, report: BrokerReport, *, is_moving: bool) -> CashLine:
     why = core.why_no_cash(book)
     ours = book.cash_book.amount if book.cash_book is not None else None
-    if not why and (ours is None or is_moving):
+    if not why and is_moving:
         why = "executions were coming in"
     agrees = None if why or ours is None else abs(report.cash - ours) <= book.cash_slack.of(report.cash)
     return CashLine(ours=ours, theirs=report.cash, currency=report.currency, agrees=agrees, not_compared=why)

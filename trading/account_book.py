@@ -118,6 +118,8 @@ class AccountBook:
         self.cash: Decimal | None = None
         self.currency = ""
         self.cash_book: CashBook | None = None
+        #: What ours may begin with, until a second report bears it out.
+        self.cash_begun: CashBook | None = None
         #: Average prices of the broker's positions, and of its orders whose executions are missing (by tag).
         self.their_prices: dict[InstrumentId, Decimal] = {}
         self.their_averages: dict[str, Decimal] = {}

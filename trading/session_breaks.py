@@ -329,11 +329,15 @@ class Breaks(Requests):
         """Why an account's cash is not compared; "" where it is."""
         if book.capabilities is None or not book.capabilities.trade_date_cash:
             return "the broker's figure does not move with each execution"
-        return book.cash_book.off if book.cash_book is not None else ""
+        if book.cash_book is None:
+            return "there is no figure to reckon from yet: two reports have to agree on one"
+        return book.cash_book.off
 
     def _compare_cash(self, book: AccountBook, report: BrokerReport, now: Nanos) -> None:
         """A difference that two reports show while nothing is under way is a break of the account."""
-        if self.why_no_cash(book):
+        if book.capabilities is None or not book.capabilities.trade_date_cash:
+            return
+        if book.cash_book is not None and book.cash_book.off:
             return
         moved = any(at >= report.requested_at for at in book.moved_at.values())
         if moved or book.suspected or book.unexplained:
@@ -342,10 +346,7 @@ class Breaks(Requests):
         book.cash_at = report.requested_at
         cash = book.cash_book
         if cash is None or cash.currency != report.currency:
-            book.cash_book = CashBook(
-                account=book.account, currency=report.currency, amount=report.cash, based_at=report.requested_at
-            )
-            self._rebased.add(book.account)
+            self._begin_cash(book, report)
             return
         difference, slack = report.cash - cash.amount, book.cash_slack.of(report.cash)
         known, tolerated = book.breaks.get(_CASH), book.tolerated.get(_CASH)
@@ -363,3 +364,21 @@ class Breaks(Requests):
         else:
             book.cash_suspected = difference
             self._ask_report(book, "cash differs", now)
+
+    def _begin_cash(self, book: AccountBook, report: BrokerReport) -> None:
+        """Reckon from the broker's figure once a later report bears it out.
+
+        Its lists may lag behind its cash: an execution that shows up later would be counted twice.
+        """
+        begun = book.cash_begun
+        if (
+            begun is None
+            or begun.currency != report.currency
+            or abs(report.cash - begun.amount) > book.cash_slack.of(report.cash)
+        ):
+            book.cash_begun = CashBook(
+                account=book.account, currency=report.currency, amount=report.cash, based_at=report.requested_at
+            )
+        elif begun.based_at + self.late_arrival_ns[book.account] < report.requested_at:
+            book.cash_book, book.cash_begun = begun, None
+            self._rebased.add(book.account)

@@ -296,9 +296,10 @@ class Recorder:
         if order.filled_quantity > order.quantity:
             ours, theirs = str(order.quantity), str(order.filled_quantity)
             self._break(book, order.instrument, BreakKind.OVERFILL, ours, theirs, now, order.client_order_id)
-        if book.cash_book is not None:
-            currency = self.instruments[order.instrument].currency if order.instrument in self.instruments else ""
-            book.cash_book.take(order.side, fill, multiplier, currency)
+        for cash in (book.cash_book, book.cash_begun):
+            if cash is not None:
+                currency = self.instruments[order.instrument].currency if order.instrument in self.instruments else ""
+                cash.take(order.side, fill, multiplier, currency)
 
     # Breaks
 

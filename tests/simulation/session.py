@@ -66,10 +66,14 @@ class SimSession(Process):
 
     # Commands
 
+    def next_token(self) -> int:
+        """A number for one more command."""
+        self._token += 1
+        return self._token
+
     def command(self, act: Callable[[int], Sequence[Instruction]], intents: Sequence[PlaceOrder] = ()) -> None:
         """Somebody asks for something; what they are told of intents is kept."""
-        self._token += 1
-        self._asked[self._token] = intents
+        self._asked[self.next_token()] = intents
         for intent in intents:
             self.world.ask(intent)
         self.do(act(self._token))
