@@ -7,14 +7,17 @@ out what the core says: append, send, report, ask for budget, reply, tell.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from actors.day_reports import DayReports
+from actors.hours import sessions_of
 from actors.marks import Marks
 from actors.notes import NotePage, NoteRings
 from actors.session_memory import Memory, memory_of
@@ -26,9 +29,11 @@ from cluster.specs import DECK_SETTINGS
 from connectors.registry import capabilities
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here
+from storage.days import Days
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.journal import Journal, PreparedBatch
+from storage.kills import Kills
 from storage.leases import Leases
 from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
@@ -44,6 +49,7 @@ from trading.instructions import (
     AskReport,
     Checked,
     Instruction,
+    Lane,
     Note,
     Reply,
     Send,
@@ -51,6 +57,8 @@ from trading.instructions import (
     Tell,
 )
 from trading.journal import Break, Settlement
+from trading.kill_switch import Kill, is_quiet, to_cancel, to_close
+from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
 from trading.portfolio import portfolio
 from trading.session import SessionCore
@@ -62,6 +70,10 @@ LEASE_S = 10.0
 #: Orders that ended this long ago are read back at the start, for de-duplication and late messages.
 HISTORY_NS = 24 * 3600 * 1_000_000_000
 SEND_TIMEOUT_S = 10.0
+#: Cancels of a kill wait at most so long for their turn before it is answered.
+HAND_OVER_S = 2.5
+#: The day's profits are written this often.
+DAYS_EVERY_NS = 5_000_000_000
 
 
 class UserSession(Shell):
@@ -76,15 +88,18 @@ class UserSession(Shell):
         self.leases = Leases(self.database)
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
+        self.days = Days(self.database)
+        self.kills = Kills(self.database)
         self.marks = Marks()
         self.notes = NoteRings(Epoch(0))
-        self.days = DayReports(self.journal, Reconciliations(self.database), self.name)
+        self.day_reports = DayReports(self.journal, Reconciliations(self.database), self.name)
         self.risk = Peer(names.risk())
         self.connections: dict[AccountId, Peer] = {}
         self._pollers: dict[AccountId, asyncio.Task[None]] = {}
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._token = 0
-        self._algo_of: dict[str, str] = {}
+        self._blocked: dict[str, int] = {}
+        self._days_saved_at = Nanos(0)
         self._began = False
 
     # Life
@@ -96,15 +111,21 @@ class UserSession(Shell):
         crash_here(CrashPoint.SESSION_EPOCH_TAKEN)
         core = SessionCore(self.user, epoch)
         self.epoch, self.notes = epoch, NoteRings(epoch)
+        core.days.restore(await self.days.load([user_scope(self.user)]))
         self.core = core
         for poller in self._pollers.values():
             poller.cancel()
         await self._take_accounts()
+        # Before anything new is taken: a kill that was thrown while no session ran holds too.
+        await self._heed_kills()
         if not self._began:
             self._began = True
             self.spawn(self._clock(), "clock")
             self.spawn(self._renew(), "lease")
             self.spawn(self._read_marks(), "marks")
+            self.spawn(patiently("days", self._save_days, every=1.0), "days")
+            self.spawn(patiently("kills", self._heed_kills, every=2.0), "kills")
+            self.spawn(patiently("hours", self._read_hours, every=2.0), "hours")
             self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
             self.spawn(patiently("day reports", self._report_days, every=20.0), "day reports")
 
@@ -131,12 +152,70 @@ class UserSession(Shell):
             log.error("account %s cannot be taken up: %s", account.id, error)
             return
         history = await self.journal.load(account.id, Nanos(now() - HISTORY_NS))
+        algos = {position.algo for position in history.algo_positions if position.algo is not None}
+        scopes = [account_scope(account.id), *(algo_scope(algo) for algo in algos)]
+        core.days.restore(await self.days.load(scopes))
         late = int(float(account.settings.get("late_arrival_s", can.late_arrival_s)) * 1e9)
         self.connections[account.id] = Peer(names.connection(account.id))
         self._do(core.add_account(history, late, now(), can))
         _set_pace(core.accounts[account.id], account.settings)
-        self.days.accounts[account.id] = (account.created_at, float(account.settings.get("day_starts_at_h", 0)))
+        self.day_reports.accounts[account.id] = (account.created_at, float(account.settings.get("day_starts_at_h", 0)))
         self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
+
+    async def _save_days(self) -> None:
+        """Keep the day's profits, so that a restart forgets no loss; what is newly blocked at once."""
+        core = self._core()
+        blocked = {scope: len(found) for scope, found in core.blocked.items()}
+        if blocked == self._blocked and now() - self._days_saved_at < DAYS_EVERY_NS:
+            return
+        changed = core.days.take_unsaved()
+        if changed:
+            try:
+                await self.days.save(self.name, self.epoch, changed)
+            except TradeError:
+                core.days.not_saved(changed)
+                raise
+        self._blocked, self._days_saved_at = blocked, now()
+
+    async def _heed_kills(self) -> None:
+        """Carry out every kill in force, whoever threw it and whatever has died since."""
+        for record in await self.kills.in_force():
+            kill = msgspec.convert(record, Kill, from_attributes=True)
+            if self._concerns(kill):
+                self._carry_out(kill)
+
+    def _concerns(self, kill: Kill) -> bool:
+        return any(kill.covers(self.user, account) for account in self._core().accounts)
+
+    def _carry_out(self, kill: Kill) -> int:
+        """Halt, take back, close: as far as it can be done now.  Returns how many orders are being taken back."""
+        core = self._core()
+        core.halt(kill.scope, kill.halted_at)
+        asked = 0
+        for account, book in core.accounts.items():
+            if not kill.covers(self.user, account):
+                continue
+            if cancels := to_cancel(kill, book):
+                asked += len(cancels)
+                self._ask(partial(core.cancel, cancels=cancels))
+            elif kill.flatten and is_quiet(kill, book) and (closing := to_close(kill, book, now())):
+                self._ask(partial(core.place, intents=closing))
+        return asked
+
+    def _ask(self, act: Any) -> None:
+        """A command of the session's own: its outcome is in the journal, nobody waits for the answer."""
+        self._token += 1
+        self._do(act(self._token, now=now()))
+
+    async def _read_hours(self) -> None:
+        """Get the opening hours that limits ask for."""
+        core = self._core()
+        if not any(limit.kind == MARKET_HOURS for limit in core.purse.limits.all()):
+            return
+        for calendar in sorted({each.calendar for each in core.instruments.values()} - {"24x7"}):
+            known = core.calendars.get(calendar)
+            if known is None or not known.covers(now()):
+                core.calendars[calendar] = await sessions_of(calendar)
 
     async def _renew(self) -> None:
         """Renew the lease; what cannot be renewed must go quiet before it ends."""
@@ -212,7 +291,7 @@ class UserSession(Shell):
     ) -> Break:
         """Accept or explain a break (see `SessionCore.settle_break`); answers once it is journaled."""
         core = self._ready_core()
-        result: Break | TradeError = await self._ask(
+        result: Break | TradeError = await self._answer_to(
             lambda token: core.settle_break(
                 token, AccountId(account), break_id, Settlement(how), by, note, (seen[0], seen[1]), now()
             )
@@ -224,12 +303,36 @@ class UserSession(Shell):
     async def reconcile(self, account: str) -> AccountCheck:
         """Compare an account with its broker now."""
         core = self._ready_core()
-        result: AccountCheck | TradeError = await self._ask(
+        result: AccountCheck | TradeError = await self._answer_to(
             lambda token: core.reconcile(token, AccountId(account), now())
         )
         if isinstance(result, TradeError):
             raise result
         return result
+
+    async def kill(self, kill: Kill) -> int:
+        """Throw the kill switch here and now; answers once every cancel has been handed over.
+
+        How many orders are being taken back; closing them out follows by itself.
+        """
+        core = self._ready_core()
+        if not self._concerns(kill):
+            return 0
+        asked = self._carry_out(kill)
+        lanes = [book for account, book in core.accounts.items() if kill.covers(self.user, account)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                while any(book.queued[Lane.CANCEL] and book.connected for book in lanes):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        if kill.flatten:
+            self.spawn(self._follow_up(), "closing after a kill")
+        return asked
+
+    async def _follow_up(self) -> None:
+        """Look often for a while, so that closing does not wait for the next round; what is lifted is left."""
+        for _ in range(20):
+            await asyncio.sleep(0.2)
+            await self._heed_kills()
 
     async def read_notes(self, account: str, algo: str, epoch: int, cursor: int, wait_s: float) -> NotePage:
         """Changes of an algo's orders after ``cursor``; waits for the first."""
@@ -266,10 +369,10 @@ class UserSession(Shell):
         return self._core()
 
     async def _command(self, act: Callable[[int], list[Instruction]]) -> tuple[Order | TradeError, ...]:
-        results: tuple[Order | TradeError, ...] = await self._ask(act)
+        results: tuple[Order | TradeError, ...] = await self._answer_to(act)
         return results
 
-    async def _ask(self, act: Callable[[int], list[Instruction]]) -> Any:
+    async def _answer_to(self, act: Callable[[int], list[Instruction]]) -> Any:
         """Give the core a command and wait for what it answers to its token."""
         self._token += 1
         token = self._token
@@ -453,7 +556,7 @@ class UserSession(Shell):
         )
 
     async def _report_days(self) -> None:
-        await self.days.make_due(self._core(), self.epoch, self.connections)
+        await self.day_reports.make_due(self._core(), self.epoch, self.connections)
 
     async def _tell_panel(self, changes: list[streams.Change]) -> None:
         try:

@@ -18,6 +18,7 @@ from api.routes import (
     health,
     holdings,
     instruments,
+    kills,
     nodes,
     orders,
     reconciliations,
@@ -74,7 +75,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, reconciliations, risk, nodes,
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, reconciliations, risk, kills,
+        nodes,
         stream_routes, health,
     )  # fmt: skip
     for room in rooms:

@@ -38,6 +38,12 @@ class Link:
 
         return Peer(names.session(user))
 
+    def risk(self) -> Peer:
+        """Central risk."""
+        from cluster.calls import Peer
+
+        return Peer(names.risk())
+
     async def run(self) -> None:
         """Connect and keep a Supervisor, for ever."""
         delay = 0.5

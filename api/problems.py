@@ -29,6 +29,7 @@ from trading.errors import (
     UnknownThing,
     Unreachable,
 )
+from trading.limits import violation_of
 
 log = logging.getLogger("quarterdeck")
 
@@ -144,9 +145,25 @@ def answer_for(error: TradeError, **more: Any) -> JSONResponse:
         headers,
         field=getattr(error, "field", None),
         violations=list(error.violations) if isinstance(error, RiskDenied) else None,
+        limits=limits_in(error.violations) if isinstance(error, RiskDenied) else None,
         action=getattr(error, "action", None),
         **more,
     )
+
+
+def limits_in(violations: Sequence[str]) -> list[dict[str, str | None]]:
+    """The limits among the violations, field by field."""
+    found = [each for text in violations if (each := violation_of(text)) is not None]
+    return [
+        {
+            "kind": each.kind,
+            "scope": each.scope,
+            "instrument": each.instrument,
+            "value": None if each.value is None else f"{each.value:f}",
+            "limit": None if each.limit is None else f"{each.limit:f}",
+        }
+        for each in found
+    ]
 
 
 def unknown_reference(field: str, error: UnknownThing) -> ProblemError:

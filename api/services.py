@@ -21,10 +21,12 @@ from storage.algo_log import AlgoLog
 from storage.api_keys import ApiKeys
 from storage.bus import Bus
 from storage.database import Database
+from storage.days import Days
 from storage.desired import Desired
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.journal import Journal
+from storage.kills import Kills
 from storage.records import AccountRecord
 from storage.secrets import Secrets, load_key, secret_name
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
@@ -57,6 +59,8 @@ class Services:
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
         self.algo_log = AlgoLog(self.database)
+        self.days = Days(self.database)
+        self.kills = Kills(self.database)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
         self.doorkeeper = Doorkeeper(self.keys, self.desired)

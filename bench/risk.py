@@ -1,8 +1,9 @@
 """Budget checks of the pure core: ``python -m bench.risk [--json]``.  One core, no Ray, no IO.
 
-A check is what the session's core does for each intent: limits of a single order, the worst case that the order would
-make of the position and the gross exposure, and whether the budgets of the cluster and the account cover it.  The floor
-is the arithmetic that no check can do without: as many sums and comparisons of decimals as there are budgets.
+A check is what the session's core does for each intent, with eight kinds of limits on three levels: those of a single
+order, the worst case that the order would make of position, exposure and money at risk on each level, and whether the
+budgets of the cluster cover it.  The floor is the arithmetic that no check can do without: as many sums and comparisons
+of decimals as there are budgets.
 """
 
 from __future__ import annotations
@@ -39,15 +40,19 @@ NOW = Nanos(1_700_000_000_000_000_000)
 
 
 def session() -> tuple[SessionCore, Parked]:
-    """A core with limits on both levels, budget in hand, and an intent to check."""
+    """A core with limits on three levels, budget in hand, and an intent to check."""
     limits = [
         Limit(scope=scope, kind=kind, instrument="", value=Decimal(value))
-        for scope in ("cluster", f"account:{ACCOUNT}")
+        for scope in ("cluster", "user:bench", f"account:{ACCOUNT}")
         for kind, value in (
             ("order_quantity", 1_000),
             ("order_notional", 1_000_000),
             ("position", 100_000),
             ("gross_exposure", 100_000_000),
+            ("net_exposure", 100_000_000),
+            ("open_orders", 10_000),
+            ("money_at_risk", 100_000_000),
+            ("price_collar", 10),
         )
     ]
     core, book = SessionCore(UserId("bench"), Epoch(1)), RiskBook(LimitTree(limits, 1), Epoch(1))
@@ -67,11 +72,12 @@ def session() -> tuple[SessionCore, Parked]:
     parked = Parked(intent=intent, slots=[], since=NOW)
     (asked,) = (i for i in core.clock(NOW) if isinstance(i, AskBudget))
     core.granted(book.report(asked.report)[0], NOW)
-    needs, _ = core._needs(parked, NOW)
-    wants = {name: amount for name, amount, _ in needs}
-    report = core.purse.ask(core.exposure.used, wants, NOW, idle=False)
+    demand = core._demand(intent)
+    needs = core._needs(demand, NOW)
+    wants = {need.draw.resource: need.more for need in needs}
+    report = core.purse.ask(core._used(NOW, fresh=True), wants, NOW, idle=False)
     core.granted(book.report(report)[0], NOW)
-    assert not core._needs(parked, NOW)[1], "the budget does not cover the intent"
+    assert not any(core._is_lacking(need, NOW) for need in needs), "the budget does not cover the intent"
     return core, parked
 
 
@@ -91,18 +97,19 @@ def measure() -> dict[str, Any]:
     core, parked = session()
     book, intent = core.accounts[ACCOUNT], parked.intent
     assert isinstance(intent, PlaceOrder)
-    needs, _ = core._needs(parked, NOW)
-    holds = {name: Decimal(100_000_000) for name, _, _ in needs}
+    needs = core._needs(core._demand(intent), NOW)
+    holds = {need.draw.resource: Decimal(100_000_000) for need in needs}
     used = {name: Decimal(17) for name in holds}
 
     def check() -> None:
-        assert not core._violations(book, INSTRUMENT, intent)
-        assert not core._needs(parked, NOW)[1]
+        demand = core._demand(intent)
+        assert not core._violations(book, INSTRUMENT, intent, demand, NOW)
+        assert not any(core._is_lacking(need, NOW) for need in core._needs(demand, NOW))
 
     def floor() -> None:
-        for name, amount, _ in needs:
-            if used[name] + amount > holds[name]:
-                raise AssertionError(name)
+        for need in needs:
+            if used[need.draw.resource] + need.more > holds[need.draw.resource]:
+                raise AssertionError(need.draw.resource)
 
     checks, bare = rate(check, CHECKS), rate(floor, CHECKS)
     return {"checks_per_s": round(checks), "floor_per_s": round(bare), "ratio": round(checks / bare, 3)}

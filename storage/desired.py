@@ -266,26 +266,8 @@ class Desired:
         """Put a new version of a limit in force; None lifts it.  Every version is kept."""
         if value is not None and (not value.is_finite() or value < 0):
             raise BadInput("value", f"{value} is not a limit: give a number of 0 or more, or null to lift it")
-        # `change` makes changes queue up, so the next version number cannot be given out twice.
         async with change(self._db) as connection:
-            before = await _limits(connection, (scope, kind, instrument))
-            record = LimitRecord(
-                scope=scope,
-                kind=kind,
-                instrument=instrument,
-                value=value,
-                version=before[0].version + 1 if before else 1,
-                changed_at=ids.Nanos(time.time_ns()),
-                changed_by=by,
-            )
-            await connection.execute(
-                "INSERT INTO limits (scope, kind, instrument, version, value, changed_at, changed_by) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (scope, kind, instrument, record.version, value, record.changed_at, by),
-            )
-            subject = f"{scope}/{kind}" + (f"/{instrument}" if instrument else "")
-            await write_audit(connection, by, "set_limit", subject, before[0] if before else None, record)
-        return record
+            return await put_limit(connection, scope, kind, instrument, value, by)
 
     async def limits(self) -> list[LimitRecord]:
         """The version in force of every limit, lifted ones (value None) included."""
@@ -359,6 +341,48 @@ class Desired:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             finally:
                 await connection.close()
+
+
+async def put_limit(
+    connection: Connection,
+    scope: str,
+    kind: str,
+    instrument: str,
+    value: Decimal | None,
+    by: str,
+    *,
+    keep_if_at_least: bool = False,
+    only_if_set_at: int | None = None,
+) -> LimitRecord:
+    """Write a version of a limit within a `change`, which makes changes queue up: no version is given out twice.
+
+    One that is at least as high already stays if ``keep_if_at_least``; one set at another time than
+    ``only_if_set_at`` stays too.
+    """
+    before = await _limits(connection, (scope, kind, instrument))
+    known = before[0] if before else None
+    if known is not None and known.value is not None:
+        if keep_if_at_least and value is not None and known.value >= value:
+            return known
+        if only_if_set_at is not None and known.changed_at != only_if_set_at:
+            return known
+    record = LimitRecord(
+        scope=scope,
+        kind=kind,
+        instrument=instrument,
+        value=value,
+        version=known.version + 1 if known is not None else 1,
+        changed_at=ids.Nanos(time.time_ns()),
+        changed_by=by,
+    )
+    await connection.execute(
+        "INSERT INTO limits (scope, kind, instrument, version, value, changed_at, changed_by) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (scope, kind, instrument, record.version, value, record.changed_at, by),
+    )
+    subject = f"{scope}/{kind}" + (f"/{instrument}" if instrument else "")
+    await write_audit(connection, by, "set_limit", subject, known, record)
+    return record
 
 
 async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:

@@ -69,7 +69,7 @@ class Journal:
                 as_json(batch.orders),
                 as_json(_latest((order.key, order) for order in batch.heads)),
                 as_json(batch.events),
-                as_json(_latest(((p.account, p.instrument), p) for p in batch.positions)),
+                as_json(_latest(((p.account, p.algo, p.instrument), p) for p in batch.positions)),
                 None,
             ),
             (
@@ -146,6 +146,12 @@ class Journal:
                 f"SELECT {_POSITION} FROM positions WHERE account = %s",
                 (account,),
             )
+            algo_positions = await _all(
+                connection,
+                list[Position],
+                f"SELECT algo, {_POSITION} FROM algo_positions WHERE account = %s",
+                (account,),
+            )
             breaks = await _all(
                 connection,
                 list[Break],
@@ -176,6 +182,7 @@ class Journal:
             loaded_at=Nanos(time.time_ns()),
             orders=orders,
             positions=positions,
+            algo_positions=algo_positions,
             executions=execution_ids,
             breaks=breaks,
             since=since,

@@ -109,8 +109,71 @@ class StrategyRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Nanos
 
 
+class MaximaRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest of each measure that was sampled in a day, of one level of the limit tree.
+
+    ``day``: when it began.  ``instrument`` "": of the level as a whole.  Each is the highest by itself: they need not
+    have been so high at the same moment.
+    """
+
+    day: Nanos
+    scope: str
+    instrument: str
+    gross: Decimal
+    long: Decimal
+    short: Decimal
+    money_at_risk: Decimal
+    loss: Decimal
+    drawdown: Decimal
+    open_orders: int
+    sampled_at: Nanos
+
+
+class KillRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A kill switch that was thrown.  ``lifted_at`` 0: in force."""
+
+    id: str
+    scope: str
+    flatten: bool
+    reason: str
+    at: Nanos
+    by: str
+    #: When the limit was set that halts the scope.
+    halted_at: Nanos
+    #: Whether this kill set it: a halt that stood before is not the kill's to lift.
+    sets_halt: bool
+    #: Sessions that did not answer when it was thrown.
+    silent: list[str] = []
+    lifted_at: Nanos = Nanos(0)
+    lifted_by: str = ""
+
+
+class KilledOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that a kill took back, or placed to close a position."""
+
+    client_order_id: ClientOrderId
+    instrument: InstrumentId
+    state: OrderState
+    filled_quantity: Decimal
+    reason: str
+    asked_at: Nanos
+    #: None: it has not ended.
+    ended_at: Nanos | None
+
+
+class KilledAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a kill has done in one account, and what is left."""
+
+    account: AccountId
+    cancelled: list[KilledOrder]
+    closing: list[KilledOrder]
+    open_orders: int
+    #: What is held still.
+    positions: dict[str, Decimal]
+
+
 class LimitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit.  ``scope`` is ``cluster`` or ``account:<id>``; ``kind`` as in `trading.limits`.
+    """One limit.  ``scope`` is a level and ``kind`` a kind as in `trading.limits`.
 
     ``instrument`` "" means every instrument.  ``value`` None means no limit.
     """

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from trading.broker import AmendTicket, CancelTicket, Capabilities, OrderTicket
-from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
+from trading.ids import AccountId, AlgoId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.instructions import Lane, Send
 from trading.journal import AccountHistory, Break, BreakKey, CashBook
 from trading.orders import ModifyOrder, Order, OrderState
@@ -73,6 +73,10 @@ class AccountBook:
         #: Executions taken in, and when.
         self.executions: dict[ExecutionId, Nanos] = {}
         self.positions: dict[InstrumentId, Position] = {}
+        #: What each algo traded of each instrument.
+        self.algo_positions: dict[tuple[AlgoId, InstrumentId], Position] = {}
+        #: What was bought since the broker told the cash: when, for how much.
+        self.bought: deque[tuple[Nanos, Decimal]] = deque()
         #: Open breaks; their instruments are reduce-only meanwhile.
         self.breaks: dict[BreakKey, Break] = {}
         #: Breaks that were explained, while their difference stays as it was.
@@ -147,6 +151,9 @@ class AccountBook:
             self.add(order)
         for position in history.positions:
             self.positions[position.instrument] = position
+        for position in history.algo_positions:
+            if position.algo is not None:
+                self.algo_positions[(position.algo, position.instrument)] = position
         self.executions.update(dict.fromkeys(history.executions, history.loaded_at))
         for key, target in history.rising.items():
             self.rising[key] = Rise(target=target)
@@ -166,6 +173,26 @@ class AccountBook:
         self.by_tag[order.tag] = order
         if order.broker_order_id is not None:
             self.by_broker_id[order.broker_order_id] = order
+
+    def algo_position(self, algo: AlgoId, instrument: InstrumentId, multiplier: Decimal) -> Position:
+        """What an algo traded of an instrument, made when first asked for."""
+        position = self.algo_positions.get((algo, instrument))
+        if position is None:
+            position = Position(account=self.account, instrument=instrument, multiplier=multiplier, algo=algo)
+            self.algo_positions[(algo, instrument)] = position
+        return position
+
+    def add_bought(self, at: Nanos, cost: Decimal) -> None:
+        """Remember what a purchase cost until the broker's cash includes it."""
+        while self.bought and self.bought[0][0] < self.last_report_at:
+            self.bought.popleft()
+        self.bought.append((at, cost))
+
+    def spendable(self) -> Decimal | None:
+        """Cash as the broker told it last, less what was bought since; None before it told any."""
+        if self.cash is None:
+            return None
+        return self.cash - sum((cost for at, cost in self.bought if at >= self.last_report_at), Decimal(0))
 
     def find(self, tag: str, broker_order_id: BrokerOrderId | None) -> Order | None:
         """The order that a broker's message is about."""

@@ -22,7 +22,8 @@ import msgspec
 
 from trading.errors import Fenced
 from trading.ids import Epoch, Nanos
-from trading.limits import Limit, LimitTree
+from trading.levels import LevelUse
+from trading.limits import Limit, LimitTree, Violation
 from trading.orders import ZERO
 
 #: How long an allowance may be spent without hearing from central risk again.
@@ -46,6 +47,8 @@ class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
     limits_version: int
     #: Epoch of the central risk whose answer was taken last; 0: none yet.
     desk: Epoch = Epoch(0)
+    #: What the session's levels use, for people to see; None: nothing new since the last time.
+    levels: tuple[LevelUse, ...] | None = None
 
 
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,8 @@ class BudgetGrant(msgspec.Struct, frozen=True, kw_only=True):
     limits_version: int
     #: Epoch of the central risk that answers.
     desk: Epoch = Epoch(0)
+    #: Losses of all sessions together that have reached their limit: only orders that reduce pass.
+    blocked: tuple[Violation, ...] = ()
 
 
 class RiskBook:
@@ -82,6 +87,8 @@ class RiskBook:
         self._total: dict[str, Decimal] = {}
         self._epoch: dict[str, Epoch] = {}
         self._number: dict[str, int] = {}
+        #: What refuses entries everywhere; told with every answer.
+        self.blocked: tuple[Violation, ...] = ()
         #: Sessions whose loans an earlier incarnation made and which have not answered to this one yet.
         self._restored: set[str] = set()
 
@@ -122,6 +129,7 @@ class RiskBook:
             limits=None,
             limits_version=self.limits.version,
             desk=self.epoch,
+            blocked=self.blocked,
         )
         if report.number <= self._number.get(session, 0):
             return empty, {}
@@ -203,6 +211,7 @@ class Purse:
         self.epoch = epoch
         self.limits = LimitTree(version=-1)
         self.holds: dict[str, Decimal] = {}
+        self.blocked: tuple[Violation, ...] = ()
         self.expires_at = Nanos(0)
         self._number = 0
         self._asked_at = Nanos(0)
@@ -215,13 +224,25 @@ class Purse:
         """Central risk has told its limits at least once; before that nothing new may be sent."""
         return self.limits.version >= 0
 
+    def is_fresh(self, now: Nanos) -> bool:
+        """Whether central risk was heard lately enough to trade by its limits."""
+        return now < self.expires_at
+
     def allowance(self, resource: str, now: Nanos) -> Decimal:
         """What may be in use of ``resource`` at ``now``."""
         if now >= self.expires_at:
             return ZERO
         return self.holds.get(resource, ZERO)
 
-    def ask(self, used: Mapping[str, Decimal], wants: Mapping[str, Decimal], now: Nanos, *, idle: bool) -> BudgetReport:
+    def ask(
+        self,
+        used: Mapping[str, Decimal],
+        wants: Mapping[str, Decimal],
+        now: Nanos,
+        *,
+        idle: bool,
+        levels: tuple[LevelUse, ...] | None = None,
+    ) -> BudgetReport:
         """The next report.  Gives back what was recalled, and when ``idle`` all that is not used."""
         for resource in list(self.holds):
             if idle or resource in self._give_back or self.limits.limit_of(resource) is None:
@@ -241,6 +262,7 @@ class Purse:
             wants=dict(wants),
             limits_version=self.limits.version,
             desk=self._desk,
+            levels=levels,
         )
 
     def take(self, grant: BudgetGrant) -> bool:
@@ -255,6 +277,7 @@ class Purse:
             self.holds[resource] = self.holds.get(resource, ZERO) + extra
         self.expires_at = Nanos(self._asked_at + LOAN_NS)
         self._give_back.update(grant.recall)
+        self.blocked = grant.blocked
         return True
 
     def failed(self) -> None:

@@ -35,6 +35,10 @@ class Sessions:
     def __repr__(self) -> str:
         return f"<Sessions {self.name} {len(self._opens)} from {self._opens[0]} to {self._closes[-1]}>"
 
+    def covers(self, at: Nanos) -> bool:
+        """Whether the table says anything of ``at``, and of the day after it."""
+        return int(self._opens[0]) <= at < int(self._closes[-1]) - 86_400_000_000_000
+
     def is_open(self, at: Nanos) -> bool:
         """Whether ``at`` is within a session.  Raises `NotReady` beyond the table."""
         row = self._row(at)

@@ -1,32 +1,101 @@
-"""How much of every shared limit is in use, kept up to date order by order.
+"""How much of everything is in use, kept up to date order by order.
 
-The use of an instrument counts the worst case: the position plus everything that open orders may still add
-on one side.  A buy and a sell that are both open do not cancel out.
+The use of an instrument counts the worst case: the position plus everything that open orders may still add on one
+side.  A buy and a sell that are both open do not cancel out, nor do two accounts.
+
+A `Line` is one instrument in one account, or what one algo has of it; a `Level` sums lines: the whole session (one
+user), an account, an algo.  A `Part` is what one algo, or nobody's algo, does in one instrument of one account.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
-from trading.ids import AccountId, InstrumentId
-from trading.limits import CLUSTER, GROSS_EXPOSURE, POSITION, account_scope, resource
-from trading.orders import ZERO, Side
+from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos
+from trading.limit_path import Path
+from trading.limits import (
+    GROSS_RESOURCE,
+    LONG_RESOURCE,
+    ORDERS_RESOURCE,
+    RISK_RESOURCE,
+    SHORT_RESOURCE,
+    LimitTree,
+    position_resource,
+)
+from trading.money_at_risk import Working, money_at_risk, working
+from trading.orders import ZERO, Order, Side
+
+RATE_NS: Final = 1_000_000_000
+
+
+class Level:
+    """Sums over the lines of one level."""
+
+    __slots__ = ("down", "gross", "lines", "open_orders", "parts", "positions", "sent", "up")
+
+    def __init__(self) -> None:
+        #: Worst quantity of each instrument.
+        self.positions: dict[InstrumentId, Decimal] = {}
+        self.gross = ZERO
+        #: Signed money if all open buys, or all open sells, filled.
+        self.up = ZERO
+        self.down = ZERO
+        self.open_orders = 0
+        self.lines: list[Line] = []
+        self.parts: list[Part] = []
+        #: When orders and changes went out in the last second.
+        self.sent: deque[Nanos] = deque()
+
+    def rate(self, now: Nanos) -> int:
+        """How many orders and changes were sent in the second before ``now``."""
+        sent = self.sent
+        while sent and sent[0] <= now - RATE_NS:
+            sent.popleft()
+        return len(sent)
+
+    def holdings(self) -> Decimal:
+        """Signed value of what is held."""
+        return sum((line.position * line.unit for line in self.lines), ZERO)
+
+    def entries(self) -> Decimal:
+        """Value of what open orders may add to what is held."""
+        return sum((line.value - abs(line.position) * line.unit for line in self.lines), ZERO)
+
+    def value_of(self, instrument: InstrumentId) -> Decimal:
+        """Value of one instrument at its worst."""
+        return sum((line.value for line in self.lines if line.instrument == instrument), ZERO)
+
+    def money_at_risk(self) -> Decimal:
+        """Sum over the parts."""
+        return sum((part.money_at_risk() for part in self.parts), ZERO)
 
 
 class Line(msgspec.Struct):
-    """One instrument in one account."""
+    """One instrument in one account, or an algo's share of it."""
 
+    account: AccountId
+    instrument: InstrumentId
     multiplier: Decimal
+    levels: tuple[Level, ...]
     position: Decimal = ZERO
     open_buys: Decimal = ZERO
     open_sells: Decimal = ZERO
     #: Largest absolute quantity that may come to be held.
     worst: Decimal = ZERO
-    #: ``worst`` in money at ``mark``.
+    #: ``worst`` in money.
     value: Decimal = ZERO
+    #: Signed money if all buys, or all sells, filled.
+    up: Decimal = ZERO
+    down: Decimal = ZERO
     mark: Decimal = ZERO
+    #: Value of one unit at the mark.
+    unit: Decimal = ZERO
+    #: Of an account's line: what its algos have of it.
+    shares: list[Line] = []
 
     def worst_with(self, side: Side, quantity: Decimal) -> Decimal:
         """``worst`` if one more order of this size were open."""
@@ -44,79 +113,198 @@ class Line(msgspec.Struct):
         resting = self.open_buys if side is Side.BUY else self.open_sells
         return resting + quantity <= abs(self.position)
 
+    def settle(self) -> None:
+        """Bring the figures, and the levels above, up to date."""
+        position, unit = self.position, self.unit
+        high, low = position + self.open_buys, position - self.open_sells
+        worst = max(abs(high), abs(low), abs(position))
+        value, up, down = worst * unit, high * unit, low * unit
+        for level in self.levels:
+            if worst != self.worst:
+                level.positions[self.instrument] = level.positions.get(self.instrument, ZERO) + worst - self.worst
+            level.gross += value - self.value
+            level.up += up - self.up
+            level.down += down - self.down
+        self.worst, self.value, self.up, self.down = worst, value, up, down
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """By how much an order would change the use of a line."""
+
+    #: Growth of the worst case; 0 where it does not grow.
+    quantity: Decimal
+    money: Decimal
+    #: Change of what would be held, in money, if all buys (at least 0) or all sells (at most 0) filled.
+    up: Decimal
+    down: Decimal
+
+
+def effect_of(line: Line, side: Side, quantity: Decimal, price: Decimal) -> Effect:
+    """What an order does to a line.  ``price`` values it where no mark is known."""
+    worst = line.worst_with(side, quantity)
+    unit = line.unit or price * line.multiplier
+    change = quantity * unit
+    more = worst - line.worst
+    money = worst * unit - line.value if more > 0 else ZERO
+    if side is Side.BUY:
+        return Effect(max(more, ZERO), money, change, ZERO)
+    return Effect(max(more, ZERO), money, ZERO, -change)
+
+
+class Part:
+    """What one algo (or None) does in one instrument of one account."""
+
+    __slots__ = ("_path", "_risk", "_tree", "account", "algo", "levels", "line", "orders", "own")
+
+    def __init__(self, account: AccountId, algo: AlgoId | None, line: Line, own: Line | None) -> None:
+        self.account = account
+        self.algo = algo
+        #: Of the account; and the algo's own.
+        self.line = line
+        self.own = own
+        #: Open orders, and how much of each counts.
+        self.orders: dict[ClientOrderId, tuple[Order, Decimal]] = {}
+        self.levels = (*line.levels, *(own.levels if own is not None else ()))
+        self._risk: Decimal | None = None
+        self._path: Path | None = None
+        self._tree: LimitTree | None = None
+
+    @property
+    def position(self) -> Decimal:
+        """What this algo holds; without an algo, what no algo holds."""
+        if self.own is not None:
+            return self.own.position
+        return self.line.position - sum((share.position for share in self.line.shares), ZERO)
+
+    def money_at_risk(self) -> Decimal:
+        """The loss if every protective stop is hit."""
+        if self._risk is None:
+            self._risk = self.risk_with(None, None)
+        return self._risk
+
+    def risk_with(self, key: ClientOrderId | None, more: Working | None, price: Decimal = ZERO) -> Decimal:
+        """The money at risk with one more order, which stands for the open one under ``key``."""
+        orders = [working(order, quantity) for k, (order, quantity) in self.orders.items() if k != key]
+        if more is not None:
+            orders.append(more)
+        return money_at_risk(self.position, self.line.mark or price, self.line.multiplier, orders)
+
+    def changed(self) -> None:
+        """Orders, holdings or the price are not what they were."""
+        self._risk = None
+
+    def path(self, tree: LimitTree) -> Path | None:
+        """The path put together for ``tree``, if that has been done."""
+        return self._path if self._tree is tree else None
+
+    def remember(self, tree: LimitTree, path: Path) -> Path:
+        """Keep the path for ``tree``."""
+        self._tree, self._path = tree, path
+        return path
+
 
 class ExposureBook:
-    """Use of every resource by the accounts of one session."""
+    """Use of everything by the accounts of one session."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[AccountId, InstrumentId], Line] = {}
-        self._by_instrument: dict[InstrumentId, list[tuple[AccountId, Line]]] = {}
-        #: resource -> amount in use.
-        self.used: dict[str, Decimal] = {}
+        self.session = Level()
+        self.accounts: dict[AccountId, Level] = {}
+        self.algos: dict[AlgoId, Level] = {}
         self.marks: dict[InstrumentId, Decimal] = {}
+        #: Instruments whose mark came from the market, not from an order or a cost of ours.
+        self.quoted: set[InstrumentId] = set()
+        self._lines: dict[tuple[AccountId, InstrumentId], Line] = {}
+        self._parts: dict[tuple[AccountId, AlgoId | None, InstrumentId], Part] = {}
+        self._by_instrument: dict[InstrumentId, tuple[list[Line], list[Part]]] = {}
 
     def line(self, account: AccountId, instrument: InstrumentId, multiplier: Decimal) -> Line:
-        """The line of an instrument, made when first asked for."""
+        """The line of an instrument in an account, made when first asked for."""
         line = self._lines.get((account, instrument))
         if line is None:
-            line = Line(multiplier=multiplier, mark=self.marks.get(instrument, ZERO))
-            self._lines[(account, instrument)] = line
-            self._by_instrument.setdefault(instrument, []).append((account, line))
+            level = self.accounts.setdefault(account, Level())
+            line = self._lines[(account, instrument)] = self._line(
+                account, instrument, multiplier, (self.session, level)
+            )
+        return line
+
+    def part(self, account: AccountId, algo: AlgoId | None, instrument: InstrumentId, multiplier: Decimal) -> Part:
+        """What an algo (or None) does in an instrument, made when first asked for."""
+        part = self._parts.get((account, algo, instrument))
+        if part is None:
+            line = self.line(account, instrument, multiplier)
+            own = None
+            if algo is not None:
+                own = self._line(account, instrument, multiplier, (self.algos.setdefault(algo, Level()),))
+                line.shares = [*line.shares, own]
+            part = self._parts[(account, algo, instrument)] = Part(account, algo, line, own)
+            for level in part.levels:
+                level.parts.append(part)
+            self._by_instrument[instrument][1].append(part)
+        return part
+
+    def _line(
+        self, account: AccountId, instrument: InstrumentId, multiplier: Decimal, levels: tuple[Level, ...]
+    ) -> Line:
+        mark = self.marks.get(instrument, ZERO)
+        line = Line(account, instrument, multiplier, levels, mark=mark, unit=mark * multiplier)
+        for level in levels:
+            level.lines.append(line)
+        self._by_instrument.setdefault(instrument, ([], []))[0].append(line)
         return line
 
     def lines(self) -> dict[tuple[AccountId, InstrumentId], Line]:
-        """All lines (do not change them)."""
+        """The lines of all accounts (do not change them)."""
         return self._lines
 
-    def set_position(self, account: AccountId, instrument: InstrumentId, line: Line, quantity: Decimal) -> None:
+    def parts(self) -> dict[tuple[AccountId, AlgoId | None, InstrumentId], Part]:
+        """All parts (do not change them)."""
+        return self._parts
+
+    def set_position(self, line: Line, quantity: Decimal) -> None:
         """Say what is held now."""
         line.position = quantity
-        self._settle(account, instrument, line)
+        line.settle()
+        for part in self._by_instrument[line.instrument][1]:
+            part.changed()
 
-    def add_open(self, account: AccountId, instrument: InstrumentId, line: Line, side: Side, change: Decimal) -> None:
-        """Say that open orders of one side grew or shrank by ``change``."""
-        if side is Side.BUY:
-            line.open_buys += change
+    def count(self, part: Part, order: Order, before: Decimal, quantity: Decimal) -> None:
+        """Count ``quantity`` of an order as open from now on, where ``before`` was counted."""
+        change = quantity - before
+        for line in (part.line,) if part.own is None else (part.line, part.own):
+            if order.side is Side.BUY:
+                line.open_buys += change
+            else:
+                line.open_sells += change
+            line.settle()
+        part.changed()
+        if quantity:
+            part.orders[order.client_order_id] = (order, quantity)
         else:
-            line.open_sells += change
-        self._settle(account, instrument, line)
+            part.orders.pop(order.client_order_id, None)
+        opened = (quantity > 0) - (before > 0)
+        if opened:
+            for level in part.levels:
+                level.open_orders += opened
 
     def set_mark(self, instrument: InstrumentId, price: Decimal) -> None:
         """Value everything held of an instrument at ``price`` from now on."""
         if self.marks.get(instrument) == price:
             return
         self.marks[instrument] = price
-        for account, line in self._by_instrument.get(instrument, ()):
-            line.mark = price
-            self._settle(account, instrument, line)
+        lines, parts = self._by_instrument.get(instrument, ((), ()))
+        for line in lines:
+            line.mark, line.unit = price, price * line.multiplier
+            line.settle()
+        for part in parts:
+            part.changed()
 
-    def needs(
-        self,
-        account: AccountId,
-        instrument: InstrumentId,
-        line: Line,
-        side: Side,
-        quantity: Decimal,
-        price: Decimal,
-    ) -> tuple[Decimal, Decimal]:
-        """``(quantity, money)`` by which an order would raise the worst case; zero for one that reduces."""
-        worst = line.worst_with(side, quantity)
-        more = worst - line.worst
-        if more <= 0:
-            return ZERO, ZERO
-        return more, worst * (line.mark or price) * line.multiplier - line.value
-
-    def _settle(self, account: AccountId, instrument: InstrumentId, line: Line) -> None:
-        worst = max(abs(line.position + line.open_buys), abs(line.position - line.open_sells), abs(line.position))
-        value = worst * line.mark * line.multiplier
-        if worst != line.worst:
-            self._add(resource(CLUSTER, POSITION, instrument), worst - line.worst)
-            self._add(resource(account_scope(account), POSITION, instrument), worst - line.worst)
-            line.worst = worst
-        if value != line.value:
-            self._add(resource(CLUSTER, GROSS_EXPOSURE, ""), value - line.value)
-            self._add(resource(account_scope(account), GROSS_EXPOSURE, ""), value - line.value)
-            line.value = value
-
-    def _add(self, name: str, change: Decimal) -> None:
-        self.used[name] = self.used.get(name, ZERO) + change
+    def used(self, risk: Decimal) -> dict[str, Decimal]:
+        """Shared amounts in use, by resource; ``risk`` is the money at risk.  Without the rate of orders: it passes."""
+        session = self.session
+        used = {position_resource(i): worst for i, worst in session.positions.items() if worst}
+        used[GROSS_RESOURCE] = session.gross
+        used[LONG_RESOURCE] = max(session.up, ZERO)
+        used[SHORT_RESOURCE] = max(-session.down, ZERO)
+        used[ORDERS_RESOURCE] = Decimal(session.open_orders)
+        used[RISK_RESOURCE] = risk
+        return {name: amount for name, amount in used.items() if amount}

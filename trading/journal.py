@@ -109,6 +109,7 @@ class JournalBatch(msgspec.Struct):
     #: Present state of older orders that changed.
     heads: list[Order] = msgspec.field(default_factory=list)
     events: list[OrderEvent] = msgspec.field(default_factory=list)
+    #: Of accounts, and of algos in them.
     positions: list[Position] = msgspec.field(default_factory=list)
     breaks: list[Break] = msgspec.field(default_factory=list)
     #: Cash as of the end of this batch, where the broker's figure was taken for ours.
@@ -137,6 +138,8 @@ class AccountHistory(msgspec.Struct):
     cash: CashBook | None = None
     #: Orders of which executions were accepted that the trade book did not show.
     adjusted: set[ClientOrderId] = msgspec.field(default_factory=set)
+    #: What algos hold and have taken in the account.
+    algo_positions: list[Position] = msgspec.field(default_factory=list)
 
 
 def rising_of(orders: Iterable[Order], events: Iterable[OrderEvent]) -> dict[ClientOrderId, Decimal]:

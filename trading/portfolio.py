@@ -10,7 +10,6 @@ import msgspec
 from trading.account_book import AccountBook
 from trading.exposure import ExposureBook
 from trading.ids import AccountId, InstrumentId, Nanos, UserId
-from trading.limits import GROSS_EXPOSURE, account_scope, resource
 from trading.orders import ZERO
 
 
@@ -90,7 +89,7 @@ def portfolio(user: UserId, books: Iterable[AccountBook], exposure: ExposureBook
                 unrealised=unrealised,
                 fees=fees,
                 profit=realised + unrealised - fees,
-                gross_exposure=exposure.used.get(resource(account_scope(book.account), GROSS_EXPOSURE, ""), ZERO),
+                gross_exposure=level.gross if (level := exposure.accounts.get(book.account)) is not None else ZERO,
                 open_orders=len(book.open),
                 open_breaks=len(book.breaks),
             )

@@ -10,12 +10,12 @@ from decimal import Decimal
 
 import msgspec
 
-from trading.ids import AccountId, InstrumentId, Nanos
+from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
 from trading.orders import ZERO, Fill, Side
 
 
 class Position(msgspec.Struct, kw_only=True):
-    """Net holding of one instrument in one account."""
+    """Net holding of one instrument in one account, or (``algo`` set) of what one algo traded of it there."""
 
     account: AccountId
     instrument: InstrumentId
@@ -31,6 +31,12 @@ class Position(msgspec.Struct, kw_only=True):
     #: Sum of the quantities bought and sold, for turnover.
     traded: Decimal = ZERO
     updated_at: Nanos = Nanos(0)
+    algo: AlgoId | None = None
+
+    @property
+    def profit(self) -> Decimal:
+        """Profit taken, after fees."""
+        return self.realised - self.fees
 
     def apply(self, side: Side, fill: Fill) -> None:
         """Account for one execution."""

@@ -9,14 +9,14 @@ The rules that keep money safe are here and not in the shell:
 * nothing new before central risk has spoken and the broker's view has been taken in; exits excepted.
 
 `SessionCore` holds the commands.  Its bases, one idea each: `session_journal` (gates and recording),
-`session_requests` (lanes and reports), `session_intake` (the broker's word), `session_replies`, `session_budget`.
+`session_requests` (lanes and reports), `session_intake` (the broker's word), `session_replies`, `session_budget`,
+`session_risk` (whether an intent breaks a limit).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from decimal import Decimal
 
 import msgspec
 
@@ -28,7 +28,6 @@ from trading.ids import (
     AccountId,
     CauseId,
     ClientOrderId,
-    InstrumentId,
     Nanos,
     broker_tag,
     client_order_id,
@@ -36,7 +35,6 @@ from trading.ids import (
 )
 from trading.instructions import Instruction, Lane, Reply
 from trading.instruments import Instrument
-from trading.limits import violation
 from trading.orders import (
     ZERO,
     CancelOrder,
@@ -45,7 +43,6 @@ from trading.orders import (
     Order,
     OrderState,
     PlaceOrder,
-    Side,
     order_from,
 )
 from trading.session_budget import Parked, key_of, price_of
@@ -133,7 +130,8 @@ class SessionCore(Replacing):
             if known is not None:
                 self._resolve(parked.slots, known)
                 return
-            denied = self._violations(book, instrument, intent)
+            demand = self._demand(intent)
+            denied = self._violations(book, instrument, intent, demand, now)
         except TradeError as error:
             if parked.slots:
                 self._resolve(parked.slots, error)
@@ -142,9 +140,8 @@ class SessionCore(Replacing):
             return
         if denied:
             self._deny(intent, parked.slots, denied, now)
-        elif self._park_if_lacking(parked, now):
-            return
-        else:
+        elif not self._park_if_lacking(parked, demand, now):
+            self._count_sent(demand, now)
             self._accept(book, intent, parked.slots, now)
 
     def _checked(self, intent: PlaceOrder) -> tuple[AccountBook, Instrument, Order | None]:
@@ -170,45 +167,6 @@ class SessionCore(Replacing):
         if self.journal_is_away:
             raise NotReady("the journal (PostgreSQL) is away; nothing new is sent until it is back", 2.0)
 
-    def _violations(self, book: AccountBook, instrument: Instrument, intent: PlaceOrder) -> list[str]:
-        reduces = self._reduces(book, intent.instrument, intent.side, intent.quantity)
-        denied = self._reduce_only_violations(book, intent.instrument, intent.reduce_only, reduces)
-        if reduces:
-            return denied
-        if not self.purse.has_limits:
-            if denied:
-                return denied
-            raise NotReady("central risk has not given its limits yet", 1.0)
-        price = price_of(intent) or self.exposure.marks.get(intent.instrument)
-        if price is None:
-            return [*denied, f"no price of {intent.instrument} is known yet, so its risk cannot be judged"]
-        denied += self.purse.limits.order_violations(
-            book.account, intent.instrument, intent.quantity, instrument.notional(intent.quantity, price)
-        )
-        if denied:
-            # Asking central risk would be idle; what this session alone breaks of the shared limits is named too.
-            for name, amount, (scope, kind) in self._draws(intent):
-                total = self.exposure.used.get(name, ZERO) + amount
-                shared = self.purse.limits.limit_of(name)
-                if amount > 0 and shared is not None and total > shared:
-                    denied.append(violation(kind, scope, intent.instrument, total, shared))
-        return denied
-
-    def _reduces(self, book: AccountBook, instrument: InstrumentId, side: Side, quantity: Decimal) -> bool:
-        line = self.exposure.line(book.account, instrument, self.instruments[instrument].multiplier)
-        return line.reduces(side, quantity)
-
-    @staticmethod
-    def _reduce_only_violations(
-        book: AccountBook, instrument: InstrumentId, reduce_only: bool, reduces: bool
-    ) -> list[str]:
-        denied = []
-        if reduce_only and not reduces:
-            denied.append("reduce_only: the order would not make the position smaller")
-        if book.is_reduce_only(instrument) and not reduces:
-            denied.append(f"{instrument} is reduce-only while its reconciliation break is open")
-        return denied
-
     def _accept(self, book: AccountBook, intent: PlaceOrder, slots: list[tuple[Answers, int]], now: Nanos) -> None:
         order = order_from(intent, broker_tag(intent.account, intent.client_order_id), now)
         self._placed_at = now
@@ -229,7 +187,7 @@ class SessionCore(Replacing):
             reduce_only=order.reduce_only,
             created_at=intent.created_at,
         )
-        queue = book.exits if self._reduces(book, order.instrument, order.side, ZERO) else book.queued[Lane.PLACE]
+        queue = book.exits if self._part(book, order).line.reduces(order.side, ZERO) else book.queued[Lane.PLACE]
         self._gate(lambda _: queue.append((ticket, order.created_at)))
         self._resolve(slots, order)
 
@@ -253,14 +211,16 @@ class SessionCore(Replacing):
             if order.client_order_id in book.rising or key_of(change) in self._parked:
                 raise NotReady(f"order {order.client_order_id} is being made larger; change it after that", 0.2)
             self._require_ways(book)
-            denied = self._modify_violations(book, order, instrument, change)
+            demand = self._demand(change)
+            denied = self._modify_violations(book, order, instrument, change, demand, now)
             if denied:
                 raise RiskDenied(denied)
         except TradeError as error:
             self._resolve(parked.slots, error)
             return
-        if self._park_if_lacking(parked, now):
+        if self._park_if_lacking(parked, demand, now):
             return
+        self._count_sent(demand, now)
         self._record(
             book,
             order,
@@ -291,28 +251,6 @@ class SessionCore(Replacing):
             trail_percent=change.trail_percent,
         )
         self._gate(lambda _: book.queued[Lane.MODIFY].append((ticket, parked.since)))
-
-    def _modify_violations(
-        self, book: AccountBook, order: Order, instrument: Instrument, change: ModifyOrder
-    ) -> list[str]:
-        quantity = change.quantity or order.quantity
-        more = quantity - order.quantity
-        mark = self.exposure.marks.get(order.instrument)
-        before = order.limit_price or order.stop_price or mark
-        price = change.limit_price or change.stop_price or before
-        if more > 0:
-            reduces = self._reduces(book, order.instrument, order.side, more)
-            denied = self._reduce_only_violations(book, order.instrument, order.reduce_only, reduces)
-            if reduces:
-                return denied
-            if not self.purse.has_limits:
-                raise NotReady("central risk has not given its limits yet", 1.0)
-        elif price is None or before is None or price <= before:
-            return []
-        else:
-            denied = []
-        notional = instrument.notional(quantity, price) if price is not None else ZERO
-        return denied + self.purse.limits.order_violations(book.account, order.instrument, quantity, notional)
 
     def _cancel_one(self, cancel: CancelOrder, now: Nanos) -> Order:
         key = self._latest(cancel.account, cancel.client_order_id)

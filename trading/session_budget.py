@@ -7,22 +7,35 @@ from typing import Final
 
 import msgspec
 
-from trading.budgets import BudgetGrant, Purse
+from trading.budgets import BudgetGrant
 from trading.errors import NotReady, RiskDenied
+from trading.exposure import Effect, Part, effect_of
 from trading.ids import AccountId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
 from trading.instructions import AskBudget, Instruction
-from trading.limits import GROSS_EXPOSURE, violation
+from trading.limit_path import Draw, Path, path_of
+from trading.limits import (
+    CLUSTER,
+    GROSS_EXPOSURE,
+    MONEY_AT_RISK,
+    NET_EXPOSURE,
+    OPEN_ORDERS,
+    ORDERS_PER_SECOND,
+    POSITION,
+    RATE_RESOURCE,
+    Violation,
+)
+from trading.money_at_risk import Working, working
 from trading.orders import ZERO, ModifyOrder, PlaceOrder, Side
-from trading.session_replies import Answers, Replies
+from trading.session_days import DayWatch
+from trading.session_replies import Answers
 from trading.session_requests import STALE_NS
 
 _SECOND: Final = 1_000_000_000
 BUDGET_EVERY_NS: Final = _SECOND
 #: Without new orders for this long, unused budget goes back.
 IDLE_NS: Final = 10 * _SECOND
+ONE: Final = Decimal(1)
 
-#: ``(resource, amount, (scope, kind))``
-Draw = tuple[str, Decimal, tuple[str, str]]
 Key = tuple[AccountId, ClientOrderId, type]
 
 
@@ -35,15 +48,52 @@ class Parked(msgspec.Struct):
     asked: bool = False
 
 
-class Budgeting(Replies):
+class Demand(msgspec.Struct):
+    """What an intent would add to what is in use."""
+
+    part: Part
+    path: Path
+    side: Side
+    #: What it adds to the open quantity of its side.
+    quantity: Decimal
+    price: Decimal
+    #: It could only make the position smaller.
+    is_exit: bool
+    #: On the account's line.
+    effect: Effect
+    #: Orders that it adds: 1, or 0 for a change.
+    orders: Decimal
+    key: ClientOrderId
+    #: The order as it would stand.
+    stands: Working
+    _risk: Decimal | None = None
+
+    def risk(self) -> Decimal:
+        """By how much it raises the money at risk."""
+        if self._risk is None:
+            after = self.part.risk_with(self.key, self.stands, self.price)
+            self._risk = after - self.part.money_at_risk()
+        return self._risk
+
+
+class Need(msgspec.Struct, frozen=True):
+    """A shared amount that an intent draws on: in use now, and how much more."""
+
+    draw: Draw
+    used: Decimal
+    more: Decimal
+
+
+class Budgeting(DayWatch):
     """Spends what central risk has lent, and asks for more."""
 
     def __init__(self, user: UserId, epoch: Epoch) -> None:
         super().__init__(user, epoch)
-        self.purse = Purse(f"session/{user}", epoch)
         self._parked: dict[Key, Parked] = {}
         self._reported_at = Nanos(0)
         self._placed_at = Nanos(0)
+        self._told_at = Nanos(0)
+        self._risk_told = ZERO
 
     def _try(self, parked: Parked, now: Nanos) -> None:
         """Decide about an intent, again."""
@@ -75,10 +125,12 @@ class Budgeting(Replies):
         """Last prices; they value positions and market orders."""
         for instrument, price in marks.items():
             self.exposure.set_mark(instrument, price)
+        self.exposure.quoted.update(marks)
         return self._drain(now)
 
     def clock(self, now: Nanos) -> list[Instruction]:
         """Time passes: renew budgets, give up on stale intents, ask brokers for reports that are due."""
+        self._watch_days(now)
         for key, parked in list(self._parked.items()):
             if now - parked.since > STALE_NS:
                 del self._parked[key]
@@ -99,27 +151,39 @@ class Budgeting(Replies):
         wants: dict[str, Decimal] = {}
         for parked in self._parked.values():
             parked.asked = True
-            for resource, amount, _ in self._needs(parked, now)[0]:
-                wants[resource] = wants.get(resource, ZERO) + amount
-        used = self.exposure.used
+            for need in self._needs(self._demand(parked.intent), now):
+                wants[need.draw.resource] = wants.get(need.draw.resource, ZERO) + need.more
+        levels = None
+        if now - self._told_at >= BUDGET_EVERY_NS:
+            self._told_at, levels = now, self.levels()
+        used = self._used(now, fresh=levels is not None)
         for resource in list(wants):
             wants[resource] = max(
                 used.get(resource, ZERO) + wants[resource] - self.purse.holds.get(resource, ZERO), ZERO
             )
         self._reported_at = now
         idle = not self._parked and now - self._placed_at > IDLE_NS
-        self._out.append(AskBudget(self.purse.ask(used, wants, now, idle=idle)))
+        self._out.append(AskBudget(self.purse.ask(used, wants, now, idle=idle, levels=levels)))
+
+    def _used(self, now: Nanos, *, fresh: bool) -> dict[str, Decimal]:
+        """All shared amounts in use.  Money at risk is added up anew when it is ``fresh`` or bounded."""
+        if fresh or self.purse.limits.value(CLUSTER, MONEY_AT_RISK) is not None:
+            self._risk_told = self.exposure.session.money_at_risk()
+        used = self.exposure.used(self._risk_told)
+        if self.purse.limits.value(CLUSTER, ORDERS_PER_SECOND) is not None:
+            used[RATE_RESOURCE] = Decimal(self.exposure.session.rate(now))
+        return used
 
     def _retry(self, parked: Parked, grant: BudgetGrant, now: Nanos) -> None:
         del self._parked[key_of(parked.intent)]
-        needs, lacking = self._needs(parked, now)
         refused = []
-        for resource, amount, (scope, kind) in needs:
-            short = grant.short.get(resource)
-            if resource in lacking and short is not None:
-                total = short.others + self.exposure.used.get(resource, ZERO) + amount
+        demand = self._demand(parked.intent)
+        for need in self._needs(demand, now):
+            short = grant.short.get(need.draw.resource)
+            if short is not None and self._is_lacking(need, now):
+                total = short.others + need.used + need.more
                 if total > short.limit:
-                    refused.append(violation(kind, scope, self._instrument_of(parked), total, short.limit))
+                    refused.append(self._shared_violation(demand, need, total, short.limit))
         if refused and isinstance(parked.intent, PlaceOrder):
             self._deny(parked.intent, parked.slots, refused, now)
         elif refused:
@@ -128,46 +192,102 @@ class Budgeting(Replies):
             parked.asked = False
             self._try(parked, now)
 
-    def _park_if_lacking(self, parked: Parked, now: Nanos) -> bool:
-        _, lacking = self._needs(parked, now)
-        if not lacking:
+    @staticmethod
+    def _shared_violation(demand: Demand, need: Need, total: Decimal, limit: Decimal) -> str:
+        kind = need.draw.kind
+        instrument = demand.part.line.instrument if kind == POSITION else ""
+        return Violation(kind=kind, scope=CLUSTER, instrument=instrument, value=total, limit=limit).text
+
+    def _park_if_lacking(self, parked: Parked, demand: Demand, now: Nanos) -> bool:
+        """Let an intent wait for budget, or for word from central risk where that is overdue; False: it may go."""
+        if demand.is_exit:
+            return False
+        # A change that makes nothing larger needs no word of central risk beyond what it draws on.
+        is_heard = demand.quantity <= 0 or self.purse.is_fresh(now)
+        if is_heard and not any(self._is_lacking(need, now) for need in self._needs(demand, now)):
             return False
         self._parked[key_of(parked.intent)] = parked
         self._ask_budget(now)
         return True
 
-    def _needs(self, parked: Parked, now: Nanos) -> tuple[list[Draw], set[str]]:
-        """All that an intent draws on, and the resources of it that are not covered."""
-        draws = self._draws(parked.intent)
-        used, allowance = self.exposure.used, self.purse.allowance
-        lacking = {
-            name for name, amount, _ in draws if amount > 0 and used.get(name, ZERO) + amount > allowance(name, now)
-        }
-        return draws, lacking
+    def _is_lacking(self, need: Need, now: Nanos) -> bool:
+        return need.more > 0 and need.used + need.more > self.purse.allowance(need.draw.resource, now)
 
-    def _draws(self, intent: PlaceOrder | ModifyOrder) -> list[Draw]:
-        account, instrument, side, quantity, price = self._terms(intent)
-        line = self.exposure.line(account, instrument, self.instruments[instrument].multiplier)
-        quantity_more, money_more = self.exposure.needs(account, instrument, line, side, quantity, price)
-        if quantity_more <= 0 and money_more <= 0:
+    def _needs(self, demand: Demand, now: Nanos) -> list[Need]:
+        """All shared amounts that an intent draws on."""
+        if demand.is_exit:
             return []
-        return [
-            (name, money_more if kind == GROSS_EXPOSURE else quantity_more, (scope, kind))
-            for name, scope, kind in self.purse.limits.resources(account, instrument)
-        ]
+        session, effect = self.exposure.session, demand.effect
+        needs = []
+        for draw in demand.path.lent:
+            kind = draw.kind
+            if kind == POSITION:
+                used, more = session.positions.get(demand.part.line.instrument, ZERO), effect.quantity
+            elif kind == GROSS_EXPOSURE:
+                used, more = session.gross, effect.money
+            elif kind == NET_EXPOSURE:
+                if draw.side > 0:
+                    used, more = _one_side(session.up, effect.up)
+                else:
+                    used, more = _one_side(-session.down, -effect.down)
+            elif kind == OPEN_ORDERS:
+                used, more = Decimal(session.open_orders), demand.orders
+            elif kind == ORDERS_PER_SECOND:
+                used, more = Decimal(session.rate(now)), ONE
+            else:
+                used, more = session.money_at_risk(), demand.risk()
+            needs.append(Need(draw, used, more))
+        return needs
 
-    def _terms(self, intent: PlaceOrder | ModifyOrder) -> tuple[AccountId, InstrumentId, Side, Decimal, Decimal]:
+    def _path(self, part: Part) -> Path:
+        tree = self.purse.limits
+        path = part.path(tree)
+        if path is None:
+            path = path_of(tree, self.user, part.account, part.algo, part.line.instrument)
+            part.remember(tree, path)
+        return path
+
+    def _demand(self, intent: PlaceOrder | ModifyOrder) -> Demand:
         if isinstance(intent, PlaceOrder):
-            price = price_of(intent) or self.exposure.marks.get(intent.instrument, ZERO)
-            return intent.account, intent.instrument, intent.side, intent.quantity, price
-        order = self._book(intent.account).orders[intent.client_order_id]
-        quantity = intent.quantity or order.quantity
-        more = max(quantity - order.quantity, ZERO)
-        price = intent.limit_price or order.limit_price or self.exposure.marks.get(order.instrument, ZERO)
-        return order.account, order.instrument, order.side, more, price
+            part = self.exposure.part(
+                intent.account, intent.algo, intent.instrument, self.instruments[intent.instrument].multiplier
+            )
+            side, more, orders = intent.side, intent.quantity, ONE
+            price = price_of(intent) or part.line.mark
+            stands = working(intent, more)
+        else:
+            order = self._book(intent.account).orders[intent.client_order_id]
+            part = self.exposure.part(
+                order.account, order.algo, order.instrument, self.instruments[order.instrument].multiplier
+            )
+            side, more, orders = order.side, max((intent.quantity or order.quantity) - order.quantity, ZERO), ZERO
+            price = intent.limit_price or order.limit_price or part.line.mark
+            stands = (
+                side,
+                order.open_quantity + more,
+                order.type,
+                intent.stop_price or order.stop_price,
+                intent.trail_price or order.trail_price,
+                intent.trail_percent or order.trail_percent,
+            )
+        return Demand(
+            part=part,
+            path=self._path(part),
+            side=side,
+            quantity=more,
+            price=price,
+            is_exit=part.line.reduces(side, more),
+            effect=effect_of(part.line, side, more, price),
+            orders=orders,
+            key=intent.client_order_id,
+            stands=stands,
+        )
 
-    def _instrument_of(self, parked: Parked) -> InstrumentId:
-        return self._terms(parked.intent)[1]
+
+def _one_side(total: Decimal, change: Decimal) -> tuple[Decimal, Decimal]:
+    """Use of one side of the net, never below 0, and what a change adds to it."""
+    used = max(total, ZERO)
+    return used, max(total + change, ZERO) - used
 
 
 def key_of(intent: PlaceOrder | ModifyOrder) -> Key:

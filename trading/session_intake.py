@@ -69,7 +69,7 @@ class Intake(Checks):
             line = self.exposure.line(history.account, position.instrument, multiplier)
             if position.instrument not in self.exposure.marks and position.average_cost:
                 self.exposure.set_mark(position.instrument, position.average_cost)
-            self.exposure.set_position(history.account, position.instrument, line, position.quantity)
+            self.exposure.set_position(line, position.quantity)
         # What left just before the restart can reach the broker until then, and show there some time later.
         handed_over_until = Nanos(now + SEND_NS)
         for order in list(book.open.values()):

@@ -19,12 +19,12 @@ from msgspec.structs import replace
 
 from trading.account_book import AccountBook
 from trading.errors import Invariant
-from trading.exposure import ExposureBook
-from trading.ids import AccountId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
+from trading.exposure import ExposureBook, Part
+from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
 from trading.instructions import Append, Instruction, Note, Tell
 from trading.instruments import Instrument
 from trading.journal import Break, BreakKind, JournalBatch, Settlement
-from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, apply, can_apply
+from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, Side, apply, can_apply
 from trading.positions import Position
 
 _Gate = Callable[[Nanos], object]
@@ -59,7 +59,7 @@ class Recorder:
         self._out: list[Instruction] = []
         self._batch = JournalBatch()
         self._heads: dict[tuple[AccountId, ClientOrderId], Order] = {}
-        self._moved: dict[tuple[AccountId, InstrumentId], Position] = {}
+        self._moved: dict[tuple[AccountId, AlgoId | None, InstrumentId], Position] = {}
         #: Accounts whose cash begins anew from the broker's figure.
         self._rebased: set[AccountId] = set()
         self._notes: list[Note] = []
@@ -247,6 +247,7 @@ class Recorder:
 
     def _take_modified(self, book: AccountBook, order: Order) -> None:
         book.modified.add(order.client_order_id)
+        self._part(book, order).changed()
         rise = book.rising.get(order.client_order_id)
         if rise is not None and order.quantity >= rise.target:
             del book.rising[order.client_order_id]
@@ -268,31 +269,41 @@ class Recorder:
         counted = book.counted.get(order.client_order_id, ZERO)
         if quantity == counted:
             return
-        instrument = self.instruments.get(order.instrument)
-        multiplier = instrument.multiplier if instrument is not None else Decimal(1)
-        line = self.exposure.line(book.account, order.instrument, multiplier)
-        self.exposure.add_open(book.account, order.instrument, line, order.side, quantity - counted)
+        self.exposure.count(self._part(book, order), order, counted, quantity)
         if quantity:
             book.counted[order.client_order_id] = quantity
         else:
             book.counted.pop(order.client_order_id, None)
 
+    def _part(self, book: AccountBook, order: Order) -> Part:
+        return self.exposure.part(book.account, order.algo, order.instrument, self._multiplier(order.instrument))
+
+    def _multiplier(self, instrument: InstrumentId) -> Decimal:
+        known = self.instruments.get(instrument)
+        return known.multiplier if known is not None else Decimal(1)
+
     def _take_fill(self, book: AccountBook, order: Order, fill: Fill, now: Nanos) -> None:
         book.executions[fill.execution_id] = now
-        instrument = self.instruments.get(order.instrument)
-        multiplier = instrument.multiplier if instrument is not None else Decimal(1)
+        multiplier = self._multiplier(order.instrument)
         position = book.positions.get(order.instrument)
         if position is None:
             position = Position(account=book.account, instrument=order.instrument, multiplier=multiplier)
             book.positions[order.instrument] = position
         position.apply(order.side, fill)
+        if order.side is Side.BUY:
+            book.add_bought(now, fill.quantity * fill.price * multiplier)
         book.moved_at[order.instrument] = now
         if order.instrument not in self.exposure.marks:
             self.exposure.set_mark(order.instrument, fill.price)
         self._count_open(book, order)
-        line = self.exposure.line(book.account, order.instrument, multiplier)
-        self.exposure.set_position(book.account, order.instrument, line, position.quantity)
-        self._moved[(book.account, order.instrument)] = position
+        part = self._part(book, order)
+        self.exposure.set_position(part.line, position.quantity)
+        self._moved[(book.account, None, order.instrument)] = position
+        if order.algo is not None and part.own is not None:
+            own = book.algo_position(order.algo, order.instrument, multiplier)
+            own.apply(order.side, fill)
+            self.exposure.set_position(part.own, own.quantity)
+            self._moved[(book.account, order.algo, order.instrument)] = own
         if order.filled_quantity > order.quantity:
             ours, theirs = str(order.quantity), str(order.filled_quantity)
             self._break(book, order.instrument, BreakKind.OVERFILL, ours, theirs, now, order.client_order_id)

@@ -16,13 +16,14 @@ from trading.broker import Answer, BrokerReport, BrokerUpdate, CancelTicket
 from trading.ids import AccountId, CauseId, ClientOrderId, Nanos, successor_key
 from trading.instructions import Instruction, Lane
 from trading.orders import EventKind, ModifyOrder, Order, OrderState, PlaceOrder
-from trading.session_budget import Budgeting, Parked
+from trading.session_budget import Parked
+from trading.session_risk import RiskChecks
 
 #: A change that took longer than this to come about is not made any more: the market it was meant for is gone.
 REPLACE_NS: Final = 10_000_000_000
 
 
-class Replacing(Budgeting):
+class Replacing(RiskChecks):
     """Cancel, then new."""
 
     def _try_place(self, parked: Parked, now: Nanos) -> None:

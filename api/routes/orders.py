@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Amount, Body, Cursor, GivenInstant, Limit, Page
-from api.problems import ProblemError, unknown_reference
+from api.problems import ProblemError, limits_in, unknown_reference
 from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services, referenced
 from api.shapes import OrderShown, OrderWithEvents
@@ -116,6 +116,7 @@ async def place_order(body: NewOrder, caller: Trader, deck: Deck, response: Resp
             "Denied by risk",
             order.reason,
             violations=order.reason.split("; "),
+            limits=limits_in(order.reason.split("; ")),
             order=OrderShown.model_validate(order).model_dump(mode="json"),
         )
     if before is not None:

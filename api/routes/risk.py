@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
 from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
-from api.security import Operator, Viewer
+from api.security import Caller, Operator, Viewer
 from api.services import Deck, Services, referenced
-from storage.records import LimitRecord
-from trading.errors import NotReady, UnknownThing
-from trading.ids import AccountId, InstrumentId
-from trading.limits import CLUSTER, account_scope, check_limit
+from storage.records import LimitRecord, MaximaRecord
+from trading.errors import NotReady, TradeError, UnknownThing
+from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, UserId
+from trading.limits import CLUSTER, KINDS, account_scope, algo_scope, check_limit, user_scope
 
 router = APIRouter(prefix="/v1/risk", tags=["risk"])
+_DAY_NS = 86_400_000_000_000
 
 
 class LimitWanted(Body):
     """A limit to put in force.
 
-    ``scope`` is ``cluster`` or ``account:<id>``; ``kind`` order_quantity, order_notional, position or
-    gross_exposure; ``instrument`` "" means each instrument; ``value`` null lifts it.
+    ``scope`` is ``cluster``, ``user:<id>``, ``account:<id>`` or ``algo:<id>``; ``kind`` one of `GET /v1/risk/kinds`;
+    ``instrument`` "" means each instrument, or all together; ``value`` null lifts it.
     """
 
     model_config = ConfigDict(
@@ -38,8 +40,33 @@ class LimitWanted(Body):
     value: Amount | None
 
 
+class KindShown(Shown):
+    """A kind of limit: its unit, what it bounds, on which levels, whether for one instrument."""
+
+    kind: str
+    unit: str
+    bounds: str
+    levels: list[str]
+    instrument: Literal["no", "may", "must"]
+
+
+class StateShown(Shown):
+    """Whether everybody keeps a limit by now.
+
+    ``holds``: every session that may act has heard of it and no more than it allows is lent out, ``since`` then;
+    ``waiting`` names the sessions that are waited for.  ``breached``: more is in use than it allows (``used``, where
+    one figure says it): only orders that reduce pass.
+    """
+
+    used: Amount | None
+    breached: bool
+    holds: bool
+    since: Instant | None
+    waiting: list[str]
+
+
 class LimitShown(Shown):
-    """A limit in force."""
+    """A limit in force; ``state`` null: central risk has not told lately."""
 
     scope: str
     kind: str
@@ -48,10 +75,11 @@ class LimitShown(Shown):
     version: int
     changed_at: Instant
     changed_by: str
+    state: StateShown | None = None
 
 
 class ExposureLine(Shown):
-    """Use of one limit: in use, lent to sessions (use included), the limit."""
+    """Use of one limit that sessions share: in use, lent to them (use included), the limit."""
 
     resource: str
     scope: str
@@ -63,6 +91,37 @@ class ExposureLine(Shown):
     by_session: dict[str, str]
 
 
+class ReachedShown(Shown):
+    """A loss that has reached its limit: entries are refused."""
+
+    kind: str
+    scope: str
+    value: Amount | None
+    limit: Amount | None
+
+
+class LevelShown(Shown):
+    """Use of a level, or of one instrument on it.
+
+    ``gross``: value of what is held or may come to be held, signs left off; ``net``: signed value of what is held;
+    ``long`` and ``short``: the most that open orders could make of it; ``profit`` and ``drawdown``: since the day
+    began, realised and not, fees included; ``money_at_risk``: the loss if every protective stop is hit.
+    """
+
+    scope: str
+    instrument: str
+    gross: Amount
+    net: Amount
+    long: Amount
+    short: Amount
+    profit: Amount
+    drawdown: Amount
+    money_at_risk: Amount
+    open_orders: int
+    limits: dict[str, Amount]
+    blocked: list[ReachedShown]
+
+
 class RiskShown(Shown):
     """What central risk told a moment ago; ``over`` names limits with more lent than they allow now."""
 
@@ -71,26 +130,60 @@ class RiskShown(Shown):
     limits_version: int
     exposure: list[ExposureLine]
     over: list[str]
+    levels: list[LevelShown]
+
+
+class MaximaShown(Shown):
+    """The highest of each measure in a day, of one level; each by itself."""
+
+    day: Instant
+    scope: str
+    instrument: str
+    gross: Amount
+    long: Amount
+    short: Amount
+    money_at_risk: Amount
+    loss: Amount
+    drawdown: Amount
+    open_orders: int
+    sampled_at: Instant
+
+
+By = Literal["cluster", "user", "account", "algo", "instrument"]
+
+
+@router.get("/kinds", response_model=list[KindShown])
+async def list_kinds(caller: Viewer) -> list[dict[str, Any]]:
+    """All kinds of limits."""
+    return [
+        {"kind": name, "unit": k.unit, "bounds": k.bounds, "levels": list(k.levels), "instrument": k.instrument}
+        for name, k in KINDS.items()
+    ]
 
 
 @router.get("/limits", response_model=Page[LimitShown])
 async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
-    """Limits in force: of the cluster and of the own accounts; operators see all."""
-    scopes = {CLUSTER, *(account_scope(account.id) for account in await deck.accounts_of(caller))}
+    """Limits in force: of the cluster and of the own accounts and algos; operators see all."""
+    scopes = await scopes_of(caller, deck)
     found = [
         each
         for each in await deck.desired.limits()
-        if each.value is not None and (caller.is_operator or each.scope in scopes)
+        if each.value is not None and (scopes is None or each.scope in {CLUSTER, *scopes})
     ]
-    return page_of(found, lambda each: f"{each.scope} {each.kind} {each.instrument}", limit, cursor)
+    page = page_of(found, lambda each: f"{each.scope} {each.kind} {each.instrument}", limit, cursor)
+    view = await deck.hot.get("risk", dict[str, Any]) or {}
+    states = {(s["scope"], s["kind"], s["instrument"]): s for s in view.get("limits", ())}
+    page["items"] = [_shown(each, states.get((each.scope, each.kind, each.instrument))) for each in page["items"]]
+    return page
 
 
 @router.put("/limits", response_model=LimitShown)
-async def set_limit(body: LimitWanted, caller: Operator, deck: Deck) -> LimitRecord:
-    """Put a limit in force, at once and with a new version."""
+async def set_limit(body: LimitWanted, caller: Operator, deck: Deck) -> dict[str, Any]:
+    """Put a limit in force, at once and with a new version; ``state`` says whether everybody keeps it by now."""
     check_limit(body.scope, body.kind, body.instrument, body.value)
     await _check_references(deck, body.scope, body.instrument)
-    return await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, by=caller.user)
+    record = await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, by=caller.user)
+    return _shown(record, await _state_of(deck, record))
 
 
 @router.delete("/limits", status_code=204)
@@ -112,21 +205,104 @@ async def lift_limit(
 
 
 @router.get("/exposure", response_model=RiskShown)
-async def exposure(caller: Viewer, deck: Deck) -> dict[str, Any]:
-    """How far limits are used; those who are not operators see their own accounts."""
+async def exposure(
+    caller: Viewer,
+    deck: Deck,
+    by: Annotated[By | None, Query(description="Only levels of this sort")] = None,
+) -> dict[str, Any]:
+    """How far limits are used, level by level; those who are not operators see their own."""
     view = await deck.hot.get("risk", dict[str, Any])
     if view is None:
         raise NotReady("central risk has not told anything lately: nothing new is granted until it does", 2.0)
+    bounds: dict[str, dict[str, str]] = {}
+    for state in view.get("limits", ()):
+        if not state["instrument"]:
+            bounds.setdefault(state["scope"], {})[state["kind"]] = state["value"]
+    levels = [
+        {**_FLAT, **use, "limits": {} if use.get("instrument") else bounds.get(use["scope"], {})}
+        for use in view.get("levels", ())
+        if by is None or _sort_of(use) == by
+    ]
+    scopes = await scopes_of(caller, deck)
+    if scopes is None:
+        return {**view, "levels": levels}
+    return {
+        **view,
+        "exposure": [line for line in view["exposure"] if line["scope"] in scopes],
+        "over": [each for each in view["over"] if each.split("/", 1)[0] in scopes],
+        "levels": [use for use in levels if use["scope"] in scopes],
+    }
+
+
+@router.get("/maxima", response_model=list[MaximaShown])
+async def maxima(
+    caller: Viewer,
+    deck: Deck,
+    days: Annotated[int, Query(ge=1, le=3700, description="How many days back, today included")] = 30,
+    scope: Annotated[str | None, Query(description="Only this level")] = None,
+) -> list[MaximaRecord]:
+    """The highest use of each day, for charts, oldest first; those who are not operators see their own."""
+    scopes = await scopes_of(caller, deck)
+    if scope is not None:
+        scopes = [scope] if scopes is None or scope in scopes else []
+    since = Nanos(time.time_ns() - days * _DAY_NS)
+    return await deck.days.maxima(since, scopes)
+
+
+_FLAT = {"instrument": "", "blocked": ()}
+
+
+def _sort_of(use: dict[str, Any]) -> str:
+    if use.get("instrument"):
+        return "instrument"
+    return str(use["scope"]).partition(":")[0]
+
+
+async def scopes_of(caller: Caller, deck: Services) -> list[str] | None:
+    """Levels that a caller may look at besides the cluster's limits; None: all."""
     if caller.is_operator:
-        return view
-    mine = {account_scope(account.id) for account in await deck.accounts_of(caller)}
-    lines = [line for line in view["exposure"] if line["scope"] in mine]
-    return {**view, "exposure": lines, "over": [each for each in view["over"] if each.split("/", 1)[0] in mine]}
+        return None
+    accounts = await deck.accounts_of(caller)
+    algos = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
+    return [
+        user_scope(caller.user),
+        *(account_scope(account.id) for account in accounts),
+        *(algo_scope(algo.id) for algo in algos),
+    ]
+
+
+def _shown(record: LimitRecord, state: Any) -> dict[str, Any]:
+    shown = {name: getattr(record, name) for name in record.__struct_fields__}
+    if state is not None:
+        get = state.get if isinstance(state, dict) else lambda name: getattr(state, name)
+        shown["state"] = {name: get(name) for name in ("used", "breached", "holds", "waiting")}
+        shown["state"]["since"] = get("since") or None
+    return shown
+
+
+async def _state_of(deck: Services, record: LimitRecord) -> Any:
+    """What central risk makes of a limit that was just set; None where it does not answer now."""
+    if deck.link is None or record.value is None:
+        return None
+    try:
+        return await deck.link.risk().call("limit_state", record.scope, record.kind, record.instrument, timeout=2.0)
+    except TradeError:
+        # The limit is in force with its commit; the list shows its state once central risk is back.
+        return None
+
+
+async def check_scope(deck: Services, scope: str) -> None:
+    """Raise 422 unless whom a level is about exists."""
+    level, _, who = scope.partition(":")
+    if level == "account":
+        await referenced("scope", deck.desired.account(AccountId(who)))
+    elif level == "user":
+        await referenced("scope", deck.desired.user(UserId(who)))
+    elif level == "algo":
+        await referenced("scope", deck.desired.algo(AlgoId(who)))
 
 
 async def _check_references(deck: Services, scope: str, instrument: str) -> None:
-    _, _, account = scope.partition(":")
-    if account:
-        await referenced("scope", deck.desired.account(AccountId(account)))
+    await check_scope(deck, scope)
     if instrument and not await deck.instruments.get([InstrumentId(instrument)]):
         raise unknown_reference("instrument", UnknownThing("instrument", instrument, "GET /v1/instruments lists them"))

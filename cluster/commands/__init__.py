@@ -7,6 +7,7 @@ import typer
 from cluster.commands import breaks, deck, market, resources
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
+from cluster.commands.risk import kill, risk
 
 app = typer.Typer(
     name="quarterdeck",
@@ -26,6 +27,8 @@ app.add_typer(resources.feeds, name="feeds")
 app.add_typer(resources.orders, name="orders")
 app.add_typer(breaks.breaks, name="breaks")
 app.add_typer(keys, name="keys")
+app.add_typer(risk, name="risk")
+app.command()(kill)
 app.command()(resources.positions)
 app.command()(breaks.reconcile)
 app.command()(breaks.reconciliations)

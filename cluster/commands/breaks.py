@@ -10,7 +10,7 @@ import typer
 
 from cluster.commands.deck import DataDir, Json
 from cluster.commands.output import out, show, told
-from cluster.commands.resources import Key, Url, api
+from cluster.commands.resources import Key, Url, api_for
 
 breaks = typer.Typer(help="Breaks: list, accept, explain.", no_args_is_help=True)
 
@@ -44,13 +44,13 @@ def list_breaks(
     """Breaks, oldest first, with both sides."""
     with told():
         query = {"account": account, "resolved": resolved, "limit": limit, "cursor": cursor}
-        found = api(url, key, data_dir).get("/breaks", **query)
+        found = api_for(url, key, data_dir).get("/breaks", **query)
         show(found, as_json, _COLUMNS, found["items"])
 
 
 def _settle(verb: str, id: str, body: dict[str, str], url: str, key: str, data_dir: Path | None, as_json: bool) -> None:
     with told():
-        closed = api(url, key, data_dir).post(f"/breaks/{quote(id, safe='')}/{verb}", body)
+        closed = api_for(url, key, data_dir).post(f"/breaks/{quote(id, safe='')}/{verb}", body)
         show(closed, as_json, _COLUMNS, [closed])
 
 
@@ -87,7 +87,7 @@ def explain(
 def reconcile(account: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """Compare an account with its broker now."""
     with told():
-        found = api(url, key, data_dir).post(f"/accounts/{quote(account)}/reconcile")
+        found = api_for(url, key, data_dir).post(f"/accounts/{quote(account)}/reconcile")
         if not as_json:
             cash = found["cash_not_compared"] or f"ours {found['our_cash']}, theirs {found['their_cash']}"
             out.print(
@@ -107,7 +107,7 @@ def reconciliations(
 ) -> None:
     """Reports of days, newest first."""
     with told():
-        found = api(url, key, data_dir).get("/reconciliations", account=account, day=day)
+        found = api_for(url, key, data_dir).get("/reconciliations", account=account, day=day)
         columns = [("account", "account"), ("day", "day"), ("made", "made_at")]
         for part in ("orders", "executions", "positions"):
             columns += [(part, f"{part}.matched"), ("differ", f"{part}.differing")]

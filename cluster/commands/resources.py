@@ -26,8 +26,8 @@ feeds = typer.Typer(help="Feeds: list, add and remove instruments, change worker
 orders = typer.Typer(help="Orders: list, place, cancel.", no_args_is_help=True)
 
 
-def api(url: str, key: str, data_dir: Path | None = None) -> ApiClient:
-    """A client of the deck here, or at ``url``."""
+def api_for(url: str, key: str, data_dir: Path | None = None) -> ApiClient:
+    """A client of the API that the options name."""
     if not url:
         found = running_deck(settings_for(data_dir).home)
         if found is None:
@@ -56,7 +56,7 @@ def _pairs(given: list[str], field: str) -> dict[str, Any]:
 def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """Machines and how they are."""
     with told():
-        found = api(url, key, data_dir).get("/nodes")
+        found = api_for(url, key, data_dir).get("/nodes")
         columns = [
             ("node", "name"),
             ("load", "load"),
@@ -71,7 +71,7 @@ def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: 
 def list_algos(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """Algos, their state and the reason in words."""
     with told():
-        found = api(url, key, data_dir).get("/algos")
+        found = api_for(url, key, data_dir).get("/algos")
         columns = [("algo", "id"), ("strategy", "strategy"), ("account", "account"), ("node", "node"), ("want", "want")]
         show(found, as_json, [*columns, ("state", "state"), ("reason", "reason")], found["items"])
 
@@ -103,13 +103,13 @@ def create_algo(
             "parameters": _pairs(parameter or [], "--set"),
             "start": start,
         }
-        made = api(url, key, data_dir).post("/algos", body)
+        made = api_for(url, key, data_dir).post("/algos", body)
         show(made, as_json, [("algo", "id"), ("state", "state"), ("reason", "reason")], [made])
 
 
 def _algo_command(verb: str, name: str, url: str, key: str, data_dir: Path | None, as_json: bool) -> None:
     with told():
-        found = api(url, key, data_dir).post(f"/algos/{quote(name)}/{verb}")
+        found = api_for(url, key, data_dir).post(f"/algos/{quote(name)}/{verb}")
         show(found, as_json, [("algo", "id"), ("want", "want"), ("state", "state"), ("reason", "reason")], [found])
 
 
@@ -142,7 +142,7 @@ def algo_log(
 ) -> None:
     """The last lines of an algo's log."""
     with told():
-        found = api(url, key, data_dir).get(f"/algos/{quote(name)}/logs", limit=limit)
+        found = api_for(url, key, data_dir).get(f"/algos/{quote(name)}/logs", limit=limit)
         show(found, as_json, [("at", "at"), ("level", "level"), ("text", "text")], found["items"])
 
 
@@ -150,7 +150,7 @@ def algo_log(
 def list_feeds(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """Feeds and their workers."""
     with told():
-        found = api(url, key, data_dir).get("/feeds")
+        found = api_for(url, key, data_dir).get("/feeds")
         rows = [{**feed, "count": len(feed["instruments"])} for feed in found["items"]]
         show(
             found,
@@ -164,7 +164,7 @@ def list_feeds(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: 
 def show_feed(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """One feed: its workers with counts, rates and ages."""
     with told():
-        found = api(url, key, data_dir).get(f"/feeds/{quote(name)}")
+        found = api_for(url, key, data_dir).get(f"/feeds/{quote(name)}")
         columns = [
             ("worker", "shard"),
             ("connected", "connected"),
@@ -182,7 +182,7 @@ def change_workers(
 ) -> None:
     """Change how many workers stream a feed, without losing a tick."""
     with told():
-        found = api(url, key, data_dir).patch(f"/feeds/{quote(name)}", {"workers": count})
+        found = api_for(url, key, data_dir).patch(f"/feeds/{quote(name)}", {"workers": count})
         show(found, as_json, [("feed", "id"), ("workers", "workers")], [found])
 
 
@@ -192,7 +192,7 @@ def add_instrument(
 ) -> None:
     """Add an instrument to a running feed."""
     with told():
-        found = api(url, key, data_dir).put(f"/feeds/{quote(name)}/instruments/{quote(instrument)}")
+        found = api_for(url, key, data_dir).put(f"/feeds/{quote(name)}/instruments/{quote(instrument)}")
         show(found, as_json, [("feed", "id"), ("instruments", "instruments")], [found])
 
 
@@ -202,7 +202,7 @@ def remove_instrument(
 ) -> None:
     """Take an instrument out of a running feed."""
     with told():
-        found = api(url, key, data_dir).delete(f"/feeds/{quote(name)}/instruments/{quote(instrument)}")
+        found = api_for(url, key, data_dir).delete(f"/feeds/{quote(name)}/instruments/{quote(instrument)}")
         show(found, as_json, [("feed", "id"), ("instruments", "instruments")], [found])
 
 
@@ -234,7 +234,7 @@ def list_orders(
     """Orders, newest first."""
     with told():
         query = {"account": account, "algo": algo, "state": state, "limit": limit, "cursor": cursor}
-        found = api(url, key, data_dir).get("/orders", **query)
+        found = api_for(url, key, data_dir).get("/orders", **query)
         show(found, as_json, _ORDER_COLUMNS, found["items"])
 
 
@@ -273,7 +273,7 @@ def place_order(
             "time_in_force": time_in_force,
             "client_order_id": client_order_id,
         }
-        made = api(url, key, data_dir).post("/orders", {k: v for k, v in body.items() if v is not None})
+        made = api_for(url, key, data_dir).post("/orders", {k: v for k, v in body.items() if v is not None})
         show(made, as_json, _ORDER_COLUMNS, [made])
 
 
@@ -283,14 +283,14 @@ def cancel_order(
 ) -> None:
     """Cancel an open order."""
     with told():
-        made = api(url, key, data_dir).delete(f"/orders/{quote(account)}/{quote(client_order_id)}")
+        made = api_for(url, key, data_dir).delete(f"/orders/{quote(account)}/{quote(client_order_id)}")
         show(made, as_json, _ORDER_COLUMNS, [made])
 
 
 def positions(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """Positions with their profit."""
     with told():
-        found = api(url, key, data_dir).get("/positions")
+        found = api_for(url, key, data_dir).get("/positions")
         columns = [("account", "account"), ("instrument", "instrument"), ("quantity", "quantity")]
         columns += [("average", "average_cost"), ("realised", "realised"), ("fees", "fees")]
         show(found, as_json, columns, found["items"])

@@ -17,7 +17,7 @@ from trading.errors import Conflict, TradeError, UnknownThing
 from trading.ids import InstrumentId, Nanos, UserId, broker_tag
 from trading.instruments import Instrument
 from trading.journal import Break, JournalBatch, Settlement
-from trading.orders import EventKind, Order, OrderEvent, OrderState, PlaceOrder, apply, order_from
+from trading.orders import CancelOrder, EventKind, Order, OrderEvent, OrderState, PlaceOrder, apply, order_from
 
 BTC = InstrumentId("BINANCE:BTCUSDT")
 ETH = InstrumentId("BINANCE:ETHUSDT")
@@ -82,6 +82,13 @@ class PlayedSession:
                 breaks=tuple(await self._services.journal.breaks()),
                 tolerated=(),
             )
+        if method == "kill":
+            (kill,) = args
+            mine = [o for o in self.orders.values() if not o.state.is_final]
+            for order in mine:
+                taken = CancelOrder(account=order.account, client_order_id=order.client_order_id, cause=kill.id)
+                await self._change(taken, EventKind.CANCELLED)
+            return len(mine)
         assert method == "cancel_all"
         still_open = [o for o in self.orders.values() if o.account == args[0] and not o.state.is_final]
         return tuple([await self._change(o, EventKind.CANCELLED) for o in still_open])

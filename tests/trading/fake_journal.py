@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import copy
 
-from trading.ids import AccountId, ClientOrderId, Epoch, ExecutionId, Nanos
+from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, ExecutionId, Nanos
 from trading.instruments import InstrumentId
 from trading.journal import AccountHistory, Break, CashBook, JournalBatch, rising_of
 from trading.orders import EventKind, Order, OrderEvent, OrderState
@@ -47,6 +47,7 @@ class FakeJournal:
         self.events: list[OrderEvent] = []
         self.executions: dict[tuple[AccountId, ExecutionId], Nanos] = {}
         self.positions: dict[tuple[AccountId, InstrumentId], Position] = {}
+        self.algo_positions: dict[tuple[AccountId, AlgoId, InstrumentId], Position] = {}
         self.breaks: dict[str, Break] = {}
         #: Cash as it was based, and how many events there were then.
         self.cash: dict[AccountId, tuple[CashBook, int]] = {}
@@ -82,7 +83,10 @@ class FakeJournal:
                 self.executions[execution] = event.fill.at
             self.events.append(event)
         for position in batch.positions:
-            self.positions[(position.account, position.instrument)] = copy(position)
+            if position.algo is not None:
+                self.algo_positions[(position.account, position.algo, position.instrument)] = copy(position)
+            else:
+                self.positions[(position.account, position.instrument)] = copy(position)
         self.breaks.update({item.id: item for item in batch.breaks})
         self.cash.update({cash.account: (copy(cash), len(self.events)) for cash in batch.cash})
         self._last[(owner, epoch)] = number
@@ -104,6 +108,7 @@ class FakeJournal:
             orders=orders,
             rising=rising_of(orders, (e for e in self.events if e.account == account)),
             positions=[copy(p) for p in self.positions.values() if p.account == account],
+            algo_positions=[copy(p) for p in self.algo_positions.values() if p.account == account],
             executions={e for (a, e), at in self.executions.items() if a == account and at >= since},
             breaks=[b for b in self.breaks.values() if b.account == account and not b.resolved_at],
             tolerated=[b for b in self.breaks.values() if b.account == account and b.tolerated],

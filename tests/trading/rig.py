@@ -60,7 +60,7 @@ def intent(key: str, side: Side, quantity: int, price: str | None, **more: Any) 
         client_order_id=ClientOrderId(key),
         instrument=more.pop("of", AAA.id),
         side=side,
-        type=OrderType.LIMIT if price else OrderType.MARKET,
+        type=more.pop("type", OrderType.LIMIT if price else OrderType.MARKET),
         quantity=D(quantity),
         limit_price=D(price) if price else None,
         **more,
@@ -69,6 +69,12 @@ def intent(key: str, side: Side, quantity: int, price: str | None, **more: Any) 
 
 def held(quantity: int, of: InstrumentId = AAA.id) -> Position:
     return Position(account=ACC, instrument=of, quantity=D(quantity), average_cost=PRICE)
+
+
+def used_of(core: SessionCore, resource: str) -> Decimal:
+    """Use of a shared amount by a session."""
+    exposure = core.exposure
+    return exposure.used(exposure.session.money_at_risk()).get(resource, D(0))
 
 
 class Rig:
@@ -291,7 +297,7 @@ class Rig:
         return replace(report, positions=tuple(BrokerPosition(instrument=i, quantity=q) for i, q in sums.items()))
 
     def used(self, resource: str) -> Decimal:
-        return self.core.exposure.used.get(resource, D(0))
+        return used_of(self.core, resource)
 
     def kinds(self, appends: Sequence[Append]) -> list[str]:
         return [str(e.kind) for a in appends for e in a.batch.events]

@@ -206,6 +206,15 @@ class Lending(RuleBasedStateMachine):
         if self.purses[name].epoch == epoch:
             self.purses[name].take(grant)
 
+    @rule(name=st.sampled_from(SESSIONS), want=st.integers(0, 60))
+    def exchange(self, name: str, want: int) -> None:
+        """A report and its answer, without trouble."""
+        self.report(name, want, idle=False)
+        grant, raised = self.book.report(self.reports.pop())
+        if raised:
+            self.save()
+        self.purses[name].take(grant)
+
     @rule(name=st.sampled_from(SESSIONS), share=st.integers(0, 4))
     def use(self, name: str, share: int) -> None:
         """A session opens up to what it may, or closes some of what it has."""

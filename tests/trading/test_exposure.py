@@ -1,3 +1,5 @@
+"""The exposure kept up to date order by order, against a count from scratch."""
+
 from __future__ import annotations
 
 from decimal import Decimal
@@ -5,107 +7,141 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trading.exposure import ExposureBook
-from trading.ids import AccountId, InstrumentId
-from trading.limits import CLUSTER, GROSS_EXPOSURE, POSITION, account_scope, resource
-from trading.orders import Side
+from trading.exposure import ExposureBook, effect_of
+from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos
+from trading.money_at_risk import money_at_risk, working
+from trading.orders import Order, OrderType, PlaceOrder, Side, order_from
 
 D = Decimal
 ACCOUNTS = [AccountId("a"), AccountId("b")]
+ALGOS = [None, AlgoId("g1"), AlgoId("g2")]
 INSTRUMENTS = {InstrumentId("T:A"): D(1), InstrumentId("T:B"): D(50)}
 
 accounts = st.sampled_from(ACCOUNTS)
+algos = st.sampled_from(ALGOS)
 instruments = st.sampled_from(sorted(INSTRUMENTS))
-amounts = st.integers(0, 50).map(D)
+keys = st.sampled_from(["k1", "k2", "k3", "k4"])
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("position"), accounts, instruments, st.integers(-50, 50).map(D)),
-        st.tuples(st.just("buys"), accounts, instruments, amounts),
-        st.tuples(st.just("sells"), accounts, instruments, amounts),
-        st.tuples(st.just("mark"), accounts, instruments, st.integers(1, 1000).map(D)),
+        st.tuples(st.just("held"), accounts, algos, instruments, st.integers(-50, 50), st.just("")),
+        st.tuples(st.just("open"), accounts, algos, instruments, st.integers(-50, 50), keys),
+        st.tuples(st.just("stop"), accounts, algos, instruments, st.integers(-50, 50), keys),
+        st.tuples(st.just("mark"), accounts, algos, instruments, st.integers(1, 1000), st.just("")),
     ),
     max_size=30,
 )
+Move = tuple[str, AccountId, AlgoId | None, InstrumentId, int, str]
+Key = tuple[AccountId, AlgoId | None, InstrumentId]
+
+
+def made(key: str, side: Side, kind: OrderType = OrderType.LIMIT) -> Order:
+    """An order whose account, algo and size do not matter here."""
+    wanted = PlaceOrder(
+        account=ACCOUNTS[0],
+        client_order_id=ClientOrderId(key),
+        instrument=InstrumentId("T:A"),
+        side=side,
+        type=kind,
+        quantity=D(60),
+        stop_price=D(7) if kind is OrderType.STOP else None,
+    )
+    return order_from(wanted, key, Nanos(0))
 
 
 class Naive:
     """Everything computed anew from what is held, open and last seen."""
 
     def __init__(self) -> None:
-        self.amounts: dict[tuple[str, AccountId, InstrumentId], Decimal] = {}
+        self.held: dict[Key, Decimal] = {}
+        self.orders: dict[tuple[Key, str], tuple[Order, Decimal]] = {}
         self.marks: dict[InstrumentId, Decimal] = {}
 
-    def worst(self, account: AccountId, instrument: InstrumentId, buys: int = 0, sells: int = 0) -> Decimal:
-        held, open_buys, open_sells = (
-            self.amounts.get((kind, account, instrument), D(0)) for kind in ("position", "buys", "sells")
-        )
-        return max(abs(held), abs(held + open_buys + buys), abs(held - open_sells - sells))
+    def figures(self, account: AccountId, algo: AlgoId | None, instrument: InstrumentId, whole: bool) -> list[Decimal]:
+        """Worst quantity, value, and signed money if all buys or all sells filled."""
+        mine = [k for k in self.held if k[0] == account and k[2] == instrument and (whole or k[1] == algo)]
+        held = sum((self.held[k] for k in mine), D(0))
+        opened = [
+            (o, q)
+            for (k, _), (o, q) in self.orders.items()
+            if k[0] == account and k[2] == instrument and (whole or k[1] == algo)
+        ]
+        buys = sum((q for o, q in opened if o.side is Side.BUY), D(0))
+        sells = sum((q for o, q in opened if o.side is Side.SELL), D(0))
+        worst = max(abs(held), abs(held + buys), abs(held - sells))
+        unit = self.marks.get(instrument, D(0)) * INSTRUMENTS[instrument]
+        return [worst, worst * unit, (held + buys) * unit, (held - sells) * unit]
 
-    def used(self) -> dict[str, Decimal]:
-        out: dict[str, Decimal] = {}
-        for account in ACCOUNTS:
-            for instrument, multiplier in INSTRUMENTS.items():
-                worst = self.worst(account, instrument)
-                money = worst * multiplier * self.marks.get(instrument, D(0))
-                for scope in (CLUSTER, account_scope(account)):
-                    for name, amount in (
-                        (resource(scope, POSITION, instrument), worst),
-                        (resource(scope, GROSS_EXPOSURE, ""), money),
-                    ):
-                        out[name] = out.get(name, D(0)) + amount
-        return {name: amount for name, amount in out.items() if amount}
+    def risk(self, key: Key) -> Decimal:
+        mine = [working(o, q) for (k, _), (o, q) in self.orders.items() if k == key]
+        mark = self.marks.get(key[2], D(0))
+        return money_at_risk(self.held.get(key, D(0)), mark, INSTRUMENTS[key[2]], mine)
 
 
-def play(moves: list[tuple[str, AccountId, InstrumentId, Decimal]]) -> tuple[ExposureBook, Naive]:
+def play(moves: list[Move]) -> tuple[ExposureBook, Naive]:
     book, naive = ExposureBook(), Naive()
-    for kind, account, instrument, amount in moves:
-        line = book.line(account, instrument, INSTRUMENTS[instrument])
-        before = naive.amounts.get((kind, account, instrument), D(0))
+    for kind, account, algo, instrument, amount, key in moves:
+        multiplier = INSTRUMENTS[instrument]
         if kind == "mark":
-            book.set_mark(instrument, amount)
-            naive.marks[instrument] = amount
+            book.set_mark(instrument, D(amount))
+            naive.marks[instrument] = D(amount)
             continue
-        naive.amounts[(kind, account, instrument)] = amount
-        if kind == "position":
-            book.set_position(account, instrument, line, amount)
-        else:
-            side = Side.BUY if kind == "buys" else Side.SELL
-            book.add_open(account, instrument, line, side, amount - before)
+        part = book.part(account, algo, instrument, multiplier)
+        name: Key = (account, algo, instrument)
+        if kind == "held":
+            naive.held[name] = D(amount)
+            if part.own is not None:
+                book.set_position(part.own, D(amount))
+            whole = sum((q for k, q in naive.held.items() if (k[0], k[2]) == (account, instrument)), D(0))
+            book.set_position(part.line, whole)
+            continue
+        naive.held.setdefault(name, D(0))
+        # One key is one order: its side and type stay.
+        before = naive.orders.get((name, key))
+        if before is None:
+            side = Side.BUY if amount >= 0 else Side.SELL
+            stop = OrderType.STOP if kind == "stop" else OrderType.LIMIT
+            order = made(f"{key}-{account}-{algo}-{instrument}", side, stop)
+            before = (order, D(0))
+        book.count(part, before[0], before[1], D(abs(amount)))
+        naive.orders[(name, key)] = (before[0], D(abs(amount)))
     return book, naive
 
 
 @given(steps)
-def test_use_kept_up_to_date_is_what_a_count_from_scratch_gives(
-    moves: list[tuple[str, AccountId, InstrumentId, Decimal]],
-) -> None:
+def test_use_kept_up_to_date_is_what_a_count_from_scratch_gives(moves: list[Move]) -> None:
     book, naive = play(moves)
-    assert {name: amount for name, amount in book.used.items() if amount} == naive.used()
+    for account in ACCOUNTS:
+        level = book.accounts.get(account)
+        sums = [naive.figures(account, None, i, whole=True) for i in INSTRUMENTS]
+        shown = [D(0)] * 3 if level is None else [level.gross, level.up, level.down]
+        assert shown == [sum((s[n] for s in sums), D(0)) for n in (1, 2, 3)]
+        for instrument, figures in zip(INSTRUMENTS, sums, strict=True):
+            assert (level.positions.get(instrument, D(0)) if level is not None else D(0)) == figures[0]
+        opened = sum(1 for (k, _), (_, q) in naive.orders.items() if k[0] == account and q)
+        assert (level.open_orders if level is not None else 0) == opened
+    for algo, level in book.algos.items():
+        figures = [naive.figures(a, algo, i, whole=False) for a in ACCOUNTS for i in INSTRUMENTS]
+        assert level.gross == sum((f[1] for f in figures), D(0))
+    assert book.session.gross == sum((level.gross for level in book.accounts.values()), D(0))
+    assert book.session.money_at_risk() == sum((naive.risk(key) for key in naive.held), D(0))
 
 
 @given(steps, accounts, instruments, st.sampled_from(Side), st.integers(1, 50))
-def test_need_of_an_order_is_by_how_much_it_raises_the_worst_case(
-    moves: list[tuple[str, AccountId, InstrumentId, Decimal]],
-    account: AccountId,
-    instrument: InstrumentId,
-    side: Side,
-    quantity: int,
+def test_effect_of_an_order_is_by_how_much_it_raises_the_worst_case(
+    moves: list[Move], account: AccountId, instrument: InstrumentId, side: Side, quantity: int
 ) -> None:
     book, naive = play(moves)
     multiplier = INSTRUMENTS[instrument]
-    line = book.line(account, instrument, multiplier)
-    more = naive.worst(
-        account,
-        instrument,
-        buys=quantity if side is Side.BUY else 0,
-        sells=quantity if side is Side.SELL else 0,
-    ) - naive.worst(account, instrument)
-    mark = naive.marks.get(instrument)
-    needs = book.needs(account, instrument, line, side, D(quantity), D(7))
-    if mark is None:
-        worst = naive.worst(account, instrument) + more
-        assert needs == ((more, worst * 7 * multiplier) if more else (0, 0))
-    else:
-        assert needs == (more, more * mark * multiplier)
+    part = book.part(account, None, instrument, multiplier)
+    effect = effect_of(part.line, side, D(quantity), D(7))
+    worst = naive.figures(account, None, instrument, whole=True)[0]
+    key: Key = (account, None, instrument)
+    naive.held.setdefault(key, D(0))
+    naive.orders[(key, "new")] = (made("new", side), D(quantity))
+    after = naive.figures(account, None, instrument, whole=True)[0]
+    assert effect.quantity == after - worst
+    unit = (naive.marks.get(instrument) or D(7)) * multiplier
+    assert effect.up - effect.down == quantity * unit
 
 
 def test_order_that_closes_needs_nothing() -> None:
@@ -113,6 +149,9 @@ def test_order_that_closes_needs_nothing() -> None:
     account, instrument = ACCOUNTS[0], InstrumentId("T:A")
     line = book.line(account, instrument, D(1))
     book.set_mark(instrument, D(10))
-    book.set_position(account, instrument, line, D(-5))
-    assert book.needs(account, instrument, line, Side.BUY, D(10), D(10)) == (0, 0)
-    assert book.needs(account, instrument, line, Side.BUY, D(11), D(10)) == (1, 10)
+    book.set_position(line, D(-5))
+    assert effect_of(line, Side.BUY, D(10), D(10)).quantity == 0
+    assert effect_of(line, Side.BUY, D(11), D(10)).quantity == 1
+    assert line.reduces(Side.BUY, D(5))
+    assert not line.reduces(Side.BUY, D(6))
+    assert not line.reduces(Side.SELL, D(1))

@@ -3,42 +3,115 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trading.errors import BadInput
-from trading.ids import AccountId, InstrumentId
+from trading.ids import AccountId, AlgoId, InstrumentId, UserId
+from trading.limit_path import Path, path_of
 from trading.limits import (
     CLUSTER,
+    CONCENTRATION,
+    DAY_START,
     GROSS_EXPOSURE,
+    HALTED,
+    KINDS,
+    LEVERAGE,
+    NET_EXPOSURE,
+    OPEN_ORDERS,
     ORDER_NOTIONAL,
     ORDER_QUANTITY,
     POSITION,
+    RESTRICTED,
     Limit,
     LimitTree,
-    account_scope,
+    Violation,
     check_limit,
-    resource,
+    violation_of,
 )
 
 D = Decimal
 ACC, AAA, BBB = AccountId("a1"), InstrumentId("T:AAA"), InstrumentId("T:B/B")
+USER, ALGO = UserId("u1"), AlgoId("g1")
 
 
 def tree(*limits: tuple[str, str, str, int]) -> LimitTree:
     return LimitTree((Limit(scope=s, kind=k, instrument=i, value=D(v)) for s, k, i, v in limits), 7)
 
 
-def test_every_level_holds_so_the_tightest_wins() -> None:
-    limits = tree((CLUSTER, ORDER_QUANTITY, "", 10), ("account:a1", ORDER_QUANTITY, "", 5))
-    assert limits.order_violations(ACC, AAA, D(5), D(0)) == []
-    assert limits.order_violations(ACC, AAA, D(7), D(0)) == [
-        "order_quantity of T:AAA 7 is above the limit 5 of account:a1"
+def path(limits: LimitTree, of: InstrumentId = AAA, algo: AlgoId | None = ALGO) -> Path:
+    return path_of(limits, USER, ACC, algo, of)
+
+
+def test_every_level_is_on_the_path_tightest_first() -> None:
+    limits = tree(
+        (CLUSTER, ORDER_QUANTITY, "", 10),
+        ("user:u1", ORDER_QUANTITY, "", 7),
+        ("account:a1", ORDER_QUANTITY, AAA, 5),
+        ("algo:g1", ORDER_QUANTITY, "", 6),
+    )
+    assert [(b.scope, b.limit) for b in path(limits).quantity] == [
+        ("account:a1", D(5)),
+        ("algo:g1", D(6)),
+        ("user:u1", D(7)),
+        (CLUSTER, D(10)),
     ]
-    assert len(limits.order_violations(ACC, AAA, D(11), D(0))) == 2
+    assert [b.scope for b in path(limits, BBB, None).quantity] == ["user:u1", CLUSTER]
 
 
-def test_all_violations_are_named() -> None:
-    limits = tree((CLUSTER, ORDER_QUANTITY, "", 1), (CLUSTER, ORDER_NOTIONAL, "", 1))
-    assert len(limits.order_violations(ACC, AAA, D(2), D(2))) == 2
+def test_limits_of_others_are_none_of_ours() -> None:
+    limits = tree(
+        ("account:other", ORDER_QUANTITY, "", 1), ("user:other", POSITION, "", 1), ("algo:other", HALTED, "", 1)
+    )
+    assert path(limits) == path(tree())
+
+
+def test_shared_limits_are_drawn_on_at_the_cluster_and_checked_here_below_it() -> None:
+    limits = tree(
+        (CLUSTER, POSITION, "", 10),
+        (CLUSTER, GROSS_EXPOSURE, "", 20),
+        (CLUSTER, NET_EXPOSURE, "", 20),
+        (CLUSTER, LEVERAGE, "", 3),
+        ("account:a1", POSITION, AAA, 30),
+        ("algo:g1", GROSS_EXPOSURE, "", 40),
+    )
+    found = path(limits)
+    assert {d.resource: limits.limit_of(d.resource) for d in found.lent} == {
+        "cluster/position/T:AAA": 10,
+        "cluster/gross_exposure/": 20,
+        "cluster/net_exposure/long": 20,
+        "cluster/net_exposure/short": 20,
+    }
+    assert {(b.kind, b.scope) for b in found.local} == {
+        (LEVERAGE, CLUSTER),
+        (POSITION, "account:a1"),
+        (GROSS_EXPOSURE, "algo:g1"),
+    }
+    assert [b.kind for b in found.of_algo] == [GROSS_EXPOSURE]
+
+
+def test_a_state_set_anywhere_on_the_path_holds() -> None:
+    limits = tree(("user:u1", HALTED, "", 2), ("account:a1", HALTED, "", 0), (CLUSTER, RESTRICTED, BBB, 1))
+    assert [(v.kind, v.scope) for v in path(limits).stopping] == [(HALTED, "user:u1")]
+    assert path(limits, AAA).refusing == path(limits, AAA).stopping
+    assert {v.kind for v in path(limits, BBB).refusing} == {HALTED, RESTRICTED}
+
+
+@given(
+    st.builds(
+        Violation,
+        kind=st.sampled_from(sorted(KINDS)),
+        scope=st.sampled_from(["cluster", "account:a-1", "algo:m2"]),
+        instrument=st.sampled_from(["", "NSE:INFY", "NSE:M&M FIN"]),
+        value=st.decimals(0, 10**12, places=4),
+        limit=st.decimals(0, 10**12, places=4),
+    )
+)
+def test_a_violation_in_words_can_be_read_back(found: Violation) -> None:
+    again = violation_of(found.text)
+    assert again == found
+    state = Violation(kind=found.kind, scope=found.scope, instrument=found.instrument)
+    assert violation_of(state.text) == state
 
 
 def test_own_limit_of_an_instrument_replaces_the_general_one() -> None:
@@ -46,24 +119,6 @@ def test_own_limit_of_an_instrument_replaces_the_general_one() -> None:
     assert limits.value(CLUSTER, POSITION, AAA) == 50
     assert limits.value(CLUSTER, POSITION, BBB) == 10
     assert limits.value("account:a1", POSITION, AAA) is None
-
-
-def test_limit_of_another_account_is_none_of_ours() -> None:
-    limits = tree(("account:other", ORDER_QUANTITY, "", 1), ("account:other", POSITION, "", 1))
-    assert limits.order_violations(ACC, AAA, D(2), D(2)) == []
-    assert list(limits.resources(ACC, AAA)) == []
-
-
-def test_resources_on_the_path_lead_back_to_their_limits() -> None:
-    limits = tree(
-        (CLUSTER, POSITION, "", 10), (CLUSTER, GROSS_EXPOSURE, "", 20), (account_scope("a1"), POSITION, BBB, 30)
-    )
-    found = {name: limits.limit_of(name) for name, _, _ in limits.resources(ACC, BBB)}
-    assert found == {
-        resource(CLUSTER, POSITION, BBB): 10,
-        resource(CLUSTER, GROSS_EXPOSURE, ""): 20,
-        resource("account:a1", POSITION, BBB): 30,
-    }
 
 
 def test_limits_come_out_as_they_went_in() -> None:
@@ -78,7 +133,16 @@ def test_limits_come_out_as_they_went_in() -> None:
         ("cluster:x", POSITION, "", D(1), "scope"),
         ("account:", POSITION, "", D(1), "scope"),
         ("account:No!", POSITION, "", D(1), "scope"),
-        ("user:x", POSITION, "", D(1), "scope"),
+        ("node:x", POSITION, "", D(1), "scope"),
+        ("algo:x", LEVERAGE, "", D(1), "scope"),
+        ("account:x", DAY_START, "", D(1), "scope"),
+        (CLUSTER, DAY_START, "", D(1440), "value"),
+        (CLUSTER, DAY_START, "", D("1.5"), "value"),
+        (CLUSTER, HALTED, "", D(3), "value"),
+        (CLUSTER, RESTRICTED, "", D(1), "instrument"),
+        (CLUSTER, CONCENTRATION, "", D(101), "value"),
+        (CLUSTER, POSITION, "", D(10) ** 16, "value"),
+        (CLUSTER, OPEN_ORDERS, "", D("0.5"), "value"),
         (CLUSTER, "loss", "", D(1), "kind"),
         (CLUSTER, POSITION, "infy", D(1), "instrument"),
         (CLUSTER, GROSS_EXPOSURE, AAA, D(1), "instrument"),

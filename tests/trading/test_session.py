@@ -144,6 +144,10 @@ def test_key_that_only_the_journal_remembers_is_answered_with_its_order() -> Non
     rig.clock(61)
     rig.commit_all()
     assert "a" not in rig.book.orders
+    rig.clock(1)
+    rig.grant()
+    rig.clock(1)
+    rig.grant()
     again = rig.place(buy("a"))
     fresh = rig.place(buy("b"))
     append = rig.take(Append)
@@ -154,7 +158,7 @@ def test_key_that_only_the_journal_remembers_is_answered_with_its_order() -> Non
     assert rig.one(again).state is OrderState.FILLED
     assert rig.one(fresh).state is OrderState.PENDING
     assert [t.tag for t in rig.take_send(Lane.PLACE).tickets] == [rig.order("b").tag]
-    assert rig.used(f"account:{ACC}/{POSITION}/{AAA.id}") == 10  # the fill of then, the new one, nothing else
+    assert rig.used(f"cluster/{POSITION}/{AAA.id}") == 10  # the fill of then, the new one, nothing else
 
 
 def test_other_content_under_a_key_that_only_the_journal_remembers_is_refused() -> None:
@@ -364,14 +368,24 @@ def test_denied_order_names_every_limit_it_breaks() -> None:
 
 
 def test_denied_by_budget_names_every_shared_limit_it_breaks() -> None:
-    rig = Rig(limits=[limit(POSITION, 3), limit(GROSS_EXPOSURE, 200, f"account:{ACC}")])
+    rig = Rig(limits=[limit(POSITION, 3), limit(GROSS_EXPOSURE, 200)])
     token = rig.place(buy("a", 5))
     rig.grant()
     rig.commit_all()
     order = rig.one(token)
     assert order.state is OrderState.DENIED
     assert "position of TEST:AAA 5 is above the limit 3 of cluster" in order.reason
-    assert "gross_exposure 500 is above the limit 200 of account:acc" in order.reason
+    assert "gross_exposure 500 is above the limit 200 of cluster" in order.reason
+
+
+def test_denied_by_its_own_account_names_the_shared_limits_that_it_breaks_too() -> None:
+    rig = Rig(limits=[limit(POSITION, 3), limit(GROSS_EXPOSURE, 200, f"account:{ACC}")])
+    token = rig.place(buy("a", 5))
+    rig.commit_all()
+    assert rig.one(token).reason.split("; ") == [
+        "gross_exposure 500 is above the limit 200 of account:acc",
+        "position of TEST:AAA 5 is above the limit 3 of cluster",
+    ]
 
 
 def test_orders_that_fit_one_by_one_are_not_refused_together() -> None:

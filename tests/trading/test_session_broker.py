@@ -15,7 +15,7 @@ from trading.limits import POSITION
 from trading.orders import Fill, OrderState, Side
 from trading.session import SessionCore
 
-USED = f"account:{ACC}/{POSITION}/{AAA.id}"
+USED = f"cluster/{POSITION}/{AAA.id}"
 
 
 def breaks(rig: Rig) -> list[str]:

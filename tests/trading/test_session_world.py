@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.trading.rig import used_of
 from tests.trading.session_world import INSTRUMENTS, MS, PRICE, SECOND, D, Desk, World
 from trading.ids import ClientOrderId, adopted_tag
-from trading.limits import CLUSTER, GROSS_EXPOSURE, POSITION, Limit, account_scope
+from trading.limits import CLUSTER, GROSS_EXPOSURE, POSITION, Limit
 from trading.orders import OrderState, Side
 
 AAA = INSTRUMENTS[0].id
@@ -135,7 +136,8 @@ def check_exposure(world: World, desk: Desk) -> None:
         buys = sum((o.quantity - o.filled_quantity for o in rows if o.side is Side.BUY), D(0))
         sells = sum((o.quantity - o.filled_quantity for o in rows if o.side is Side.SELL), D(0))
         gross += max(abs(held + buys), abs(held - sells), abs(held)) * PRICE
-    used = core.exposure.used.get(f"{account_scope(desk.account)}/{GROSS_EXPOSURE}/", D(0))
+    level = core.exposure.accounts.get(desk.account)
+    used = level.gross if level is not None else D(0)
     assert used == gross, f"{used} is counted, {gross} is true; {book.counted}"
 
 
@@ -149,7 +151,7 @@ def within_limits(world: World) -> None:
             if desk.core is None:
                 continue
             purse = desk.core.purse
-            mine = max(purse.allowance(resource, world.now), desk.core.exposure.used.get(resource, D(0)))
+            mine = max(purse.allowance(resource, world.now), used_of(desk.core, resource))
             assert purse.holds.get(resource, D(0)) <= world.book.lent.get(purse.session, {}).get(resource, D(0))
             total += mine
         assert total <= cap, f"{resource}: {total} of {cap}"

@@ -1,0 +1,187 @@
+"""The kill switch's record: thrown and lifted in one transaction each, and what came of it, read from the journal."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from storage.database import Connection, Database
+from storage.desired import put_limit
+from storage.records import KilledAccount, KilledOrder, KillRecord
+from storage.resource import change, write_audit
+from trading.errors import Conflict, UnknownThing
+from trading.ids import AccountId, AlgoId, Nanos
+from trading.limits import HALTED
+
+_OPEN = "('pending', 'submitted', 'partially_filled', 'unknown')"
+
+
+class Kills:
+    """The table of kills."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def throw(self, scope: str, flatten: bool, reason: str, by: str) -> tuple[KillRecord, list[AlgoId]]:
+        """Halt a scope, want its algos stopped, and note the kill: all of it or nothing.
+
+        The algos that were wanted running come back too.
+        """
+        async with change(self._db) as connection:
+            began = time.time_ns()
+            limit = await put_limit(connection, scope, HALTED, "", Decimal(1), by, keep_if_at_least=True)
+            kill = KillRecord(
+                id=f"kill-{secrets.token_hex(4)}",
+                scope=scope,
+                flatten=flatten,
+                reason=reason,
+                at=Nanos(time.time_ns()),
+                by=by,
+                halted_at=limit.changed_at,
+                sets_halt=limit.changed_at >= began,
+            )
+            await connection.execute(
+                "INSERT INTO kills (id, scope, flatten, reason, at, by, halted_at, sets_halt) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at, kill.sets_halt),
+            )
+            rows = await (
+                await connection.execute(
+                    """
+                    UPDATE algos SET want = 'stopped', generation = generation + 1, updated_at = %(at)s
+                    WHERE want = 'running' AND (%(scope)s = 'cluster' OR %(scope)s = 'user:' || "user"
+                        OR %(scope)s = 'account:' || account OR %(scope)s = 'algo:' || id)
+                    RETURNING id
+                    """,
+                    {"scope": scope, "at": kill.at},
+                )
+            ).fetchall()
+            stopped = sorted(AlgoId(row[0]) for row in rows)
+            await write_audit(connection, by, "kill", scope, None, {**msgspec.to_builtins(kill), "algos": stopped})
+        return kill, stopped
+
+    async def lift(self, id: str, by: str) -> KillRecord:
+        """Let a scope trade again; what was stopped stays stopped.  Raises `UnknownThing`, `Conflict` if lifted."""
+        async with change(self._db) as connection:
+            found = await _kills(connection, "WHERE id = %s FOR UPDATE", (id,))
+            if not found:
+                raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
+            (kill,) = found
+            if kill.lifted_at:
+                raise Conflict("kill_is_lifted", f"{kill.lifted_by} has lifted {id} already")
+            at = time.time_ns()
+            await connection.execute("UPDATE kills SET lifted_at = %s, lifted_by = %s WHERE id = %s", (at, by, id))
+            others = await _kills(connection, "WHERE scope = %s AND lifted_at = 0", (kill.scope,))
+            setters = await _kills(
+                connection, "WHERE scope = %s AND halted_at = %s AND sets_halt", (kill.scope, kill.halted_at)
+            )
+            if setters and not others:
+                await put_limit(connection, kill.scope, HALTED, "", None, by, only_if_set_at=kill.halted_at)
+            await write_audit(connection, by, "lift_kill", kill.scope, kill, {"id": id, "lifted_at": at})
+        return msgspec.structs.replace(kill, lifted_at=Nanos(at), lifted_by=by)
+
+    async def silent(self, id: str, sessions: Sequence[str]) -> None:
+        """Note which sessions did not answer when it was thrown."""
+        async with self._db.connection() as connection:
+            await connection.execute("UPDATE kills SET silent = %s WHERE id = %s", (Jsonb(list(sessions)), id))
+
+    async def in_force(self) -> list[KillRecord]:
+        """Kills that nobody has lifted, oldest first."""
+        async with self._db.connection() as connection:
+            return await _kills(connection, "WHERE lifted_at = 0 ORDER BY at, id", ())
+
+    async def all(self) -> list[KillRecord]:
+        """All kills, newest first."""
+        async with self._db.connection() as connection:
+            return await _kills(connection, "ORDER BY at DESC, id", ())
+
+    async def get(self, id: str) -> KillRecord:
+        """One kill.  Raises `UnknownThing`."""
+        async with self._db.connection() as connection:
+            found = await _kills(connection, "WHERE id = %s", (id,))
+        if not found:
+            raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
+        return found[0]
+
+    async def outcome(
+        self, kill: KillRecord, accounts: Sequence[AccountId], algo: AlgoId | None
+    ) -> list[KilledAccount]:
+        """What has become of each account, from the journal, as of one instant."""
+        values = {"accounts": list(accounts), "algo": algo, "id": kill.id}
+        async with self._db.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cancelled = await _dicts(
+                connection,
+                """
+                SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
+                    min(e.at) AS asked_at, CASE WHEN bool_or(o.state IN
+                        ('filled', 'cancelled', 'rejected', 'expired')) THEN max(o.updated_at) END AS ended_at
+                FROM order_events e JOIN orders o USING (account, client_order_id)
+                WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('cancel_requested', 'cancelled')
+                GROUP BY o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason
+                ORDER BY asked_at
+                """,
+                values,
+            )
+            closing = await _dicts(
+                connection,
+                """
+                SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
+                    o.created_at AS asked_at,
+                    CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired', 'denied')
+                        THEN o.updated_at END AS ended_at
+                FROM order_events e JOIN orders o USING (account, client_order_id)
+                WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('pending', 'denied')
+                ORDER BY asked_at
+                """,
+                values,
+            )
+            still_open = await _dicts(
+                connection,
+                f"""
+                SELECT account, count(*) AS orders FROM orders
+                WHERE account = ANY(%(accounts)s) AND state IN {_OPEN}
+                    AND (%(algo)s::text IS NULL OR algo = %(algo)s) GROUP BY account
+                """,
+                values,
+            )
+            held = await _dicts(
+                connection,
+                "SELECT account, instrument, quantity FROM positions "
+                "WHERE %(algo)s::text IS NULL AND account = ANY(%(accounts)s) AND quantity <> 0 UNION ALL "
+                "SELECT account, instrument, quantity FROM algo_positions "
+                "WHERE algo = %(algo)s::text AND account = ANY(%(accounts)s) AND quantity <> 0",
+                values,
+            )
+        opened = {row["account"]: int(row["orders"]) for row in still_open}
+        return [
+            KilledAccount(
+                account=account,
+                cancelled=_orders(cancelled, account),
+                closing=_orders(closing, account),
+                open_orders=opened.get(account, 0),
+                positions={row["instrument"]: row["quantity"] for row in held if row["account"] == account},
+            )
+            for account in accounts
+        ]
+
+
+def _orders(rows: list[dict[str, Any]], account: AccountId) -> list[KilledOrder]:
+    return [msgspec.convert(row, KilledOrder) for row in rows if row["account"] == account]
+
+
+async def _dicts(connection: Connection, statement: str, values: Any) -> list[dict[str, Any]]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement.encode(), values)
+        return await cursor.fetchall()
+
+
+async def _kills(connection: Connection, where: str, values: Any) -> list[KillRecord]:
+    return msgspec.convert(await _dicts(connection, f"SELECT * FROM kills {where}", values), list[KillRecord])

@@ -1,0 +1,193 @@
+"""The kill switch, kinds of limits, levels and maxima over HTTP."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from storage.days import Days
+from storage.leases import Leases
+from storage.records import MaximaRecord
+from tests.api.playing import BTC, Stage
+from trading.errors import Unreachable
+from trading.ids import Nanos
+from trading.limits import KINDS
+
+
+@pytest.fixture
+async def key(stage: Stage) -> str:
+    return await stage.trading()
+
+
+async def order(stage: Stage, key: str, account: str = "paper-1") -> dict[str, Any]:
+    body = {
+        "account": account,
+        "instrument": BTC,
+        "side": "buy",
+        "type": "limit",
+        "quantity": "0.5",
+        "limit_price": "100",
+        "time_in_force": "gtc",
+    }
+    made: dict[str, Any] = await stage.make("/v1/orders", body, key=key)
+    return made
+
+
+async def test_a_kill_halts_stops_and_shows_what_it_did(stage: Stage, key: str) -> None:
+    placed = [await order(stage, key) for _ in range(3)]
+    answer = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "account:paper-1", "reason": "too hot"}, key=key)
+    assert (answer["done"], answer["cancelled"], answer["silent"], answer["waiting"]) == (True, 3, [], [])
+    (account,) = answer["accounts"]
+    assert {o["client_order_id"] for o in account["cancelled"]} == {o["client_order_id"] for o in placed}
+    assert account["open_orders"] == 0
+    limits = (await stage.get("/v1/risk/limits", key=key))["items"]
+    assert [(each["scope"], each["kind"], each["value"]) for each in limits] == [("account:paper-1", "halted", "1")]
+    again = await stage.get(f"/v1/risk/kills/{answer['id']}", key=key)
+    assert {k: v for k, v in again.items() if k != "took_ms"} == {k: v for k, v in answer.items() if k != "took_ms"}
+    lifted = await stage.ask("POST", f"/v1/risk/kills/{answer['id']}/lift", key=key)
+    assert lifted.json()["lifted_by"] == "asha"
+    assert (await stage.get("/v1/risk/limits", key=key))["items"] == []
+    await stage.refused(409, "kill_is_lifted", "POST", f"/v1/risk/kills/{answer['id']}/lift", key=key)
+    actions = [a.action for a in await stage.services.desired.audit_of("account:paper-1")]
+    assert actions == ["lift_kill", "kill"]
+
+
+async def test_a_silent_session_is_named_until_its_orders_are_gone(stage: Stage, key: str) -> None:
+    await order(stage, key)
+    stage.played["asha"].raises = Unreachable("session/asha", "no answer")
+    answer = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "user:asha", "reason": "x"})
+    assert (answer["done"], answer["silent"], answer["waiting"]) == (False, ["asha"], ["paper-1: 1 open orders"])
+
+
+async def test_a_halt_set_by_hand_outlives_a_kill(stage: Stage, key: str) -> None:
+    halt = {"scope": "cluster", "kind": "halted", "value": "2"}
+    await stage.ask("PUT", "/v1/risk/limits", halt)
+    first = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": "x"})
+    second = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": "y"})
+    for each in (first, second):
+        await stage.ask("POST", f"/v1/risk/kills/{each['id']}/lift")
+    (left,) = (await stage.get("/v1/risk/limits"))["items"]
+    assert (left["kind"], left["value"], left["version"]) == ("halted", "2", 1)
+
+
+async def test_one_of_two_kills_keeps_the_scope_halted(stage: Stage, key: str) -> None:
+    first = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": "x"})
+    second = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": "y"})
+    await stage.ask("POST", f"/v1/risk/kills/{first['id']}/lift")
+    assert len((await stage.get("/v1/risk/limits"))["items"]) == 1
+    await stage.ask("POST", f"/v1/risk/kills/{second['id']}/lift")
+    assert (await stage.get("/v1/risk/limits"))["items"] == []
+    assert len(await stage.get("/v1/risk/kills")) == 2
+
+
+async def test_only_operators_reach_beyond_their_own(stage: Stage, key: str) -> None:
+    other = await stage.trading("bo", "paper-2")
+    body = {"scope": "account:paper-1", "reason": "x"}
+    for scope in ("cluster", "account:paper-1", "user:asha"):
+        refused = await stage.ask("POST", "/v1/risk/kill", {**body, "scope": scope}, key=other)
+        assert refused.status_code == 403
+    thrown = await stage.make("/v1/risk/kill?wait_s=0", body)
+    assert (await stage.ask("GET", f"/v1/risk/kills/{thrown['id']}", key=other)).status_code == 403
+    assert (await stage.ask("POST", f"/v1/risk/kills/{thrown['id']}/lift", key=key)).status_code == 403
+    assert await stage.get("/v1/risk/kills", key=other) == []
+    assert len(await stage.get("/v1/risk/kills", key=key)) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"scope": "galaxy", "reason": "x"}, "scope"),
+        ({"scope": "account:nobody", "reason": "x"}, "scope"),
+        ({"scope": "cluster", "reason": ""}, "reason"),
+        ({"scope": "cluster"}, "reason"),
+    ],
+)
+async def test_a_wrong_kill_is_refused_by_field(stage: Stage, key: str, body: dict[str, Any], field: str) -> None:
+    answer = await stage.ask("POST", "/v1/risk/kill", body)
+    assert answer.status_code == 422
+    assert field in answer.text
+    assert await stage.get("/v1/risk/kills") == []
+
+
+async def test_an_unknown_kill_is_not_found(stage: Stage) -> None:
+    await stage.refused(404, "unknown_kill", "GET", "/v1/risk/kills/kill-nope")
+
+
+async def test_kinds_are_told_with_unit_and_levels(stage: Stage, key: str) -> None:
+    kinds = {each["kind"]: each for each in await stage.get("/v1/risk/kinds", key=key)}
+    assert set(kinds) == set(KINDS)
+    assert kinds["leverage"]["levels"] == ["cluster", "user", "account"]
+    assert kinds["restricted"]["instrument"] == "must"
+
+
+@pytest.mark.parametrize("scope", ["user:asha", "account:paper-1"])
+async def test_limits_of_every_level_are_taken(stage: Stage, key: str, scope: str) -> None:
+    answer = await stage.ask("PUT", "/v1/risk/limits", {"scope": scope, "kind": "daily_loss", "value": "10"})
+    assert answer.status_code == 200
+    assert answer.json()["state"] is None, "no central risk runs here"
+    (seen,) = (await stage.get("/v1/risk/limits", key=key))["items"]
+    assert seen["scope"] == scope
+
+
+async def test_denials_give_their_limits_field_by_field(stage: Stage, key: str) -> None:
+    await order(stage, key)
+    stage.played["asha"].denies = [
+        "position of BINANCE:BTCUSDT 6 is above the limit 5 of user:asha",
+        "halted is set on cluster: trading is halted",
+        "reduce_only: the order would not make the position smaller",
+    ]
+    body = {"account": "paper-1", "instrument": BTC, "side": "buy", "type": "market", "quantity": "0.5"}
+    said = await stage.refused(422, "risk_denied", "POST", "/v1/orders", body, key=key)
+    assert len(said["violations"]) == 3
+    assert said["limits"] == [
+        {"kind": "position", "scope": "user:asha", "instrument": BTC, "value": "6", "limit": "5"},
+        {"kind": "halted", "scope": "cluster", "instrument": "", "value": None, "limit": None},
+    ]
+
+
+def use(scope: str, instrument: str = "") -> dict[str, Any]:
+    figures = dict.fromkeys(("gross", "net", "long", "short", "profit", "drawdown", "money_at_risk"), "1")
+    return {"scope": scope, "instrument": instrument, **figures, "open_orders": 1, "blocked": [], "day": 0}
+
+
+async def test_levels_are_shown_by_sort_and_to_whom_they_belong(stage: Stage, key: str) -> None:
+    scopes = ["cluster", "user:asha", "account:paper-1", "user:bo", "algo:other"]
+    state = {"used": "1", "breached": False, "holds": True, "since": 5, "waiting": []}
+    limit = {"scope": "user:asha", "kind": "gross_exposure", "instrument": "", "value": "7", **state}
+    view = {"at": time.time_ns(), "epoch": 1, "limits_version": 2, "exposure": [], "over": [], "limits": [limit]}
+    levels = [*(use(scope) for scope in scopes), use("user:asha", BTC), use("cluster", BTC)]
+    await stage.services.hot.put("risk", {**view, "levels": levels}, 60)
+    mine = (await stage.get("/v1/risk/exposure", key=key))["levels"]
+    assert [(u["scope"], u["instrument"]) for u in mine] == [
+        ("user:asha", ""),
+        ("account:paper-1", ""),
+        ("user:asha", BTC),
+    ]
+    assert mine[0]["limits"] == {"gross_exposure": "7"}
+    users = (await stage.get("/v1/risk/exposure?by=user"))["levels"]
+    assert [u["scope"] for u in users] == ["user:asha", "user:bo"]
+    assert len((await stage.get("/v1/risk/exposure?by=instrument"))["levels"]) == 2
+    assert (await stage.ask("GET", "/v1/risk/exposure?by=colour")).status_code == 422
+
+
+async def test_maxima_are_kept_by_day_and_only_rise(stage: Stage, key: str) -> None:
+    days, epoch = Days(stage.services.database), 0
+    epoch = await Leases(stage.services.database).take("risk/main", "test", 60)
+    today = Nanos(time.time_ns())
+
+    def sample(scope: str, gross: int, day: int = today) -> MaximaRecord:
+        zero = Decimal(0)
+        figures: dict[str, Any] = dict.fromkeys(("long", "short", "money_at_risk", "loss", "drawdown"), zero)
+        return MaximaRecord(
+            day=Nanos(day), scope=scope, instrument="", gross=Decimal(gross), open_orders=0, sampled_at=today, **figures
+        )
+
+    await days.save_maxima(epoch, [sample("user:asha", 10), sample("user:bo", 20), sample("user:asha", 9, 1)])
+    await days.save_maxima(epoch, [sample("user:asha", 5)])
+    mine = await stage.get("/v1/risk/maxima?days=2", key=key)
+    assert [(row["scope"], row["gross"]) for row in mine] == [("user:asha", "10")]
+    assert len(await stage.get("/v1/risk/maxima?days=2")) == 2
+    assert await stage.get("/v1/risk/maxima?scope=user:bo", key=key) == []
