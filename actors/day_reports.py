@@ -51,12 +51,12 @@ class DayReports:
     async def make_due(self, core: SessionCore, epoch: int, connections: Mapping[AccountId, Peer]) -> None:
         """Make the reports that are missing of the last whole day; what cannot be made now is tried again later."""
         for account, (created_at, hour) in list(self.accounts.items()):
-            book = core.accounts[account]
+            book = core.accounts.get(account)
             starts, ends = last_day(now(), int(hour * HOUR_NS))
             day = datetime.fromtimestamp(starts // 1_000_000_000, UTC).date().isoformat()
             if self._done.get(account) == day or ends <= created_at or now() < ends + GRACE_NS:
                 continue
-            if not book.connected or not book.reconciled:
+            if book is None or not book.connected or not book.reconciled:
                 continue
             try:
                 if not await self._kept.has(account, day):
@@ -75,7 +75,7 @@ class DayReports:
     ) -> DayReport:
         _, starts, ends = day
         asked_at = now()
-        report: BrokerReport = await connection.call("report", epoch, starts, timeout=60.0)
+        report: BrokerReport = await connection.call("report_day", epoch, starts, timeout=60.0)
         # By our clock, like the moves it is compared with.
         moved = {instrument for instrument, at in book.moved_at.items() if at >= asked_at}
         ours = {p.instrument: p.quantity for p in book.positions.values()}

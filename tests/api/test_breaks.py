@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -121,6 +125,29 @@ async def test_breaks_are_filtered_and_paged_oldest_first(stage: Stage, key: str
     ):
         assert [each["id"] for each in (await stage.get(f"/v1/breaks?{query}"))["items"]] == expected
     await stage.refused(422, "bad_input", "GET", "/v1/breaks?cursor=nonsense")
+
+
+async def test_a_break_is_listed_and_accepted_from_the_command_line(stage: Stage, key: str, served: str) -> None:
+    await _open(stage, _break("brk-1"))
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        options = ("--url", f"http://{served}", "--api-key", key, "--json")
+        return subprocess.run(
+            [sys.executable, "-m", "cluster", *words, *options], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    listed = await asyncio.to_thread(run, "breaks", "list", "--account", "paper-1")
+    assert listed.returncode == 0, listed.stderr
+    (shown,) = json.loads(listed.stdout)["items"]
+    sides = ("--ours", shown["ours"], "--theirs", shown["theirs"])
+    moved = await asyncio.to_thread(run, "breaks", "accept", "brk-1", "--ours", "9", "--theirs", "2", "--note", "x")
+    assert moved.returncode == 1
+    done = await asyncio.to_thread(run, "breaks", "accept", "brk-1", *sides, "--note", "by phone")
+    assert json.loads(done.stdout)["settlement"] == "accepted", done.stderr
+    checked = await asyncio.to_thread(run, "reconcile", "paper-1")
+    assert json.loads(checked.stdout)["orders"] == 2, checked.stderr
+    day = await asyncio.to_thread(run, "reconciliations", "--account", "paper-1", "--day", "2999-01-01")
+    assert json.loads(day.stdout)["items"][0]["reason"] == "the day is not over", day.stderr
 
 
 async def test_an_account_is_compared_now(stage: Stage, key: str) -> None:
