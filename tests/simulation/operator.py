@@ -8,7 +8,7 @@ from tests.simulation.connection import SECOND
 from tests.simulation.session import SimSession
 from tests.simulation.world import SYMBOLS, D, World
 from trading.ids import AccountId
-from trading.journal import Break, Settlement
+from trading.journal import Break, BreakKind, Settlement
 from trading.orders import Side
 
 #: Worlds whose seed leaves this remainder by 32 have an operator; the others play as ever.
@@ -45,18 +45,24 @@ class Operator:
         elif roll < 0.30 and session.alive and not session.paused:
             book = session.core.accounts.get(account)
             if book is not None and book.breaks:
-                how = self.random.choice((Settlement.ACCEPTED, Settlement.EXPLAINED))
-                self._settle(session, self.random.choice(list(book.breaks.values())), how)
+                item = self.random.choice(list(book.breaks.values()))
+                self._settle(session, item, self._choice(item))
 
-    def accept_all(self) -> bool:
-        """Accept every break there is; whether there was one."""
+    def settle_all(self) -> bool:
+        """Settle every break there is; whether there was one."""
         found = False
         for session in self.world.sessions.values():
             for book in list(session.core.accounts.values()) if session.alive and not session.paused else []:
                 for item in list(book.breaks.values()):
                     found = True
-                    self._settle(session, item, Settlement.ACCEPTED)
+                    self._settle(session, item, self._choice(item))
         return found
+
+    def _choice(self, item: Break) -> Settlement:
+        """What is explained stays as it is: an order that is nowhere, or an execution, must not."""
+        if item.kind in (BreakKind.POSITION, BreakKind.CASH) and self.random.random() < 0.4:
+            return Settlement.EXPLAINED
+        return Settlement.ACCEPTED
 
     def _transfer(self, account: AccountId) -> None:
         self.world.count("transfer")

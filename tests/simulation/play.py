@@ -69,7 +69,7 @@ def settle(world: World, operator: Operator | None = None) -> list[str]:
     while world.now < until:
         world.tick()
         world.run(4 * SECOND)
-        if operator is not None and operator.accept_all():
+        if operator is not None and operator.settle_all():
             continue
         found = judge(world) if at_rest(world) else ["it does not come to rest"]
         if not found or world.wrong:
