@@ -28,7 +28,7 @@ INSERT INTO table_rights VALUES
     ('order_events', 'INSERT'), ('fills', 'INSERT'), ('limits', 'INSERT'), ('audit', 'INSERT'),
     ('orders', 'INSERT, UPDATE'), ('kills', 'INSERT, UPDATE'), ('breaks', 'INSERT, UPDATE'),
     ('positions', 'INSERT, UPDATE'), ('algo_positions', 'INSERT, UPDATE'), ('level_days', 'INSERT, UPDATE'),
-    ('risk_maxima', 'INSERT, UPDATE'),
+    ('risk_maxima', 'INSERT, UPDATE'), ('cash_books', 'INSERT, UPDATE'), ('reconciliations', 'INSERT, UPDATE'),
     ('audit_chain', ''), ('schema_migrations', ''), ('table_rights', '');
 
 -- Called after every migration: new tables get their rights too.
@@ -47,7 +47,7 @@ BEGIN
             EXECUTE format('GRANT %s ON %I TO quarterdeck_app', each.rights, each.name);
         END IF;
     END LOOP;
-    EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO quarterdeck_app', current_schema());
+    EXECUTE format('GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA %I TO quarterdeck_app', current_schema());
 END
 $$;
 
