@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from storage.audit import verify
 from tests.chaos import our_books
 from tests.chaos.callers import DirectCaller
 from tests.chaos.processes import Processes
@@ -63,7 +64,7 @@ class Judge:
                 # Seen twice, a moment apart: nothing is on its way any more.
                 agreed += 1
                 if agreed == 2:
-                    return []
+                    return await asyncio.to_thread(self._audit)
             else:
                 agreed = 0
             if time.monotonic() > deadline:
@@ -108,6 +109,11 @@ class Judge:
                 return f"{account}: {facts}"
             self._views[account] = view
         return ""
+
+    def _audit(self) -> list[str]:
+        """Whether everything that was ever written still is what was written."""
+        found = verify(self._world.deck.deck.settings.database_url)
+        return [f"audit: {finding.text}" for finding in found.findings]
 
     def _compare(self, views: dict[str, dict[str, Any]]) -> list[str]:
         return violations(self.run(views))
