@@ -13,6 +13,7 @@ from api import openapi, problems
 from api.routes import (
     accounts,
     algos,
+    breaks,
     feeds,
     health,
     holdings,
@@ -20,6 +21,7 @@ from api.routes import (
     kills,
     nodes,
     orders,
+    reconciliations,
     risk,
     strategies,
     users,
@@ -73,7 +75,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, risk, kills, nodes,
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, reconciliations, risk, kills,
+        nodes,
         stream_routes, health,
     )  # fmt: skip
     for room in rooms:

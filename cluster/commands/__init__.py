@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.commands import deck, market, resources
+from cluster.commands import breaks, deck, market, resources
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
@@ -25,10 +25,13 @@ app.add_typer(resources.nodes, name="nodes")
 app.add_typer(resources.algos, name="algos")
 app.add_typer(resources.feeds, name="feeds")
 app.add_typer(resources.orders, name="orders")
+app.add_typer(breaks.breaks, name="breaks")
 app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
 app.command()(kill)
 app.command()(resources.positions)
+app.command()(breaks.reconcile)
+app.command()(breaks.reconciliations)
 
 
 def main() -> None:
