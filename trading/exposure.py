@@ -97,15 +97,6 @@ class Line(msgspec.Struct):
     #: Of an account's line: what its algos have of it.
     shares: list[Line] = []
 
-    def worst_with(self, side: Side, quantity: Decimal) -> Decimal:
-        """``worst`` if one more order of this size were open."""
-        buys, sells = self.open_buys, self.open_sells
-        if side is Side.BUY:
-            buys += quantity
-        else:
-            sells += quantity
-        return max(abs(self.position + buys), abs(self.position - sells), abs(self.position))
-
     def reduces(self, side: Side, quantity: Decimal) -> bool:
         """Whether an order, after all open ones of its side, could only make the position smaller."""
         if self.position == 0 or (self.position > 0) == (side is Side.BUY):
@@ -141,14 +132,15 @@ class Effect(msgspec.Struct, frozen=True):
 
 def effect_of(line: Line, side: Side, quantity: Decimal, price: Decimal) -> Effect:
     """What an order does to a line.  ``price`` values it where no mark is known."""
-    worst = line.worst_with(side, quantity)
+    is_buy = side is Side.BUY
+    # It moves one end of what may come to be held, away from the other: the worst can only be there.
+    end = line.position + line.open_buys + quantity if is_buy else line.position - line.open_sells - quantity
+    worst = max(line.worst, abs(end))
     unit = line.unit or price * line.multiplier
     change = quantity * unit
     more = worst - line.worst
-    money = worst * unit - line.value if more > 0 else ZERO
-    if side is Side.BUY:
-        return Effect(max(more, ZERO), money, change, ZERO)
-    return Effect(max(more, ZERO), money, ZERO, -change)
+    money = worst * unit - line.value if more else ZERO
+    return Effect(more, money, change, ZERO) if is_buy else Effect(more, money, ZERO, -change)
 
 
 class Part:
