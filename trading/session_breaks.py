@@ -371,11 +371,8 @@ class Breaks(Requests):
         Its lists may lag behind its cash: an execution that shows up later would be counted twice.
         """
         begun = book.cash_begun
-        if (
-            begun is None
-            or begun.currency != report.currency
-            or abs(report.cash - begun.amount) > book.cash_slack.of(report.cash)
-        ):
+        is_same = begun is not None and begun.currency == report.currency
+        if begun is None or not is_same or abs(report.cash - begun.amount) > book.cash_slack.amount:
             book.cash_begun = CashBook(
                 account=book.account, currency=report.currency, amount=report.cash, based_at=report.requested_at
             )

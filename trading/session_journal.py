@@ -311,6 +311,9 @@ class Recorder:
         if order.filled_quantity > order.quantity:
             ours, theirs = str(order.quantity), str(order.filled_quantity)
             self._break(book, order.instrument, BreakKind.OVERFILL, ours, theirs, now, order.client_order_id)
+        if book.cash_begun is not None and fill.at < book.cash_begun.based_at + self.late_arrival_ns[book.account]:
+            # The broker's figure may have had it in already.
+            book.cash_begun = None
         for cash in (book.cash_book, book.cash_begun):
             if cash is not None:
                 currency = self.instruments[order.instrument].currency if order.instrument in self.instruments else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.commands import breaks, deck, market, resources
+from cluster.commands.audit import audit
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
@@ -28,6 +29,7 @@ app.add_typer(resources.orders, name="orders")
 app.add_typer(breaks.breaks, name="breaks")
 app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
+app.add_typer(audit, name="audit")
 app.command()(kill)
 app.command()(resources.positions)
 app.command()(breaks.reconcile)
