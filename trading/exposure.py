@@ -26,7 +26,7 @@ from trading.limits import (
     LimitTree,
     position_resource,
 )
-from trading.money_at_risk import Working, money_at_risk, working
+from trading.money_at_risk import STOPS, Working, money_at_risk, working
 from trading.orders import ZERO, Order, Side
 
 RATE_NS: Final = 1_000_000_000
@@ -97,15 +97,6 @@ class Line(msgspec.Struct):
     #: Of an account's line: what its algos have of it.
     shares: list[Line] = []
 
-    def worst_with(self, side: Side, quantity: Decimal) -> Decimal:
-        """``worst`` if one more order of this size were open."""
-        buys, sells = self.open_buys, self.open_sells
-        if side is Side.BUY:
-            buys += quantity
-        else:
-            sells += quantity
-        return max(abs(self.position + buys), abs(self.position - sells), abs(self.position))
-
     def reduces(self, side: Side, quantity: Decimal) -> bool:
         """Whether an order, after all open ones of its side, could only make the position smaller."""
         if self.position == 0 or (self.position > 0) == (side is Side.BUY):
@@ -141,20 +132,21 @@ class Effect(msgspec.Struct, frozen=True):
 
 def effect_of(line: Line, side: Side, quantity: Decimal, price: Decimal) -> Effect:
     """What an order does to a line.  ``price`` values it where no mark is known."""
-    worst = line.worst_with(side, quantity)
+    is_buy = side is Side.BUY
+    # It moves one end of what may come to be held, away from the other: the worst can only be there.
+    end = line.position + line.open_buys + quantity if is_buy else line.position - line.open_sells - quantity
+    worst = max(line.worst, abs(end))
     unit = line.unit or price * line.multiplier
     change = quantity * unit
     more = worst - line.worst
-    money = worst * unit - line.value if more > 0 else ZERO
-    if side is Side.BUY:
-        return Effect(max(more, ZERO), money, change, ZERO)
-    return Effect(max(more, ZERO), money, ZERO, -change)
+    money = worst * unit - line.value if more else ZERO
+    return Effect(more, money, change, ZERO) if is_buy else Effect(more, money, ZERO, -change)
 
 
 class Part:
     """What one algo (or None) does in one instrument of one account."""
 
-    __slots__ = ("_path", "_risk", "_tree", "account", "algo", "levels", "line", "orders", "own")
+    __slots__ = ("_open", "_path", "_risk", "_stops", "_tree", "account", "algo", "levels", "line", "orders", "own")
 
     def __init__(self, account: AccountId, algo: AlgoId | None, line: Line, own: Line | None) -> None:
         self.account = account
@@ -165,6 +157,9 @@ class Part:
         #: Open orders, and how much of each counts.
         self.orders: dict[ClientOrderId, tuple[Order, Decimal]] = {}
         self.levels = (*line.levels, *(own.levels if own is not None else ()))
+        #: Of these: those that protect; and the open quantity of all others, summed up as it changes.
+        self._stops: dict[ClientOrderId, tuple[Order, Decimal]] = {}
+        self._open = {Side.BUY: ZERO, Side.SELL: ZERO}
         self._risk: Decimal | None = None
         self._path: Path | None = None
         self._tree: LimitTree | None = None
@@ -184,10 +179,32 @@ class Part:
 
     def risk_with(self, key: ClientOrderId | None, more: Working | None, price: Decimal = ZERO) -> Decimal:
         """The money at risk with one more order, which stands for the open one under ``key``."""
-        orders = [working(order, quantity) for k, (order, quantity) in self.orders.items() if k != key]
+        orders = [working(order, quantity) for k, (order, quantity) in self._stops.items() if k != key]
         if more is not None:
             orders.append(more)
-        return money_at_risk(self.position, self.line.mark or price, self.line.multiplier, orders)
+        buys, sells = self._open[Side.BUY], self._open[Side.SELL]
+        if key is not None and key not in self._stops and key in self.orders:
+            order, quantity = self.orders[key]
+            if order.side is Side.BUY:
+                buys -= quantity
+            else:
+                sells -= quantity
+        return money_at_risk(self.position, self.line.mark or price, self.line.multiplier, orders, buys, sells)
+
+    def count(self, order: Order, before: Decimal, quantity: Decimal) -> None:
+        """Count ``quantity`` of an order as open, where ``before`` was counted."""
+        key = order.client_order_id
+        if quantity:
+            self.orders[key] = (order, quantity)
+        else:
+            self.orders.pop(key, None)
+        if order.type not in STOPS:
+            self._open[order.side] += quantity - before
+        elif quantity:
+            self._stops[key] = (order, quantity)
+        else:
+            self._stops.pop(key, None)
+        self.changed()
 
     def changed(self) -> None:
         """Orders, holdings or the price are not what they were."""
@@ -276,11 +293,7 @@ class ExposureBook:
             else:
                 line.open_sells += change
             line.settle()
-        part.changed()
-        if quantity:
-            part.orders[order.client_order_id] = (order, quantity)
-        else:
-            part.orders.pop(order.client_order_id, None)
+        part.count(order, before, quantity)
         opened = (quantity > 0) - (before > 0)
         if opened:
             for level in part.levels:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 from trading.orders import ZERO, Order, OrderType, PlaceOrder, Side
 
@@ -22,9 +23,23 @@ def working(order: Order | PlaceOrder, quantity: Decimal) -> Working:
     return order.side, quantity, order.type, order.stop_price, order.trail_price, order.trail_percent
 
 
-def money_at_risk(held: Decimal, price: Decimal, multiplier: Decimal, orders: Iterable[Working]) -> Decimal:
-    """Of one algo in one instrument, that holds ``held`` (signed) at the last ``price``."""
-    entries = {Side.BUY: ZERO, Side.SELL: ZERO}
+#: Types that protect; all others count as entries.
+STOPS: Final = frozenset({OrderType.STOP, OrderType.STOP_LIMIT, OrderType.TRAILING_STOP})
+
+
+def money_at_risk(
+    held: Decimal,
+    price: Decimal,
+    multiplier: Decimal,
+    orders: Iterable[Working],
+    buys: Decimal = ZERO,
+    sells: Decimal = ZERO,
+) -> Decimal:
+    """Of one algo in one instrument, that holds ``held`` (signed) at the last ``price``.
+
+    ``buys`` and ``sells`` are open quantities of orders without a stop, besides ``orders``.
+    """
+    entries = {Side.BUY: buys, Side.SELL: sells}
     #: Distance from the price and quantity of stops.
     stops: dict[Side, list[tuple[Decimal, Decimal]]] = {Side.BUY: [], Side.SELL: []}
     for side, quantity, type_, stop, trail, percent in orders:
@@ -54,7 +69,7 @@ def _distance(
     """How far the price must go against the holder until this stop is hit; None if the order is no stop."""
     if type_ is OrderType.TRAILING_STOP:
         return trail if trail is not None else price * (percent or ZERO) / 100
-    if type_ is OrderType.STOP or type_ is OrderType.STOP_LIMIT:
+    if type_ in STOPS:
         assert stop is not None, "a stop order has its price"
         return max(price - stop if side is Side.SELL else stop - price, ZERO)
     return None

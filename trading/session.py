@@ -15,7 +15,6 @@ The rules that keep money safe are here and not in the shell:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -293,9 +292,10 @@ class SessionCore(Replacing):
 
     # Views
 
-    def story(self, account: AccountId, key: ClientOrderId) -> deque[str]:
+    def story(self, account: AccountId, key: ClientOrderId) -> list[str]:
         """The last changes of one order, for an `Invariant`."""
-        return self._stories.get((account, key), deque())
+        story = self._stories.get((account, key), ())
+        return [f"{event.at} {event.kind} -> {state} {event.reason}" for event, state in story]
 
 
 def _content(intent: PlaceOrder | ModifyOrder) -> PlaceOrder | ModifyOrder:

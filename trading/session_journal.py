@@ -69,7 +69,7 @@ class Recorder:
         self._appending = 0
         self._gates: deque[tuple[int, _Gate]] = deque()
         self._last_batch_of: dict[tuple[AccountId, ClientOrderId], int] = {}
-        self._stories: dict[tuple[AccountId, ClientOrderId], deque[str]] = {}
+        self._stories: dict[tuple[AccountId, ClientOrderId], deque[tuple[OrderEvent, OrderState]]] = {}
         self._lane_number = 0
         self._forgot_at = Nanos(0)
         self._under_way = JournalBatch()
@@ -234,16 +234,17 @@ class Recorder:
         return True
 
     def _note(self, order: Order, event: OrderEvent) -> None:
+        key = order.key
         self._batch.events.append(event)
-        self._heads[order.key] = order
-        self._last_batch_of[order.key] = self._filling
+        self._heads[key] = order
+        self._last_batch_of[key] = self._filling
         self._notes.append(Note(copy(order), event))
-        story = self._stories.get(order.key)
+        story = self._stories.get(key)
         if story is None:
-            story = self._stories[order.key] = deque(maxlen=20)
+            story = self._stories[key] = deque(maxlen=20)
             if len(self._stories) > 500:
                 del self._stories[next(iter(self._stories))]
-        story.append(f"{event.at} {event.kind} -> {order.state} {event.reason}")
+        story.append((event, order.state))
 
     def _take_modified(self, book: AccountBook, order: Order) -> None:
         book.modified.add(order.client_order_id)
@@ -276,6 +277,9 @@ class Recorder:
             book.counted.pop(order.client_order_id, None)
 
     def _part(self, book: AccountBook, order: Order) -> Part:
+        known = self.exposure.parts().get((book.account, order.algo, order.instrument))
+        if known is not None:
+            return known
         return self.exposure.part(book.account, order.algo, order.instrument, self._multiplier(order.instrument))
 
     def _multiplier(self, instrument: InstrumentId) -> Decimal:

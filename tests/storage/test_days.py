@@ -10,6 +10,7 @@ from storage.database import Database
 from storage.days import Days
 from storage.journal import Journal
 from storage.leases import Leases
+from storage.records import MaximaRecord
 from tests.storage.samples import ACCOUNT, INSTRUMENT
 from trading.day_profit import Day, Reached
 from trading.errors import Fenced
@@ -48,6 +49,36 @@ async def test_an_older_incarnation_saves_no_day(db: Database) -> None:
     with pytest.raises(Fenced):
         await days.save("session/u1", old, [day(1)])
     assert await days.load(["user:u1"]) == []
+
+
+def top(day: int, gross: int, loss: int) -> MaximaRecord:
+    zero = D(0)
+    return MaximaRecord(
+        day=Nanos(day),
+        scope="user:u1",
+        instrument="",
+        gross=D(gross),
+        long=zero,
+        short=zero,
+        money_at_risk=zero,
+        loss=D(loss),
+        drawdown=zero,
+        open_orders=gross,
+        sampled_at=Nanos(9),
+    )
+
+
+async def test_each_measure_keeps_its_own_highest_of_a_day_and_old_days_are_forgotten(db: Database) -> None:
+    days, epoch = Days(db), await Leases(db).take("risk/main", "test", 10)
+    await days.save_maxima(epoch, [top(100, 5, 9), top(200, 1, 1)])
+    await days.save_maxima(epoch, [top(100, 7, 2)])
+    assert await days.maxima(Nanos(0), None) == [top(100, 7, 9), top(200, 1, 1)]
+    assert await days.maxima(Nanos(101), ["user:u1"]) == [top(200, 1, 1)]
+    assert await days.maxima(Nanos(0), ["user:u2"]) == []
+    await days.forget_maxima(Nanos(200))
+    assert await days.maxima(Nanos(0), None) == [top(200, 1, 1)]
+    with pytest.raises(Fenced):
+        await days.save_maxima(epoch - 1, [top(200, 8, 8)])
 
 
 async def test_what_an_algo_holds_is_kept_apart_from_its_accounts_position(db: Database) -> None:

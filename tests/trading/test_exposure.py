@@ -144,6 +144,30 @@ def test_effect_of_an_order_is_by_how_much_it_raises_the_worst_case(
     assert effect.up - effect.down == quantity * unit
 
 
+@given(
+    steps, accounts, algos, instruments, keys, st.sampled_from([OrderType.LIMIT, OrderType.STOP]), st.integers(1, 50)
+)
+def test_risk_of_a_change_counts_the_order_once_as_it_would_stand(
+    moves: list[Move],
+    account: AccountId,
+    algo: AlgoId | None,
+    instrument: InstrumentId,
+    key: str,
+    kind: OrderType,
+    quantity: int,
+) -> None:
+    book, naive = play(moves)
+    name: Key = (account, algo, instrument)
+    part = book.part(account, algo, instrument, INSTRUMENTS[instrument])
+    naive.held.setdefault(name, D(0))
+    before = naive.orders.get((name, key))
+    order = before[0] if before is not None else made(f"{key}-{account}-{algo}-{instrument}", Side.SELL, kind)
+    shown = part.risk_with(order.client_order_id, working(order, D(quantity)))
+    naive.orders[(name, key)] = (order, D(quantity))
+    assert shown == naive.risk(name)
+    assert part.money_at_risk() == play(moves)[0].part(account, algo, instrument, D(1)).money_at_risk()
+
+
 def test_order_that_closes_needs_nothing() -> None:
     book = ExposureBook()
     account, instrument = ACCOUNTS[0], InstrumentId("T:A")
