@@ -14,9 +14,10 @@ from cluster.commands.deck import DataDir, Json, settings_for
 from cluster.commands.output import out, show, told
 from cluster.deck import running_deck
 from storage.audit import verify
+from storage.retention import RETENTION_DAYS, retire
 from trading.errors import BadInput, NeedsOperator
 
-audit = typer.Typer(help="The audit: verify that nothing was changed.", no_args_is_help=True)
+audit = typer.Typer(help="The audit: verify that nothing was changed; delete what is too old.", no_args_is_help=True)
 DatabaseUrl = Annotated[
     str, typer.Option("--database-url", help="Default: the deck on this machine.", envvar="DATABASE_URL")
 ]
@@ -28,6 +29,31 @@ class Kept(msgspec.Struct):
     at: str
     #: chain -> (number, digest)
     heads: dict[str, tuple[int, str]]
+
+
+@audit.command("retire")
+def retire_old(
+    days: Annotated[
+        int, typer.Option(help="Keep so many days; seven years by default.", envvar="QUARTERDECK_RETENTION_DAYS")
+    ] = RETENTION_DAYS,
+    database_url: DatabaseUrl = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete history that is older than it has to be kept; run it now and then.  What is left still verifies."""
+    with told():
+        gone = msgspec.to_builtins(retire(_database(database_url, data_dir), days, "operator"))
+        tables = [{"table": name, "rows": gone[name]} for name in ("orders", "order_events", "fills", "audit")]
+        show(gone, as_json, [("table", "table"), ("rows deleted", "rows")], tables)
+
+
+def _database(given: str, data_dir: Path | None) -> str:
+    if given:
+        return given
+    found = running_deck(settings_for(data_dir).home)
+    if found is None:
+        raise NeedsOperator("no deck is running on this machine", "start one, or give --database-url")
+    return found.database_url
 
 
 @audit.command("verify")
@@ -46,11 +72,7 @@ def verify_audit(
                 known = msgspec.json.decode(against.read_bytes(), type=Kept).heads
             except (OSError, msgspec.DecodeError) as error:
                 raise BadInput("--against", f"{against} holds no heads: {error}") from error
-        if not database_url:
-            found = running_deck(settings_for(data_dir).home)
-            if found is None:
-                raise NeedsOperator("no deck is running on this machine", "start one, or give --database-url")
-            database_url = found.database_url
+        database_url = _database(database_url, data_dir)
         began = time.monotonic()
         verdict = verify(database_url, known)
         seconds = time.monotonic() - began

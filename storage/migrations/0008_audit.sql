@@ -213,6 +213,18 @@ CREATE TRIGGER chained AFTER INSERT ON audit
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_chain
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- What is older than its retention may be deleted, and its links marked so, by the owner who says that this is what it
+-- does (storage/retention.py).  The application has no right to delete in the first place.
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('quarterdeck.retiring', true) = 'on'
+        AND (TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'audit_chain') THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION 'table % is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'QD003';
+END
+$$;
+
 -- The owner's functions are called by the application only through triggers and by these names.
 DO $$
 DECLARE
