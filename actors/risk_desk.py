@@ -23,7 +23,7 @@ from storage.leases import Leases
 from storage.loans import Loans
 from storage.records import LoanRecord, MaximaRecord
 from trading.budgets import LOAN_NS, BudgetGrant, BudgetReport, RiskBook
-from trading.day_profit import DAY_NS, DayBook, day_of, reached_of
+from trading.day_profit import DayBook, day_of, reached_of
 from trading.errors import NotReady, TradeError
 from trading.ids import Epoch, Nanos
 from trading.levels import LevelUse
@@ -37,8 +37,6 @@ LEASE_S = 10.0
 LIMITS_EVERY_S = 2.0
 #: Levels are sampled for the day's maxima this often.
 SAMPLE_EVERY_S = 3.0
-#: Maxima are kept for so many days: ten years and a little.
-MAXIMA_KEPT_NS = 3700 * DAY_NS
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +83,6 @@ class RiskDesk(Shell):
         #: What each session said last.
         self._heard: dict[str, Heard] = {}
         self._maxima: dict[tuple[str, str], MaximaRecord] = {}
-        #: The day on which maxima were last looked through for ones too old.
-        self._tidied = Nanos(0)
         self._saved: dict[tuple[str, int, str], Decimal] = {}
         self._session_epoch: dict[str, Epoch] = {}
         self._saving = asyncio.Lock()
@@ -244,10 +240,6 @@ class RiskDesk(Shell):
         if raised:
             await self.days.save_maxima(self.epoch, raised)
             self._maxima.update({(top.scope, top.instrument): top for top in raised})
-        if self._tidied != today:
-            await self.days.forget_maxima(Nanos(today - MAXIMA_KEPT_NS))
-            self._maxima = {key: top for key, top in self._maxima.items() if top.day == today}
-            self._tidied = today
 
     def view(self, levels: tuple[LevelUse, ...]) -> RiskView:
         """Use, loans and limits of every resource and level."""

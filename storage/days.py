@@ -39,11 +39,6 @@ class Days:
         rows = as_json(maxima) or "[]"
         await self._call("SELECT save_maxima(%s, %s::json)", (epoch, rows), LENDER, epoch)
 
-    async def forget_maxima(self, before: Nanos) -> None:
-        """Delete the maxima of days that began before ``before``."""
-        async with self._db.connection() as connection:
-            await connection.execute("DELETE FROM risk_maxima WHERE day < %s", (before,))
-
     async def _call(self, statement: str, arguments: tuple[object, ...], owner: str, epoch: int) -> None:
         async with self._db.connection() as connection:
             try:

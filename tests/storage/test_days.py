@@ -68,15 +68,13 @@ def top(day: int, gross: int, loss: int) -> MaximaRecord:
     )
 
 
-async def test_each_measure_keeps_its_own_highest_of_a_day_and_old_days_are_forgotten(db: Database) -> None:
+async def test_each_measure_keeps_its_own_highest_of_a_day(db: Database) -> None:
     days, epoch = Days(db), await Leases(db).take("risk/main", "test", 10)
     await days.save_maxima(epoch, [top(100, 5, 9), top(200, 1, 1)])
     await days.save_maxima(epoch, [top(100, 7, 2)])
     assert await days.maxima(Nanos(0), None) == [top(100, 7, 9), top(200, 1, 1)]
     assert await days.maxima(Nanos(101), ["user:u1"]) == [top(200, 1, 1)]
     assert await days.maxima(Nanos(0), ["user:u2"]) == []
-    await days.forget_maxima(Nanos(200))
-    assert await days.maxima(Nanos(0), None) == [top(200, 1, 1)]
     with pytest.raises(Fenced):
         await days.save_maxima(epoch - 1, [top(200, 8, 8)])
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from copy import copy
 from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.orders import (
@@ -218,3 +220,74 @@ def test_no_story_loses_a_fill_or_reopens_an_ended_order(story: list[OrderEvent]
             assert not order.cancelling
         else:
             assert order.open_quantity + total == order.quantity
+
+
+class Life(RuleBasedStateMachine):
+    """An order that anything may happen to, against `MODEL` and its fills; what is refused changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = new()
+        self.state: OrderState = S.PENDING
+        self.size = D(10)
+        self.fills: list[Fill] = []
+
+    def after(self, kind: EventKind) -> OrderState | None:
+        led = MODEL.get(kind, {}).get(self.state)
+        return None if led is None else self.state if not isinstance(led, OrderState) else led
+
+    @property
+    def total(self) -> Decimal:
+        return sum((f.quantity for f in self.fills), D(0))
+
+    def happens(self, step: OrderEvent) -> bool:
+        """Let it happen; whether the model has it."""
+        before = copy(self.order)
+        after = self.after(step.kind)
+        assert can_apply(self.state, step.kind) is (after is not None)
+        if after is None:
+            with pytest.raises(KeyError):
+                apply(self.order, step)
+            assert self.order == before
+            return False
+        apply(self.order, step)
+        self.state = after
+        return True
+
+    @rule(kind=st.sampled_from([k for k in K if k not in (K.FILLED, K.MODIFIED, K.REVIVED)]))
+    def event(self, kind: EventKind) -> None:
+        self.happens(event(kind))
+
+    @rule(quantity=st.integers(1, 6), price=st.integers(90, 110))
+    def fill(self, quantity: int, price: int) -> None:
+        step = filled(str(quantity), str(price))
+        assert step.fill is not None
+        if self.happens(step):
+            self.fills.append(step.fill)
+            if self.total >= self.size:
+                self.state = S.FILLED
+
+    @rule(quantity=st.integers(1, 20))
+    def resize(self, quantity: int) -> None:
+        if self.happens(event(K.MODIFIED, quantity=D(quantity))):
+            self.size = D(quantity)
+            if self.state not in ENDED and self.total >= self.size:
+                self.state = S.FILLED
+
+    @rule(quantity=st.none() | st.integers(1, 20))
+    def revive(self, quantity: int | None) -> None:
+        if self.happens(event(K.REVIVED, quantity=None if quantity is None else D(quantity))):
+            self.size = self.size if quantity is None else D(quantity)
+            if self.fills:
+                self.state = S.PARTIALLY_FILLED
+
+    @invariant()
+    def it_is_as_the_model_says(self) -> None:
+        order = self.order
+        assert (order.state, order.quantity, order.filled_quantity) == (self.state, self.size, self.total)
+        if order.state.is_final:
+            assert (order.open_quantity, order.cancelling) == (0, False)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
