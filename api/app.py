@@ -13,6 +13,8 @@ from api import openapi, problems
 from api.routes import (
     accounts,
     algos,
+    audit,
+    exports,
     feeds,
     health,
     holdings,
@@ -73,8 +75,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, risk, kills, nodes,
-        stream_routes, health,
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, exports, risk, kills, nodes,
+        audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

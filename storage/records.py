@@ -231,6 +231,16 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     after: Any
 
 
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which audit entries to list; None does not filter.  ``since`` at or after, ``until`` before."""
+
+    subject: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    since: Nanos | None = None
+    until: Nanos | None = None
+
+
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """An API key as it is stored: the key itself is not.  None: never."""
 
