@@ -80,8 +80,9 @@ class Logins:
         if not self._may_write(now):
             entry.untold, entry.last = 1, why
             return
-        after = {"address": address, "reason": why, "refused": 1, **await self._trace(key)}
-        if not await self._write(after.get("user", NOBODY), "login_refused", after.get("key", address), after):
+        whose = await self._trace(key)
+        after = {"address": address, "reason": why, "refused": 1, **whose}
+        if not await self._write(whose.get("user", NOBODY), "login_refused", whose.get("key", address), after):
             entry.untold, entry.last = entry.untold + 1, why
 
     async def sweep(self, *, at_the_end: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.commands import deck, market, resources
+from cluster.commands import deck, exports, market, resources
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
@@ -24,7 +24,9 @@ app.add_typer(market.simulators, name="simulate")
 app.add_typer(resources.nodes, name="nodes")
 app.add_typer(resources.algos, name="algos")
 app.add_typer(resources.feeds, name="feeds")
+resources.orders.command("export")(exports.export_orders)
 app.add_typer(resources.orders, name="orders")
+app.add_typer(exports.fills, name="fills")
 app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
 app.command()(kill)

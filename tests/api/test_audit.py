@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -63,8 +64,14 @@ async def test_the_audit_is_for_operators_only(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("limit=0", "limit"), ("cursor=zzz", "cursor"), ("since=noon", "since"), ("subject=%00", "subject"), ("actor=", "actor")],
-)  # fmt: skip
+    [
+        ("limit=0", "limit"),
+        ("cursor=zzz", "cursor"),
+        ("since=noon", "since"),
+        ("subject=%00", "subject"),
+        ("actor=", "actor"),
+    ],
+)
 async def test_a_wrong_question_names_the_field(stage: Stage, query: str, field: str) -> None:
     assert (await stage.refused(422, "bad_input", "GET", f"/v1/audit?{query}"))["field"] == field
 
@@ -146,7 +153,10 @@ class Playing:
         await self.ask("DELETE", "/v1/algos/momo-1")
 
 
-async def test_every_route_that_changes_something_leaves_an_entry_with_its_actor(stage: Stage, venue: str) -> None:
+async def test_every_route_that_changes_something_leaves_an_entry_with_its_actor(
+    stage: Stage, venue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARTERDECK_SECRET_KEY", base64.urlsafe_b64encode(bytes(32)).decode())
     await stage.trading()
     plays = Playing(stage, venue).plays()
     routes = {

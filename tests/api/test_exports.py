@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import os
+import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +191,49 @@ async def _after(parts: AsyncIterator[Any], count: int) -> AsyncIterator[Any]:
         await anext(parts)
     async for part in parts:
         yield part
+
+
+async def command(*words: str, url: str, key: str) -> tuple[int, str, str]:
+    """The command line against a served deck: exit code, output, errors."""
+    environment = {**os.environ, "QUARTERDECK_URL": f"http://{url}", "QUARTERDECK_API_KEY": key}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cluster", *words, stdout=pipe, stderr=pipe, env=environment
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_line_writes_a_whole_file_or_none(
+    stage: Stage, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await stage.trading()
+    await many_orders(stage, 2_500)
+    file = tmp_path / "orders.csv"
+    code, _, told = await command("orders", "export", str(file), "--state", "denied", url=served, key=key)
+    assert code == 0, told
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["client_order_id"] for row in rows] == [f"k-{n}" for n in range(2_500, 0, -10)]
+    code, out, told = await command("fills", "export", "-", url=served, key=key)
+    assert (code, len(out.splitlines())) == (0, 1_251), told
+    code, _, told = await command("fills", "export", str(file), url=served, key=key)
+    assert code == 2
+    assert "--force" in told
+
+    before = file.read_bytes()
+    monkeypatch.setattr(exports, "_PATIENCE_S", 0.0)
+    whole, asked = stage.services.journal.orders, 0
+
+    async def away_after_a_page(*arguments: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise NotReady("PostgreSQL is away")
+        return await whole(*arguments, **more)
+
+    monkeypatch.setattr(stage.services.journal, "orders", away_after_a_page)
+    code, _, told = await command("orders", "export", str(file), "--force", url=served, key=key)
+    assert code == 3, told
+    assert (asked, file.read_bytes(), os.listdir(tmp_path)) == (2, before, ["orders.csv"])
