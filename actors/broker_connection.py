@@ -263,6 +263,17 @@ class BrokerConnection(Shell):
             fills=tuple(f for f in report.fills if f.fill.at >= since),
         )
 
+    async def report_day(self, session_epoch: int, since: int) -> BrokerReport:
+        """As `report`, for a look that the session's books do not take in.
+
+        What has ended and the journal still has as open must show in the next report all the same.
+        """
+        open_here = set(await self._open_tags())
+        report = await self.report(session_epoch, since)
+        _, made = self._ready()
+        made.expect([order.tag for order in report.orders if order.state.is_final and order.tag in open_here])
+        return report
+
     async def updates(self, session_epoch: int, epoch: int, cursor: int, wait_s: float) -> UpdatePage:
         """Updates after a cursor, waiting up to ``wait_s`` for the first."""
         core, _ = self._ready()

@@ -104,9 +104,7 @@ class RiskDesk(Shell):
             if loan.session_epoch >= known:
                 self._session_epoch[loan.session] = loan.session_epoch
                 book.restore(loan.session, loan.session_epoch, loan.resource, loan.amount)
-                # Until it is heard, it may trade by whatever limits it knew.
-                self._heard[loan.session] = Heard(at=now(), limits_version=0)
-        await self._restore_days(book.limits)
+        await self._restore_users(book.limits)
         self.book = book
         if not self._began:
             self._began = True
@@ -115,17 +113,20 @@ class RiskDesk(Shell):
             self.spawn(patiently("view", self._publish, every=1.0), "view")
             self.spawn(patiently("samples", self._sample, every=SAMPLE_EVERY_S), "samples")
 
-    async def _restore_days(self, limits: LimitTree) -> None:
+    async def _restore_users(self, limits: LimitTree) -> None:
         """Take up the cluster's day, and what users gained or lost today before anybody tells."""
         self.day_book.restore(await self.days.load([CLUSTER]))
         users = [user_scope(user.id) for user in await self.desired.users()]
         today = day_of(now(), limits.day_start_ns)
-        for day in await self.days.load(users):
-            session = f"session/{day.scope.partition(':')[2]}"
-            if day.began_at == today and not day.instrument:
-                use = LevelUse(scope=day.scope, day=today, profit=day.profit, drawdown=day.drawdown)
-                said = self._heard.get(session, Heard(at=Nanos(0), limits_version=0))
-                self._heard[session] = msgspec.structs.replace(said, levels=(use,))
+        lost = {
+            day.scope: LevelUse(scope=day.scope, day=today, profit=day.profit, drawdown=day.drawdown)
+            for day in await self.days.load(users)
+            if day.began_at == today and not day.instrument
+        }
+        for scope in users:
+            # Until it is heard, a session may trade by whatever limits the last incarnation told it.
+            levels = (lost[scope],) if scope in lost else ()
+            self._heard[f"session/{scope.partition(':')[2]}"] = Heard(at=now(), limits_version=0, levels=levels)
 
     async def _renew(self) -> None:
         await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
@@ -164,6 +165,8 @@ class RiskDesk(Shell):
         """A session's report; the answer lends only what has been made durable."""
         self.require_ready()
         book = self._book()
+        # Raises for an older copy: what that one says of its levels must not be taken for the truth either.
+        grant, raised = book.report(report)
         self._session_epoch[report.session] = max(report.epoch, self._session_epoch.get(report.session, Epoch(0)))
         before = self._heard.get(report.session)
         self._heard[report.session] = Heard(
@@ -171,7 +174,6 @@ class RiskDesk(Shell):
             limits_version=report.limits_version,
             levels=report.levels if report.levels is not None else before.levels if before is not None else (),
         )
-        grant, raised = book.report(report)
         if raised:
             await self._save()
         else:

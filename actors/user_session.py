@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from actors.day_reports import DayReports
 from actors.hours import sessions_of
 from actors.marks import Marks
 from actors.notes import NotePage, NoteRings
@@ -33,12 +35,28 @@ from storage.instruments import Instruments
 from storage.journal import Journal, PreparedBatch
 from storage.kills import Kills
 from storage.leases import Leases
+from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
+from trading.account_book import AccountBook, CashSlack
+from trading.account_check import AccountCheck
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage
 from trading.errors import Conflict, Fenced, NotReady, Refused, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, Nanos, UserId
-from trading.instructions import Append, AskBudget, AskReport, Instruction, Lane, Note, Reply, Send, Tell
+from trading.instructions import (
+    Append,
+    AskBudget,
+    AskReport,
+    Checked,
+    Instruction,
+    Lane,
+    Note,
+    Reply,
+    Send,
+    Settled,
+    Tell,
+)
+from trading.journal import Break, Settlement
 from trading.kill_switch import Kill, is_quiet, to_cancel, to_close
 from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
@@ -74,10 +92,11 @@ class UserSession(Shell):
         self.kills = Kills(self.database)
         self.marks = Marks()
         self.notes = NoteRings(Epoch(0))
+        self.day_reports = DayReports(self.journal, Reconciliations(self.database), self.name)
         self.risk = Peer(names.risk())
         self.connections: dict[AccountId, Peer] = {}
         self._pollers: dict[AccountId, asyncio.Task[None]] = {}
-        self._replies: dict[int, asyncio.Future[tuple[Order | TradeError, ...]]] = {}
+        self._replies: dict[int, asyncio.Future[Any]] = {}
         self._token = 0
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
@@ -108,6 +127,7 @@ class UserSession(Shell):
             self.spawn(patiently("kills", self._heed_kills, every=2.0), "kills")
             self.spawn(patiently("hours", self._read_hours, every=2.0), "hours")
             self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
+            self.spawn(patiently("day reports", self._report_days, every=20.0), "day reports")
 
     async def refresh(self) -> None:
         """Accounts or instruments changed: take up what is new."""
@@ -138,8 +158,8 @@ class UserSession(Shell):
         late = int(float(account.settings.get("late_arrival_s", can.late_arrival_s)) * 1e9)
         self.connections[account.id] = Peer(names.connection(account.id))
         self._do(core.add_account(history, late, now(), can))
-        if every := account.settings.get("reconcile_every_s"):
-            core.accounts[account.id].reconcile_every_ns = int(float(every) * 1e9)
+        _set_pace(core.accounts[account.id], account.settings)
+        self.day_reports.accounts[account.id] = (account.created_at, float(account.settings.get("day_starts_at_h", 0)))
         self._pollers[account.id] = self.spawn(self._poll(account.id), f"updates of {account.id}")
 
     async def _save_days(self) -> None:
@@ -266,6 +286,30 @@ class UserSession(Shell):
             lambda token: core.cancel_all(token, AccountId(account), now(), algo=algo, cause=cause)
         )
 
+    async def settle_break(
+        self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]
+    ) -> Break:
+        """Accept or explain a break (see `SessionCore.settle_break`); answers once it is journaled."""
+        core = self._ready_core()
+        result: Break | TradeError = await self._answer_to(
+            lambda token: core.settle_break(
+                token, AccountId(account), break_id, Settlement(how), by, note, (seen[0], seen[1]), now()
+            )
+        )
+        if isinstance(result, TradeError):
+            raise result
+        return result
+
+    async def reconcile(self, account: str) -> AccountCheck:
+        """Compare an account with its broker now."""
+        core = self._ready_core()
+        result: AccountCheck | TradeError = await self._answer_to(
+            lambda token: core.reconcile(token, AccountId(account), now())
+        )
+        if isinstance(result, TradeError):
+            raise result
+        return result
+
     async def kill(self, kill: Kill) -> int:
         """Throw the kill switch here and now; answers once every cancel has been handed over.
 
@@ -324,10 +368,15 @@ class UserSession(Shell):
         self.require_ready()
         return self._core()
 
-    async def _command(self, act: Any) -> tuple[Order | TradeError, ...]:
+    async def _command(self, act: Callable[[int], list[Instruction]]) -> tuple[Order | TradeError, ...]:
+        results: tuple[Order | TradeError, ...] = await self._answer_to(act)
+        return results
+
+    async def _answer_to(self, act: Callable[[int], list[Instruction]]) -> Any:
+        """Give the core a command and wait for what it answers to its token."""
         self._token += 1
         token = self._token
-        reply: asyncio.Future[tuple[Order | TradeError, ...]] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._replies[token] = reply
         try:
             self._do(act(token))
@@ -344,10 +393,10 @@ class UserSession(Shell):
                     self.spawn(self._send(instruction), "send")
                 case Append(number, batch):
                     self.spawn(self._append(number, self.journal.prepare(batch)), "append")
-                case Reply(token, results):
+                case Reply(token, result) | Settled(token, result) | Checked(token, result):
                     reply = self._replies.get(token)
                     if reply is not None and not reply.done():
-                        reply.set_result(results)
+                        reply.set_result(result)
                 case Tell(notes):
                     self.notes.add(notes)
                     self.spawn(self._publish(notes), "publish")
@@ -506,12 +555,31 @@ class UserSession(Shell):
             ]
         )
 
+    async def _report_days(self) -> None:
+        await self.day_reports.make_due(self._core(), self.epoch, self.connections)
+
     async def _tell_panel(self, changes: list[streams.Change]) -> None:
         try:
             await self.bus.publish(streams.CHANGES, streams.encode_changes(changes))
         except NotReady:
             # Without Redis nobody is listening; the journal has it all.
             return
+
+
+def _set_pace(book: AccountBook, settings: Mapping[str, Any]) -> None:
+    """How often which part of an account is compared, and how far cash may be apart."""
+
+    def nanos(*names: str) -> int:
+        given = [float(settings[name]) for name in names if settings.get(name)]
+        return int(min(given) * 1e9) if given else 0
+
+    # An order's state and its executions mean nothing without each other: both are compared at the shorter interval.
+    every = nanos("reconcile_orders_s", "reconcile_executions_s") or nanos("reconcile_every_s")
+    book.reconcile_every_ns = every or book.reconcile_every_ns
+    book.positions_every_ns = nanos("reconcile_positions_s")
+    book.cash_every_ns = nanos("reconcile_cash_s")
+    if (slack := settings.get("cash_tolerance")) is not None:
+        book.cash_slack = CashSlack(amount=Decimal(str(slack)))
 
 
 def _all(send: Send, verdict: Verdict, reason: str) -> list[Answer]:

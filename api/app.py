@@ -14,6 +14,7 @@ from api.routes import (
     accounts,
     algos,
     audit,
+    breaks,
     exports,
     feeds,
     health,
@@ -22,6 +23,7 @@ from api.routes import (
     kills,
     nodes,
     orders,
+    reconciliations,
     risk,
     strategies,
     users,
@@ -75,8 +77,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, exports, risk, kills, nodes,
-        audit, stream_routes, health,
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, exports, breaks, reconciliations,
+        risk, kills, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

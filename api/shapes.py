@@ -5,10 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from pydantic import ConfigDict
 
 from api.formats import Amount, Instant, InstantOrNone, Shown
 from trading.histogram import Histogram
+from trading.journal import Break, BreakKind, Settlement
 from trading.orders import EventKind, OrderState, OrderType, Side, TimeInForce
 
 
@@ -182,13 +184,30 @@ class BreakShown(Shown):
 
     id: str
     account: str
+    #: "" where it is about the whole account.
     instrument: str
-    kind: str
+    kind: BreakKind
     ours: str
     theirs: str
     opened_at: Instant
     resolved_at: InstantOrNone
     resolution: str
+    #: The order that it is about, where it is about one.
+    client_order_id: str | None
+    #: How it was resolved: agreed (by itself), accepted or explained; null while it is open.
+    settlement: Settlement | None
+    #: Who resolved it; "" where nobody had to.
+    resolved_by: str
+    #: It was explained, and the difference is still there.
+    tolerated: bool
+    #: Seconds from its opening to its resolution, or to now.
+    age_s: float
+
+
+def break_shown(item: Break, now: int) -> BreakShown:
+    """A break with its age at ``now``."""
+    age = ((item.resolved_at or now) - item.opened_at) / 1e9
+    return BreakShown.model_validate({**msgspec.structs.asdict(item), "age_s": round(age, 3)})
 
 
 class Latency(Shown):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cluster.specs import DECK_SETTINGS
+from cluster.specs import DECK_SETTINGS, NUMBER_SETTINGS
 from connectors import registry
 from connectors.base import FeedLimits
 from storage.database import Database
@@ -65,11 +65,18 @@ async def listing(
 
 def check_account(connector: str, account: AccountId, settings: Mapping[str, Any]) -> None:
     """Raise `UnknownThing` (broker) or `BadInput` (settings) unless such an account could connect."""
-    for field in ("orders_per_s", "late_arrival_s", "reconcile_every_s"):
+    for field in NUMBER_SETTINGS:
         value = settings.get(field)
         if value is None and field not in settings:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
+        if field == "day_starts_at_h":
+            if not 0 <= number < 24:
+                raise BadInput(f"settings.{field}", f"{value!r} is not an hour of the day (UTC): use 0 to 23.99")
+        elif field == "cash_tolerance":
+            if not 0 <= number < 1e9:
+                raise BadInput(f"settings.{field}", f"{value!r} is not a sum of money from 0")
+        elif not 0 < number < 1e9:
             raise BadInput(f"settings.{field}", f"{value!r} is not a number above 0")
     if not isinstance(settings.get("feed", ""), str):
         raise BadInput("settings.feed", "give the id of a feed")

@@ -37,6 +37,18 @@ CLASSES: Final = {
 RESTARTS: Final = {kind: (0 if kind is Kind.ALGO else -1) for kind in Kind}
 
 #: Settings of any account that are the deck's and not its connector's: the feed that prices a paper account, the
-#: broker's order rate, how long an order may still show up at the broker after it was handed over, and how often the
-#: broker's view is compared with ours while nothing is in doubt.
-DECK_SETTINGS: Final = frozenset({"feed", "orders_per_s", "late_arrival_s", "reconcile_every_s"})
+#: broker's order rate, how long an order may still show up at the broker after it was handed over, how often the
+#: broker's view is compared with ours while nothing is in doubt (all of it, or part by part), and how far cash may be
+#: apart.
+NUMBER_SETTINGS: Final = (
+    "orders_per_s",
+    "late_arrival_s",
+    "reconcile_every_s",
+    "reconcile_orders_s",
+    "reconcile_executions_s",
+    "reconcile_positions_s",
+    "reconcile_cash_s",
+    "cash_tolerance",
+    "day_starts_at_h",
+)
+DECK_SETTINGS: Final = frozenset({"feed", *NUMBER_SETTINGS})

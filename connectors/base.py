@@ -185,4 +185,5 @@ def paper_capabilities(settings: PaperAccount) -> Capabilities:
         native_modify=settings.native_modify,
         deduplicates=True,
         late_arrival_s=1.0 + settings.latency_ms / 1000.0,
+        trade_date_cash=True,
     )

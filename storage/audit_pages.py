@@ -31,11 +31,12 @@ async def audit_page(
         where.append("at < %(until)s")
         values["until"] = filters.until
     if cursor is not None:
-        # Entries are listed in the order of their numbers: two clocks may disagree on `at`.
-        _, values["before"] = decode_cursor(cursor)
-        where.append("number < %(before)s")
+        values["cursor_at"], values["cursor_number"] = decode_cursor(cursor)
+        where.append("(at, number) < (%(cursor_at)s, %(cursor_number)s)")
     size = page_size(limit)
-    statement = f"SELECT {_FIELDS} FROM audit WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT {size + 1}"
+    statement = (
+        f"SELECT {_FIELDS} FROM audit WHERE {' AND '.join(where)} ORDER BY at DESC, number DESC LIMIT {size + 1}"
+    )
     async with db.connection() as connection, connection.cursor(row_factory=dict_row) as rows:
         await rows.execute(statement.encode(), values)
         found = msgspec.convert(await rows.fetchall(), list[AuditRecord])

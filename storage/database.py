@@ -35,18 +35,24 @@ PAUSE_S = 1.0
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
+#: The role that all connections but a migration's work as; see the migration 0008_audit.
+APPLICATION = "quarterdeck_app"
+
+
 class Database:
     """A pool of at most ``size`` autocommit connections.  The constructor does no IO.
 
     Connections are made when needed and thrown away when broken, so a server that returns is used again by
-    the next call.  ``name`` is shown in pg_stat_activity.
+    the next call.  ``name`` is shown in pg_stat_activity.  Statements run with the rights of ``role``, by default those
+    of the application; "" keeps the user of the URL.
     """
 
-    def __init__(self, url: str, *, size: int = 2, name: str = "") -> None:
+    def __init__(self, url: str, *, size: int = 2, name: str = "", role: str = APPLICATION) -> None:
         self.url = url
         self.address = address_of(url)
         self._size = size
         self._name = name
+        self._role = role
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._away_until = 0.0
         self._connect_failed_at = 0.0
@@ -122,7 +128,8 @@ class Database:
             self.url,
             connect_timeout=CONNECT_S,
             application_name=f"quarterdeck {self._name}".strip(),
-            options=f"-c statement_timeout={STATEMENT_S}s -c idle_in_transaction_session_timeout=30s",
+            options=f"-c statement_timeout={STATEMENT_S}s -c idle_in_transaction_session_timeout=30s"
+            + (f" -c role={self._role}" if self._role else ""),
             # A machine that vanishes without a word is noticed within these seconds.
             tcp_user_timeout=5000,
             keepalives_idle=5,

@@ -16,10 +16,10 @@ from psycopg.rows import dict_row
 
 from storage.database import Connection, Database, fenced_or_broken
 from storage.paging import decode_cursor, encode_cursor, page_size
-from storage.records import FillRecord, OrderFilter
+from storage.records import BreakFilter, FillRecord, OrderFilter
 from trading.errors import Conflict, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos
-from trading.journal import AccountHistory, Break, JournalBatch, rising_of
+from trading.journal import AccountHistory, Break, CashBook, JournalBatch, rising_of
 from trading.orders import Order, OrderEvent
 from trading.positions import Position
 
@@ -36,7 +36,11 @@ _EVENT = (
 )
 _FILL = "account, client_order_id, instrument, side, algo, execution_id, quantity, price, at, fee, fee_currency"
 _POSITION = "account, instrument, multiplier, quantity, average_cost, realised, fees, traded, updated_at"
-_BREAK = "id, account, instrument, kind, ours, theirs, opened_at, resolved_at, resolution"
+_BREAK = (
+    "id, account, instrument, kind, ours, theirs, opened_at, resolved_at, resolution, client_order_id, settlement, "
+    "resolved_by, tolerated"
+)
+_APPEND = "SELECT journal_append(%s, %s, %s, %s::json, %s::json, %s::json, %s::json, %s::json)"
 #: As in the partial index ``orders_open``.
 _OPEN = "state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
 
@@ -47,6 +51,8 @@ class PreparedBatch(msgspec.Struct, frozen=True):
     #: Keys of the new orders in it.
     new_keys: tuple[tuple[AccountId, ClientOrderId], ...]
     lists: tuple[str | None, ...]
+    #: Breaks and cash, which are seldom there.
+    settled: tuple[str | None, str | None] = (None, None)
 
 
 class Journal:
@@ -64,7 +70,11 @@ class Journal:
                 as_json(_latest((order.key, order) for order in batch.heads)),
                 as_json(batch.events),
                 as_json(_latest(((p.account, p.algo, p.instrument), p) for p in batch.positions)),
+                None,
+            ),
+            (
                 as_json(_latest((each.id, each) for each in batch.breaks)),
+                as_json(batch.cash),
             ),
         )
 
@@ -79,11 +89,14 @@ class Journal:
         arguments = (owner, epoch, batch_id, *batch.lists)
         async with self._db.connection() as connection:
             try:
-                await connection.execute(
-                    "SELECT journal_append(%s, %s, %s, %s::json, %s::json, %s::json, %s::json, %s::json)",
-                    arguments,
-                    prepare=True,
-                )
+                if batch.settled == (None, None):
+                    await connection.execute(_APPEND, arguments, prepare=True)
+                else:
+                    async with connection.transaction():
+                        await connection.execute(_APPEND, arguments, prepare=True)
+                        await connection.execute(
+                            "SELECT journal_settle(%s, %s, %s::json, %s::json)", (owner, epoch, *batch.settled)
+                        )
             except psycopg.Error as error:
                 raise _append_error(error, owner, epoch) or error from error
 
@@ -145,6 +158,15 @@ class Journal:
                 f"SELECT {_BREAK} FROM breaks WHERE account = %s AND resolved_at = 0 ORDER BY opened_at, id",
                 (account,),
             )
+            tolerated = await _all(
+                connection, list[Break], f"SELECT {_BREAK} FROM breaks WHERE account = %s AND tolerated", (account,)
+            )
+            adjusted = await connection.execute(
+                "SELECT DISTINCT client_order_id FROM fills WHERE account = %s AND execution_id LIKE 'adjustment:%%'",
+                (account,),
+            )
+            adjusted_keys = {row[0] for row in await adjusted.fetchall()}
+            cash = await cash_book(connection, account)
             changes = await _all(
                 connection,
                 list[OrderEvent],
@@ -165,6 +187,9 @@ class Journal:
             breaks=breaks,
             since=since,
             rising=rising_of(orders, changes),
+            tolerated=tolerated,
+            cash=cash,
+            adjusted=adjusted_keys,
         )
 
     async def order(self, account: AccountId, client_order_id: ClientOrderId) -> Order | None:
@@ -269,6 +294,47 @@ class Journal:
             )
         return {name: int(count) for name, count in rows[0].items()}
 
+    async def find_break(self, id: str) -> Break | None:
+        """One break, or None."""
+        async with self._db.connection() as connection:
+            found = await _all(connection, list[Break], f"SELECT {_BREAK} FROM breaks WHERE id = %s", (id,))
+        return found[0] if found else None
+
+    async def break_page(
+        self, filters: BreakFilter, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Break], str | None]:
+        """A page of breaks, oldest first, and the cursor of the next page (None: this was the last)."""
+        where, values = ["(resolved_at = 0 OR %(resolved)s)"], dict[str, Any](resolved=filters.resolved)
+        for column in ("account", "instrument", "kind"):
+            if (wanted := getattr(filters, column)) is not None:
+                where.append(f"{column} = %({column})s")
+                values[column] = str(wanted)
+        if filters.user is not None:
+            where.append('account IN (SELECT id FROM accounts WHERE "user" = %(user)s)')
+            values["user"] = filters.user
+        if filters.open_after is not None:
+            where.append("(resolved_at = 0 OR resolved_at >= %(open_after)s)")
+            values["open_after"] = filters.open_after
+        if filters.since is not None:
+            where.append("opened_at >= %(since)s")
+            values["since"] = filters.since
+        if filters.until is not None:
+            where.append("opened_at < %(until)s")
+            values["until"] = filters.until
+        if cursor is not None:
+            values["cursor_at"], values["cursor_number"] = decode_cursor(cursor)
+            where.append("(opened_at, number) > (%(cursor_at)s, %(cursor_number)s)")
+        size = page_size(limit)
+        async with self._db.connection() as connection:
+            rows = await _dicts(
+                connection,
+                f"SELECT number, {_BREAK} FROM breaks WHERE {' AND '.join(where)} "
+                f"ORDER BY opened_at, number LIMIT {size + 1}",
+                values,
+            )
+        following = encode_cursor(rows[size - 1]["opened_at"], rows[size - 1]["number"]) if len(rows) > size else None
+        return msgspec.convert(rows[:size], list[Break]), following
+
     async def breaks(self, open_only: bool = True) -> list[Break]:
         """Reconciliation breaks, oldest first."""
         async with self._db.connection() as connection:
@@ -278,6 +344,39 @@ class Journal:
                 f"SELECT {_BREAK} FROM breaks WHERE resolved_at = 0 OR NOT %s ORDER BY opened_at, id",
                 (open_only,),
             )
+
+
+async def cash_book(connection: Connection, account: AccountId) -> CashBook | None:
+    """Cash of ``account`` with every journaled execution; None before the broker's figure was first taken."""
+    rows = await _dicts(
+        connection,
+        """
+        SELECT b.account, b.currency, b.based_at,
+            b.amount + coalesce(sum(
+                (CASE f.side WHEN 'sell' THEN 1 ELSE -1 END) * f.quantity * f.price * coalesce(p.multiplier, 1) - f.fee
+            ), 0) AS amount,
+            CASE
+                WHEN b."off" <> '' THEN b."off"
+                WHEN max(i.currency) FILTER (WHERE i.currency <> b.currency) IS NOT NULL THEN
+                    'executions are paid in ' || max(i.currency) FILTER (WHERE i.currency <> b.currency)
+                    || ', the account is kept in ' || b.currency
+                WHEN max(f.fee_currency) FILTER (WHERE f.fee <> 0 AND f.fee_currency NOT IN ('', b.currency))
+                    IS NOT NULL THEN
+                    'fees are paid in '
+                    || max(f.fee_currency) FILTER (WHERE f.fee <> 0 AND f.fee_currency NOT IN ('', b.currency))
+                    || ', the account is kept in ' || b.currency
+                ELSE ''
+            END AS "off"
+        FROM cash_books b
+        LEFT JOIN fills f ON f.account = b.account AND f.number > b.fills_before
+        LEFT JOIN positions p ON p.account = f.account AND p.instrument = f.instrument
+        LEFT JOIN instruments i ON i.id = f.instrument
+        WHERE b.account = %s
+        GROUP BY b.account, b.currency, b.based_at, b.amount, b."off"
+        """,
+        (account,),
+    )
+    return msgspec.convert(rows[0], CashBook) if rows else None
 
 
 def as_json(things: Iterable[msgspec.Struct]) -> str | None:

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import psycopg
 
-from storage.database import DATABASE_ERRORS, address_of, connect_error
+from storage.database import APPLICATION, DATABASE_ERRORS, address_of, connect_error
 from trading.errors import NeedsOperator, NotReady
 
 #: Key of the advisory lock: any constant no other program in this database uses.
@@ -62,7 +62,14 @@ def migrate(database_url: str) -> list[str]:
                     "INSERT INTO schema_migrations VALUES (%s, %s, %s)",
                     (name, _digest(known[name]), time.time_ns()),
                 )
+            if missing:
+                connection.execute("SELECT grant_application()")
             return missing
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NeedsOperator(
+            f"PostgreSQL at {address} lets us make no role for the application: {error.diag.message_primary}",
+            f"as an administrator run CREATE ROLE {APPLICATION} NOLOGIN; and GRANT it TO the user of DATABASE_URL",
+        ) from error
     except psycopg.errors.LockNotAvailable as error:
         raise NotReady(
             f"PostgreSQL at {address}: another migration has held the lock for {_LOCK_WAIT_S} s", 5.0

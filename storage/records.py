@@ -21,6 +21,7 @@ from trading.ids import (
     NodeName,
     UserId,
 )
+from trading.journal import BreakKind
 from trading.orders import Fill, OrderState, Side
 
 
@@ -237,6 +238,23 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None = None
     actor: str | None = None
     action: str | None = None
+    since: Nanos | None = None
+    until: Nanos | None = None
+
+
+class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which breaks; None leaves a field out."""
+
+    account: AccountId | None = None
+    #: Only accounts of this user.
+    user: UserId | None = None
+    instrument: InstrumentId | None = None
+    kind: BreakKind | None = None
+    #: Resolved ones too.
+    resolved: bool = False
+    #: Still open, or resolved at or after this.
+    open_after: Nanos | None = None
+    #: Opened at or after, and before.
     since: Nanos | None = None
     until: Nanos | None = None
 

@@ -11,12 +11,34 @@ import msgspec
 from trading.broker import AmendTicket, CancelTicket, Capabilities, OrderTicket
 from trading.ids import AccountId, AlgoId, BrokerOrderId, ClientOrderId, ExecutionId, InstrumentId, Nanos
 from trading.instructions import Lane, Send
-from trading.journal import AccountHistory, Break
+from trading.journal import AccountHistory, Break, BreakKey, CashBook
 from trading.orders import ModifyOrder, Order, OrderState
 from trading.positions import Position
 
 Ticket = OrderTicket | AmendTicket | CancelTicket
 RECONCILE_EVERY_NS: Final = 30_000_000_000
+
+
+class CashSlack(msgspec.Struct, frozen=True):
+    """How far two sums of cash may be apart and still agree: brokers round, and charge trifles in the night."""
+
+    amount: Decimal = Decimal("0.05")
+    share: Decimal = Decimal("0.000001")
+
+    def of(self, cash: Decimal) -> Decimal:
+        """What may be missing from ``cash``."""
+        return self.amount + self.share * abs(cash)
+
+
+class WantedCheck(msgspec.Struct):
+    """Somebody waits for a comparison of everything, and what it has found so far."""
+
+    token: int
+    #: Only a report asked for at or after this answers.
+    since: Nanos
+    reports: int = 0
+    made_up: int = 0
+    adopted: list[ClientOrderId] = msgspec.field(default_factory=list)
 
 
 class Rise(msgspec.Struct):
@@ -55,10 +77,14 @@ class AccountBook:
         self.algo_positions: dict[tuple[AlgoId, InstrumentId], Position] = {}
         #: What was bought since the broker told the cash: when, for how much.
         self.bought: deque[tuple[Nanos, Decimal]] = deque()
-        #: instrument -> open break; the instrument is reduce-only meanwhile.
-        self.breaks: dict[tuple[InstrumentId, str], Break] = {}
+        #: Open breaks; their instruments are reduce-only meanwhile.
+        self.breaks: dict[BreakKey, Break] = {}
+        #: Breaks that were explained, while their difference stays as it was.
+        self.tolerated: dict[BreakKey, Break] = {}
         #: Differences seen once; a second sight makes them a break.
         self.suspected: dict[InstrumentId, tuple[Decimal, Decimal]] = {}
+        #: The same of cash: theirs less ours.
+        self.cash_suspected: Decimal | None = None
         #: Tags absent from one report; a second one settles it.
         self.missed: dict[str, Nanos] = {}
         #: Open quantity of each order that the exposure counts (a modify under way counts at its larger size).
@@ -80,12 +106,29 @@ class AccountBook:
         self.last_report_at = Nanos(0)
         #: How often the broker's view is compared with ours while nothing is in doubt.
         self.reconcile_every_ns = RECONCILE_EVERY_NS
+        #: The same of positions and cash alone, 0: with every report; and when they were last compared.
+        self.positions_every_ns = 0
+        self.cash_every_ns = 0
+        self.positions_at = Nanos(0)
+        self.cash_at = Nanos(0)
+        self.cash_slack = CashSlack()
+        #: Who waits for a comparison of everything.
+        self.wanted_checks: list[WantedCheck] = []
         #: How far back the journal was read; 0: not said.
         self.history_since = Nanos(0)
         #: Orders that have ended here and stand at the broker: tag -> when the report was asked for that showed it.
         self.undead: dict[str, Nanos] = {}
+        #: The broker's figure in its last report, and ours; ours is None until there was one to begin with.
         self.cash: Decimal | None = None
         self.currency = ""
+        self.cash_book: CashBook | None = None
+        #: What ours may begin with, until a second report bears it out.
+        self.cash_begun: CashBook | None = None
+        #: Average prices of the broker's positions, and of its orders whose executions are missing (by tag).
+        self.their_prices: dict[InstrumentId, Decimal] = {}
+        self.their_averages: dict[str, Decimal] = {}
+        #: Orders that hold an accepted adjustment in place of executions which may still show up.
+        self.adjusted: set[ClientOrderId] = set()
         #: Tickets that wait for their lane to be free, and since when they are wanted.
         self.queued: dict[Lane, deque[tuple[Ticket, Nanos]]] = {lane: deque() for lane in Lane}
         #: Orders that make a position smaller: they go ahead of the others in their lane.
@@ -116,7 +159,11 @@ class AccountBook:
             self.rising[key] = Rise(target=target)
         self.cancel_again.update(o.client_order_id for o in self.open.values() if o.cancelling)
         for item in history.breaks:
-            self.breaks[(item.instrument, item.kind)] = item
+            self.breaks[item.key] = item
+        for item in history.tolerated:
+            self.tolerated[item.key] = item
+        self.cash_book = history.cash
+        self.adjusted.update(history.adjusted)
 
     def add(self, order: Order) -> None:
         """Index a new order."""
@@ -163,7 +210,7 @@ class AccountBook:
 
     def is_reduce_only(self, instrument: InstrumentId) -> bool:
         """Whether an open break lets this instrument's position only shrink."""
-        return any(key[0] == instrument for key in self.breaks)
+        return any(item.instrument == instrument for item in self.breaks.values())
 
     def forget_before(self, cutoff: Nanos) -> None:
         """Drop executions and ended orders last changed before ``cutoff`` from memory; the journal keeps them."""
@@ -177,6 +224,8 @@ class AccountBook:
             self.rising.pop(order.client_order_id, None)
             self.cancel_again.discard(order.client_order_id)
             self.unexplained.pop(order.tag, None)
+            self.their_averages.pop(order.tag, None)
+            self.adjusted.discard(order.client_order_id)
             if order.broker_order_id is not None:
                 self.by_broker_id.pop(order.broker_order_id, None)
         for execution in [e for e, at in self.executions.items() if at < cutoff]:

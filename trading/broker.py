@@ -24,6 +24,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     #: Order requests a second that the broker takes for long, and how many at once.
     orders_per_s: float = 1_000_000.0
     order_burst: int = 1_000_000
+    #: The cash it reports moves with each execution at once, by price and fee, and not only at settlement.
+    trade_date_cash: bool = False
 
 
 class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,11 +6,12 @@ from enum import StrEnum
 
 import msgspec
 
+from trading.account_check import AccountCheck
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.budgets import BudgetReport
 from trading.errors import TradeError
 from trading.ids import AccountId, Nanos
-from trading.journal import JournalBatch
+from trading.journal import Break, JournalBatch
 from trading.orders import Order, OrderEvent
 
 
@@ -75,4 +76,18 @@ class Tell(msgspec.Struct, frozen=True):
     notes: tuple[Note, ...]
 
 
-Instruction = Append | Send | AskReport | AskBudget | Reply | Tell
+class Settled(msgspec.Struct, frozen=True):
+    """Answer to `SessionCore.settle_break`: the break as it is in the journal now."""
+
+    token: int
+    result: Break | TradeError
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """Answer to `SessionCore.reconcile`."""
+
+    token: int
+    result: AccountCheck | TradeError
+
+
+Instruction = Append | Send | AskReport | AskBudget | Reply | Tell | Settled | Checked

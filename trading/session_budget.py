@@ -106,6 +106,8 @@ class Budgeting(DayWatch):
     def granted(self, grant: BudgetGrant, now: Nanos) -> list[Instruction]:
         """Central risk answered a report."""
         if self.purse.take(grant):
+            # With the first limits comes the first look at losses: no entry may slip in before it.
+            self._watch_days(now)
             for parked in list(self._parked.values()):
                 if parked.asked:
                     self._retry(parked, grant, now)

@@ -9,7 +9,7 @@ from typing import Final
 from trading.budgets import Purse
 from trading.day_profit import Day, DayBook, day_of, reached_of
 from trading.exposure import Level
-from trading.ids import Epoch, Nanos, UserId
+from trading.ids import Epoch, InstrumentId, Nanos, UserId
 from trading.levels import LevelUse
 from trading.limits import Violation, account_scope, algo_scope, user_scope
 from trading.orders import ZERO
@@ -38,9 +38,11 @@ class DayWatch(Replies):
         """Take in what has been gained or lost, and block levels that have lost too much."""
         if now - self._looked_at < LOOK_EVERY_NS or not self.purse.has_limits:
             return
-        self._looked_at = now
         limits = self.purse.limits
         self._began_at = day_of(now, limits.day_start_ns)
+        if not self._looked_at:
+            self._recall_marks()
+        self._looked_at = now
         blocked = {}
         for (scope, instrument), total in self._totals(self._began_at).items():
             day = self.days.see(scope, total, limits, now, instrument)
@@ -48,22 +50,47 @@ class DayWatch(Replies):
                 blocked[scope] = reached_of(day)
         self.blocked = blocked
 
+    def _recall_marks(self) -> None:
+        """Value what has no price of the market yet as it was last seen before a restart.
+
+        At its cost all that is not realised would look lost, or gained, until a price comes.
+        """
+        user = user_scope(self.user)
+        sizes: dict[InstrumentId, Decimal] = defaultdict(lambda: ZERO)
+        for book in self.accounts.values():
+            for position in book.positions.values():
+                sizes[position.instrument] += position.quantity * position.multiplier
+        for (scope, instrument), total in self._totals(self._began_at).items():
+            day = self.days.get(scope, instrument)
+            if scope != user or day is None or instrument in self.exposure.quoted:
+                continue
+            of = InstrumentId(instrument)
+            if size := sizes.get(of):
+                mark = round(self.exposure.marks.get(of, ZERO) + (day.latest - total) / size, 10)
+                if mark > 0:
+                    self.exposure.set_mark(of, mark)
+
     def _totals(self, began_at: Nanos) -> _Totals:
         """Profit over all time by level, and by instrument that the user held since the day began."""
         user = user_scope(self.user)
         totals: _Totals = defaultdict(lambda: ZERO)
         totals[(user, "")] = ZERO
+        by_instrument: dict[InstrumentId, Decimal] = defaultdict(lambda: ZERO)
+        today: set[InstrumentId] = set()
         for account, book in self.accounts.items():
             total = ZERO
             for position in book.positions.values():
                 profit = self._profit(position)
+                by_instrument[position.instrument] += profit
                 if position.quantity or position.updated_at >= began_at:
-                    totals[(user, position.instrument)] += profit
+                    today.add(position.instrument)
                 total += profit
             totals[(account_scope(account), "")] = total
             totals[(user, "")] += total
             for (algo, _), position in book.algo_positions.items():
                 totals[(algo_scope(algo), "")] += self._profit(position)
+        # All accounts of an instrument or none: what one of them took yesterday must not drop out of the sum.
+        totals.update({(user, instrument): by_instrument[instrument] for instrument in today})
         return totals
 
     def _profit(self, position: Position) -> Decimal:
@@ -76,8 +103,13 @@ class DayWatch(Replies):
         day = self.days.get(scope, instrument)
         return day if day is not None and day.began_at >= self._began_at else None
 
-    def levels(self) -> tuple[LevelUse, ...]:
-        """Use of every level of this session: the user, its instruments, accounts and algos."""
+    def levels(self) -> tuple[LevelUse, ...] | None:
+        """Use of every level of this session: the user, its instruments, accounts and algos.
+
+        None before today's profit was looked at: told as 0, it would hide a loss from the cluster's.
+        """
+        if not self._looked_at:
+            return None
         exposure = self.exposure
         user = user_scope(self.user)
         uses = [self._use(user, exposure.session)]

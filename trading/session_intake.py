@@ -6,8 +6,7 @@ See `trading.session` for the commands, `trading.session_requests` for what goes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -24,10 +23,11 @@ from trading.broker import (
 )
 from trading.ids import AccountId, CauseId, ClientOrderId, Nanos, adopted_tag
 from trading.instructions import Instruction, Lane
-from trading.journal import AccountHistory
+from trading.journal import AccountHistory, BreakKind
 from trading.orders import EventKind, Order, OrderState
-from trading.recovery import compare_orders, compare_positions
-from trading.session_requests import SEND_NS, Requests
+from trading.recovery import compare_orders
+from trading.session_checks import Checks
+from trading.session_requests import SEND_NS
 
 _KINDS: Final = {
     UpdateKind.ACCEPTED: EventKind.SUBMITTED,
@@ -46,7 +46,7 @@ _ENDS: Final = {
 }
 
 
-class Intake(Requests):
+class Intake(Checks):
     """The broker's word."""
 
     # Taking up accounts
@@ -101,6 +101,7 @@ class Intake(Requests):
             self._ask_report(book, "the connection came up", now)
         elif not up and book.connected:
             book.connected = False
+            self._fail_checks(book, "the connection to its broker was lost")
         return self._drain(now)
 
     # Updates
@@ -117,6 +118,9 @@ class Intake(Requests):
             elif update.kind is UpdateKind.ACCEPTED and order.state is OrderState.REJECTED:
                 # It was given up for lost, and stands after all: only the broker's book can tell.
                 self._ask_report(book, f"{order.client_order_id} was given up, and the broker accepts it", now)
+            elif update.kind is UpdateKind.FILLED and order.client_order_id in book.adjusted:
+                # It may be in an accepted break already: only the broker's book can tell.
+                self._ask_report(book, f"an execution of {order.client_order_id}, which holds an adjustment", now)
             elif self._is_of_unsure_size(book, order, update):
                 self._ask_report(book, f"a fill would end {order.client_order_id}, whose size is in doubt", now)
             elif self._lacks_fills(book, order, update):
@@ -186,11 +190,12 @@ class Intake(Requests):
         book.reported_at = now
         if report is None:
             book.is_outdated = False
+            self._fail_checks(book, "the broker gave no report")
             return self._drain(now)
         # By our clock, like everything it is compared with: the broker was asked after this.
         # What is older than what was asked for may have been forgotten here, and would be taken in twice.
         since = book.asked_since
-        fills = tuple(f for f in report.fills if f.fill.at >= since)
+        fills = self._unadjusted(book, report, tuple(f for f in report.fills if f.fill.at >= since), now)
         traded = {f.broker_order_id for f in fills}
         orders = tuple(o for o in report.orders if not o.state.is_final or o.at >= since or o.broker_order_id in traded)
         report = replace(report, requested_at=book.asked_at, orders=orders, fills=fills)
@@ -215,14 +220,20 @@ class Intake(Requests):
         self._settle_absent(book, found.absent, report, now)
         self._settle_undead(book, found.undead, report, now)
         self._settle_rises(book, report, now)
-        self._settle_unexplained(book, found.unexplained, now)
+        self._settle_unexplained(book, found.unexplained, report, now)
         self._cancel_again(book, now)
-        self._compare_positions(book, report, now)
+        # In doubt, at a reconnect and where somebody asked, everything; else each in its own time.
+        everything = not book.reconciled or bool(book.wanted_checks)
+        if everything or book.suspected or now - book.positions_at >= book.positions_every_ns:
+            self._compare_positions(book, report, now)
+        if everything or book.cash_suspected is not None or now - book.cash_at >= book.cash_every_ns:
+            self._compare_cash(book, report, now)
         book.cash, book.currency = report.cash, report.currency
         book.last_report_at = report.requested_at
         # A view from before the connection was lost does not say what happened meanwhile.
         book.reconciled = book.connected and not book.is_outdated
         book.is_outdated = False
+        self._answer_checks(book, report, found)
         if book.report_wanted:
             why, book.report_wanted = book.report_wanted, ""
             self._ask_report(book, why, now)
@@ -232,12 +243,13 @@ class Intake(Requests):
         absent = [tag for tag in absent if not book.is_on_its_way(book.by_tag[tag])]
         for tag in set(book.missed) - set(absent):
             del book.missed[tag]
-        missing = {book.by_tag[tag].instrument for tag in absent}
-        for (instrument, kind), item in list(book.breaks.items()):
-            if kind == "order_missing" and instrument not in missing:
-                self._resolve_break(book, item, "the order is in the broker's book again, or has ended", now)
+        missing = {book.by_tag[tag].client_order_id for tag in absent}
+        there = "the order is in the broker's book again, or has ended"
+        self._close_agreed(book, BreakKind.ORDER_MISSING, missing, there, now)
         for tag in absent:
             order = book.by_tag[tag]
+            if (order.instrument, BreakKind.ORDER_MISSING, order.client_order_id) in book.tolerated:
+                continue
             if book.missed.setdefault(tag, report.requested_at) == report.requested_at:
                 self._ask_report(book, "an order is not in the broker's book", now)
                 continue
@@ -254,10 +266,11 @@ class Intake(Requests):
                 self._break(
                     book,
                     order.instrument,
-                    "order_missing",
-                    f"{order.client_order_id} {order.state}",
+                    BreakKind.ORDER_MISSING,
+                    str(order.state),
                     "absent",
                     now,
+                    order.client_order_id,
                 )
 
     def _settle_undead(
@@ -283,27 +296,6 @@ class Intake(Requests):
                 self._record(book, order, EventKind.CANCEL_REQUESTED, now, reason=reason)
                 ticket = CancelTicket(tag=order.tag, broker_order_id=order.broker_order_id, instrument=order.instrument)
                 book.queued[Lane.CANCEL].append((ticket, now))
-
-    def _settle_unexplained(
-        self, book: AccountBook, unexplained: Mapping[str, tuple[Decimal, Decimal]], now: Nanos
-    ) -> None:
-        """A filled quantity without its executions, seen twice, is a break until they are in."""
-        for tag, filled in list(book.unexplained.items()):
-            if book.by_tag[tag].filled_quantity >= filled:
-                del book.unexplained[tag]
-        for tag, (ours, theirs) in unexplained.items():
-            order = book.by_tag[tag]
-            if order.filled_quantity >= theirs:
-                continue
-            if tag in book.unexplained:
-                self._break(book, order.instrument, "missing_execution", str(ours), str(theirs), now)
-            else:
-                self._ask_report(book, f"executions of {order.client_order_id} are not in the trade book", now)
-            book.unexplained[tag] = theirs
-        still = {book.by_tag[tag].instrument for tag in book.unexplained}
-        for (instrument, kind), item in list(book.breaks.items()):
-            if kind == "missing_execution" and instrument not in still:
-                self._resolve_break(book, item, "the executions have come in", now)
 
     def _cancel_again(self, book: AccountBook, now: Nanos) -> None:
         """A cancel that may not have arrived is repeated: that is safe, unlike an order."""
@@ -363,16 +355,3 @@ class Intake(Requests):
         end = {v: k for k, v in _ENDS.items()}.get(theirs.state)
         if end is not None and not known.state.is_final:
             self._record(book, known, end, now, reason=theirs.reason)
-
-    def _compare_positions(self, book: AccountBook, report: BrokerReport, now: Nanos) -> None:
-        differ = compare_positions(book.positions, report, book.moved_at)
-        for instrument, (ours, theirs) in differ.items():
-            if book.suspected.get(instrument) == (ours, theirs):
-                self._break(book, instrument, "position", str(ours), str(theirs), now)
-            else:
-                self._ask_report(book, f"the position of {instrument} differs", now)
-        book.suspected = differ
-        moved = {i for i, at in book.moved_at.items() if at >= report.requested_at}
-        for (instrument, kind), item in list(book.breaks.items()):
-            if kind == "position" and instrument not in differ and instrument not in moved:
-                self._resolve_break(book, item, "the positions agree again", now)

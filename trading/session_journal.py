@@ -15,13 +15,15 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from trading.account_book import AccountBook
 from trading.errors import Invariant
 from trading.exposure import ExposureBook, Part
-from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
+from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
 from trading.instructions import Append, Instruction, Note, Tell
 from trading.instruments import Instrument
-from trading.journal import Break, JournalBatch
+from trading.journal import Break, BreakKind, JournalBatch, Settlement
 from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, Side, apply, can_apply
 from trading.positions import Position
 
@@ -36,6 +38,7 @@ def _without(batch: JournalBatch, keys: AbstractSet[tuple[AccountId, ClientOrder
         events=[e for e in batch.events if (e.account, e.client_order_id) not in keys],
         positions=batch.positions,
         breaks=batch.breaks,
+        cash=batch.cash,
     )
 
 
@@ -57,6 +60,8 @@ class Recorder:
         self._batch = JournalBatch()
         self._heads: dict[tuple[AccountId, ClientOrderId], Order] = {}
         self._moved: dict[tuple[AccountId, AlgoId | None, InstrumentId], Position] = {}
+        #: Accounts whose cash begins anew from the broker's figure.
+        self._rebased: set[AccountId] = set()
         self._notes: list[Note] = []
         #: Number of the batch being filled; ``_committed`` is the last one known to be durable.
         self._filling = 1
@@ -122,12 +127,13 @@ class Recorder:
         for book in self.accounts.values():
             self._pump(book, now)
         batch = self._batch
-        if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved):
+        if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved or self._rebased):
             new = {order.key for order in batch.orders}
             # Copies: a batch says what was when it was closed, also where it has to be written again.
             batch.orders = [copy(order) for order in batch.orders]
             batch.heads = [copy(order) for key, order in self._heads.items() if key not in new]
             batch.positions = [copy(position) for position in self._moved.values()]
+            batch.cash = [copy(cash) for account in sorted(self._rebased) if (cash := self.accounts[account].cash_book)]
             number = self._filling
             self._appending = number
             self._under_way = batch
@@ -136,6 +142,7 @@ class Recorder:
             if notes:
                 self._gates.append((number, partial(self._tell, notes)))
             self._batch, self._heads, self._moved, self._notes = JournalBatch(), {}, {}, []
+            self._rebased.clear()
             self._filling += 1
             if len(self._last_batch_of) > 2_000:
                 self._last_batch_of = {k: n for k, n in self._last_batch_of.items() if n > self._committed}
@@ -298,40 +305,61 @@ class Recorder:
             self.exposure.set_position(part.own, own.quantity)
             self._moved[(book.account, order.algo, order.instrument)] = own
         if order.filled_quantity > order.quantity:
-            self._break(book, order.instrument, "overfill", str(order.quantity), str(order.filled_quantity), now)
+            ours, theirs = str(order.quantity), str(order.filled_quantity)
+            self._break(book, order.instrument, BreakKind.OVERFILL, ours, theirs, now, order.client_order_id)
+        if book.cash_begun is not None and fill.at < book.cash_begun.based_at + self.late_arrival_ns[book.account]:
+            # The broker's figure may have had it in already.
+            book.cash_begun = None
+        for cash in (book.cash_book, book.cash_begun):
+            if cash is not None:
+                currency = self.instruments[order.instrument].currency if order.instrument in self.instruments else ""
+                cash.take(order.side, fill, multiplier, currency)
 
     # Breaks
 
     def _break(
-        self, book: AccountBook, instrument: InstrumentId, kind: str, ours: str, theirs: str, now: Nanos
+        self,
+        book: AccountBook,
+        instrument: InstrumentId,
+        kind: BreakKind,
+        ours: str,
+        theirs: str,
+        now: Nanos,
+        key: ClientOrderId | None = None,
     ) -> None:
-        known = book.breaks.get((instrument, kind))
+        """Open a break, or bring an open one up to date; one that was explained is left alone while it stays the same.
+
+        ``key`` is of the order that it is about.
+        """
+        known = book.breaks.get((instrument, kind, key))
         if known is not None and (known.ours, known.theirs) == (ours, theirs):
             return
+        subject = f"{instrument}/{kind}/{key or ''}/{now}"
         item = Break(
-            id=known.id if known is not None else f"{book.account}:{instrument}:{kind}:{now}",
+            id=known.id if known is not None else f"brk-{broker_tag(book.account, subject).lower()}",
             account=book.account,
             instrument=instrument,
             kind=kind,
             ours=ours,
             theirs=theirs,
             opened_at=known.opened_at if known is not None else now,
+            client_order_id=key,
         )
-        book.breaks[(instrument, kind)] = item
+        tolerated = book.tolerated.get(item.key)
+        if tolerated is not None:
+            if tolerated.difference == item.difference:
+                return
+            self._end_tolerance(book, tolerated)
+        book.breaks[item.key] = item
         self._batch.breaks.append(item)
 
+    def _end_tolerance(self, book: AccountBook, item: Break) -> None:
+        """What was explained has gone or changed: it counts again should it come back."""
+        del book.tolerated[item.key]
+        self._batch.breaks.append(replace(item, tolerated=False))
+
     def _resolve_break(self, book: AccountBook, item: Break, resolution: str, now: Nanos) -> None:
-        del book.breaks[(item.instrument, item.kind)]
-        self._batch.breaks.append(
-            Break(
-                id=item.id,
-                account=item.account,
-                instrument=item.instrument,
-                kind=item.kind,
-                ours=item.ours,
-                theirs=item.theirs,
-                opened_at=item.opened_at,
-                resolved_at=now,
-                resolution=resolution,
-            )
-        )
+        """Close a break whose sides agree again."""
+        del book.breaks[item.key]
+        closed = replace(item, resolved_at=now, resolution=resolution, settlement=Settlement.AGREED)
+        self._batch.breaks.append(closed)

@@ -186,7 +186,9 @@ class Requests(Recorder):
                 o.state is OrderState.UNKNOWN for o in book.open.values()
             )
             in_doubt = doubtful or not book.reconciled or bool(book.report_wanted)
-            wait = min(RESOLVE_EVERY_NS, book.reconcile_every_ns) if in_doubt else book.reconcile_every_ns
+            every = (book.reconcile_every_ns, book.positions_every_ns, book.cash_every_ns)
+            periodic = min(each for each in every if each)
+            wait = min(RESOLVE_EVERY_NS, periodic) if in_doubt else periodic
             if now - book.reported_at >= wait:
                 why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")
                 book.report_wanted = ""

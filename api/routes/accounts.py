@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 
-from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
 from api.security import Caller, Operator, Trader, Viewer
 from api.services import Deck, Services, referenced
-from api.shapes import OrderShown
+from api.shapes import BreakShown, OrderShown, break_shown
 from cluster import catalog
 from storage.records import AccountRecord, OrderFilter
 from storage.secrets import secret_name
+from trading.account_check import AccountCheck
 from trading.errors import Conflict, TradeError, UnknownThing
 from trading.ids import AccountId, FeedId, Nanos, UserId, name
 from trading.orders import OrderState
@@ -30,8 +32,10 @@ class NewAccount(Body):
 
     ``settings`` are the connector's (paper: cash, currency, latency_ms, fee_bps, slippage_ticks, fill_ratio,
     reject_ratio; alpaca: environment, base_url, timeout_s) and the deck's: ``feed`` that prices a paper account,
-    ``orders_per_s``, ``late_arrival_s``, ``reconcile_every_s``.  ``credentials`` are what it logs in with (alpaca: key,
-    secret): they are encrypted, and never shown again.
+    ``orders_per_s``, ``late_arrival_s``, ``reconcile_every_s`` or part by part ``reconcile_orders_s``,
+    ``reconcile_executions_s``, ``reconcile_positions_s``, ``reconcile_cash_s``; ``cash_tolerance``; ``day_starts_at_h``
+    (UTC hour at which the day of its reports begins).  ``credentials`` are what it logs in with (alpaca: key, secret):
+    they are encrypted, and never shown again.
     """
 
     model_config = ConfigDict(
@@ -104,6 +108,30 @@ class Cancelled(Shown):
     cancelled: int
     orders: list[OrderShown]
     refused: list[Refusal]
+
+
+class CheckShown(Shown):
+    """What a comparison with the broker found."""
+
+    account: str
+    #: When the broker was asked.
+    at: Instant
+    #: Orders and executions of the report that are known here, and instruments held alike.
+    orders: int
+    executions: int
+    positions: int
+    #: Orders placed elsewhere that came to light.
+    adopted: list[str]
+    #: Messages the broker had owed us.
+    made_up: int
+    our_cash: Amount | None
+    their_cash: Amount
+    currency: str
+    #: Why cash was not compared; "" where it was.
+    cash_not_compared: str
+    breaks: list[BreakShown]
+    #: Breaks that were explained and are still there.
+    tolerated: list[BreakShown]
 
 
 @router.post("", response_model=AccountShown, status_code=201)
@@ -193,6 +221,25 @@ async def delete_account(id: str, caller: Operator, deck: Deck) -> None:
     await deck.desired.delete_account(record.id, by=caller.user)
     if catalog.needed_credentials(record.connector):
         await deck.secrets.delete(secret_name(record.id))
+
+
+@router.post("/{id}/reconcile", response_model=CheckShown)
+async def reconcile(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
+    """Compare the account with its broker now; differences are looked at twice, which takes some seconds."""
+    record = await deck.account_of(caller, id)
+    check: AccountCheck = await deck.session(record.user).call("reconcile", record.id, timeout=20.0)
+    await deck.note(
+        caller,
+        "reconcile",
+        id,
+        {"adopted": check.adopted, "made_up": check.made_up, "breaks": [each.id for each in check.breaks]},
+    )
+    now = time.time_ns()
+    return {
+        **msgspec.structs.asdict(check),
+        "breaks": [break_shown(each, now) for each in check.breaks],
+        "tolerated": [break_shown(each, now) for each in check.tolerated],
+    }
 
 
 @router.post("/{id}/cancel-all", response_model=Cancelled)

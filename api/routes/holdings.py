@@ -1,4 +1,4 @@
-"""``/v1/fills``, ``/v1/positions``, ``/v1/portfolio``, ``/v1/breaks``: what trading has led to."""
+"""``/v1/fills``, ``/v1/positions``, ``/v1/portfolio``: what trading has led to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.formats import Cursor, GivenInstant, Limit, Page, page_of
 from api.routes.orders import filter_of
 from api.security import Viewer
 from api.services import Deck
-from api.shapes import BreakShown, FillOfOrder, PortfolioShown, PositionShown
+from api.shapes import FillOfOrder, PortfolioShown, PositionShown
 from storage.records import OrderFilter
 from trading.errors import NotReady, UnknownThing
 from trading.ids import AccountId
@@ -82,17 +82,3 @@ async def portfolios(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cur
     found = await deck.hot.scan("portfolio:", dict[str, Any])
     mine = [view for view in found.values() if caller.sees(view["user"])]
     return page_of(mine, lambda view: str(view["user"]), limit, cursor)
-
-
-@router.get("/breaks", response_model=Page[BreakShown])
-async def list_breaks(
-    caller: Viewer,
-    deck: Deck,
-    resolved: Annotated[bool, Query(description="Show resolved ones too")] = False,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> dict[str, Any]:
-    """Differences between our books and the brokers', oldest first."""
-    mine = None if caller.is_operator else {account.id for account in await deck.accounts_of(caller)}
-    breaks = [each for each in await deck.journal.breaks(not resolved) if mine is None or each.account in mine]
-    return page_of(breaks, lambda each: f"{each.opened_at:020d} {each.id}", limit, cursor)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cluster.commands import deck, exports, market, resources
+from cluster.commands import breaks, deck, exports, market, resources
+from cluster.commands.audit import audit
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
@@ -27,10 +28,14 @@ app.add_typer(resources.feeds, name="feeds")
 resources.orders.command("export")(exports.export_orders)
 app.add_typer(resources.orders, name="orders")
 app.add_typer(exports.fills, name="fills")
+app.add_typer(breaks.breaks, name="breaks")
 app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
+app.add_typer(audit, name="audit")
 app.command()(kill)
 app.command()(resources.positions)
+app.command()(breaks.reconcile)
+app.command()(breaks.reconciliations)
 
 
 def main() -> None:

@@ -99,6 +99,7 @@ def capabilities(settings: Mapping[str, Any]) -> Capabilities:
         late_arrival_s=chosen.timeout_s + 2.0,
         orders_per_s=2.0,
         order_burst=40,
+        trade_date_cash=True,
     )
 
 

@@ -11,6 +11,7 @@
 * ``drop`` {streams: orders, data or all}: cut WebSockets; ``refuse`` {seconds}: cut everything, and every line at its
   first word, controls excepted; ``garbage`` {text}: a frame to every order stream.
 * ``order`` {account, symbol, qty, …}: an order placed by hand; ``cancel`` {account, order_id}.
+* ``transfer`` {account, symbol, qty, price, cash}: shares and money come (below 0: go) without an order.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from connectors.alpaca.venue_checks import Refusal, answer
 from connectors.alpaca.wire import Request, Response, as_json
 from trading.errors import BadInput
 from trading.ids import Nanos
+from trading.orders import Side
 
 if TYPE_CHECKING:
     from connectors.alpaca.simulator import AlpacaSimulator
@@ -68,6 +70,7 @@ class Controls:
             "garbage": self._do_garbage,
             "order": self._do_order,
             "cancel": self._do_cancel,
+            "transfer": self._do_transfer,
         }
         command = commands.get(name)
         if command is None or request.method != "POST":
@@ -168,6 +171,18 @@ class Controls:
             Request("DELETE", f"/v2/orders/{wish['order_id']}"), _wall_clock()
         )
         return {"status": response.status}
+
+    def _do_transfer(self, wish: dict[str, Any]) -> Any:
+        ledger = self._venue(wish.get("account")).ledger
+        qty, cash = Decimal(str(wish.get("qty", 0))), Decimal(str(wish.get("cash", 0)))
+        price = Decimal(str(wish.get("price", 1)))
+        if not (qty.is_finite() and cash.is_finite() and price.is_finite() and price > 0):
+            raise BadInput("transfer", "give numbers, and a price above 0")
+        if qty:
+            held = ledger.held(self._listing(wish).asset.symbol)
+            held.apply(Side.BUY if qty > 0 else Side.SELL, abs(qty), price)
+        ledger.cash += cash
+        return {"cash": str(ledger.cash)}
 
     def _venue(self, number: str | None) -> AlpacaVenue:
         for key, account in self._simulator.accounts.items():

@@ -8,13 +8,15 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from msgspec.structs import replace
 
 from api.services import Services
 from storage.records import UserRecord
+from trading.account_check import AccountCheck
 from trading.errors import Conflict, TradeError, UnknownThing
 from trading.ids import InstrumentId, Nanos, UserId, broker_tag
 from trading.instruments import Instrument
-from trading.journal import JournalBatch
+from trading.journal import Break, JournalBatch, Settlement
 from trading.orders import CancelOrder, EventKind, Order, OrderEvent, OrderState, PlaceOrder, apply, order_from
 
 BTC = InstrumentId("BINANCE:BTCUSDT")
@@ -62,6 +64,24 @@ class PlayedSession:
             return tuple([await self._change(c, EventKind.CANCELLED) for c in args[0]])
         if method == "modify":
             return await self._change(args[0], EventKind.MODIFY_REQUESTED)
+        if method == "settle_break":
+            return await self._settle(*args)
+        if method == "reconcile":
+            return AccountCheck(
+                account=args[0],
+                at=Nanos(self._at),
+                orders=2,
+                executions=1,
+                positions=1,
+                adopted=(),
+                made_up=0,
+                our_cash=Decimal(5),
+                their_cash=Decimal(5),
+                currency="USDT",
+                cash_not_compared="",
+                breaks=tuple(await self._services.journal.breaks()),
+                tolerated=(),
+            )
         if method == "kill":
             (kill,) = args
             mine = [o for o in self.orders.values() if not o.state.is_final]
@@ -72,6 +92,21 @@ class PlayedSession:
         assert method == "cancel_all"
         still_open = [o for o in self.orders.values() if o.account == args[0] and not o.state.is_final]
         return tuple([await self._change(o, EventKind.CANCELLED) for o in still_open])
+
+    async def _settle(self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]) -> Break:
+        item = await self._services.journal.find_break(break_id)
+        assert item is not None
+        if (item.ours, item.theirs) != seen:
+            raise Conflict("break_moved", "look at it again")
+        closed = replace(
+            item,
+            resolved_at=Nanos(item.opened_at + 2_000_000_000),
+            resolution=f"{how} by {by}: {note}",
+            settlement=Settlement(how),
+            resolved_by=by,
+        )
+        await self._append(JournalBatch(breaks=[closed]))
+        return closed
 
     async def _place(self, intent: PlaceOrder) -> Order | TradeError:
         known = self.orders.get((intent.account, intent.client_order_id))

@@ -10,7 +10,11 @@ import pytest
 
 from api import logins
 from api.logins import Logins
+from storage.journal import Journal
+from storage.leases import Leases
 from tests.api.playing import BTC, ETH, Stage, algo_body, order_body
+from trading.ids import AccountId, Nanos
+from trading.journal import Break, BreakKind, JournalBatch
 
 #: Mutating routes that leave no entry of their own, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
@@ -76,6 +80,25 @@ async def test_a_wrong_question_names_the_field(stage: Stage, query: str, field:
     assert (await stage.refused(422, "bad_input", "GET", f"/v1/audit?{query}"))["field"] == field
 
 
+async def broken(stage: Stage, *ids: str) -> None:
+    """Open breaks of the account."""
+    journal = Journal(stage.services.database)
+    epoch = await Leases(stage.services.database).take("session/test", "test", 60)
+    breaks = [
+        Break(
+            id=id,
+            account=AccountId("paper-1"),
+            instrument=BTC,
+            kind=BreakKind.POSITION,
+            ours="1",
+            theirs="2",
+            opened_at=Nanos(1_700_000_000_000_000_000),
+        )
+        for id in ids
+    ]
+    await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(breaks=breaks)))
+
+
 class Playing:
     """A call of every mutating route that succeeds and changes something."""
 
@@ -105,6 +128,7 @@ class Playing:
         limit = {"scope": "cluster", "kind": "position", "value": "5"}
         imported = {"provider": "binance-spot", "settings": {"base_url": self.venue}}
         more = {"instruments": [ETH]}
+        seen = {"ours": "1", "theirs": "2", "note": "bought by phone"}
         return [
             ("post", "/v1/users", "create_user", call("POST", "/v1/users", {"id": "cho", "roles": ["trader"]})),
             ("post", "/v1/keys", "create_api_key", key),
@@ -138,9 +162,12 @@ class Playing:
              call("PATCH", o + "/paper-1/k-1", {"limit_price": "60001.0"})),
             ("delete", o + "/{account}/{client_order_id}", "cancel_order", call("DELETE", o + "/paper-1/k-1")),
             ("post", a + "/{id}/cancel-all", "cancel_all", call("POST", a + "/paper-1/cancel-all")),
+            ("post", a + "/{id}/reconcile", "reconcile", call("POST", a + "/paper-1/reconcile")),
             ("put", "/v1/risk/limits", "set_limit", call("PUT", "/v1/risk/limits", limit)),
             ("delete", "/v1/risk/limits", "set_limit",
              call("DELETE", "/v1/risk/limits?scope=cluster&kind=position")),
+            ("post", "/v1/breaks/{id}/accept", "accept_break", call("POST", "/v1/breaks/brk-1/accept", seen)),
+            ("post", "/v1/breaks/{id}/explain", "explain_break", call("POST", "/v1/breaks/brk-2/explain", seen)),
             ("post", "/v1/risk/kill", "kill", kill),
             ("post", "/v1/risk/kills/{id}/lift", "lift_kill", call("POST", "/v1/risk/kills/{kill}/lift")),
         ]  # fmt: skip
@@ -158,6 +185,7 @@ async def test_every_route_that_changes_something_leaves_an_entry_with_its_actor
 ) -> None:
     monkeypatch.setenv("QUARTERDECK_SECRET_KEY", base64.urlsafe_b64encode(bytes(32)).decode())
     await stage.trading()
+    await broken(stage, "brk-1", "brk-2")
     plays = Playing(stage, venue).plays()
     routes = {
         (method, path)

@@ -11,7 +11,7 @@ from storage.leases import Leases
 from tests.api.playing import BTC, Stage
 from tests.storage.samples import event, fill, order
 from trading.ids import AccountId, Nanos
-from trading.journal import Break, JournalBatch
+from trading.journal import Break, BreakKind, JournalBatch
 from trading.orders import EventKind
 from trading.positions import Position
 
@@ -38,7 +38,7 @@ async def _journal(stage: Stage, account: str) -> None:
                 id=f"b-{account}",
                 account=AccountId(account),
                 instrument=BTC,
-                kind="position",
+                kind=BreakKind.POSITION,
                 ours="1",
                 theirs="2",
                 opened_at=Nanos(10**18),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from decimal import Decimal
 
 from connectors.alpaca.symbols import instrument_of
@@ -11,7 +12,8 @@ from connectors.alpaca.wire import tag_of
 from tests.simulation.world import POSITION_LIMIT, World
 from tests.support.invariants import violations
 from tests.support.three_books import Book, BookedFill, BookedOrder, Deed, LimitRule, Movement, Run
-from trading.ids import AccountId
+from trading.ids import AccountId, InstrumentId
+from trading.journal import BreakKind
 from trading.orders import EventKind, Order
 
 _STATES = {"filled": "filled", "canceled": "cancelled", "expired": "expired", "rejected": "rejected"}
@@ -19,7 +21,46 @@ _STATES = {"filled": "filled", "canceled": "cancelled", "expired": "expired", "r
 
 def judge(world: World) -> list[str]:
     """Everything that is wrong with a run that has come to rest."""
-    return [*world.wrong, *violations(run_of(world))]
+    return [*world.wrong, *violations(run_of(world)), *_sums(world)]
+
+
+def _sums(world: World) -> Iterator[str]:
+    """Positions and cash are the sums of their executions, whatever was accepted on the way."""
+    held: dict[tuple[AccountId, InstrumentId], Decimal] = {}
+    for event in world.journal.events:
+        if event.kind is EventKind.FILLED and event.fill is not None:
+            order = world.journal.orders[(event.account, event.client_order_id)]
+            key = (order.account, order.instrument)
+            held[key] = held.get(key, Decimal(0)) + order.side.sign * event.fill.quantity
+    for key, position in world.journal.positions.items():
+        if position.quantity != held.get(key, Decimal(0)):
+            yield f"{key}: position {position.quantity}, its executions sum up to {held.get(key)}"
+    for session in world.sessions.values():
+        for account, book in session.core.accounts.items():
+            journaled, mine = world.journal.cash_of(account), book.cash_book
+            if mine is None or journaled is None:
+                if mine is not journaled:
+                    yield f"{account}: cash is {mine} in memory, {journaled} in the journal"
+                continue
+            if mine.amount != journaled.amount:
+                yield f"{account}: our cash is {mine.amount} in memory, {journaled.amount} in the journal"
+            if any(b.kind is BreakKind.CASH for b in book.breaks.values()):
+                yield f"{account}: a break of cash is left"
+            known = [b.difference or Decimal(0) for b in book.tolerated.values() if b.kind is BreakKind.CASH]
+            off = world.venues[account].ledger.cash - mine.amount - sum(known, Decimal(0))
+            if abs(off) > 2 * book.cash_slack.of(mine.amount):
+                yield f"{account}: our cash is {mine.amount}, off by {off} from the broker's"
+
+
+def _tolerated(world: World) -> dict[tuple[str, str], Decimal]:
+    """Positions of the broker's that somebody explained, beside ours."""
+    return {
+        (str(account), str(item.instrument)): item.difference or Decimal(0)
+        for session in world.sessions.values()
+        for account, book in session.core.accounts.items()
+        for item in book.tolerated.values()
+        if item.kind is BreakKind.POSITION
+    }
 
 
 def run_of(world: World) -> Run:
@@ -33,7 +74,7 @@ def run_of(world: World) -> Run:
         told=world.told,
         movements=movements,
         limits=[LimitRule(scope="cluster", kind="position", value=POSITION_LIMIT)]
-        if not world.counts["by hand"]
+        if not world.counts["by hand"] and not world.counts["transfer"]
         else [],
         acts=world.acts,
         users=dict(world.user_of),
@@ -83,8 +124,10 @@ def _ledger(world: World) -> Book:
             )
             for fill in venue.ledger.executions
         ]
+    beside = _tolerated(world)
     positions = {
         (str(account), str(instrument_of(symbol))): held.qty
+        - beside.get((str(account), str(instrument_of(symbol))), Decimal(0))
         for account, venue in world.venues.items()
         for symbol, held in venue.ledger.positions.items()
     }
@@ -96,7 +139,7 @@ def _journal(world: World) -> Book:
     journal = world.journal
     fills = []
     for event in journal.events:
-        if event.kind is EventKind.FILLED and event.fill is not None:
+        if event.kind is EventKind.FILLED and event.fill is not None and not _is_ours(event.fill.execution_id):
             order = journal.orders[(event.account, event.client_order_id)]
             fills.append(
                 BookedFill(
@@ -110,7 +153,11 @@ def _journal(world: World) -> Book:
                 )
             )
     return Book(
-        orders=[_booked(order, world.committed.get(order.key, 0)) for order in journal.orders.values()],
+        orders=[
+            _booked(order, world.committed.get(order.key, 0))
+            for order in journal.orders.values()
+            if not _is_ours(order.tag)
+        ],
         fills=fills,
         positions={(p.account, p.instrument): p.quantity for p in journal.positions.values()},
     )
@@ -119,10 +166,15 @@ def _journal(world: World) -> Book:
 def _memory(world: World) -> Book:
     books = [book for session in world.sessions.values() for book in session.core.accounts.values()]
     return Book(
-        orders=[_booked(order) for book in books for order in book.orders.values()],
+        orders=[_booked(order) for book in books for order in book.orders.values() if not _is_ours(order.tag)],
         positions={(b.account, i): p.quantity for b in books for i, p in b.positions.items()},
         cash={b.account: b.cash for b in books if b.cash is not None},
     )
+
+
+def _is_ours(text: str) -> bool:
+    """Whether a tag or an execution is of an accepted break: the broker has none like it."""
+    return text.startswith("adjustment:")
 
 
 def _booked(order: Order, at: int = 0) -> BookedOrder:

@@ -10,6 +10,7 @@ import msgspec
 from connectors.alpaca.wire import Request, as_json
 from tests.simulation.connection import MS, SECOND, SimConnection
 from tests.simulation.judge import judge
+from tests.simulation.operator import OPERATED, Operator
 from tests.simulation.session import SimSession
 from tests.simulation.world import SYMBOLS, D, World
 from trading.ids import AccountId, ClientOrderId, InstrumentId
@@ -37,8 +38,9 @@ def play(seed: int) -> Result:
     """Play one seed and judge it.  An assertion or a bug that raises in the middle of it is a violation too."""
     world = World(seed)
     try:
-        Player(world).play()
-        found = settle(world)
+        player = Player(world)
+        player.play()
+        found = settle(world, player.operator)
     except Exception as error:  # noqa: BLE001  a run may fail in any way; the seed and the timeline say how
         where = traceback.extract_tb(error.__traceback__)[-1]
         found = [f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"]
@@ -53,7 +55,7 @@ def play(seed: int) -> Result:
     )
 
 
-def settle(world: World) -> list[str]:
+def settle(world: World, operator: Operator | None = None) -> list[str]:
     """End all faults and wait until nothing is wrong any more; what still is after a long time is returned."""
     world.faulty, world.journal_away = False, False
     world.note("-- all faults end")
@@ -67,6 +69,8 @@ def settle(world: World) -> list[str]:
     while world.now < until:
         world.tick()
         world.run(4 * SECOND)
+        if operator is not None and operator.settle_all():
+            continue
         found = judge(world) if at_rest(world) else ["it does not come to rest"]
         if not found or world.wrong:
             break
@@ -102,6 +106,7 @@ class Player:
         #: Some runs have few faults, so that much gets traded.
         self.calm = self.random.choice((0.0, 0.03, 0.06))
         self.by_hand = self.random.random() < 0.15
+        self.operator = Operator(world) if world.seed % 32 == OPERATED else None
         world.crash_chance = self.random.choice((0.0, 0.0, 0.002, 0.01, 0.03))
         for venue in world.venues.values():
             if self.random.random() < 0.2:
@@ -115,6 +120,8 @@ class Player:
         """A few seconds."""
         world, rnd = self.world, self.random
         world.run(rnd.randint(5, 300) * MS)
+        if self.operator is not None:
+            self.operator.begin()
         for _ in range(rnd.choice((20, 40, 60, 90))):
             account = rnd.choice(list(world.venues))
             session = world.sessions[world.user_of[account]]
@@ -131,6 +138,8 @@ class Player:
                 self._fault(account, session)
             elif self.by_hand and roll < 0.92:
                 self._hand(account)
+            if self.operator is not None:
+                self.operator.act(account, session)
             world.run(rnd.choice((1, 3, 10, 40, 120, 400)) * MS)
             world.tick()
 

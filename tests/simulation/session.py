@@ -13,7 +13,7 @@ from trading.broker import Answer, Verdict
 from trading.connection import UpdatePage
 from trading.errors import TradeError
 from trading.ids import AccountId, Epoch, UserId
-from trading.instructions import Append, AskBudget, AskReport, Instruction, Reply, Send, Tell
+from trading.instructions import Append, AskBudget, AskReport, Checked, Instruction, Reply, Send, Settled, Tell
 from trading.journal import JournalBatch
 from trading.orders import Order, PlaceOrder
 from trading.session import SessionCore
@@ -66,10 +66,14 @@ class SimSession(Process):
 
     # Commands
 
+    def next_token(self) -> int:
+        """A number for one more command."""
+        self._token += 1
+        return self._token
+
     def command(self, act: Callable[[int], Sequence[Instruction]], intents: Sequence[PlaceOrder] = ()) -> None:
         """Somebody asks for something; what they are told of intents is kept."""
-        self._token += 1
-        self._asked[self._token] = intents
+        self._asked[self.next_token()] = intents
         for intent in intents:
             self.world.ask(intent)
         self.do(act(self._token))
@@ -110,6 +114,8 @@ class SimSession(Process):
                     world.desk_call(self, instruction.report)
                 case Reply():
                     self._reply(instruction)
+                case Settled() | Checked():
+                    world.count(type(instruction).__name__.lower())
                 case Tell(notes):
                     for told in notes:
                         if told.event not in world.journal.events[-400:] and told.event not in world.journal.events:

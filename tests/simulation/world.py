@@ -60,6 +60,7 @@ ALL_CAN = Capabilities(
     native_modify=True,
     deduplicates=True,
     late_arrival_s=4.0,
+    trade_date_cash=True,
 )
 
 

@@ -215,7 +215,7 @@ async def test_racing_starts_share_one_server(server: ServerProcess) -> None:
 
 async def test_what_is_committed_survives_kill_9_and_the_pool_recovers(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path)
-    db = Database(server.start(), size=2)
+    db = Database(server.start(), size=2, role="")
     try:
         await db.open()
         async with db.connection() as connection:
@@ -270,7 +270,7 @@ async def test_what_is_committed_survives_kill_9_and_the_pool_recovers(tmp_path:
 
 async def test_idle_connections_that_died_with_the_server_are_not_handed_out(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path)
-    db = Database(server.start(), size=2)
+    db = Database(server.start(), size=2, role="")
     try:
         await db.open()
         async with db.connection() as one, db.connection() as two:

@@ -16,7 +16,7 @@ from storage.records import OrderFilter
 from tests.storage.samples import ACCOUNT, INSTRUMENT, TRADING_ACCOUNT, USER, event, fill, order
 from trading.errors import BadInput, Conflict, Fenced, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos, UserId
-from trading.journal import Break, JournalBatch
+from trading.journal import Break, BreakKind, JournalBatch
 from trading.orders import EventKind, Order, OrderState, OrderType, apply
 from trading.positions import Position
 
@@ -52,7 +52,7 @@ async def test_an_order_its_events_and_fills_come_back_equal(journal: Journal) -
         id="br1",
         account=ACCOUNT,
         instrument=INSTRUMENT,
-        kind="position",
+        kind=BreakKind.POSITION,
         ours="1",
         theirs="2",
         opened_at=Nanos(3),

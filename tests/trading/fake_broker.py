@@ -135,6 +135,7 @@ class FakeBroker:
             else OrderState.PARTIALLY_FILLED,
             at=at,
         )
+        self.cash -= row.side.sign * quantity * price
         fill = Fill(execution_id=ExecutionId(f"e{len(self.fills) + 1}"), quantity=quantity, price=price, at=at)
         self.fills.append(
             BrokerFill(broker_order_id=id_, tag=row.tag, instrument=row.instrument, side=row.side, fill=fill)

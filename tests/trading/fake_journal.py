@@ -7,7 +7,7 @@ from copy import copy
 
 from trading.ids import AccountId, AlgoId, ClientOrderId, Epoch, ExecutionId, Nanos
 from trading.instruments import InstrumentId
-from trading.journal import AccountHistory, Break, JournalBatch, rising_of
+from trading.journal import AccountHistory, Break, CashBook, JournalBatch, rising_of
 from trading.orders import EventKind, Order, OrderEvent, OrderState
 from trading.positions import Position
 
@@ -35,6 +35,7 @@ def frozen(batch: JournalBatch) -> JournalBatch:
         events=list(batch.events),
         positions=[copy(p) for p in batch.positions],
         breaks=list(batch.breaks),
+        cash=[copy(c) for c in batch.cash],
     )
 
 
@@ -48,6 +49,8 @@ class FakeJournal:
         self.positions: dict[tuple[AccountId, InstrumentId], Position] = {}
         self.algo_positions: dict[tuple[AccountId, AlgoId, InstrumentId], Position] = {}
         self.breaks: dict[str, Break] = {}
+        #: Cash as it was based, and how many events there were then.
+        self.cash: dict[AccountId, tuple[CashBook, int]] = {}
         self._epoch: dict[str, Epoch] = {}
         self._last: dict[tuple[str, Epoch], int] = {}
 
@@ -85,6 +88,7 @@ class FakeJournal:
             else:
                 self.positions[(position.account, position.instrument)] = copy(position)
         self.breaks.update({item.id: item for item in batch.breaks})
+        self.cash.update({cash.account: (copy(cash), len(self.events)) for cash in batch.cash})
         self._last[(owner, epoch)] = number
 
     def load(self, account: AccountId, now: Nanos) -> AccountHistory:
@@ -107,7 +111,27 @@ class FakeJournal:
             algo_positions=[copy(p) for p in self.algo_positions.values() if p.account == account],
             executions={e for (a, e), at in self.executions.items() if a == account and at >= since},
             breaks=[b for b in self.breaks.values() if b.account == account and not b.resolved_at],
+            tolerated=[b for b in self.breaks.values() if b.account == account and b.tolerated],
+            cash=self.cash_of(account),
+            adjusted={
+                e.client_order_id
+                for e in self.events
+                if e.account == account and e.fill is not None and e.fill.execution_id.startswith("adjustment:")
+            },
         )
+
+    def cash_of(self, account: AccountId) -> CashBook | None:
+        """What was based, and every execution since."""
+        if account not in self.cash:
+            return None
+        based, seen = self.cash[account]
+        cash = copy(based)
+        for event in self.events[seen:]:
+            if event.account == account and event.kind is EventKind.FILLED and event.fill is not None:
+                order = self.orders[(account, event.client_order_id)]
+                multiplier = self.positions[(account, order.instrument)].multiplier
+                cash.take(order.side, event.fill, multiplier, "")
+        return cash
 
     def order_of_tag(self, tag: str) -> Order | None:
         return next((o for o in self.orders.values() if o.tag == tag), None)

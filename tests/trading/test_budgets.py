@@ -160,18 +160,54 @@ LIMIT = D(100)
 
 
 class Lending(RuleBasedStateMachine):
-    """Three sessions and one book; reports, answers and saves get lost, delayed, doubled; all may restart."""
+    """Three sessions and one book.
+
+    Reports, answers and saves get lost, delayed, doubled; all may restart; older copies of sessions go on reporting;
+    the limit is raised and lowered.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.desk = Epoch(1)
-        self.book = RiskBook(tree(), self.desk)
+        self.version = 1
+        self.limit = LIMIT
+        #: What all may use: the limit, or a higher one from before until its loans have come back.
+        self.ceiling = LIMIT
+        self.book = RiskBook(self.tree(), self.desk)
+        #: Copies that do not know that they were replaced.  The journal refuses what they would use.
+        self.old: list[Purse] = []
         self.saved: dict[tuple[str, Epoch, str], Decimal] = {}
         self.purses = {name: Purse(name, Epoch(1)) for name in SESSIONS}
         self.used = dict.fromkeys(SESSIONS, D(0))
         self.reports: list[BudgetReport] = []
         self.grants: list[tuple[str, Epoch, BudgetGrant]] = []
         self.now = NOW
+
+    def tree(self) -> LimitTree:
+        return tree(int(self.limit), self.version)
+
+    @rule(value=st.integers(1, 200))
+    def limit_changes(self, value: int) -> None:
+        self.limit, self.version = D(value), self.version + 1
+        self.ceiling = max(self.ceiling, self.limit)
+        self.book.limits = self.tree()
+
+    @precondition(lambda self: self.old)
+    @rule(data=st.data(), want=st.integers(0, 60))
+    def older_copy_reports(self, data: st.DataObject, want: int) -> None:
+        purse = data.draw(st.sampled_from(self.old))
+        self.reports.append(
+            purse.ask({POS: self.used[purse.session]}, {POS: D(want)} if want else {}, self.now, idle=False)
+        )
+
+    @rule()
+    def all_goes_well_for_a_while(self) -> None:
+        """Once nothing is lost, the limit holds but for what is in use already, and everybody knows of it."""
+        for _ in range(3):
+            for name in SESSIONS:
+                self.exchange(name, 0)
+        assert self.book.total(POS) <= max(self.limit, sum(self.used.values(), D(0)))
+        assert all(purse.limits.version == self.version for purse in self.purses.values())
 
     @rule(name=st.sampled_from(SESSIONS), want=st.integers(0, 60), idle=st.booleans())
     def report(self, name: str, want: int, idle: bool) -> None:
@@ -227,6 +263,7 @@ class Lending(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(SESSIONS))
     def session_restarts(self, name: str) -> None:
+        self.old.append(self.purses[name])
         self.purses[name] = Purse(name, Epoch(self.purses[name].epoch + 1))
 
     @rule()
@@ -240,7 +277,7 @@ class Lending(RuleBasedStateMachine):
     @rule()
     def central_risk_restarts(self) -> None:
         self.desk = Epoch(self.desk + 1)
-        self.book = RiskBook(tree(), self.desk)
+        self.book = RiskBook(self.tree(), self.desk)
         for (name, epoch, r), amount in self.saved.items():
             self.book.restore(name, epoch, r, amount)
 
@@ -251,7 +288,9 @@ class Lending(RuleBasedStateMachine):
     @invariant()
     def what_all_may_use_is_within_the_limit(self) -> None:
         may = {n: max(self.used[n], p.allowance(POS, self.now)) for n, p in self.purses.items()}
-        assert sum(may.values()) <= LIMIT
+        if self.book.total(POS) <= self.limit:
+            self.ceiling = self.limit
+        assert sum(may.values()) <= self.ceiling
 
     @invariant()
     def nobody_holds_more_than_is_on_record(self) -> None:

@@ -19,7 +19,7 @@ USED = f"cluster/{POSITION}/{AAA.id}"
 
 
 def breaks(rig: Rig) -> list[str]:
-    return [kind for _, kind in rig.book.breaks]
+    return [item.kind for item in rig.book.breaks.values()]
 
 
 def position(rig: Rig) -> object:

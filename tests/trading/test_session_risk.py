@@ -270,8 +270,43 @@ def test_a_restart_forgets_no_loss() -> None:
     again.core.days.restore(saved)
     again.clock(0.3)
     again.grant()
+    denies(again, buy("at-once", 1), DAILY_LOSS)
     lose(again, 97)
     denies(again, buy("b", 1), DAILY_LOSS)
+
+
+@pytest.mark.parametrize("kind", [DAILY_LOSS, DRAWDOWN])
+@pytest.mark.parametrize("price", [60, 140])
+def test_a_restart_before_any_price_has_come_is_neither_a_gain_nor_a_loss(kind: str, price: int) -> None:
+    rig = Rig(limits=[limit(kind, 50, scope) for scope in (USER, ACCOUNT)])
+    rig.filled(buy("a", 10))
+    rig.core.days = type(rig.core.days)()  # held since before today: the day opens with what is not realised
+    lose(rig, price)
+    saved = rig.core.days.take_unsaved()
+    again = Rig(limits=None, positions=[held(10)], marks=False)
+    again.risk.limits = rig.risk.limits
+    again.core.days.restore(saved)
+    again.clock(0.3)
+    again.grant()
+    for _ in range(3):
+        again.clock(0.3)
+    assert again.core.exposure.marks[AAA.id] == price
+    assert again.core.days.get(USER) == rig.core.days.get(USER)
+    lose(again, price - 4)
+    passes(again, buy("b", 1))
+    lose(again, price - 5)
+    denies(again, buy("c", 1), kind)
+
+
+def test_nothing_is_told_of_levels_before_the_days_profit_was_looked_at() -> None:
+    rig = Rig(limits=None, positions=[held(10)])
+    rig.clock()
+    assert rig.take(AskBudget).report.levels is None
+    rig = Rig(positions=[held(10)])
+    rig.clock(1.5)
+    levels = rig.take(AskBudget).report.levels
+    assert levels is not None
+    assert all(use.day for use in levels)
 
 
 def test_a_stop_takes_money_out_of_risk_and_so_makes_room() -> None:
@@ -298,7 +333,7 @@ def test_levels_tell_what_they_use() -> None:
     rig.working(sell("b", 2))
     lose(rig, 100)
     lose(rig, 110)
-    told = {(use.scope, use.instrument): use for use in rig.core.levels()}
+    told = {(use.scope, use.instrument): use for use in rig.core.levels() or ()}
     user, algo = told[(USER, "")], told[(ALGO, "")]
     assert (user.gross, user.net, user.long, user.short, user.open_orders) == (550, 550, 550, 0, 1)
     assert (algo.gross, algo.open_orders, algo.profit) == (550, 0, 50)
