@@ -13,7 +13,9 @@ from api import openapi, problems
 from api.routes import (
     accounts,
     algos,
+    audit,
     breaks,
+    exports,
     feeds,
     health,
     holdings,
@@ -75,9 +77,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, breaks, reconciliations, risk, kills,
-        nodes,
-        stream_routes, health,
+        users, accounts, instruments, feeds, strategies, algos, orders, holdings, exports, breaks, reconciliations,
+        risk, kills, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -13,6 +13,7 @@ from fastapi import Depends
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
+from api.logins import Logins
 from api.problems import ProblemError
 from storage.api_keys import ApiKeys
 from storage.desired import Desired
@@ -104,6 +105,18 @@ class Doorkeeper:
         self._desired = desired
         self._clock = clock
         self._known: dict[bytes, tuple[float, ApiKey, Caller]] = {}
+        self.logins = Logins(keys, desired, clock)
+
+    async def admit(self, key: str, connection: HTTPConnection) -> Caller:
+        """As `caller`, and the audit hears of it."""
+        address = connection.client.host if connection.client is not None else "(local)"
+        try:
+            caller = await self.caller(key)
+        except ProblemError as error:
+            await self.logins.refused(key, address, error.detail)
+            raise
+        await self.logins.used(caller.user, caller.key_id, caller.roles, address)
+        return caller
 
     async def caller(self, key: str) -> Caller:
         """Who holds ``key``; raises the 401 problem where nobody does (any more)."""
@@ -163,7 +176,7 @@ def allowed(right: Right) -> Callable[..., Coroutine[Any, Any, Caller]]:
         key = bearer.credentials.strip() if bearer is not None else header
         if not key:
             raise unauthorized("give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'")
-        caller: Caller = await connection.app.state.services.doorkeeper.caller(key)
+        caller: Caller = await connection.app.state.services.doorkeeper.admit(key, connection)
         caller.require(right)
         return caller
 

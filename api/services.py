@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -39,6 +40,8 @@ T = TypeVar("T")
 VIEW_S = 10.0
 #: Counting all orders reads the whole table, so the figure is kept for so many seconds.
 ORDERS_EVERY_S = 15.0
+#: How often it is looked for refused logins to sum up.
+SWEEP_S = 60.0
 
 
 class Session(Protocol):
@@ -99,6 +102,7 @@ class Services:
     async def start(self) -> None:
         """Begin to connect; what is away is tried again for ever and shown by /readyz."""
         self.run(self._open(), "database")
+        self.run(self._sweep_logins(), "logins")
         self.run(self.hub.run(), "changes")
         self.run(self.hub.watch(self.desired), "desired state")
         if self.link is not None:
@@ -115,6 +119,9 @@ class Services:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.doorkeeper.logins.sweep(at_the_end=True)
         await self.bus.close()
         await self.hot.close()
         await self.database.close()
@@ -138,6 +145,11 @@ class Services:
                 self.database_trouble = ""
                 log.info("the database is open")
                 return
+
+    async def _sweep_logins(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self.doorkeeper.logins.sweep()
 
     async def missing(self) -> list[str]:
         """What is not ready, in words; [] when all is."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -27,7 +29,7 @@ class ApiClient:
 
     def get(self, path: str, **query: Any) -> Any:
         """GET; raises `TradeError`."""
-        return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
+        return self._call("GET", path, params=_given(query))
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST; raises `TradeError`."""
@@ -45,26 +47,47 @@ class ApiClient:
         """DELETE; raises `TradeError`."""
         return self._call("DELETE", path)
 
+    def download(self, path: str, into: BinaryIO, **query: Any) -> int:
+        """GET a file of any length into ``into``; how many bytes came.  Raises `TradeError`, `Unreachable` too where
+        the answer broke off: what was written then is not all."""
+        taken = 0
+        with self._told(), self._http.stream("GET", f"/v1{path}", params=_given(query)) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise _problem(answer)
+            for part in answer.iter_bytes():
+                into.write(part)
+                taken += len(part)
+        return taken
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what httpx raises into our errors."""
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise NeedsOperator(f"no API answers at {self.url} ({error})", "start it with `quarterdeck up`") from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise BadInput("--url", f"{self.url!r} is no address: write http://host:port") from error
+        except httpx.HTTPError as error:
+            raise Unreachable(self.url, f"{type(error).__name__} {error}") from error
+
     def _call(self, method: str, path: str, **more: Any) -> Any:
         """One call.  What is not ready is asked again for a while: nothing was done, so that is safe."""
         deadline = time.monotonic() + _RETRIES_S
         while True:
-            try:
+            with self._told():
                 answer = self._http.request(method, f"/v1{path}", **more)
-            except httpx.ConnectError as error:
-                raise NeedsOperator(
-                    f"no API answers at {self.url} ({error})", "start it with `quarterdeck up`"
-                ) from error
-            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-                raise BadInput("--url", f"{self.url!r} is no address: write http://host:port") from error
-            except httpx.HTTPError as error:
-                raise Unreachable(self.url, f"{type(error).__name__} {error}") from error
             if answer.status_code == 503 and time.monotonic() < deadline:
                 time.sleep(min(1.0, float(answer.headers.get("Retry-After", "1"))))
                 continue
             if answer.is_success:
                 return answer.json() if answer.content else None
             raise _problem(answer)
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def _problem(answer: httpx.Response) -> TradeError:

@@ -66,6 +66,13 @@ class ApiKeys:
             row = await cursor.fetchone()
         return None if row is None else msgspec.convert(row, ApiKey)
 
+    async def whose(self, key: str) -> ApiKey | None:
+        """The record of a key, valid or not any more; None where it was never one."""
+        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(f"SELECT {_FIELDS} FROM api_keys WHERE sha256 = %s", (_digest(key),))
+            row = await cursor.fetchone()
+        return None if row is None else msgspec.convert(row, ApiKey)
+
     async def list(self) -> list[ApiKey]:
         """All keys, revoked and expired ones included, oldest first."""
         async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:

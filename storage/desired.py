@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 from psycopg.rows import dict_row
 
+from storage.audit_pages import audit_page
 from storage.database import DATABASE_ERRORS, Connection, Database
 from storage.records import (
     AccountRecord,
     AlgoRecord,
+    AuditFilter,
     AuditRecord,
     FeedRecord,
     LimitRecord,
@@ -297,12 +299,16 @@ class Desired:
 
     async def audit_of(self, subject: str | None = None, limit: int = 100) -> list[AuditRecord]:
         """The newest entries first, of one subject or of all."""
-        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(
-                "SELECT * FROM audit WHERE %(any)s OR subject = %(subject)s ORDER BY number DESC LIMIT %(limit)s",
-                {"any": subject is None, "subject": subject, "limit": limit},
-            )
-            return msgspec.convert(await cursor.fetchall(), list[AuditRecord])
+        return (await self.audit_page(AuditFilter(subject=subject), None, limit))[0]
+
+    async def audit_page(
+        self, filters: AuditFilter, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[AuditRecord], str | None]:
+        """A page of entries, newest first, and the cursor of the next page (None: this was the last).
+
+        Raises `BadInput` for a cursor that is not ours or a limit outside 1 … 1000.
+        """
+        return await audit_page(self._db, filters, cursor, limit)
 
     async def version(self) -> int:
         """Rises with every change of desired state."""

@@ -232,6 +232,16 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     after: Any
 
 
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which audit entries to list; None does not filter.  ``since`` at or after, ``until`` before."""
+
+    subject: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    since: Nanos | None = None
+    until: Nanos | None = None
+
+
 class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which breaks; None leaves a field out."""
 

@@ -228,6 +228,12 @@ async def reconcile(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
     """Compare the account with its broker now; differences are looked at twice, which takes some seconds."""
     record = await deck.account_of(caller, id)
     check: AccountCheck = await deck.session(record.user).call("reconcile", record.id, timeout=20.0)
+    await deck.note(
+        caller,
+        "reconcile",
+        id,
+        {"adopted": check.adopted, "made_up": check.made_up, "breaks": [each.id for each in check.breaks]},
+    )
     now = time.time_ns()
     return {
         **msgspec.structs.asdict(check),

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from api.formats import Cursor, GivenInstant, Limit, Page, page_of
 from api.routes.orders import filter_of
 from api.security import Viewer
 from api.services import Deck
 from api.shapes import FillOfOrder, PortfolioShown, PositionShown
+from storage.records import OrderFilter
 from trading.errors import NotReady, UnknownThing
 from trading.ids import AccountId
 
 router = APIRouter(prefix="/v1", tags=["holdings"])
 
 
-@router.get("/fills", response_model=Page[FillOfOrder])
-async def list_fills(
+async def _wanted(
     caller: Viewer,
     deck: Deck,
     account: str | None = None,
@@ -26,11 +26,17 @@ async def list_fills(
     algo: str | None = None,
     since: Annotated[GivenInstant | None, Query(description="Executed at or after")] = None,
     until: Annotated[GivenInstant | None, Query(description="Executed before")] = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> OrderFilter:
+    return await filter_of(deck, caller, account, instrument, algo, since, until)
+
+
+#: Which executions a caller asks for, of those that it may see.
+WantedFills = Annotated[OrderFilter, Depends(_wanted)]
+
+
+@router.get("/fills", response_model=Page[FillOfOrder])
+async def list_fills(filters: WantedFills, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Executions, newest first."""
-    filters = await filter_of(deck, caller, account, instrument, algo, since, until)
     fills, following = await deck.journal.fills(filters, cursor, limit)
     return {"items": fills, "next": following}
 

@@ -6,7 +6,7 @@ import secrets
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Amount, Body, Cursor, GivenInstant, Limit, Page
@@ -15,7 +15,7 @@ from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services, referenced
 from api.shapes import OrderShown, OrderWithEvents
 from storage.records import AccountRecord, OrderFilter
-from trading.errors import TradeError, UnknownThing, Unreachable
+from trading.errors import BadInput, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Nanos, client_order_id, instrument_id
 from trading.orders import CancelOrder, ModifyOrder, Order, OrderState, OrderType, PlaceOrder, Side, TimeInForce
 
@@ -156,8 +156,7 @@ async def cancel_order(account: str, client_order_id: str, caller: Trader, deck:
     return order
 
 
-@router.get("", response_model=Page[OrderShown])
-async def list_orders(
+async def _wanted(
     caller: Viewer,
     deck: Deck,
     account: str | None = None,
@@ -166,11 +165,17 @@ async def list_orders(
     state: Annotated[list[OrderState] | None, Query(description="May be given several times")] = None,
     since: Annotated[GivenInstant | None, Query(description="Created at or after")] = None,
     until: Annotated[GivenInstant | None, Query(description="Created before")] = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> OrderFilter:
+    return await filter_of(deck, caller, account, instrument, algo, since, until, tuple(state) if state else None)
+
+
+#: Which orders a caller asks for, of those that it may see.
+WantedOrders = Annotated[OrderFilter, Depends(_wanted)]
+
+
+@router.get("", response_model=Page[OrderShown])
+async def list_orders(filters: WantedOrders, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Orders, newest first."""
-    filters = await filter_of(deck, caller, account, instrument, algo, since, until, tuple(state) if state else None)
     orders, following = await deck.journal.orders(filters, cursor, limit)
     return {"items": orders, "next": following}
 
@@ -199,6 +204,9 @@ async def filter_of(
     states: tuple[OrderState, ...] | None = None,
 ) -> OrderFilter:
     """The filter that a caller's wishes make; nobody but operators gets beyond the own accounts."""
+    for field, text in (("account", account), ("algo", algo)):
+        if text is not None and "\0" in text:
+            raise BadInput(field, f"{text[:40]!r} names nothing: there is a NUL in it")
     if account is not None and not caller.is_operator:
         await deck.account_of(caller, account)
     return OrderFilter(

@@ -55,7 +55,7 @@ async def stream(socket: WebSocket, deck: Deck) -> None:
         key = hello.key or key_of(socket)
         if not key:
             raise _Refused(UNAUTHORIZED, 'no API key: put it into the first message as "key", or into a header')
-        await _caller(deck, key)
+        await _caller(deck, key, socket)
         deck.hub.clients += 1
         try:
             await _serve(socket, deck, hello, key)
@@ -81,9 +81,9 @@ async def _hello(socket: WebSocket) -> Hello:
         raise _Refused(BAD_HELLO, f"{field}: {wrong['msg']}") from None
 
 
-async def _caller(deck: Services, key: str) -> Caller:
+async def _caller(deck: Services, key: str, socket: WebSocket) -> Caller:
     try:
-        caller = await deck.doorkeeper.caller(key)
+        caller = await deck.doorkeeper.admit(key, socket)
         caller.require(Right.VIEW)
     except ProblemError as error:
         raise _Refused(UNAUTHORIZED, error.detail) from None
@@ -128,12 +128,12 @@ async def _push(socket: WebSocket, deck: Services, hello: Hello, key: str) -> No
     async with asyncio.timeout(SEND_S):
         await socket.send_json(greeting)
     wanted = frozenset(hello.topics or TOPICS)
-    caller, checked = await _caller(deck, key), time.monotonic()
+    caller, checked = await _caller(deck, key, socket), time.monotonic()
     while True:
         if time.monotonic() - checked > KEY_CACHE_S:
             checked = time.monotonic()
             try:
-                caller = await _caller(deck, key)
+                caller = await _caller(deck, key, socket)
             except _Refused as refused:
                 # While the database is away nobody can revoke a key either.
                 if refused.code != NOT_READY:

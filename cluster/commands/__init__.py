@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.commands import breaks, deck, market, resources
+from cluster.commands import breaks, deck, exports, market, resources
 from cluster.commands.audit import audit
 from cluster.commands.demo import demo
 from cluster.commands.keys import keys
@@ -25,7 +25,9 @@ app.add_typer(market.simulators, name="simulate")
 app.add_typer(resources.nodes, name="nodes")
 app.add_typer(resources.algos, name="algos")
 app.add_typer(resources.feeds, name="feeds")
+resources.orders.command("export")(exports.export_orders)
 app.add_typer(resources.orders, name="orders")
+app.add_typer(exports.fills, name="fills")
 app.add_typer(breaks.breaks, name="breaks")
 app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
