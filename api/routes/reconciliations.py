@@ -7,11 +7,13 @@ import io
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from api.csv_text import safe
 from api.formats import Amount, Cursor, Instant, InstantOrNone, Limit, Page, Shown
 from api.security import Viewer
 from api.services import Deck
@@ -165,8 +167,20 @@ def _csv(days: list[DayShown]) -> str:
     lines.writeheader()
     for day in days:
         for line in _lines(day):
-            lines.writerow({"account": day.account, "day": day.day.isoformat(), **line})
+            cells = {"account": day.account, "day": day.day.isoformat(), **line}
+            lines.writerow({name: _cell(value) for name, value in cells.items()})
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Free text so that no spreadsheet runs it; a number, a negative one too, is left as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        Decimal(value)
+    except InvalidOperation:
+        return safe(value)
+    return value
 
 
 def _lines(day: DayShown) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from api.routes.reconciliations import _cell
 from storage.leases import Leases
 from storage.reconciliations import Reconciliations
 from tests.api.playing import BTC, Stage
@@ -129,3 +130,10 @@ async def test_a_day_without_a_report_says_why(stage: Stage, key: str) -> None:
         await connection.execute("UPDATE accounts SET created_at = 0")
     assert "no session" in await reason("2020-01-01")
     await stage.refused(422, "bad_input", "GET", "/v1/reconciliations?day=someday")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("=1+1", "'=1+1"), ("-5.2", "-5.2"), ("@x", "'@x"), ("sold two", "sold two"), (7, 7)]
+)
+def test_a_cell_of_the_csv_runs_in_no_spreadsheet(value: Any, shown: Any) -> None:
+    assert _cell(value) == shown
