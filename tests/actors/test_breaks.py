@@ -77,7 +77,13 @@ def bea(deck: DeckUnderTest) -> Bea:
             "id": ACCOUNT,
             "user": "bea",
             "connector": "alpaca",
-            "settings": {"base_url": venue.url, "timeout_s": 2, "orders_per_s": 100, "reconcile_positions_s": 1},
+            "settings": {
+                "base_url": venue.url,
+                "timeout_s": 2,
+                "orders_per_s": 100,
+                "reconcile_positions_s": 1,
+                "late_arrival_s": 2,
+            },
             "credentials": {"key": "PKBEA", "secret": "bea-secret"},
         },
     )
@@ -86,6 +92,7 @@ def bea(deck: DeckUnderTest) -> Bea:
     made = Bea(deck, venue)
     venue.control("quote", symbol="AAPL", bid=99.9, ask=100.1, bid_size=1_000, ask_size=1_000)
     deck.wait("the account", lambda: deck.account_view("bea", ACCOUNT).get("reconciled") is True)
+    deck.wait("a confirmed figure of cash", lambda: made.check()["cash_not_compared"] == "", 30)
     return made
 
 
