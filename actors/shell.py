@@ -103,7 +103,7 @@ class Shell:
     async def _beat(self) -> None:
         while True:
             self._heart = time.monotonic()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
 
     def spawn(self, work: Coroutine[Any, Any, None], title: str) -> asyncio.Task[None]:
         """Run a task for the life of the actor.

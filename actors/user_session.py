@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -60,7 +60,7 @@ from trading.journal import Break, Settlement
 from trading.kill_switch import Kill, is_quiet, to_cancel, to_close
 from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
-from trading.portfolio import portfolio
+from trading.portfolio import Portfolio, portfolio
 from trading.session import SessionCore
 from trading.ticks import decode
 
@@ -74,6 +74,8 @@ SEND_TIMEOUT_S = 10.0
 HAND_OVER_S = 2.5
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
+#: A portfolio that has not changed is told again after so long.
+TELL_EVERY_NS = 2_000_000_000
 
 
 class UserSession(Shell):
@@ -100,6 +102,7 @@ class UserSession(Shell):
         self._token = 0
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
+        self._told: Portfolio | None = None
         self._began = False
 
     # Life
@@ -386,8 +389,9 @@ class UserSession(Shell):
         finally:
             del self._replies[token]
 
-    def _do(self, instructions: Iterable[Instruction]) -> None:
-        for instruction in instructions:
+    def _do(self, instructions: Sequence[Instruction]) -> None:
+        # What the broker or the journal waits for goes before what only has to be told.
+        for instruction in sorted(instructions, key=lambda each: not isinstance(each, Send | Append)):
             match instruction:
                 case Send():
                     self.spawn(self._send(instruction), "send")
@@ -537,7 +541,7 @@ class UserSession(Shell):
                 key=f"{note.order.account}/{note.order.client_order_id}",
                 user=self.user,
                 at=note.event.at,
-                body={"order": msgspec.to_builtins(note.order), "event": msgspec.to_builtins(note.event)},
+                body={"order": note.order, "event": note.event},
             )
             for note in notes
         ]
@@ -546,13 +550,13 @@ class UserSession(Shell):
     async def _publish_portfolio(self) -> None:
         core = self._core()
         view = portfolio(self.user, core.accounts.values(), core.exposure, now())
+        told = self._told
+        if told is not None and view.at - told.at < TELL_EVERY_NS and msgspec.structs.replace(view, at=told.at) == told:
+            return
         await self.hot.put(f"portfolio:{self.user}", view, ttl_s=3600)
+        self._told = view
         await self._tell_panel(
-            [
-                streams.Change(
-                    topic="portfolio", key=self.user, user=self.user, at=view.at, body=msgspec.to_builtins(view)
-                )
-            ]
+            [streams.Change(topic="portfolio", key=self.user, user=self.user, at=view.at, body=view)]
         )
 
     async def _report_days(self) -> None:

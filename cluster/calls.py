@@ -125,3 +125,5 @@ class Coalescer:
                     answer.set_exception(result)
                 else:
                     answer.set_result(result)
+            # Whoever has just been answered may ask again at once: let that go with what is waiting.
+            await asyncio.sleep(0)

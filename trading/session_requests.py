@@ -182,12 +182,14 @@ class Requests(Recorder):
         for book in self.accounts.values():
             if book.report_in_flight or not book.connected:
                 continue
+            every = (book.reconcile_every_ns, book.positions_every_ns, book.cash_every_ns)
+            periodic = min(each for each in every if each)
+            if now - book.reported_at < min(RESOLVE_EVERY_NS, periodic):
+                continue
             doubtful = bool(book.missed or book.rising or book.undead or book.replacing) or any(
                 o.state is OrderState.UNKNOWN for o in book.open.values()
             )
             in_doubt = doubtful or not book.reconciled or bool(book.report_wanted)
-            every = (book.reconcile_every_ns, book.positions_every_ns, book.cash_every_ns)
-            periodic = min(each for each in every if each)
             wait = min(RESOLVE_EVERY_NS, periodic) if in_doubt else periodic
             if now - book.reported_at >= wait:
                 why = book.report_wanted or ("orders are in doubt" if doubtful else "periodic")
