@@ -15,6 +15,7 @@ import msgspec
 
 from actors.shell import Shell, listen
 from cluster import names, streams
+from cluster.calls import pack
 from cluster.process import end, now
 from cluster.specs import DECK_SETTINGS
 from connectors.base import Broker
@@ -209,7 +210,7 @@ class BrokerConnection(Shell):
                 break
             answers += await self._hand_over(made, session_epoch, kind, piece)
             crash_here(after)
-        return answers
+        return pack(answers)
 
     async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
         """Wait for the rate budget; returns 0, or the seconds still to wait where that is too long for an entry."""

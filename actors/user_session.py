@@ -23,7 +23,7 @@ from actors.notes import NotePage, NoteRings
 from actors.session_memory import Memory, memory_of
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
-from cluster.calls import Peer
+from cluster.calls import Peer, pack
 from cluster.process import end, now
 from cluster.specs import DECK_SETTINGS
 from connectors.registry import capabilities
@@ -74,6 +74,8 @@ SEND_TIMEOUT_S = 10.0
 HAND_OVER_S = 2.5
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
+#: The panel hears of an order's changes so much later.
+PUBLISH_AFTER_S = 0.02
 #: A portfolio that has not changed is told again after so long.
 TELL_EVERY_NS = 2_000_000_000
 
@@ -103,6 +105,7 @@ class UserSession(Shell):
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
         self._told: Portfolio | None = None
+        self._untold: list[Note] = []
         self._began = False
 
     # Life
@@ -270,7 +273,7 @@ class UserSession(Shell):
         for intent in intents:
             if intent.instrument not in core.exposure.marks and (price := self.marks.price(intent.instrument)):
                 self._do(core.set_marks({intent.instrument: price}, now()))
-        return await self._command(lambda token: core.place(token, intents, now()))
+        return pack(await self._command(lambda token: core.place(token, intents, now())))
 
     async def modify(self, change: ModifyOrder) -> Order | TradeError:
         """Change an open order."""
@@ -280,7 +283,7 @@ class UserSession(Shell):
     async def cancel(self, cancels: Sequence[CancelOrder]) -> tuple[Order | TradeError, ...]:
         """Take open orders back."""
         core = self._ready_core()
-        return await self._command(lambda token: core.cancel(token, cancels, now()))
+        return pack(await self._command(lambda token: core.cancel(token, cancels, now())))
 
     async def cancel_all(self, account: str, algo: str | None, cause: str) -> tuple[Order | TradeError, ...]:
         """Cancel every open order of an account, or of one algo in it."""
@@ -403,7 +406,9 @@ class UserSession(Shell):
                         reply.set_result(result)
                 case Tell(notes):
                     self.notes.add(notes)
-                    self.spawn(self._publish(notes), "publish")
+                    if not self._untold:
+                        self.spawn(self._publish_soon(), "publish")
+                    self._untold += notes
                 case AskBudget():
                     self.spawn(self._ask_budget(instruction), "budget")
                 case AskReport():
@@ -534,7 +539,10 @@ class UserSession(Shell):
 
     # What goes out
 
-    async def _publish(self, notes: tuple[Note, ...]) -> None:
+    async def _publish_soon(self) -> None:
+        # The order itself goes first, and what follows at once goes in the same message.
+        await asyncio.sleep(PUBLISH_AFTER_S)
+        notes, self._untold = self._untold, []
         changes = [
             streams.Change(
                 topic="orders",

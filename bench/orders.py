@@ -1,9 +1,9 @@
 """The order path against its floor: ``python -m bench.orders [--json]``.
 
-Floor of latency: one Ray call, asked for at the same pace as our single orders (a pause between them: a process that
-was just busy answers faster than one that has to be woken up).  Floor of throughput: the naive path (four Ray calls
-and one insert for each order), measured in the same run with as many in flight.  Ours has all rules, the journal,
-central risk's budgets and the paper broker with its own ledger in it.
+Floor of latency: one Ray call, in turn with our single orders, so that both meet the same machine, and with a pause
+before each that is long enough for all to have come to rest.  Floor of throughput: the naive path (four Ray calls and
+one insert for each order), measured in the same run with as many in flight.  Ours has all rules, the journal, central
+risk's budgets and the paper broker with its own ledger in it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ SESSIONS = 20
 MANY_IN_FLIGHT = 200
 MANY_ORDERS = 6_000
 NAIVE_ORDERS = 2_000
-CALLS = 500
 USER = "bench"
 #: Seconds between single calls and single orders.
-PAUSE_S = 0.005
+PAUSE_S = 0.03
 
 
 class NaiveSession:
@@ -96,19 +95,22 @@ async def naive(url: str, count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-async def ray_call(count: int) -> list[float]:
-    """Milliseconds of single calls of an idle actor."""
+async def echo() -> Any:
+    """An actor that does nothing; calls it until it is warm."""
     import ray
 
-    echo = ray.remote(num_cpus=0, max_concurrency=1000)(NaiveStep).remote()
-    samples = []
-    for number in range(count + 100):
-        began = time.perf_counter()
-        await echo.check.remote(("a", "key", "1", "2"))
-        if number >= 100:
-            samples.append((time.perf_counter() - began) * 1e3)
+    made = ray.remote(num_cpus=0, max_concurrency=1000)(NaiveStep).remote()
+    for _ in range(100):
+        await made.check.remote(("a", "key", "1", "2"))
         await asyncio.sleep(PAUSE_S)
-    return samples
+    return made
+
+
+async def ray_call(actor: Any) -> float:
+    """Milliseconds of one call."""
+    began = time.perf_counter()
+    await actor.check.remote(("a", "key", "1", "2"))
+    return (time.perf_counter() - began) * 1e3
 
 
 async def prepare(url: str) -> None:
@@ -271,8 +273,9 @@ async def restart() -> tuple[int, float]:
     raise TimeoutError(f"the session took no order within 90 s of its death; it said: {said}")
 
 
-async def ours(count: int, idle: int) -> tuple[float, dict[int, int]]:
-    """Orders a second with `IN_FLIGHT` in flight, and the histogram of intent→wire of ``idle`` single ones."""
+async def ours(count: int, idle: int) -> tuple[float, dict[int, int], list[float]]:
+    """Orders a second with `IN_FLIGHT` in flight; the histogram of intent→wire of ``idle`` single ones and, taken in
+    turn with them, the milliseconds of as many bare calls."""
     from cluster import names
     from cluster.calls import Coalescer, Peer
 
@@ -287,8 +290,11 @@ async def ours(count: int, idle: int) -> tuple[float, dict[int, int]]:
         await place(f"warm-{number}")
         await asyncio.sleep(PAUSE_S)
     before = (await connection.call("status", group="health")).facts
+    floor, calls = await echo(), []
     for number in range(idle):
         await place(f"idle-{number}")
+        await asyncio.sleep(PAUSE_S)
+        calls.append(await ray_call(floor))
         await asyncio.sleep(PAUSE_S)
     after = (await connection.call("status", group="health")).facts
     counts = {
@@ -305,7 +311,7 @@ async def ours(count: int, idle: int) -> tuple[float, dict[int, int]]:
     while (await connection.call("status", group="health")).facts["sent"] < after["sent"] + count:
         await asyncio.sleep(0.002)
         assert time.perf_counter() - began < 120, "not every order reached the wire within two minutes"
-    return count / (time.perf_counter() - began), counts
+    return count / (time.perf_counter() - began), counts, calls
 
 
 async def measure(deck: BenchDeck) -> dict[str, Any]:
@@ -313,11 +319,9 @@ async def measure(deck: BenchDeck) -> dict[str, Any]:
     from trading.histogram import Histogram
 
     url = deck.settings.database_url
-    calls = await ray_call(CALLS)
     await prepare(url)
-    per_s, counts = await ours(LOAD_ORDERS, IDLE_ORDERS)
+    per_s, counts, calls = await ours(LOAD_ORDERS, IDLE_ORDERS)
     wire = Histogram(counts)
-    calls += await ray_call(CALLS)
     held, restart_s = await restart()
     # Before the twenty sessions are there: idle actors cost the naive path something too.
     naive_per_s = await naive(url, NAIVE_ORDERS)

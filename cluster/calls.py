@@ -7,9 +7,11 @@ retried here: only the caller knows whether doing it twice is safe.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import msgspec
 import ray
 from ray import exceptions
 
@@ -18,7 +20,45 @@ from cluster.names import namespace
 from cluster.settings import settings
 from trading.errors import NotReady, TradeError, Unreachable
 
+T = TypeVar("T")
+
 _UNKNOWN_OUTCOME = (exceptions.ActorUnavailableError, exceptions.GetTimeoutError, exceptions.TaskCancelledError)
+
+
+class _Packed:
+    """Structs that travel as one piece: pickling each for itself costs ten times as much."""
+
+    __slots__ = ("raw", "type")
+
+    def __init__(self, type_: Any, raw: bytes) -> None:
+        self.type, self.raw = type_, raw
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack, (self.type, self.raw)
+
+
+def pack(argument: T) -> T:
+    """``argument``, or a result, as it travels fastest; it arrives as what it was."""
+    if not isinstance(argument, list | tuple) or not argument:
+        return argument
+    item = type(argument[0])
+    if not issubclass(item, msgspec.Struct) or any(type(each) is not item for each in argument):
+        return argument
+    try:
+        raw = msgspec.msgpack.encode(argument)
+    except (UnicodeEncodeError, OverflowError):
+        return argument  # pickle takes what msgpack has no room for
+    packed: Any = _Packed(list[item] if isinstance(argument, list) else tuple[item, ...], raw)  # type: ignore[valid-type]
+    return cast("T", packed)
+
+
+def _unpack(type_: Any, raw: bytes) -> Any:
+    return _decoder(type_).decode(raw)
+
+
+@functools.cache
+def _decoder(type_: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(type_)
 
 
 class Peer:
@@ -41,7 +81,7 @@ class Peer:
             bound = bound.options(concurrency_group=group)
         try:
             async with asyncio.timeout(timeout):
-                return await bound.remote(*args)
+                return await bound.remote(*map(pack, args))
         except TimeoutError:
             raise Unreachable(self.name, f"no answer to {method} within {timeout:g} s") from None
         except exceptions.ActorDiedError as error:
