@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,10 +23,26 @@ SILENCE_NS = 1_600 * MS
 PATIENCE_NS = 150 * SECOND
 
 
+class Cut(msgspec.Struct, frozen=True):
+    """Which acts of the player a run has: the first ``acts``, ``without`` some.
+
+    ``chances`` are the states of the seed's chances before each act of the whole run, and when it was: with them an act
+    that stays does what it did there.
+    """
+
+    acts: int = 1_000
+    without: frozenset[int] = frozenset()
+    chances: tuple[Any, ...] = ()
+
+
+WHOLE = Cut()
+
+
 class Result(msgspec.Struct):
     """How a run went."""
 
     seed: int
+    acts: int
     violations: list[str]
     trace: list[str]
     faults: dict[str, int]
@@ -34,18 +51,22 @@ class Result(msgspec.Struct):
     steps: int
 
 
-def play(seed: int) -> Result:
-    """Play one seed and judge it.  An assertion or a bug that raises in the middle of it is a violation too."""
+def play(seed: int, cut: Cut = WHOLE, chances: list[Any] | None = None) -> Result:
+    """Play one seed and judge it.  An assertion or a bug that raises in the middle of it is a violation too.
+
+    ``chances`` is filled with what a `Cut` needs.
+    """
     world = World(seed)
+    player = Player(world)
     try:
-        player = Player(world)
-        player.play()
+        player.play(cut, chances)
         found = settle(world, player.operator)
     except Exception as error:  # noqa: BLE001  a run may fail in any way; the seed and the timeline say how
         where = traceback.extract_tb(error.__traceback__)[-1]
         found = [f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"]
     return Result(
         seed=seed,
+        acts=player.acts,
         violations=found,
         trace=list(world.trace),
         faults=dict(world.counts),
@@ -102,6 +123,7 @@ class Player:
         self.world = world
         self.random = world.random
         self.number = 0
+        self.acts = 0
         self.intents: dict[AccountId, list[PlaceOrder]] = {account: [] for account in world.venues}
         #: Some runs have few faults, so that much gets traded.
         self.calm = self.random.choice((0.0, 0.03, 0.06))
@@ -116,18 +138,29 @@ class Player:
             if self.random.random() < 0.2:
                 venue.cancel_takes = self.random.randint(1, 900) * MS
 
-    def play(self) -> None:
+    def play(self, cut: Cut = WHOLE, chances: list[Any] | None = None) -> None:
         """A few seconds."""
         world, rnd = self.world, self.random
         world.run(rnd.randint(5, 300) * MS)
         if self.operator is not None:
             self.operator.begin()
-        for _ in range(rnd.choice((20, 40, 60, 90))):
+        for act in range(min(rnd.choice((20, 40, 60, 90)), cut.acts)):
+            self.acts = act + 1
+            if chances is not None:
+                chances.append((rnd.getstate(), world.now))
+            if cut.chances:
+                state, at = cut.chances[act]
+                world.run(max(0, at - world.now))
+                rnd.setstate(state)
             account = rnd.choice(list(world.venues))
             session = world.sessions[world.user_of[account]]
             roll = rnd.random()
-            if roll < 0.45:
-                self._place(account, session)
+            intents = self._intents(account) if roll < 0.45 else []
+            if act in cut.without:
+                # The intents are known all the same: later acts choose among them.
+                continue
+            if intents:
+                self._place(session, intents)
             elif roll < 0.54:
                 self._cancel(account, session)
             elif roll < (0.63 if world.capabilities.native_modify else 0.73):
@@ -143,7 +176,8 @@ class Player:
             world.run(rnd.choice((1, 3, 10, 40, 120, 400)) * MS)
             world.tick()
 
-    def _place(self, account: AccountId, session: SimSession) -> None:
+    def _intents(self, account: AccountId) -> list[PlaceOrder]:
+        """New ones, or one that was there before."""
         rnd = self.random
         known = self.intents[account]
         if known and rnd.random() < 0.2:
@@ -154,6 +188,9 @@ class Player:
         else:
             intents = [self._intent(account) for _ in range(rnd.choice((1, 1, 1, 2, 3)))]
             known += intents
+        return intents
+
+    def _place(self, session: SimSession, intents: list[PlaceOrder]) -> None:
         if session.alive and not session.paused:
             session.command(lambda token: session.core.place(token, intents, self.world.now), intents)
 

@@ -1,6 +1,7 @@
 """``python -m tests.simulation.run N --seed S``: play N seeds on all cores and say what was found.
 
-A seed that fails is printed with its timeline; ``--seed S 1`` plays it again, byte for byte.  Seeds that have found
+A seed that fails is made small and printed with the timeline that is left; ``--seed S 1`` plays it again, byte for
+byte.  Seeds that have found
 a bug are kept in ``regressions.txt`` and are played first.
 """
 
@@ -16,7 +17,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.simulation.play import Result, play
+from tests.simulation.play import WHOLE, Result, play
+from tests.simulation.shrink import shrink
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 
@@ -37,9 +39,21 @@ def play_all(seeds: Iterable[int], processes: int) -> Iterable[Result]:
 
 
 def told(result: Result, lines: int = 120) -> str:
-    """A failing run in words: what is wrong, and the end of its timeline."""
-    shown = [f"seed {result.seed}:", *(f"  {v}" for v in result.violations[:10]), *result.trace[-lines:]]
-    return "\n".join(shown)
+    """A failing run in words: what is wrong, and the timeline of the smallest run that goes wrong in that way."""
+    cut, small = shrink(result.seed)
+    if not small.violations:
+        # It failed in another process and not here: then at least what that one saw.
+        cut, small = WHOLE, result
+    left = small.acts - len(cut.without)
+    return "\n".join(
+        [
+            f"seed {result.seed}:",
+            *(f"  {v}" for v in result.violations[:10]),
+            f"  the same after {left} of {result.acts} acts (tests.simulation.shrink.shrink({result.seed})):",
+            *(f"  {v}" for v in small.violations[:5]),
+            *small.trace[-lines:],
+        ]
+    )
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.simulation.play import play
 from tests.simulation.run import play_all, regressions, told
+from tests.simulation.shrink import kinds, shrink
 from tests.trading.fake_journal import FakeJournal
 from trading.connection import ConnectionCore
 from trading.session_intake import Intake
@@ -68,3 +69,14 @@ def test_a_missing_safeguard_is_found(safeguard: Callable[[pytest.MonkeyPatch], 
     with pytest.MonkeyPatch.context() as patch:
         safeguard(patch)
         assert caught(), f"nothing was found {safeguard.__name__.replace('_', ' ')}"
+
+
+def test_a_failing_run_is_made_small() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        without_deduplication(patch)
+        whole = next(result for seed in range(1, 400) if (result := play(seed)).violations)
+        cut, small = shrink(whole.seed)
+        assert kinds(small) & kinds(whole)
+        assert small.acts - len(cut.without) <= 6 < whole.acts / 3
+        assert small == play(whole.seed, cut)
+        assert "after" in told(whole)
