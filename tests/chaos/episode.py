@@ -122,12 +122,13 @@ class Chaos:
         self.world.go_on()
         await asyncio.to_thread(self.world.read_prices)
         driving = asyncio.create_task(self._load(int(self._began), seconds))
+        harming = asyncio.create_task(self.nemesis.run(faults))
         try:
-            await self.nemesis.run(faults)
             return await self.judge.sees(words, before, seconds)
         finally:
             driving.cancel()
-            await asyncio.gather(driving, return_exceptions=True)
+            harming.cancel()
+            await asyncio.gather(driving, harming, return_exceptions=True)
             await self.nemesis.heal()
             self.world.hold()
 
