@@ -46,8 +46,8 @@ def pack(argument: T) -> T:
         return argument
     try:
         raw = msgspec.msgpack.encode(argument)
-    except (UnicodeEncodeError, OverflowError):
-        return argument  # pickle takes what msgpack has no room for
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        return argument  # pickle takes what msgpack has no room for; who receives it says what is wrong with it
     packed: Any = _Packed(list[item] if isinstance(argument, list) else tuple[item, ...], raw)  # type: ignore[valid-type]
     return cast("T", packed)
 

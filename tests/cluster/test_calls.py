@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
 from ray import cloudpickle
 
@@ -54,6 +56,8 @@ def travelled(thing: Any) -> Any:
         [CancelOrder(account=AccountId("a"), client_order_id=ClientOrderId("k"))],
         [Answer(tag="t", verdict=Verdict.REJECTED, reason="no \u20b9")],
         [Answer(tag="t", verdict=Verdict.REJECTED, reason="half a pair: \ud800")],
+        [msgspec.structs.replace(INTENT, quantity=Fraction(1, 3))],
+        [msgspec.structs.replace(INTENT, created_at=Nanos(2**70))],
         [INTENT, TICKET],
         [],
         (),
