@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from trading.errors import Fenced, Invariant, NeedsOperator, NotReady, TradeError
@@ -223,3 +223,10 @@ def address_of(url: str) -> str:
 def _brief(error: BaseException) -> str:
     """What the server or libpq said, on one line; neither ever repeats the password."""
     return " ".join(str(error).split())[:300]
+
+
+async def dicts(connection: Connection, statement: str, values: Any) -> list[dict[str, Any]]:
+    """The rows of a query, by column."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement.encode(), values)
+        return await cursor.fetchall()

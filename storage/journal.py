@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 import msgspec
 import psycopg
-from psycopg.rows import dict_row
 
-from storage.database import Connection, Database, fenced_or_broken
+from storage.database import Connection, Database, dicts, fenced_or_broken
 from storage.paging import decode_cursor, encode_cursor, page_size
-from storage.records import BreakFilter, FillRecord, OrderFilter
+from storage.records import OPEN_STATES, BreakFilter, FillRecord, OrderFilter
 from trading.errors import Conflict, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos
 from trading.journal import AccountHistory, Break, CashBook, JournalBatch, rising_of
@@ -41,8 +40,7 @@ _BREAK = (
     "resolved_by, tolerated"
 )
 _APPEND = "SELECT journal_append(%s, %s, %s, %s::json, %s::json, %s::json, %s::json, %s::json)"
-#: As in the partial index ``orders_open``.
-_OPEN = "state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
+_OPEN = f"state IN {OPEN_STATES}"
 
 
 class PreparedBatch(msgspec.Struct, frozen=True):
@@ -226,7 +224,7 @@ class Journal:
             values["states"] = [str(state) for state in filters.states]
         size = page_size(limit)
         async with self._db.connection() as connection:
-            rows = await _dicts(
+            rows = await dicts(
                 connection,
                 f"SELECT number, {_ORDER} FROM orders WHERE {' AND '.join(where)} "
                 f"ORDER BY created_at DESC, number DESC LIMIT {size + 1}",
@@ -238,10 +236,9 @@ class Journal:
     async def algos_with_open_orders(self) -> set[tuple[AccountId, AlgoId]]:
         """Which algos have orders that may still fill and that nobody is taking back yet, by account."""
         async with self._db.connection() as connection:
-            rows = await _dicts(
+            rows = await dicts(
                 connection,
-                "SELECT DISTINCT account, algo FROM orders WHERE algo IS NOT NULL AND NOT cancelling "
-                "AND state IN ('pending', 'submitted', 'partially_filled', 'unknown')",
+                f"SELECT DISTINCT account, algo FROM orders WHERE algo IS NOT NULL AND NOT cancelling AND {_OPEN}",
                 (),
             )
         return {(AccountId(row["account"]), AlgoId(row["algo"])) for row in rows}
@@ -249,7 +246,7 @@ class Journal:
     async def order_counts(self) -> dict[str, int]:
         """How many orders stand in each state.  Reads the whole table: ask seldom."""
         async with self._db.connection() as connection:
-            rows = await _dicts(connection, "SELECT state, count(*) AS orders FROM orders GROUP BY state", ())
+            rows = await dicts(connection, "SELECT state, count(*) AS orders FROM orders GROUP BY state", ())
         return {row["state"]: row["orders"] for row in rows}
 
     async def fills(
@@ -259,7 +256,7 @@ class Journal:
         where, values = _conditions(filters, "at", cursor)
         size = page_size(limit)
         async with self._db.connection() as connection:
-            rows = await _dicts(
+            rows = await dicts(
                 connection,
                 f"SELECT number, {_FILL} FROM fills WHERE {' AND '.join(where)} "
                 f"ORDER BY at DESC, number DESC LIMIT {size + 1}",
@@ -283,7 +280,7 @@ class Journal:
     async def totals(self) -> dict[str, int]:
         """How many orders, fills, denied orders and open breaks there are."""
         async with self._db.connection() as connection:
-            rows = await _dicts(
+            rows = await dicts(
                 connection,
                 """
                 SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM fills) AS fills,
@@ -326,7 +323,7 @@ class Journal:
             where.append("(opened_at, number) > (%(cursor_at)s, %(cursor_number)s)")
         size = page_size(limit)
         async with self._db.connection() as connection:
-            rows = await _dicts(
+            rows = await dicts(
                 connection,
                 f"SELECT number, {_BREAK} FROM breaks WHERE {' AND '.join(where)} "
                 f"ORDER BY opened_at, number LIMIT {size + 1}",
@@ -348,7 +345,7 @@ class Journal:
 
 async def cash_book(connection: Connection, account: AccountId) -> CashBook | None:
     """Cash of ``account`` with every journaled execution; None before the broker's figure was first taken."""
-    rows = await _dicts(
+    rows = await dicts(
         connection,
         """
         SELECT b.account, b.currency, b.based_at,
@@ -444,11 +441,5 @@ def _conditions(filters: OrderFilter, time: str, cursor: str | None) -> tuple[li
     return where, values
 
 
-async def _dicts(connection: Connection, statement: str, values: Any) -> list[dict[str, Any]]:
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(statement.encode(), values)
-        return await cursor.fetchall()
-
-
 async def _all(connection: Connection, kind: type[list[T]], statement: str, values: Any) -> list[T]:
-    return msgspec.convert(await _dicts(connection, statement, values), kind)
+    return msgspec.convert(await dicts(connection, statement, values), kind)

@@ -9,18 +9,15 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from storage.database import Connection, Database
+from storage.database import Connection, Database, dicts
 from storage.desired import put_limit
-from storage.records import KilledAccount, KilledOrder, KillRecord
+from storage.records import OPEN_STATES, KilledAccount, KilledOrder, KillRecord
 from storage.resource import change, write_audit
 from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
 from trading.limits import HALTED
-
-_OPEN = "('pending', 'submitted', 'partially_filled', 'unknown')"
 
 
 class Kills:
@@ -117,7 +114,7 @@ class Kills:
         values = {"accounts": list(accounts), "algo": algo, "id": kill.id}
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cancelled = await _dicts(
+            cancelled = await dicts(
                 connection,
                 """
                 SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
@@ -130,7 +127,7 @@ class Kills:
                 """,
                 values,
             )
-            closing = await _dicts(
+            closing = await dicts(
                 connection,
                 """
                 SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
@@ -143,16 +140,16 @@ class Kills:
                 """,
                 values,
             )
-            still_open = await _dicts(
+            still_open = await dicts(
                 connection,
                 f"""
                 SELECT account, count(*) AS orders FROM orders
-                WHERE account = ANY(%(accounts)s) AND state IN {_OPEN}
+                WHERE account = ANY(%(accounts)s) AND state IN {OPEN_STATES}
                     AND (%(algo)s::text IS NULL OR algo = %(algo)s) GROUP BY account
                 """,
                 values,
             )
-            held = await _dicts(
+            held = await dicts(
                 connection,
                 "SELECT account, instrument, quantity FROM positions "
                 "WHERE %(algo)s::text IS NULL AND account = ANY(%(accounts)s) AND quantity <> 0 UNION ALL "
@@ -177,11 +174,5 @@ def _orders(rows: list[dict[str, Any]], account: AccountId) -> list[KilledOrder]
     return [msgspec.convert(row, KilledOrder) for row in rows if row["account"] == account]
 
 
-async def _dicts(connection: Connection, statement: str, values: Any) -> list[dict[str, Any]]:
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(statement.encode(), values)
-        return await cursor.fetchall()
-
-
 async def _kills(connection: Connection, where: str, values: Any) -> list[KillRecord]:
-    return msgspec.convert(await _dicts(connection, f"SELECT * FROM kills {where}", values), list[KillRecord])
+    return msgspec.convert(await dicts(connection, f"SELECT * FROM kills {where}", values), list[KillRecord])

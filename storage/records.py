@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +23,9 @@ from trading.ids import (
 )
 from trading.journal import BreakKind
 from trading.orders import Fill, OrderState, Side
+
+#: SQL list of the states in which an order may still fill; as in the partial index ``orders_open``.
+OPEN_STATES: Final = "('pending', 'submitted', 'partially_filled', 'unknown')"
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from storage.database import DATABASE_ERRORS, connect_error
+from storage.records import OPEN_STATES
 from trading.errors import BadInput
 
 #: Seven years, two leap days included.
@@ -23,16 +24,15 @@ RETENTION_DAYS: Final = 7 * 365 + 2
 LEAST_DAYS: Final = 365
 _DAY_NS: Final = 86_400_000_000_000
 _LINKS: Final = 200
-_OPEN: Final = "('pending', 'submitted', 'partially_filled', 'unknown')"
 
 _OLD: Final = {
     "order_events": f"""
         SELECT FROM order_events t JOIN orders o USING (account, client_order_id)
         WHERE t.account COLLATE "C" = substr(c.chain, 9) AND t.number BETWEEN c.first AND c.last
-            AND (t.at >= %(before)s OR o.updated_at >= %(before)s OR o.state IN {_OPEN})""",
+            AND (t.at >= %(before)s OR o.updated_at >= %(before)s OR o.state IN {OPEN_STATES})""",
     "orders": f"""
         SELECT FROM orders t WHERE t.account COLLATE "C" = substr(c.chain, 9) AND t.number BETWEEN c.first AND c.last
-            AND (t.updated_at >= %(before)s OR t.state IN {_OPEN} OR EXISTS (
+            AND (t.updated_at >= %(before)s OR t.state IN {OPEN_STATES} OR EXISTS (
                 SELECT FROM order_events e
                 WHERE e.account = t.account AND e.client_order_id = t.client_order_id))""",
     "audit": "SELECT FROM audit t WHERE t.number BETWEEN c.first AND c.last AND t.at >= %(before)s",
