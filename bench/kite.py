@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from bench.kite_sdk import make_environment, site_packages
 from connectors.kite.codec import SIZES, Codec, Listed
-from tests.connectors.kite.sdk import python_with_sdk, site_packages
 from trading.depth import DEPTH, DepthArray, pack_depth
 from trading.handover import Handover
 from trading.ids import Nanos
@@ -35,7 +35,7 @@ PACKETS: Final = 500
 FRAMES: Final = 20
 ROUNDS: Final = 7
 INSTRUMENTS: Final = 3_000
-_BOTH: Final = frozenset({"trade", "quote", "depth"})
+_ALL: Final = frozenset({"trade", "quote", "depth"})
 
 
 class Sink:
@@ -68,12 +68,26 @@ def packet(size: int, index: int, turn: int, chance: random.Random) -> bytes:
         words += [price + 100, price - 100, price, price - 5, 5]
         words += [1_700_000_000 + turn] if size == 32 else []
     elif size >= 44:
-        words += [chance.randrange(1, 500), price, 10_000 + 100 * turn, 5_000, 6_000, price, price + 9, price - 9, price]
+        words += [
+            chance.randrange(1, 500),
+            price,
+            10_000 + 100 * turn,
+            5_000,
+            6_000,
+            price,
+            price + 9,
+            price - 9,
+            price,
+        ]
     if size == 184:
         words += [1_700_000_000 + turn, 0, 0, 0, 1_700_000_000 + turn]
         for level in range(10):
             step = 5 * (level % 5 + 1)
-            words += [chance.randrange(1, 9_999), price + (step if level >= 5 else -step), chance.randrange(1, 99) << 16]
+            words += [
+                chance.randrange(1, 9_999),
+                price + (step if level >= 5 else -step),
+                chance.randrange(1, 99) << 16,
+            ]
     return struct.pack(f">{len(words)}I", *words)
 
 
@@ -87,7 +101,8 @@ def codec_for(sizes: Sequence[int]) -> Codec:
     """A codec that knows the instruments of such frames."""
     codec = Codec()
     codec.put(
-        (token_of(index, size in (28, 32)), Listed(number=index + 1, channels=_BOTH)) for index, size in enumerate(sizes)
+        (token_of(index, size in (28, 32)), Listed(number=index + 1, channels=_ALL))
+        for index, size in enumerate(sizes)
     )
     return codec
 
@@ -151,8 +166,7 @@ def worker_core(chance: random.Random) -> float:
 
 def measure() -> dict[str, Any]:
     """All figures."""
-    python_with_sdk()
-    sys.path.append(str(site_packages()))
+    sys.path.append(str(site_packages(make_environment())))
     from kiteconnect import KiteTicker
 
     parse = KiteTicker("key", "token")._parse_binary

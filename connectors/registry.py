@@ -86,10 +86,17 @@ def _alpaca_market(settings: Mapping[str, Any], credentials: Mapping[str, str]) 
     return AlpacaMarket(settings, credentials)
 
 
+def _kite_market(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> MarketData:
+    from connectors.kite.market import KiteMarket
+
+    return KiteMarket(settings, credentials)
+
+
 _PROVIDERS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], MarketData]]] = {
     "binance-spot": _binance_spot,
     "binance-usdm": _binance_usdm,
     "alpaca": _alpaca_market,
+    "kite": _kite_market,
 }
 
 _BROKERS: Final[dict[str, Callable[..., Broker]]] = {"paper": _paper, "alpaca": _alpaca}
@@ -98,7 +105,10 @@ _CAPABILITIES: Final[dict[str, Callable[[Mapping[str, Any]], Capabilities]]] = {
     "alpaca": _alpaca_capabilities,
 }
 #: Names of the secrets that an account of a broker logs in with.
-_SECRETS: Final[dict[str, tuple[str, ...]]] = {"alpaca": ("key", "secret")}
+_SECRETS: Final[dict[str, tuple[str, ...]]] = {
+    "alpaca": ("key", "secret"),
+    "kite": ("api_key", "api_secret", "access_token"),
+}
 
 
 def providers() -> tuple[str, ...]:
@@ -113,6 +123,8 @@ def brokers() -> tuple[str, ...]:
 
 def market_data(provider: str, settings: Mapping[str, Any], credentials: Mapping[str, str] | None = None) -> MarketData:
     """A market data provider; {} means its public servers.  Without ``credentials`` it may lack what needs a log-in.
+
+    The mapping may change while the provider lives: one whose tokens end each day looks into it for each log-in.
 
     Raises `UnknownThing` for a name that is not registered, `BadInput` for settings it does not take.
     """

@@ -2,8 +2,8 @@
 
 Wire: ``u16 count``, then for each packet ``u16 length`` and its bytes, all big-endian.  The length says what it is: 8
 LTP, 28 and 32 an index (quote, full), 44 quote, 184 full with five levels a side.  Prices are integers: divided by
-10^7 for currencies at NSE (cds), by 10^4 for those at BSE (bcd) and NSE's commodities (nco), else by 100; the segment is
-the lowest byte of the token.  Sources: "WebSocket streaming" of the Kite Connect v3 documentation, and the official
+10^7 for currencies at NSE (cds), by 10^4 for those at BSE (bcd) and NSE's commodities (nco), else by 100; the segment
+is the lowest byte of the token.  Sources: "WebSocket streaming" of the Kite Connect v3 documentation, and the official
 SDK (kiteconnect 5.2.2, ``KiteTicker._parse_binary``) for what the documentation leaves out.
 
 A packet tells a state, not an event.  It becomes a trade where the day's traded volume has changed since the packet
@@ -136,6 +136,11 @@ class Codec:
         """A new connection: what comes first of each instrument is a snapshot."""
         self._volumes[:] = _UNKNOWN
 
+    def has_heard(self, token: int) -> bool:
+        """Whether a packet of the token has come since `forget`."""
+        slot = int(self._tokens.searchsorted(token))
+        return bool(self._tokens[slot] == token and self._volumes[slot] != _UNKNOWN)
+
     def _known_volumes(self) -> dict[int, int]:
         return dict(zip(self._tokens.tolist(), self._volumes.tolist(), strict=True))
 
@@ -204,7 +209,8 @@ class Codec:
         for _ in range(count):
             size = int.from_bytes(frame[start : start + 2], "big")
             end = start + 2 + size
-            if end > len(frame) or size == 0:
+            # The shortest packet has a token and a price.
+            if end > len(frame) or size < LTP:
                 return [], f"{count} packets do not fit in {len(frame)} bytes"
             if size in _LAYOUTS:
                 found.append(frame[start:end])
@@ -329,9 +335,7 @@ class Codec:
             if len(books):
                 sink.depth(books)
 
-    def _quoted(
-        self, at: npt.NDArray[np.int64], levels: Words, slots: Slots, received_at: int, sink: FeedSink
-    ) -> None:
+    def _quoted(self, at: npt.NDArray[np.int64], levels: Words, slots: Slots, received_at: int, sink: FeedSink) -> None:
         count = len(slots)
         if not count:
             return
