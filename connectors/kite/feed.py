@@ -234,14 +234,21 @@ class KiteFeed:
         missing = [name for name, value in zip(("api_key", "access_token"), used, strict=True) if not value]
         if missing:
             raise token_missing(self._credentials, f"there is no {' and no '.join(missing)} for Kite's ticker")
-        self._lost.clear()
+        # Of this connection alone: the one before may tell late that it is gone.
+        lost = self._lost = asyncio.Event()
         self._reason = ""
         self._asked.clear()
         self._codec.forget()
+
+        def on_lost(reason: str) -> None:
+            if lost is self._lost:
+                self._reason = self._reason or reason
+            lost.set()
+
         address = f"{self._url}/?{urlencode({'api_key': used[0], 'access_token': used[1]})}"
         try:
             self._socket = await transport.connect(
-                address, self._receive, self._on_lost, within=self._tuning.connect_within, headers=VERSION
+                address, self._receive, on_lost, within=self._tuning.connect_within, headers=VERSION
             )
         except transport.HandshakeRefused as error:
             if error.status == 403:
@@ -281,10 +288,6 @@ class KiteFeed:
         if self._socket is not None:
             self._socket.abort(reason)
             self._socket = None
-
-    def _on_lost(self, reason: str) -> None:
-        self._reason = self._reason or reason
-        self._lost.set()
 
     # Subscriptions
 
