@@ -50,8 +50,8 @@ class Sink:
         self.books.append(books)
 
     def clear(self) -> None:
-        """Give away what came."""
-        self.ticks.take()
+        """Drop what came, as the SDK's list is dropped."""
+        self.ticks = TickBuffer()
         self.books.clear()
 
 
@@ -100,10 +100,7 @@ def frame(turn: int, sizes: Sequence[int], chance: random.Random) -> bytes:
 def codec_for(sizes: Sequence[int]) -> Codec:
     """A codec that knows the instruments of such frames."""
     codec = Codec()
-    codec.put(
-        (token_of(index, size in (28, 32)), Listed(number=index + 1, channels=_ALL))
-        for index, size in enumerate(sizes)
-    )
+    codec.put((token_of(i, size in (28, 32)), Listed(number=i + 1, channels=_ALL)) for i, size in enumerate(sizes))
     return codec
 
 

@@ -148,6 +148,7 @@ def stream(url: str, token: str, seen: dict[str, Any]) -> None:
     control(url, "trade", instrument="NSE:INFY", price=1500.1, size=7)
     control(url, "trade", instrument="NSE:NIFTY 50", price=24010.5)
     control(url, "trade", instrument="NSE:SHARE0", price=101.05)
+
     def is_full() -> Any:
         tick = watch.last(infy, "full")
         return tick if tick and tick["last_price"] == 1500.1 and tick["depth"]["buy"][0]["price"] == 1500.05 else None

@@ -141,10 +141,10 @@ async def test_a_lost_connection_is_opened_again_with_every_token_and_its_mode()
             await feed.subscribe([infy], SOME)
             await feed.subscribe([nifty, bse], ["trade"])
             await until(lambda: len(simulator.tickers) == 1 and len(modes(simulator)[0]) == 3, what="the tokens")
+            want = {408065: "full", 256265: "quote", 128053508: "quote"}
             for turn in range(2, 4):
                 act(simulator, "drop")
                 await until(lambda turn=turn: sink.opens == turn, what="it opens again")
-                want = {408065: "full", 256265: "quote", 128053508: "quote"}
                 await until(lambda: modes(simulator) == [want], what="the tokens and their modes")
             assert len(sink.closes) == 2
             sink.all()

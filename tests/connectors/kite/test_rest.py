@@ -143,7 +143,15 @@ async def test_history_is_asked_for_in_pieces_of_the_days_allowed() -> None:
 
 @pytest.mark.parametrize(
     ("interval", "days", "requests"),
-    [("3m", 100, 1), ("5m", 101, 2), ("10m", 200, 2), ("15m", 200, 1), ("30m", 201, 2), ("1h", 800, 2), ("1d", 2001, 2)],
+    [
+        ("3m", 100, 1),
+        ("5m", 101, 2),
+        ("10m", 200, 2),
+        ("15m", 200, 1),
+        ("30m", 201, 2),
+        ("1h", 800, 2),
+        ("1d", 2001, 2),
+    ],
 )
 async def test_each_interval_has_its_own_limit_and_is_never_above_it(interval: str, days: int, requests: int) -> None:
     async with market() as (simulator, made, _):
@@ -194,7 +202,7 @@ async def test_requests_keep_the_pace_that_kite_asks_for() -> None:
 
 
 async def test_too_many_requests_are_tried_again_and_then_told() -> None:
-    async with market(now=None, limits=True) as (simulator, made, credentials):
+    async with market(now=None, limits=True) as (simulator, made, _):
         log_in = simulator.log_ins["simulatedkey"]
         # Somebody else uses the key: this second's quote is gone.
         log_in.count("quote", simulator.clock())
