@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -111,6 +111,18 @@ _SECRETS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+async def _kite_log_in(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, str]:
+    from connectors.kite.login import finish
+
+    return await finish(settings, credentials)
+
+
+#: How what a person gives becomes what an account logs in with, where that is not the same.
+_LOG_INS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], Awaitable[dict[str, str]]]]] = {
+    "kite": _kite_log_in
+}
+
+
 def providers() -> tuple[str, ...]:
     """Names of the market data providers."""
     return tuple(_PROVIDERS)
@@ -137,6 +149,20 @@ def market_data(provider: str, settings: Mapping[str, Any], credentials: Mapping
 def secrets_of(broker_name: str) -> tuple[str, ...]:
     """What the secrets store must have of an account of this broker; () where it has no log-in."""
     return _SECRETS.get(broker_name, ())
+
+
+def is_data_only(name: str) -> bool:
+    """Whether an account there lends its log-in to feeds and cannot trade."""
+    return name in _SECRETS and name not in _BROKERS
+
+
+async def log_in(name: str, settings: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """The credentials to keep of those that were given; some brokers want a step of log-in finished first.
+
+    Raises `NeedsOperator` where the broker refuses, `Unreachable` where it does not answer: ask a person for new ones.
+    """
+    finish = _LOG_INS.get(name)
+    return dict(given) if finish is None else await finish(settings, given)
 
 
 def capabilities(name: str, settings: Mapping[str, Any]) -> Capabilities:

@@ -36,8 +36,8 @@ def token_missing(credentials: Mapping[str, str], why: str) -> NeedsOperator:
         )
     return NeedsOperator(
         why,
-        f"log in at {login_url(api_key)}, exchange the request_token (quarterdeck kite login) and give the new "
-        "access_token: PUT /v1/accounts/{id}/credentials",
+        f"log in at {login_url(api_key)}; Kite then sends the browser to an address with a request_token: give it with "
+        "api_key and api_secret, PUT /v1/accounts/{id}/credentials",
     )
 
 
