@@ -4,8 +4,8 @@ Both get the same frames of 500 full packets (184 bytes, five levels a side), on
 process and on one core: ours puts ticks and depths into a feed's sink, the SDK makes its list of dicts.  In each frame
 every instrument has traded since the frame before, which is the most work for ours.  ``ratio`` compares the best rounds
 of each; ``mixed`` is the same with frames of all five sizes of packets in random order.  ``worker_core`` is the share
-of a core that a feed worker's data path (socket left out: decoding, hand-over, last values, batches framed for the
-bus) needs for 3,000 instruments in full mode at one frame a second.
+of a core that a feed worker's data path needs for 3,000 instruments in full mode at one frame a second, from the socket
+to batches framed for the bus (`bench.kite_worker`).
 
 The SDK is installed into an environment of its own when first wanted; only its parser is used, and of its packages only
 `kiteconnect` and what that imports are put behind ours on the path.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import struct
 import sys
 import time
@@ -24,17 +23,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bench.kite_sdk import make_environment, site_packages
+from bench.kite_worker import worker
 from connectors.kite.codec import SIZES, Codec, Listed
-from trading.depth import DEPTH, DepthArray, pack_depth
-from trading.handover import Handover
+from trading.depth import DepthArray
 from trading.ids import Nanos
-from trading.last_values import LastValues
-from trading.ticks import TickBuffer, decode, pack_batch
+from trading.ticks import TickBuffer
 
 PACKETS: Final = 500
 FRAMES: Final = 20
 ROUNDS: Final = 7
-INSTRUMENTS: Final = 3_000
 _ALL: Final = frozenset({"trade", "quote", "depth"})
 
 
@@ -136,31 +133,6 @@ def compare(sdk: Callable[[bytes], object], frames: Sequence[bytes], sizes: Sequ
     return len(sizes) / best["ours"], len(sizes) / best["sdk"]
 
 
-def worker_core(chance: random.Random) -> float:
-    """The share of a core for 3,000 instruments in full mode, one frame each second."""
-    sizes = [184] * INSTRUMENTS
-    frames = [frame(turn, sizes, chance) for turn in range(8)]
-    codec, sink, handover, last = codec_for(sizes), Sink(), Handover(), LastValues()
-    spent = []
-    for turn in range(8):
-        began = time.process_time_ns()
-        codec.decode(frames[turn], Nanos(time.time_ns()), sink)  # type: ignore[arg-type]
-        ticks = handover.admit(decode(sink.ticks.take()))
-        for start in range(0, len(ticks), 4_096):
-            part = ticks[start : start + 4_096]
-            last.take(part)
-            pack_batch(1, turn, 0, part.tobytes())
-        for books in sink.books:
-            pack_depth(1, turn, 0, books)
-        for _ in range(4):
-            last.changed()
-        spent.append((time.process_time_ns() - began) / 1e9)
-        if len(sink.books) != 1 or sink.books[0].dtype != DEPTH or len(sink.books[0]) != INSTRUMENTS:
-            raise RuntimeError("the depth of a frame is missing")
-        sink.clear()
-    return statistics.median(spent)
-
-
 def measure() -> dict[str, Any]:
     """All figures."""
     sys.path.append(str(site_packages(make_environment())))
@@ -176,6 +148,7 @@ def measure() -> dict[str, Any]:
     ours, theirs = compare(parse, frames, full)
     mixed = [chance.choice(SIZES) for _ in range(PACKETS)]
     ours_mixed, theirs_mixed = compare(parse, [frame(turn, mixed, chance) for turn in range(FRAMES)], mixed)
+    carried = worker()
     return {
         "ours_packets_per_s": round(ours),
         "sdk_packets_per_s": round(theirs),
@@ -185,7 +158,8 @@ def measure() -> dict[str, Any]:
             "sdk_packets_per_s": round(theirs_mixed),
             "ratio": round(ours_mixed / theirs_mixed, 1),
         },
-        "worker_core": round(worker_core(chance), 4),
+        "worker_core": round(carried["core"], 4),
+        "worker_packets_per_s": round(carried["packets_per_s"]),
     }
 
 

@@ -59,6 +59,8 @@ _NO_TOKEN: Final = 1 << 32
 #: next is a fall, as it is at the start of a day.
 _UNKNOWN: Final = 1 << 62
 _WITHOUT: Final = _UNKNOWN + 1
+#: Entries of a table of slots; larger ones are slower than a search, for they do not fit the processor's cache.
+_LARGEST_TABLE: Final = 1 << 20
 _TRADES, _QUOTES, _DEPTHS = 1, 2, 4
 _CHANNELS: Final = {"trade": _TRADES, "quote": _QUOTES, "depth": _DEPTHS}
 #: Of a TICK row as ten 8-byte words: number and flags, then price, size, bid, bid size, ask, ask size, times, sequence.
@@ -66,7 +68,14 @@ _HEAD, _PRICE, _SIZE, _BID, _BID_SIZE, _ASK, _ASK_SIZE, _EXCHANGE_AT, _RECEIVED_
 _WORDS_OF_TICK: Final = TICK.itemsize // 8
 _WORDS_OF_DEPTH: Final = DEPTH.itemsize // 8
 
+#: The upper half of a row's first word.
+_TRADE_HEAD: Final = TRADE << 32
+_QUOTE_HEAD: Final = QUOTE << 32
+_SNAPSHOT_HEAD: Final = SNAPSHOT << 32
+_USUAL_SCALE_HEAD: Final = 100 << 32
+
 Words = npt.NDArray[np.uint32]
+Whole = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.intp]
 
 
@@ -95,7 +104,7 @@ class _Rows:
         self._floats[:, _PRICE:_EXCHANGE_AT] = np.nan
         self._whole = self.ticks.view(np.int64).reshape(count, _WORDS_OF_TICK)
 
-    def room(self, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    def room(self, count: int) -> tuple[npt.NDArray[np.float64], Whole]:
         """So many rows as floats and as integers, ten to a row; what is not written to is NaN or 0."""
         if count > len(self.ticks):
             self._make(2 * count)
@@ -149,13 +158,12 @@ class Codec:
         listed = [self._listed[token] for token in tokens]
         # One slot more, so that every search ends at a slot.
         self._tokens = np.array([*tokens, _NO_TOKEN], dtype=np.int64)
-        numbers = np.array([each.number for each in listed] + [0], dtype=np.int64)
+        self._table = _table_of(self._tokens[:-1])
+        self._numbers = np.array([each.number for each in listed] + [0], dtype=np.int64)
         scales = np.array([scale_of(token) for token in tokens] + [100], dtype=np.int64)
         self._divisors = scales.astype(np.float64)
         self._one_divisor = 100.0 if (scales == 100).all() else None
-        self._trade_heads = numbers | (TRADE << 32)
-        self._quote_heads = numbers | (QUOTE << 32)
-        self._depth_heads = numbers | (scales << 32)
+        self._scale_heads = scales << 32
         self._volumes = np.array([volumes.get(token, _UNKNOWN) for token in tokens] + [_UNKNOWN], dtype=np.int64)
         self._stamps = np.zeros(len(tokens) + 1, dtype=np.intp)
         channels = [sum(_CHANNELS[channel] for channel in each.channels) for each in listed]
@@ -225,7 +233,9 @@ class Codec:
     def _take(self, size: int, wire: Words, received_at: Nanos, sink: FeedSink) -> None:
         """Packets of one size, each a row of 32-bit words as they came (big-endian)."""
         tokens = wire[:, 0].astype(np.int64)
-        slots = self._tokens.searchsorted(tokens)
+        table = self._table
+        # What is beyond the table ends at its last entry, which is nobody's.
+        slots = self._tokens.searchsorted(tokens) if table is None else table.take(tokens >> 8, mode="clip")
         known = self._tokens.take(slots) == tokens
         count = int(np.count_nonzero(known))
         if count != len(known):
@@ -246,14 +256,15 @@ class Codec:
         if count == 0:
             return
         head = wire[:, :_HEAD_WORDS].astype(_U32)
+        numbers = self._numbers.take(slots)
         if size == FULL:
-            self._traded(head, slots, received_at, sink, is_full=True)
+            self._traded(head, numbers, slots, received_at, sink, is_full=True)
             if self._some & (_QUOTES | _DEPTHS):
-                self._booked(head, wire[:, _HEAD_WORDS:], slots, received_at, sink)
+                self._booked(head, wire[:, _HEAD_WORDS:], numbers, slots, received_at, sink)
         elif size == QUOTES:
-            self._traded(head, slots, received_at, sink, is_full=False)
+            self._traded(head, numbers, slots, received_at, sink, is_full=False)
         else:
-            self._priced(head, slots, received_at, sink, is_full=size == INDEX_FULL)
+            self._priced(head, numbers, slots, received_at, sink, is_full=size == INDEX_FULL)
 
     def _having(self, channel: int, slots: Slots) -> npt.NDArray[np.bool_] | None:
         """Which of them a channel is asked of; None for all."""
@@ -261,24 +272,26 @@ class Codec:
 
     # Packets of one size, no instrument twice
 
-    def _traded(self, words: Words, slots: Slots, received_at: int, sink: FeedSink, *, is_full: bool) -> None:
+    def _traded(
+        self, words: Words, numbers: Whole, slots: Slots, received_at: int, sink: FeedSink, *, is_full: bool
+    ) -> None:
         volumes = words[:, 4].astype(np.int64)
         sizes = volumes - self._volumes.take(slots)
         self._volumes[slots] = volumes
-        heads = self._trade_heads.take(slots)
         asked = self._having(_TRADES, slots)
         if asked is not None or np.count_nonzero(sizes <= 0):
             moved = sizes != 0
             is_odd = sizes < 0
-            heads[is_odd] |= SNAPSHOT << 32
+            numbers = np.where(is_odd, numbers | _SNAPSHOT_HEAD, numbers)
             sizes[is_odd] = words[is_odd, 2]
             if asked is not None:
                 moved &= asked
-            words, slots, heads, sizes, volumes = words[moved], slots[moved], heads[moved], sizes[moved], volumes[moved]
+            words, slots, numbers = words[moved], slots[moved], numbers[moved]
+            sizes, volumes = sizes[moved], volumes[moved]
         if not len(words):
             return
         floats, whole = self._trade_rows.room(len(words))
-        whole[:, _HEAD] = heads
+        np.add(numbers, _TRADE_HEAD, out=whole[:, _HEAD])
         np.divide(words[:, 1], self._divisors_of(slots), out=floats[:, _PRICE])
         floats[:, _SIZE] = sizes
         if is_full:
@@ -289,18 +302,19 @@ class Codec:
         whole[:, _SEQUENCE] = volumes
         sink.ticks.extend(self._trade_rows.ticks[: len(words)])
 
-    def _priced(self, words: Words, slots: Slots, received_at: int, sink: FeedSink, *, is_full: bool) -> None:
+    def _priced(
+        self, words: Words, numbers: Whole, slots: Slots, received_at: int, sink: FeedSink, *, is_full: bool
+    ) -> None:
         """As `_traded`, of packets that have a last price and no volume."""
         asked = self._having(_TRADES, slots)
         if asked is not None:
-            words, slots = words[asked], slots[asked]
+            words, slots, numbers = words[asked], slots[asked], numbers[asked]
         if not len(words):
             return
-        heads = self._trade_heads.take(slots)
-        heads[self._volumes.take(slots) == _UNKNOWN] |= SNAPSHOT << 32
+        numbers[self._volumes.take(slots) == _UNKNOWN] |= _SNAPSHOT_HEAD
         self._volumes[slots] = _WITHOUT
         floats, whole = self._trade_rows.room(len(words))
-        whole[:, _HEAD] = heads
+        np.add(numbers, _TRADE_HEAD, out=whole[:, _HEAD])
         np.divide(words[:, 1], self._divisors_of(slots), out=floats[:, _PRICE])
         floats[:, _SIZE] = 0.0
         if is_full:
@@ -311,12 +325,15 @@ class Codec:
         whole[:, _SEQUENCE] = 0
         sink.ticks.extend(self._trade_rows.ticks[: len(words)])
 
-    def _booked(self, words: Words, levels: Words, slots: Slots, received_at: int, sink: FeedSink) -> None:
+    def _booked(
+        self, words: Words, levels: Words, numbers: Whole, slots: Slots, received_at: int, sink: FeedSink
+    ) -> None:
         """Best prices as quotes, all levels as depths; ``levels`` as they came."""
         count = len(words)
         books = np.empty(count, dtype=DEPTH)
         whole = books.view(np.int64).reshape(count, _WORDS_OF_DEPTH)
-        whole[:, 0] = self._depth_heads.take(slots)
+        scales = self._scale_heads.take(slots) if self._one_divisor is None else _USUAL_SCALE_HEAD
+        np.add(numbers, scales, out=whole[:, 0])
         np.multiply(words[:, 15], _SECOND, out=whole[:, 1])
         whole[:, 2] = received_at
         # A level's third word has the orders in its upper half, which is where LEVEL has them.
@@ -325,9 +342,9 @@ class Codec:
         if self._some & _QUOTES:
             asked = self._having(_QUOTES, slots)
             if asked is None:
-                self._quoted(whole[:, 1], laid, slots, received_at, sink)
+                self._quoted(whole[:, 1], laid, numbers, slots, received_at, sink)
             else:
-                self._quoted(whole[asked, 1], laid[asked], slots[asked], received_at, sink)
+                self._quoted(whole[asked, 1], laid[asked], numbers[asked], slots[asked], received_at, sink)
         if self._some & _DEPTHS:
             asked = self._having(_DEPTHS, slots)
             if asked is not None:
@@ -335,13 +352,13 @@ class Codec:
             if len(books):
                 sink.depth(books)
 
-    def _quoted(self, at: npt.NDArray[np.int64], levels: Words, slots: Slots, received_at: int, sink: FeedSink) -> None:
+    def _quoted(self, at: Whole, levels: Words, numbers: Whole, slots: Slots, received_at: int, sink: FeedSink) -> None:
         count = len(slots)
         if not count:
             return
         floats, whole = self._quote_rows.room(count)
         divisors = self._divisors_of(slots)
-        whole[:, _HEAD] = self._quote_heads.take(slots)
+        np.add(numbers, _QUOTE_HEAD, out=whole[:, _HEAD])
         for price, size, first in ((_BID, _BID_SIZE, 0), (_ASK, _ASK_SIZE, 15)):
             np.divide(levels[:, first + 1], divisors, out=floats[:, price])
             floats[:, size] = levels[:, first]
@@ -353,6 +370,16 @@ class Codec:
 
     def _divisors_of(self, slots: Slots) -> npt.NDArray[np.float64] | float:
         return self._divisors.take(slots) if self._one_divisor is None else self._one_divisor
+
+
+def _table_of(tokens: Whole) -> npt.NDArray[np.intp] | None:
+    """Slots by the exchange's own number in the token; None where that does not tell tokens apart, or is large."""
+    numbers = tokens >> 8
+    if not len(tokens) or len(np.unique(numbers)) != len(tokens) or int(numbers.max()) >= _LARGEST_TABLE:
+        return None
+    table = np.full(int(numbers.max()) + 2, len(tokens), dtype=np.intp)
+    table[numbers] = np.arange(len(tokens))
+    return table
 
 
 # Text messages

@@ -233,6 +233,7 @@ class SimulatedMarket:
     def __init__(self, shares: int, seed: int, now: Nanos, today: date) -> None:
         self._chance = random.Random(seed)
         self.listings: dict[int, Listing] = {}
+        self._order: list[Listing] = []
         self.by_id: dict[str, Listing] = {}
         self.add(Listing(256265, "NIFTY 50", "NSE", 2_400_000, segment="INDICES"))
         self.add(Listing(408065, "INFY", "NSE", 150_000, name="INFOSYS"))
@@ -286,13 +287,14 @@ class SimulatedMarket:
 
     def add(self, listing: Listing) -> None:
         """List an instrument."""
-        self.listings[listing.token] = listing
-        self.by_id[listing.id] = listing
+        self.listings[listing.token] = self.by_id[listing.id] = listing
+        self._order.append(listing)
 
     def expire(self, id_: str) -> None:
         """An instrument is not listed any more."""
         gone = self.by_id.pop(id_)
         self.listings.pop(gone.token, None)
+        self._order.remove(gone)
 
     def live(self, today: date) -> list[Listing]:
         """What has not expired."""
@@ -300,7 +302,7 @@ class SimulatedMarket:
 
     def step(self, now: Nanos) -> Listing:
         """One instrument moves."""
-        listing = self._chance.choice(list(self.listings.values()))
+        listing = self._chance.choice(self._order)
         price = max(listing.step * 20, listing.last + listing.step * self._chance.randrange(-3, 4))
         if self._chance.random() < 0.5:
             listing.trade(price, listing.lot * self._chance.randrange(1, 20), now)

@@ -148,16 +148,21 @@ class KiteSimulator:
     # The market
 
     async def _walk(self) -> None:
-        owed, framed_at = 0.0, 0.0
+        pause = min(_TICK_S, self._frame_s)
+        seen_at = framed_at = time.monotonic()
+        owed = 0.0
         while True:
-            await asyncio.sleep(min(_TICK_S, self._frame_s))
+            await asyncio.sleep(pause)
+            now = time.monotonic()
             if self.is_moving and self._rate > 0:
-                owed += self._rate * min(_TICK_S, self._frame_s)
+                # By the clock, for a busy machine wakes us late; but what cannot be caught up is let go.
+                owed += self._rate * min(now - seen_at, 10 * pause)
                 for _ in range(int(owed)):
                     self.changed(self.market.step(self.clock()))
                 owed %= 1.0
-            if time.monotonic() - framed_at >= self._frame_s:
-                framed_at = time.monotonic()
+            seen_at = now
+            if now >= framed_at + self._frame_s - pause / 2:
+                framed_at = max(framed_at + self._frame_s, now - self._frame_s)
                 self.push()
 
     async def _beat(self) -> None:

@@ -207,6 +207,16 @@ def test_tokens_nobody_asked_for_are_passed_over() -> None:
     assert rows(decoded(made, full(INFY))) == []
 
 
+@pytest.mark.parametrize("others", [(), (1594 << 8 | 2,), (0xFFFFFF << 8 | 4,), tuple(n << 8 | 4 for n in range(50))])
+def test_tokens_are_found_whatever_their_numbers(others: tuple[int, ...]) -> None:
+    """408065 is 1594 at NSE; the same number at another exchange, and very large ones, must not be mistaken for it."""
+    made = codec(INFY, *others)
+    strangers = [1594 << 8 | 3, 0xFFFFFE << 8 | 4, 0xFFFFFFFF, 0, 256]
+    sink = decoded(made, *(ltp(token) for token in (*strangers, *others, INFY)))
+    assert sorted(row["instrument"] for row in rows(sink)) == list(range(1, len(others) + 2))
+    assert made.unasked == len(strangers)
+
+
 def test_volumes_outlive_changes_of_what_is_wanted() -> None:
     made = codec(INFY)
     decoded(made, quote(volume=100))
