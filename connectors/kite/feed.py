@@ -2,9 +2,9 @@
 
 Source: "WebSocket streaming" of the Kite Connect v3 documentation.  Key and token go with the address; 403 to the
 handshake means that the session has ended, 429 that the key has its three connections (staff in the developers' forum).
-The server confirms no subscription and says nothing of a token that it does not know.  So what is subscribed is looked
-up by its symbol: one that is not there has expired, and one whose token has become another's must not be shown under
-the old name.  A token above the 3,000 of a connection is answered with an error message; the connection goes on.
+The server confirms no subscription and says nothing of a token that it does not know, so what is wanted is looked up by
+its symbol first (`symbol_check`).  A token above the 3,000 of a connection is answered with an error message; the
+connection goes on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
@@ -22,19 +21,11 @@ import msgspec
 from connectors import transport
 from connectors.base import Clock, FeedSink
 from connectors.kite.client import token_missing
-from connectors.kite.codec import (
-    Codec,
-    Failure,
-    Listed,
-    Notice,
-    OrderUpdate,
-    read_text,
-    set_mode,
-    subscribe,
-    unsubscribe,
-)
+from connectors.kite.codec import Codec, Listed
+from connectors.kite.messages import Failure, Notice, OrderUpdate, read_text, set_mode, subscribe, unsubscribe
+from connectors.kite.symbol_check import LookUp, SymbolCheck
 from connectors.kite.symbols import token_of
-from connectors.kite.wire import VERSION, ist_day
+from connectors.kite.wire import VERSION
 from trading.errors import BadInput, NeedsOperator, NotReady, TradeError
 from trading.ids import InstrumentId
 from trading.instruments import Instrument
@@ -50,9 +41,6 @@ _TOKENS_PER_MESSAGE: Final = 500
 _BRACE: Final = 0x7B
 #: A server that has no place for us knows more in a while.
 _FULL_HOUSE_S: Final = 5.0
-
-#: Gives the tokens that ids have now, without those that Kite does not list.
-LookUp = Callable[[Sequence[InstrumentId]], Awaitable[Mapping[InstrumentId, int]]]
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,14 +83,12 @@ class KiteFeed:
         self._credentials = credentials
         self._sink = sink
         self._clock = clock
-        self._look_up = look_up
         self._mode = mode
         self._tuning = tuning or Tuning()
         self._on_order = on_order
         self._codec = Codec()
         self._wanted: dict[int, _Wanted] = {}
-        #: Token -> the day (in India) on which its symbol was looked up.
-        self._checked: dict[int, date] = {}
+        self._symbols = SymbolCheck(look_up, clock)
         #: Token -> mode, as asked of this connection.
         self._asked: dict[int, str] = {}
         self._last_asked: list[int] = []
@@ -146,13 +132,22 @@ class KiteFeed:
         for channel in channels:
             check_channel(channel, self._mode)
         tokens: dict[int, Instrument] = {}
+        clashes: dict[InstrumentId, InstrumentId] = {}
         for instrument in instruments:
             if instrument.number <= 0:
                 raise BadInput("instruments", f"{instrument.id} has no number: register it first")
-            tokens[token_of(instrument)] = instrument
+            token = token_of(instrument)
+            holder = tokens.get(token) or (self._wanted[token].instrument if token in self._wanted else instrument)
+            if holder.id == instrument.id:
+                tokens[token] = instrument
+            else:
+                clashes[instrument.id] = holder.id
         count = len(self._wanted.keys() | tokens.keys())
         if count > MOST_TOKENS:
             raise BadInput("instruments", f"{count} on one connection, Kite carries {MOST_TOKENS}")
+        for refused, holder_id in clashes.items():
+            # One of the two has expired, and the look-up will tell if it is the other one.
+            self._sink.refused(refused, f"its token is that of {holder_id}, which is streamed: list it anew")
         for token, instrument in tokens.items():
             known = self._wanted.setdefault(token, _Wanted(instrument, set()))
             known.channels.update(channels)
@@ -168,7 +163,8 @@ class KiteFeed:
 
     async def unsubscribe(self, instruments: Sequence[Instrument]) -> None:
         """Remove instruments; those that are not there are passed over."""
-        self._forget([token_of(instrument) for instrument in instruments])
+        tokens = [(token_of(instrument), instrument.id) for instrument in instruments]
+        self._forget([t for t, id_ in tokens if t in self._wanted and self._wanted[t].instrument.id == id_])
         await self._settle()
 
     def wanted(self) -> frozenset[InstrumentId]:
@@ -297,7 +293,7 @@ class KiteFeed:
     def _forget(self, tokens: Sequence[int]) -> None:
         for token in tokens:
             self._wanted.pop(token, None)
-            self._checked.pop(token, None)
+        self._symbols.forget(tokens)
         self._codec.remove(tokens)
 
     async def _settle(self) -> None:
@@ -308,7 +304,7 @@ class KiteFeed:
                 missing: dict[str, list[int]] = {}
                 for token, wanted in self._wanted.items():
                     mode = self._mode_of(wanted)
-                    if self._asked.get(token) != mode:
+                    if self._asked.get(token) != mode and self._symbols.lets_in(token):
                         missing.setdefault(mode, []).append(token)
                 if surplus:
                     chunk = surplus[:_TOKENS_PER_MESSAGE]
@@ -340,46 +336,39 @@ class KiteFeed:
         return True
 
     async def _check_symbols(self) -> None:
-        """Once a day, ask whether what is wanted is still there under its token."""
+        """Keep asking whether what is wanted is still there under its token."""
         said = ""
         while True:
             await self._something.wait()
-            again = self._tuning.look_up_again
-            today = ist_day(self._clock())
-            due = [token for token in self._wanted if self._checked.get(token) != today]
+            used = self._log_in()
             self._unchecked.clear()
             try:
-                for start in range(0, len(due), _TOKENS_PER_MESSAGE):
-                    await self._check(due[start : start + _TOKENS_PER_MESSAGE], today)
+                self._refuse(await self._symbols.look({t: w.instrument.id for t, w in self._wanted.items()}))
                 said = ""
             except TradeError as error:
                 if type(error).__name__ != said:
                     log.warning("%s: instruments could not be looked up: %s", self._url, error)
                     said = type(error).__name__
+            await self._settle()
+            await self._until_unchecked(used)
+
+    async def _until_unchecked(self, used: tuple[str, str]) -> None:
+        """Until there is something new to look up, another token to do it with, or time has passed."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._tuning.look_up_again
+        while (left := until - loop.time()) > 0 and self._log_in() == used:
             try:
-                async with asyncio.timeout(again):
+                async with asyncio.timeout(min(0.25, left)):
                     await self._unchecked.wait()
+                    return
             except TimeoutError:
-                # A new day, or what could not be asked before.
                 continue
 
-    async def _check(self, tokens: Sequence[int], today: date) -> None:
-        asked = {token: self._wanted[token].instrument for token in tokens if token in self._wanted}
-        found = await self._look_up([instrument.id for instrument in asked.values()])
-        refused: dict[int, str] = {}
-        for token, instrument in asked.items():
-            now = found.get(instrument.id)
-            if now == token:
-                self._checked[token] = today
-            elif token in self._wanted:
-                what = "it has expired or was never there" if now is None else f"its token is {now} now, not {token}"
-                refused[token] = f"Kite does not list {instrument.id} as it was registered: {what}; list it anew"
-        if refused:
-            gone = {token: asked[token].id for token in refused}
-            self._forget(list(refused))
-            for token, reason in refused.items():
-                self._sink.refused(gone[token], reason)
-            await self._settle()
+    def _refuse(self, refused: Mapping[int, str]) -> None:
+        gone = {self._wanted[token].instrument.id: why for token, why in refused.items() if token in self._wanted}
+        self._forget(list(refused))
+        for instrument, reason in gone.items():
+            self._sink.refused(instrument, reason)
 
     # Messages
 
@@ -417,13 +406,10 @@ class KiteFeed:
     def _refuse_last(self, reason: str) -> None:
         """The server takes no more: what was asked for last and has not come is refused."""
         tokens = [token for token in self._last_asked if token in self._wanted and not self._codec.has_heard(token)]
-        ids = [self._wanted[token].instrument.id for token in tokens]
         self._last_asked = []
-        self._forget(tokens)
         for token in tokens:
             self._asked.pop(token, None)
-        for instrument in ids:
-            self._sink.refused(instrument, f"Kite: {reason}")
+        self._refuse(dict.fromkeys(tokens, f"Kite: {reason}"))
 
 
 def check_channel(channel: str, mode: str) -> None:

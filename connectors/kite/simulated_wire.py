@@ -89,8 +89,7 @@ class Line(asyncio.Protocol):
         self._unread = b""
         self._protocol: ServerProtocol | None = None
         self._transport: asyncio.Transport | None = None
-        #: Nothing is sent any more, as on a line that has died without a word.
-        self.is_mute = False
+        self._is_mute = False
 
     def __repr__(self) -> str:
         return f"<Line {'ticker' if self.is_stream else 'http'}>"
@@ -171,7 +170,7 @@ class Line(asyncio.Protocol):
 
     def send(self, data: bytes, *, binary: bool = True) -> None:
         """Send one message, if there is still somebody to get it."""
-        if not self.is_stream or self._protocol is None or self.is_mute:
+        if not self.is_stream or self._protocol is None or self._is_mute:
             return
         if binary:
             self._protocol.send_binary(data)
@@ -186,6 +185,10 @@ class Line(asyncio.Protocol):
             self._flush()
         if self._transport is not None:
             self._transport.close()
+
+    def mute(self) -> None:
+        """Send nothing any more, as a line that has died without a word."""
+        self._is_mute = True
 
     def abort(self) -> None:
         """Cut the line, as a network does."""

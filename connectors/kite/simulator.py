@@ -6,13 +6,12 @@ error message, the connection goes on), requests a second by kind, instruments a
 Tokens that it does not know, and tokens that are no numbers, are passed over in silence, as Kite does.
 
 Beside Kite's resources it answers ``GET /connect/login`` as if a person had logged in, ``GET /simulator/stats``, and
-takes ``POST /simulator/<command>`` with a JSON body (`_CONTROLS` lists them).
+takes ``POST /simulator/<command>`` (see `simulated_controls`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.kite.codec import MODES
+from connectors.kite.simulated_controls import Controls
 from connectors.kite.simulated_login import App, LogIn, Refusal
 from connectors.kite.simulated_market import MOST_DAYS, Listing, SimulatedMarket, frame
 from connectors.kite.simulated_wire import Line, Request, Response
@@ -91,8 +91,9 @@ class KiteSimulator:
         self._frame_s = 1.0 / frames_per_s
         self._heartbeat_s = heartbeat_s
         self._limits = limits
-        self.clock = clock or wall_clock
+        self._clock = clock or wall_clock
         now = self.clock()
+        self._controls = Controls(self)
         self.market = SimulatedMarket(shares, seed, now, ist_day(now))
         self.log_ins = {app.api_key: LogIn(app) for app in apps}
         self.tickers: dict[Line, Ticker] = {}
@@ -117,6 +118,10 @@ class KiteSimulator:
         app = log_in.app
         token = log_in.give(self.clock())
         return {"api_key": app.api_key, "api_secret": app.api_secret, "access_token": token}
+
+    def clock(self) -> Nanos:
+        """The time, by which tokens end and candles close."""
+        return self._clock()
 
     async def start(self) -> None:
         """Listen.  Raises `BadInput` where the port cannot be had."""
@@ -217,7 +222,7 @@ class KiteSimulator:
         """A ticker is in."""
         self.tickers[line] = Ticker(line, self._knocked.pop(line))
         self.counts["tickers"] += 1
-        self._text(line, "message", "welcome to the simulator")
+        self.text(line, "message", "welcome to the simulator")
 
     def left(self, line: Line) -> None:
         """A connection is gone."""
@@ -233,16 +238,16 @@ class KiteSimulator:
         try:
             said = _control(data)
         except msgspec.MsgspecError:
-            self._text(line, "error", "Invalid JSON")
+            self.text(line, "error", "Invalid JSON")
             return
         mode, tokens = "quote", said.v
         if said.a == "mode":
             if not isinstance(said.v, list) or len(said.v) != 2 or said.v[0] not in MODES:
-                self._text(line, "error", "Invalid mode")
+                self.text(line, "error", "Invalid mode")
                 return
             mode, tokens = said.v
         if said.a not in ("subscribe", "unsubscribe", "mode") or not isinstance(tokens, list):
-            self._text(line, "error", "Invalid action")
+            self.text(line, "error", "Invalid action")
             return
         # Tokens that are texts, and tokens that are nobody's, are answered by nothing at all.
         self._act(ticker, said.a, mode, [token for token in tokens if isinstance(token, int)])
@@ -256,7 +261,7 @@ class KiteSimulator:
         if action == "subscribe":
             fresh = [token for token in dict.fromkeys(tokens) if token not in ticker.modes]
             if len(ticker.modes) + len(fresh) > MOST_TOKENS:
-                self._text(ticker.line, "error", f"Can't subscribe to more than {MOST_TOKENS} instruments.")
+                self.text(ticker.line, "error", f"Can't subscribe to more than {MOST_TOKENS} instruments.")
                 return
             ticker.modes.update(dict.fromkeys(fresh, mode))
         else:
@@ -264,7 +269,8 @@ class KiteSimulator:
             ticker.modes.update(dict.fromkeys(fresh, mode))
         self._send(ticker, fresh)
 
-    def _text(self, line: Line, kind: str, data: Any) -> None:
+    def text(self, line: Line, kind: str, data: Any) -> None:
+        """Send a text message."""
         line.send(msgspec.json.encode({"type": kind, "data": data}), binary=False)
 
     # simulated_wire.Service: REST
@@ -274,7 +280,7 @@ class KiteSimulator:
         self.counts["requests"] += 1
         try:
             if request.path.startswith("/simulator/"):
-                return _answer(self._command(request))
+                return _answer(self._controls.answer(request))
             return self._resource(request)
         except Refusal as refusal:
             self.counts[f"refused_{refusal.response.status}"] += 1
@@ -364,87 +370,6 @@ class KiteSimulator:
         if end - start > most * DAY_NS:
             raise Refusal(400, "InputException", f"interval exceeds max limit: {most} days")
         return listing.candles(interval, start, end, now, request.value("oi") == "1")
-
-    # Controls
-
-    def _command(self, request: Request) -> Any:
-        name = request.path.removeprefix("/simulator/")
-        if request.method == "GET" and name == "stats":
-            return self.stats()
-        act = _CONTROLS.get(name)
-        if request.method != "POST" or act is None:
-            raise Refusal(404, "GeneralException", f"no such control: use {', '.join(_CONTROLS)}")
-        try:
-            return act(self, msgspec.json.decode(request.body or b"{}", type=dict[str, Any]))
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-            raise Refusal(400, "InputException", f"{name}: {type(error).__name__} {error}") from error
-
-    def stats(self) -> dict[str, Any]:
-        """What ``GET /simulator/stats`` answers."""
-        return {
-            "tickers": [
-                {"key": each.key, "tokens": len(each.modes), "modes": Counter(each.modes.values())}
-                for each in self.tickers.values()
-            ],
-            "counts": dict(sorted(self.counts.items())),
-        }
-
-    def _listing(self, wish: dict[str, Any]) -> Listing:
-        return self.market.by_id[wish["instrument"]]
-
-    def _trade(self, wish: dict[str, Any]) -> None:
-        listing = self._listing(wish)
-        price = float(wish["price"])
-        if not math.isfinite(price) or price <= 0:
-            raise ValueError(f"price {price}")
-        listing.trade(round(price * listing.scale), int(wish.get("size", listing.lot)), self.clock())
-        self.changed(listing)
-
-    def _book(self, wish: dict[str, Any]) -> None:
-        listing = self._listing(wish)
-        sides = [
-            [(round(price * listing.scale), int(size), int(orders)) for price, size, orders in wish.get(side, [])[:5]]
-            for side in ("bids", "asks")
-        ]
-        listing.show(sides[0], sides[1], self.clock())
-        self.changed(listing)
-
-    def _each(self, act: Callable[[Line], None]) -> int:
-        lines = list(self.tickers)
-        for line in lines:
-            act(line)
-        return len(lines)
-
-    def _mute(self, wish: dict[str, Any]) -> int:
-        def mute(line: Line) -> None:
-            line.is_mute = True
-
-        return self._each(mute)
-
-    def _move(self, wish: dict[str, Any]) -> None:
-        self.is_moving = bool(wish.get("moving", True))
-
-    def _expire_tokens(self, wish: dict[str, Any]) -> None:
-        for log_in in self.log_ins.values():
-            log_in.end()
-
-
-#: ``start`` {moving}; ``trade`` {instrument, price, size}; ``book`` {instrument, bids, asks: [[price, size, orders]]};
-#: ``drop`` cuts all tickers; ``mute`` keeps them open and sends nothing more, heartbeats neither; ``logout`` ends all
-#: access tokens; ``delist`` {instrument}; ``raw`` {hex} sends bytes as a binary message; ``text`` {type, data}.
-_CONTROLS: Final[dict[str, Callable[[KiteSimulator, dict[str, Any]], Any]]] = {
-    "start": KiteSimulator._move,
-    "trade": KiteSimulator._trade,
-    "book": KiteSimulator._book,
-    "drop": lambda simulator, wish: simulator._each(Line.abort),
-    "mute": KiteSimulator._mute,
-    "logout": KiteSimulator._expire_tokens,
-    "delist": lambda simulator, wish: simulator.market.expire(wish["instrument"]),
-    "raw": lambda simulator, wish: simulator._each(lambda line: line.send(bytes.fromhex(wish["hex"]))),
-    "text": lambda simulator, wish: simulator._each(
-        lambda line: simulator._text(line, str(wish["type"]), wish.get("data"))
-    ),
-}
 
 
 def _answer(data: Any) -> Response:

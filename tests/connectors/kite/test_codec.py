@@ -10,18 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.kite.codec import (
-    Codec,
-    Failure,
-    Listed,
-    Notice,
-    OrderUpdate,
-    read_text,
-    scale_of,
-    set_mode,
-    subscribe,
-    unsubscribe,
-)
+from connectors.kite.codec import Codec, Listed, scale_of
+from connectors.kite.messages import Failure, Notice, OrderUpdate, read_text, set_mode, subscribe, unsubscribe
 from tests.connectors.kite.making import INFY, NIFTY, USDINR, frame, full, index, ltp, quote
 from tests.connectors.support import Sink
 from trading.depth import DEPTH, LEVELS, pack_depth, prices, unpack_depth

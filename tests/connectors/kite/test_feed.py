@@ -296,7 +296,22 @@ async def test_what_kite_does_not_list_any_more_is_refused() -> None:
             assert "expired or was never there" in said[expired.id]
             assert "its token is 2560001 now, not 2560257" in said[reused.id]
             assert feed.wanted() == {infy.id}
-            await until(lambda: modes(simulator) == [{408065: "quote"}], what="they are not streamed either")
+            await until(lambda: modes(simulator) == [{408065: "quote"}], what="they are not streamed")
+            assert set(sink.all()["instrument"].tolist()) <= {infy.number}, "nor were they ever"
+
+
+async def test_two_instruments_cannot_have_one_token() -> None:
+    async with market() as (simulator, made, _):
+        sink, infy = Sink(), instrument()
+        old = instrument("NSE:OLDNAME", number=2)
+        feed = made.feed(sink, QUICK)
+        async with running(feed):
+            await feed.subscribe([infy, old], ["trade"])
+            await feed.subscribe([old], ["trade"])
+            assert [id_ for id_, _ in sink.refusals] == [old.id] * 2
+            await feed.unsubscribe([old])
+            assert feed.wanted() == {infy.id}
+            await until(lambda: modes(simulator) == [{408065: "quote"}], what="the one that has it")
 
 
 async def test_a_look_up_that_fails_is_tried_again_and_stops_no_stream() -> None:

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from connectors.kite.codec import Codec, Listed, OrderUpdate, read_text
+from connectors.kite.codec import Codec, Listed
+from connectors.kite.messages import OrderUpdate, read_text
 from connectors.kite.symbols import parse_instruments
 from connectors.kite.wire import LastPrice, Ohlc, Quote, Session, candles_in, data_in, ist_iso, nanos
 from tests.connectors.kite.making import frame

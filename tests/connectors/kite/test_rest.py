@@ -285,7 +285,7 @@ async def test_a_request_token_is_not_exchanged_by_the_wrong_secret_nor_too_late
         with pytest.raises(NeedsOperator, match="checksum"):
             await made.exchange(token)
         credentials["api_secret"] = "simulatedsecret"
-        clock = simulator.clock
+        clock = simulator._clock
         assert isinstance(clock, Clock)
         clock.now = Nanos(NOW + 301 * SECOND)
         with pytest.raises(NeedsOperator, match="expired"):
@@ -297,7 +297,7 @@ async def test_a_request_token_is_not_exchanged_by_the_wrong_secret_nor_too_late
 
 async def test_an_access_token_ends_at_six_in_the_morning_and_the_remedy_is_named() -> None:
     async with market() as (simulator, made, credentials):
-        clock = simulator.clock
+        clock = simulator._clock
         assert isinstance(clock, Clock)
         clock.now = at("2026-11-21T05:59:59+05:30")
         assert await made.tokens([INFY])
