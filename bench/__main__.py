@@ -109,7 +109,13 @@ def main() -> None:
     missed = 0
     for bench in dict.fromkeys(row.bench for row in ROWS):
         console.print(f"running bench.{bench} …", style="dim")
-        found = run(bench)
+        try:
+            found = run(bench)
+        except SystemExit as error:
+            # The others are worth having all the same.
+            console.print(str(error), style="red")
+            missed += 1
+            continue
         for row in (row for row in ROWS if row.bench == bench):
             value = figure(found, row.path)
             verdict = "" if row.kept is None else "[green]kept" if row.kept(value) else "[red]missed"
