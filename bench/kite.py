@@ -3,9 +3,9 @@
 Both get the same frames of 500 full packets (184 bytes, five levels a side), one after another in turn, in one
 process and on one core: ours puts ticks and depths into a feed's sink, the SDK makes its list of dicts.  In each frame
 every instrument has traded since the frame before, which is the most work for ours.  ``ratio`` compares the best rounds
-of each; ``mixed`` is the same with frames of all five sizes of packets in random order.  ``worker_core`` is the share
-of a core that a feed worker's data path needs for 3,000 instruments in full mode at one frame a second, from the socket
-to batches framed for the bus (`bench.kite_worker`).
+of each; ``with_indices`` is the same with one packet in fifty an index's, ``mixed`` with all five sizes of packets in
+random order.  ``worker_core`` is the share of a core that a feed worker's data path needs for 3,000 instruments in full
+mode at one frame a second, from the socket to batches framed for the bus (`bench.kite_worker`).
 
 The SDK is installed into an environment of its own when first wanted; only its parser is used, and of its packages only
 `kiteconnect` and what that imports are put behind ours on the path.
@@ -147,12 +147,19 @@ def measure() -> dict[str, Any]:
         raise RuntimeError("the SDK does not understand the frames")
     ours, theirs = compare(parse, frames, full)
     mixed = [chance.choice(SIZES) for _ in range(PACKETS)]
+    usual = [32 if chance.random() < 0.02 else 184 for _ in range(PACKETS)]
+    ours_usual, theirs_usual = compare(parse, [frame(turn, usual, chance) for turn in range(FRAMES)], usual)
     ours_mixed, theirs_mixed = compare(parse, [frame(turn, mixed, chance) for turn in range(FRAMES)], mixed)
     carried = worker()
     return {
         "ours_packets_per_s": round(ours),
         "sdk_packets_per_s": round(theirs),
         "ratio": round(ours / theirs, 1),
+        "with_indices": {
+            "ours_packets_per_s": round(ours_usual),
+            "sdk_packets_per_s": round(theirs_usual),
+            "ratio": round(ours_usual / theirs_usual, 1),
+        },
         "mixed": {
             "ours_packets_per_s": round(ours_mixed),
             "sdk_packets_per_s": round(theirs_mixed),

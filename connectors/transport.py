@@ -273,9 +273,9 @@ async def connect(
     """
     try:
         uri = parse_uri(url)
-    except InvalidURI as error:
-        # What follows the question mark may be a secret.
-        raise BadInput("base_url", f"{url.partition('?')[0]!r} is not a WebSocket address") from error
+    except InvalidURI:
+        # What follows the question mark may be a secret, and the cause would show it.
+        raise BadInput("base_url", f"{url.partition('?')[0]!r} is not a WebSocket address") from None
     loop = asyncio.get_running_loop()
     context = ssl.create_default_context() if uri.secure else None
     protocol = ClientProtocol(uri, max_size=max_message)

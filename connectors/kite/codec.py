@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import compress
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -48,8 +49,11 @@ MODES: Final = ("ltp", "quote", "full")
 
 _SECOND: Final = np.int64(1_000_000_000)
 _U32: Final = np.uint32
-#: Whole packets of the known sizes, one after another: cuts a frame of mixed sizes without a step of ours for each.
-_PACKETS: Final = re.compile(rb"\x00(?:\x08.{8}|\x1c.{28}|\x20.{32}|\x2c.{44}|\xb8.{184})", re.DOTALL)
+#: Runs of whole packets of one known size: cuts a frame of mixed sizes without a step of ours for each packet.
+_RUNS: Final = re.compile(
+    rb"(?:\x00\xb8.{184})+|(?:\x00\x2c.{44})+|(?:\x00\x08.{8})+|(?:\x00\x20.{32})+|(?:\x00\x1c.{28})+", re.DOTALL
+)
+_SIZE_OF: Final = itemgetter(1)
 _LAYOUTS: Final = {size: np.dtype([("size", ">u2"), ("words", ">u4", (size // 4,))]) for size in SIZES}
 #: Words of a full packet before its levels; other packets have fewer.
 _HEAD_WORDS: Final = 16
@@ -197,15 +201,18 @@ class Codec:
         return self._mixed(frame, count, received_at, sink)
 
     def _mixed(self, frame: bytes, count: int, received_at: Nanos, sink: FeedSink) -> str:
-        found = _PACKETS.findall(frame, 2)
+        runs = _RUNS.findall(frame, 2)
         wrong = ""
-        if len(found) != count or sum(map(len, found)) != len(frame) - 2:
-            found, wrong = self._walk(frame, count)
-        sizes = np.fromiter(map(len, found), dtype=np.intp, count=len(found)) - 2
+        # All sizes are below 256, so the second byte of a run is its size.
+        sizes = np.fromiter(map(_SIZE_OF, runs), dtype=np.intp, count=len(runs))
+        lengths = np.fromiter(map(len, runs), dtype=np.intp, count=len(runs))
+        if lengths.sum() != len(frame) - 2 or (lengths // (sizes + 2)).sum() != count:
+            runs, wrong = self._walk(frame, count)
+            sizes = np.fromiter(map(_SIZE_OF, runs), dtype=np.intp, count=len(runs))
         for size in SIZES:
             mine = sizes == size
             if np.count_nonzero(mine):
-                rows = np.frombuffer(b"".join(compress(found, mine.tolist())), _LAYOUTS[size])
+                rows = np.frombuffer(b"".join(compress(runs, mine.tolist())), _LAYOUTS[size])
                 self._take(size, rows["words"], received_at, sink)
         return wrong
 
