@@ -116,11 +116,11 @@ class KiteFeed:
 
     async def run(self) -> None:
         """Connect and stream until cancelled."""
-        checking = asyncio.create_task(self._check_symbols())
         try:
-            await self._stream()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._check_symbols())
+                tasks.create_task(self._stream())
         finally:
-            checking.cancel()
             self._drop("closed by us")
 
     async def subscribe(self, instruments: Sequence[Instrument], channels: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from tests.connectors.kite.making import frame, instrument, ltp
 from tests.connectors.support import Sink, until
 from trading.depth import prices
 from trading.errors import BadInput
+from trading.ids import Nanos
 from trading.instruments import Instrument
 from trading.ticks import QUOTE, SNAPSHOT, TRADE
 
@@ -333,6 +334,17 @@ async def test_a_look_up_that_fails_is_tried_again_and_stops_no_stream() -> None
             await until(lambda: feed.codec.packets >= 1, what="a packet")
             await until(lambda: len(sink.refusals) == 1, what="the refusal", within=15)
             assert failures
+
+
+async def test_a_bug_ends_the_run_and_is_not_swallowed() -> None:
+    async def broken(ids: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    feed = KiteFeed("ws://127.0.0.1:1", {}, Sink(), lambda: Nanos(0), broken, tuning=QUICK)
+    await feed.subscribe([instrument()], ["trade"])
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(feed.run(), 5)
+    assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
 
 
 async def test_bad_subscriptions_are_refused_before_anything_changes() -> None:
