@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from storage.leases import Leases
 from storage.records import FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
 from trading.bars import Bar
+from trading.depth import DepthArray, pack_depth
 from trading.errors import NeedsOperator, NotReady, UnknownThing
 from trading.feed_plan import Carried, Phase, WorkerReport
 from trading.handover import Cuts, Handover
@@ -40,6 +42,10 @@ LAST_EVERY_S = 0.25
 STATS_EVERY_S = 0.5
 #: What gathered while Redis was slow goes out in pieces that a reader can take in one go.
 LARGEST_BATCH = 4_096
+#: A token that ends each day is looked for this often.
+CREDENTIALS_EVERY_S = 5.0
+#: Batches of depth that wait for Redis; newer ones make the older worthless.
+MOST_DEPTHS = 32
 
 
 class InstrumentStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +107,11 @@ class FeedWorker(Shell):
         self._rate = 0.0
         self._running: list[asyncio.Task[None]] = []
         self._side_channel: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(maxsize=10_000)
+        self._depths: deque[DepthArray] = deque()
+        self._deepened = asyncio.Event()
+        self._depth_batch = 0
+        #: What the provider logs in with; the connection reads it anew each time, so it changes in place.
+        self._log_in: dict[str, str] = {}
 
     async def start(self) -> None:
         """Take an epoch and connect; instruments come from the coordinator."""
@@ -109,7 +120,8 @@ class FeedWorker(Shell):
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
         self._channels = record.channels
         await self._learn()
-        market = market_data(record.provider, record.settings, await self._credentials(record))
+        self._log_in = await self._credentials(record)
+        market = market_data(record.provider, record.settings, self._log_in)
         connection = market.feed(self)
         for task in self._running:
             task.cancel()
@@ -120,9 +132,16 @@ class FeedWorker(Shell):
             self.spawn(connection.run(), "stream"),
             self.spawn(self._publish(), "publish"),
             self.spawn(self._publish_side(), "publish bars and books"),
+            self.spawn(self._publish_depth(), "publish depth"),
             self.spawn(patiently("last values", self._publish_last, every=LAST_EVERY_S), "last values"),
             self.spawn(patiently("stats", self._publish_stats, every=STATS_EVERY_S), "stats"),
         ]
+        if record.settings.get("account"):
+
+            async def renew() -> None:
+                await self._renew_log_in(record)
+
+            self._running.append(self.spawn(patiently("credentials", renew, every=CREDENTIALS_EVERY_S), "credentials"))
 
     async def _credentials(self, record: FeedRecord) -> dict[str, str]:
         """Of the account that the feed's settings name; {} where none is named."""
@@ -136,6 +155,15 @@ class FeedWorker(Shell):
                 f"account {account}, whose key feed {self.feed} uses, has no credentials",
                 f"give them: PUT /v1/accounts/{account}/credentials",
             ) from error
+
+    async def _renew_log_in(self, record: FeedRecord) -> None:
+        """Take up credentials that were given since; a broker's token may end each day."""
+        given = await self._credentials(record)
+        if given != self._log_in:
+            log.info("there are new credentials")
+            # In one step of the loop, so that nobody sees a half of each.
+            self._log_in.clear()
+            self._log_in.update(given)
 
     async def finish(self) -> None:
         """Close the sockets."""
@@ -245,6 +273,13 @@ class FeedWorker(Shell):
         """A change of an order book."""
         self._aside(streams.books(self.feed), msgspec.msgpack.encode(delta))
 
+    def depth(self, books: DepthArray) -> None:
+        """Whole books of a few levels."""
+        if len(self._depths) == MOST_DEPTHS:
+            self._unpublished += len(self._depths.popleft())
+        self._depths.append(books)
+        self._deepened.set()
+
     def opened(self) -> None:
         """The stream is open and everything was asked for again."""
         if not self._connected:
@@ -314,6 +349,22 @@ class FeedWorker(Shell):
             except NotReady:
                 self._unpublished += 1
                 await asyncio.sleep(0.05)
+
+    async def _publish_depth(self) -> None:
+        channel = streams.depth(self.feed)
+        while True:
+            await self._deepened.wait()
+            self._deepened.clear()
+            while self._depths:
+                books = self.handover.shown(self._depths.popleft())
+                if not len(books):
+                    continue
+                self._depth_batch += 1
+                try:
+                    await self.bus.publish(channel, pack_depth(self.epoch, self._depth_batch, self.shard, books))
+                except NotReady:
+                    self._unpublished += len(books)
+                    await asyncio.sleep(0.05)
 
     async def _publish_last(self) -> None:
         changed = self.last_values.changed()

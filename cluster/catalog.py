@@ -63,8 +63,12 @@ async def listing(
         await market.close()
 
 
-def check_account(connector: str, account: AccountId, settings: Mapping[str, Any]) -> None:
+def check_account(connector: str, account: AccountId, settings: Mapping[str, Any], *, enabled: bool = True) -> None:
     """Raise `UnknownThing` (broker) or `BadInput` (settings) unless such an account could connect."""
+    if registry.is_data_only(connector):
+        check_may_trade(connector, enabled)
+        _data_account(connector, settings)
+        return
     for field in NUMBER_SETTINGS:
         value = settings.get(field)
         if value is None and field not in settings:
@@ -88,6 +92,32 @@ def check_account(connector: str, account: AccountId, settings: Mapping[str, Any
     except BadInput as error:
         field = error.field if error.field.startswith("settings") else f"settings.{error.field}"
         raise BadInput(field, error.detail) from error
+
+
+def check_may_trade(connector: str, enabled: bool) -> None:
+    """Raise `BadInput` where an account is to trade at a provider that only gives market data."""
+    if enabled and registry.is_data_only(connector):
+        raise BadInput("enabled", f"{connector} gives market data only: its account lends feeds its log-in, send false")
+
+
+def _data_account(connector: str, settings: Mapping[str, Any]) -> None:
+    # Made and dropped: nothing connects before it is asked.
+    try:
+        registry.market_data(connector, settings)
+    except BadInput as error:
+        raise BadInput(f"settings.{error.field.removeprefix('settings.')}", error.detail) from error
+
+
+async def finish_log_in(connector: str, settings: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """The credentials to keep of those that were given: a token that works once is exchanged here.
+
+    Raises `NeedsOperator` or `Unreachable` where the broker does not give what it should.
+    """
+    try:
+        async with asyncio.timeout(LISTING_S):
+            return await registry.log_in(connector, settings, given)
+    except TimeoutError:
+        raise Unreachable(connector, f"the log-in was not finished within {LISTING_S:g} s") from None
 
 
 def check_credentials(connector: str, credentials: Mapping[str, str], field: str = "credentials") -> None:

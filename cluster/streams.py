@@ -36,6 +36,11 @@ def books(feed: str) -> str:
     return f"books:{feed}"
 
 
+def depth(feed: str) -> str:
+    """Whole books of a few levels, of all instruments that came together (`trading.depth.pack_depth`)."""
+    return f"depth:{feed}"
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Something changed: what kind of thing, which one, whose (for access), its new state."""
 

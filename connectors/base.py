@@ -24,6 +24,7 @@ from trading.broker import (
     OrderTicket,
     StreamChange,
 )
+from trading.depth import DepthArray
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.orders import OrderType, TimeInForce
@@ -72,6 +73,9 @@ class FeedSink(Protocol):
 
     def book(self, delta: BookDelta) -> None:
         """Take an order book change."""
+
+    def depth(self, books: DepthArray) -> None:
+        """Take whole books of a few levels, many at once (`trading.depth`); later ones replace earlier ones."""
 
     def opened(self) -> None:
         """The socket is open and everything wanted has been asked for again."""

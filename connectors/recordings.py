@@ -19,6 +19,7 @@ import msgspec
 
 from connectors.base import BookDelta, FeedConnection, FeedSink
 from trading.bars import Bar
+from trading.depth import DepthArray
 from trading.errors import BadInput
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -293,6 +294,9 @@ class _RecordingSink:
         pass
 
     def book(self, delta: BookDelta) -> None:
+        pass
+
+    def depth(self, books: DepthArray) -> None:
         pass
 
     def opened(self) -> None:

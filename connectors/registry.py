@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -86,10 +86,17 @@ def _alpaca_market(settings: Mapping[str, Any], credentials: Mapping[str, str]) 
     return AlpacaMarket(settings, credentials)
 
 
+def _kite_market(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> MarketData:
+    from connectors.kite.market import KiteMarket
+
+    return KiteMarket(settings, credentials)
+
+
 _PROVIDERS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], MarketData]]] = {
     "binance-spot": _binance_spot,
     "binance-usdm": _binance_usdm,
     "alpaca": _alpaca_market,
+    "kite": _kite_market,
 }
 
 _BROKERS: Final[dict[str, Callable[..., Broker]]] = {"paper": _paper, "alpaca": _alpaca}
@@ -98,7 +105,22 @@ _CAPABILITIES: Final[dict[str, Callable[[Mapping[str, Any]], Capabilities]]] = {
     "alpaca": _alpaca_capabilities,
 }
 #: Names of the secrets that an account of a broker logs in with.
-_SECRETS: Final[dict[str, tuple[str, ...]]] = {"alpaca": ("key", "secret")}
+_SECRETS: Final[dict[str, tuple[str, ...]]] = {
+    "alpaca": ("key", "secret"),
+    "kite": ("api_key", "api_secret", "access_token"),
+}
+
+
+async def _kite_log_in(settings: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, str]:
+    from connectors.kite.login import finish
+
+    return await finish(settings, credentials)
+
+
+#: How what a person gives becomes what an account logs in with, where that is not the same.
+_LOG_INS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], Awaitable[dict[str, str]]]]] = {
+    "kite": _kite_log_in
+}
 
 
 def providers() -> tuple[str, ...]:
@@ -114,6 +136,8 @@ def brokers() -> tuple[str, ...]:
 def market_data(provider: str, settings: Mapping[str, Any], credentials: Mapping[str, str] | None = None) -> MarketData:
     """A market data provider; {} means its public servers.  Without ``credentials`` it may lack what needs a log-in.
 
+    The mapping may change while the provider lives: one whose tokens end each day looks into it for each log-in.
+
     Raises `UnknownThing` for a name that is not registered, `BadInput` for settings it does not take.
     """
     factory = _PROVIDERS.get(provider)
@@ -125,6 +149,20 @@ def market_data(provider: str, settings: Mapping[str, Any], credentials: Mapping
 def secrets_of(broker_name: str) -> tuple[str, ...]:
     """What the secrets store must have of an account of this broker; () where it has no log-in."""
     return _SECRETS.get(broker_name, ())
+
+
+def is_data_only(name: str) -> bool:
+    """Whether an account there lends its log-in to feeds and cannot trade."""
+    return name in _SECRETS and name not in _BROKERS
+
+
+async def log_in(name: str, settings: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """The credentials to keep of those that were given; some brokers want a step of log-in finished first.
+
+    Raises `NeedsOperator` where the broker refuses, `Unreachable` where it does not answer: ask a person for new ones.
+    """
+    finish = _LOG_INS.get(name)
+    return dict(given) if finish is None else await finish(settings, given)
 
 
 def capabilities(name: str, settings: Mapping[str, Any]) -> Capabilities:

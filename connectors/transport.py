@@ -1,16 +1,15 @@
 """A WebSocket client that decodes a whole read at once.
 
 `websockets` gives the protocol (handshake, ping and pong, close, errors) without I/O; this is the asyncio
-shell around it.  The one addition is speed: a market data server sends short, whole text frames, so those are
-cut out of the read right here and handed over as one list per read.  Every other frame goes through the
-protocol object.
+shell around it.  The one addition is speed: a market data server sends whole messages, so those are cut out of
+the read right here and handed over as one list per read.  Every other frame goes through the protocol object.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from websockets.client import ClientProtocol
@@ -21,19 +20,36 @@ from websockets.uri import parse_uri
 
 from trading.errors import BadInput, NotReady, Unreachable
 
-#: FIN set, no extension bits, opcode TEXT: the first byte of a whole text message.
-_WHOLE_TEXT: Final = 0x81
+#: FIN set, no extension bits, opcode TEXT or BINARY: the first byte of a whole message.
+_WHOLE: Final = (0x81, 0x82)
 _MAX_HEAD: Final = 64 * 1024
 
 Receive = Callable[[list[bytes]], None]
 Lost = Callable[[str], None]
 
 
+class HandshakeRefused(Unreachable):
+    """The server answered the handshake with an HTTP error; ``status`` says which."""
+
+    def __init__(self, target: str, status: int, detail: str) -> None:
+        super().__init__(target, detail)
+        self.args = (target, status, detail)
+        self.status = status
+
+
 class WebSocket(asyncio.Protocol):
     """One open connection.  Made by `connect`; ends for good when ``lost`` is called, which happens once."""
 
-    def __init__(self, protocol: ClientProtocol, receive: Receive, lost: Lost, max_message: int) -> None:
+    def __init__(
+        self,
+        protocol: ClientProtocol,
+        receive: Receive,
+        lost: Lost,
+        max_message: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._protocol = protocol
+        self._headers = dict(headers or {})
         self._receive = receive
         self._lost = lost
         self._max_message = max_message
@@ -97,7 +113,9 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        self._protocol.send_request(self._protocol.connect())
+        request = self._protocol.connect()
+        request.headers.update(self._headers)
+        self._protocol.send_request(request)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -156,7 +174,7 @@ class WebSocket(asyncio.Protocol):
         self.abort(str(error))
 
     def _cut(self, data: bytes) -> None:
-        """Cut ``data`` into frames; whole text messages are collected, everything else is the protocol's."""
+        """Cut ``data`` into frames; whole messages are collected, everything else is the protocol's."""
         payloads: list[bytes] = []
         position = 0
         end = len(data)
@@ -181,7 +199,7 @@ class WebSocket(asyncio.Protocol):
             stop = start + length
             if stop > end:
                 break
-            if data[position] == _WHOLE_TEXT and self._parts is None and not data[position + 1] & 0x80:
+            if data[position] in _WHOLE and self._parts is None and not data[position + 1] & 0x80:
                 payloads.append(data[start:stop])
             elif not self._other(data[position:stop], payloads):
                 break
@@ -231,21 +249,33 @@ def _refusal(host: str, head: bytes, body: bytes) -> Exception:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"retry-after" and value.strip().isdigit():
             return NotReady(f"{host} refuses connections ({status})", float(value))
-    return Unreachable(host, f"the handshake was refused: {status} {body[:200].decode('utf-8', 'replace')}".strip())
+    detail = f"the handshake was refused: {status} {body[:200].decode('utf-8', 'replace')}".strip()
+    words = status.split(" ")
+    if len(words) > 1 and words[1].isdigit():
+        return HandshakeRefused(host, int(words[1]), detail)
+    return Unreachable(host, detail)
 
 
 async def connect(
-    url: str, receive: Receive, lost: Lost, *, within: float = 10.0, max_message: int = 16 * 1024 * 1024
+    url: str,
+    receive: Receive,
+    lost: Lost,
+    *,
+    within: float = 10.0,
+    max_message: int = 16 * 1024 * 1024,
+    headers: Mapping[str, str] | None = None,
 ) -> WebSocket:
-    """Open ``url`` (ws or wss) within ``within`` seconds.
+    """Open ``url`` (ws or wss) within ``within`` seconds; ``headers`` go with the handshake.
 
     ``receive`` gets the messages of each read as one list, ``lost`` the reason when the open connection ends.
-    Raises `BadInput` (not a WebSocket address), `NotReady` (refused for now) or `Unreachable`.
+    Raises `BadInput` (not a WebSocket address), `NotReady` (refused for now) or `Unreachable`, of which
+    `HandshakeRefused` is one.
     """
     try:
         uri = parse_uri(url)
-    except InvalidURI as error:
-        raise BadInput("base_url", f"{url!r} is not a WebSocket address") from error
+    except InvalidURI:
+        # What follows the question mark may be a secret, and the cause would show it.
+        raise BadInput("base_url", f"{url.partition('?')[0]!r} is not a WebSocket address") from None
     loop = asyncio.get_running_loop()
     context = ssl.create_default_context() if uri.secure else None
     protocol = ClientProtocol(uri, max_size=max_message)
@@ -253,7 +283,7 @@ async def connect(
     try:
         async with asyncio.timeout(within):
             _, socket = await loop.create_connection(
-                lambda: WebSocket(protocol, receive, lost, max_message),
+                lambda: WebSocket(protocol, receive, lost, max_message, headers),
                 uri.host,
                 uri.port,
                 ssl=context,

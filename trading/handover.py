@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from trading.depth import DepthArray
 from trading.ticks import QUOTE, TRADE, TickArray, empty
 
 #: A muted instrument keeps at most this many ticks; the oldest go first (and only matter if the move takes long).
@@ -140,6 +141,16 @@ class Handover:
             ticks = ticks[allowed]
         self._note(ticks)
         return ticks
+
+    def shown(self, books: DepthArray) -> DepthArray:
+        """What of ``books`` may be published now: not what is kept back, nor what was let go.
+
+        Of an instrument that moves both workers may show the book for a moment, which loses and doubles nothing.
+        """
+        hidden = [*self._kept, *self._gone]
+        if not hidden:
+            return books
+        return books[~np.isin(books["instrument"], np.array(hidden, dtype=np.int32))]
 
     def _allows(self, tick: TickArray) -> bool:
         number = int(tick["instrument"][0])

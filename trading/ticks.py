@@ -52,13 +52,16 @@ class TickBuffer:
     Packing into bytes costs half of what building a structured array from tuples does.  Not thread-safe.
     """
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_more", "_rows")
 
     def __init__(self) -> None:
+        #: Bytes of one tick each, or of several that came together.
         self._rows: list[bytes] = []
+        #: Ticks beyond one in the pieces of several.
+        self._more = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + self._more
 
     def trade(
         self,
@@ -117,14 +120,15 @@ class TickBuffer:
         )
 
     def extend(self, ticks: TickArray) -> None:
-        """Append a whole array."""
+        """Append a whole array, in one piece."""
         if len(ticks):
-            raw = ticks.tobytes()
-            self._rows.extend(raw[i : i + _ROW.size] for i in range(0, len(raw), _ROW.size))
+            self._rows.append(ticks.tobytes())
+            self._more += len(ticks) - 1
 
     def take(self) -> bytes:
         """All ticks so far as the bytes of a TICK array; the buffer is empty afterwards."""
         rows, self._rows = self._rows, []
+        self._more = 0
         return b"".join(rows)
 
 

@@ -34,8 +34,9 @@ class NewAccount(Body):
     reject_ratio; alpaca: environment, base_url, timeout_s) and the deck's: ``feed`` that prices a paper account,
     ``orders_per_s``, ``late_arrival_s``, ``reconcile_every_s`` or part by part ``reconcile_orders_s``,
     ``reconcile_executions_s``, ``reconcile_positions_s``, ``reconcile_cash_s``; ``cash_tolerance``; ``day_starts_at_h``
-    (UTC hour at which the day of its reports begins).  ``credentials`` are what it logs in with (alpaca: key, secret):
-    they are encrypted, and never shown again.
+    (UTC hour at which the day of its reports begins).  ``credentials`` are what it logs in with (alpaca: key, secret;
+    kite: api_key, api_secret, and access_token or the request_token of a log-in): they are encrypted, and never shown
+    again.  An account at kite lends its log-in to feeds and has ``enabled`` false.
     """
 
     model_config = ConfigDict(
@@ -140,7 +141,7 @@ async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> Acco
     account = AccountId(name(body.id, "id"))
     user = await referenced("user", deck.desired.user(UserId(body.user)))
     try:
-        catalog.check_account(body.connector, account, body.settings)
+        catalog.check_account(body.connector, account, body.settings, enabled=body.enabled)
     except UnknownThing as error:
         raise unknown_reference("connector", error) from error
     if body.settings.get("feed"):
@@ -153,7 +154,7 @@ async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> Acco
         enabled=body.enabled,
         created_at=Nanos(time.time_ns()),
     )
-    credentials = _open(body.credentials)
+    credentials = await catalog.finish_log_in(body.connector, body.settings, _open(body.credentials))
     catalog.check_credentials(body.connector, credentials)
     made = await deck.desired.create_account(record, by=caller.user)
     if credentials:
@@ -179,6 +180,7 @@ async def change_account(id: str, body: AccountChange, caller: Operator, deck: D
     record = await deck.account_of(caller, id)
     if record.enabled == body.enabled:
         return record
+    catalog.check_may_trade(record.connector, body.enabled)
     return await deck.desired.update_account(record.id, {"enabled": body.enabled}, by=caller.user)
 
 
@@ -195,9 +197,9 @@ async def get_credentials(id: str, caller: Viewer, deck: Deck) -> CredentialsSho
 
 @router.put("/{id}/credentials", status_code=204)
 async def put_credentials(id: str, body: NewCredentials, caller: Trader, deck: Deck) -> None:
-    """Give the account's credentials, or new ones; its connection logs in with them at once."""
+    """Give the account's credentials, or new ones; its connection and feeds log in with them at once."""
     record = await deck.account_of(caller, id)
-    credentials = _open(body.credentials)
+    credentials = await catalog.finish_log_in(record.connector, record.settings, _open(body.credentials))
     catalog.check_credentials(record.connector, credentials)
     await _keep(deck, caller, record.id, credentials)
 

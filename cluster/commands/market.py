@@ -20,6 +20,8 @@ from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.source import RecordingSource, Source
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
 from connectors.binance.tick_source import TickFileSource
+from connectors.kite.simulated_login import App
+from connectors.kite.simulator import KiteSimulator
 from connectors.recordings import Progress, RecordableMarket
 from connectors.recordings import record as record_feed
 from connectors.registry import market_data, providers
@@ -90,6 +92,55 @@ def simulate_alpaca(
             lenient=lenient,
         )
         asyncio.run(_serve_alpaca(simulator))
+
+
+@simulators.command("kite")
+def simulate_kite(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 9555,
+    apps: Annotated[
+        list[str] | None, typer.Option("--app", help="API_KEY:API_SECRET; may be given several times.")
+    ] = None,
+    shares: Annotated[int, typer.Option(help="How many shares, INFY the first.", min=1, max=20_000)] = 5,
+    rate: Annotated[float, typer.Option(help="Changes a second, all instruments together.", min=0)] = 50.0,
+    frames: Annotated[float, typer.Option(help="Frames a second to each ticker.", min=0.1, max=1000)] = 5.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same prices.")] = 1,
+    hold: Annotated[bool, typer.Option("--hold", help="Prices stand still until POST /simulator/start.")] = False,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="No limit of requests a second.")] = False,
+) -> None:
+    """Serve Kite's market data wire: log-in, lists, quotes, candles and the ticker, with prices made from a seed."""
+    with told():
+        simulator = KiteSimulator(
+            [_kite_app(text) for text in apps or []] or [App()],
+            host,
+            port,
+            shares=shares,
+            seed=seed,
+            ticks_per_s=rate,
+            frames_per_s=frames,
+            hold=hold,
+            limits=not unlimited,
+        )
+        asyncio.run(_serve_kite(simulator))
+
+
+def _kite_app(text: str) -> App:
+    key, _, secret = text.partition(":")
+    if not key or not secret:
+        raise BadInput("app", f"{text[:60]!r}: write API_KEY:API_SECRET")
+    return App(api_key=key, api_secret=secret)
+
+
+async def _serve_kite(simulator: KiteSimulator) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await simulator.start()
+    # One line for programs that wait for it; each app is logged in to once, so that nobody has to.
+    tokens = {key: simulator.credentials(key)["access_token"] for key in simulator.log_ins}
+    typer.echo(json.dumps({"url": simulator.url, "provider": "kite", "access_tokens": tokens}))
+    await stop.wait()
+    await simulator.stop()
 
 
 def _alpaca_account(text: str, number: int) -> SimulatedAccount:

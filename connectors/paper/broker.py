@@ -27,7 +27,7 @@ from trading.broker import (
 from trading.errors import BadInput, Fenced, NotReady, TradeError, Unreachable
 from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.ticks import BACKFILLED, BUYER_MAKER, QUOTE, TICK, TRADE, TickArray
+from trading.ticks import BACKFILLED, BUYER_MAKER, QUOTE, SNAPSHOT, TICK, TRADE, TickArray
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,8 @@ class PaperBroker:
         if instrument is None:
             return
         at = Nanos(received_at) if received_at else self._clock()
-        if flags & TRADE:
+        # What was last traded before a subscription is nothing that an order could meet.
+        if flags & TRADE and not flags & SNAPSHOT:
             venue.trade(instrument, _decimal(price), _decimal(size), bool(flags & BUYER_MAKER), at)
         if flags & QUOTE:
             venue.quote(instrument, _decimal(bid), _decimal(bid_size), _decimal(ask), _decimal(ask_size), at)

@@ -12,6 +12,7 @@ import pytest
 
 from connectors.base import BookDelta
 from trading.bars import Bar
+from trading.depth import DepthArray
 from trading.ids import InstrumentId
 from trading.instruments import Instrument
 from trading.ticks import TickArray, TickBuffer, decode
@@ -36,6 +37,7 @@ class Sink:
         self.wakes = 0
         self.bars: list[tuple[int, Bar, bool]] = []
         self.books: list[BookDelta] = []
+        self.depths: list[DepthArray] = []
         self.opens = 0
         self.closes: list[str] = []
         self.garbages: list[tuple[bytes, str]] = []
@@ -50,6 +52,9 @@ class Sink:
 
     def book(self, delta: BookDelta) -> None:
         self.books.append(delta)
+
+    def depth(self, books: DepthArray) -> None:
+        self.depths.append(books)
 
     def opened(self) -> None:
         self.opens += 1

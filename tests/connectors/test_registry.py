@@ -23,7 +23,7 @@ def open_broker(name: str, settings: dict[str, Any]) -> Broker:
 
 
 def test_every_provider_and_broker_can_be_made() -> None:
-    assert set(registry.providers()) == {"binance-spot", "binance-usdm", "alpaca"}
+    assert set(registry.providers()) == {"binance-spot", "binance-usdm", "alpaca", "kite"}
     assert set(registry.brokers()) == {"paper", "alpaca"}
     for name in registry.providers():
         market = registry.market_data(name, {})
@@ -58,7 +58,7 @@ def test_paper_settings_come_as_json_has_them() -> None:
 def test_the_registry_loads_no_connector_until_it_is_asked_for() -> None:
     code = (
         "import sys, connectors.registry;"
-        "heavy = ('connectors.binance', 'connectors.alpaca', 'httpx', 'websockets');"
+        "heavy = ('connectors.binance', 'connectors.alpaca', 'connectors.kite', 'httpx', 'websockets');"
         "print([m for m in sys.modules if m.startswith(heavy)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -76,4 +76,11 @@ def test_a_session_learns_what_a_broker_can_do_without_loading_its_sockets() -> 
 
 def test_the_log_in_of_a_broker_is_known_by_name() -> None:
     assert registry.secrets_of("alpaca") == ("key", "secret")
+    assert registry.secrets_of("kite") == ("api_key", "api_secret", "access_token")
     assert registry.secrets_of("paper") == ()
+
+
+def test_an_account_that_cannot_trade_is_known() -> None:
+    assert registry.is_data_only("kite")
+    assert not any(registry.is_data_only(name) for name in registry.brokers())
+    assert not registry.is_data_only("nobody")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trading.depth import DEPTH
 from trading.handover import LAG_NS, Handover
 from trading.ticks import QUOTE, TRADE, TickArray, TickBuffer, decode
 
@@ -33,6 +35,19 @@ def test_a_new_worker_that_lags_does_not_repeat_what_the_old_one_published() -> 
     assert cuts == {TRADE: 11}
     assert len(new.activate(BTC, cuts)) == 0
     assert events(new.admit(ticks([(TRADE, n) for n in range(6, 14)]))) == [(TRADE, n) for n in (11, 12, 13)]
+
+
+def test_books_of_what_is_kept_back_or_let_go_are_not_shown() -> None:
+    handover = Handover()
+    books = np.zeros(4, dtype=DEPTH)
+    books["instrument"] = [1, 2, 3, 1]
+    assert handover.shown(books) is books
+    handover.mute(2)
+    handover.forget(3)
+    assert handover.shown(books)["instrument"].tolist() == [1, 1]
+    handover.activate(2, {})
+    handover.carry(3)
+    assert handover.shown(books)["instrument"].tolist() == [1, 2, 3, 1]
 
 
 def test_a_third_worker_takes_over_no_earlier_than_the_second_would_have_begun() -> None:

@@ -22,7 +22,7 @@ from trading.broker import AmendTicket, BrokerOrder, CancelTicket, UpdateKind, V
 from trading.errors import BadInput, Fenced, NotReady
 from trading.ids import InstrumentId
 from trading.orders import OrderState, Side, TimeInForce
-from trading.ticks import BACKFILLED, BUYER_MAKER
+from trading.ticks import BACKFILLED, BUYER_MAKER, SNAPSHOT
 
 D = Decimal
 
@@ -75,6 +75,19 @@ async def test_backfilled_ticks_are_history_and_fill_nothing() -> None:
     paper.on_ticks(trade(90.0, 10.0, flags=BACKFILLED | BUYER_MAKER))
     await asyncio.sleep(0.05)
     assert paper.drain() == []
+    await paper.close()
+
+
+async def test_what_was_traded_before_a_subscription_fills_nothing() -> None:
+    paper = await broker()
+    paper.on_ticks(quote(99.9, 100.1))
+    await paper.place([ticket(Side.BUY, "0.5", "99.5")])
+    paper.on_ticks(trade(90.0, 10.0, flags=SNAPSHOT | BUYER_MAKER))
+    await asyncio.sleep(0.05)
+    assert paper.drain() == []
+    paper.on_ticks(trade(90.0, 10.0, flags=BUYER_MAKER))
+    await asyncio.sleep(0.05)
+    assert len(paper.drain()) == 1
     await paper.close()
 
 
