@@ -24,8 +24,6 @@ from trading.ids import Nanos
 from trading.spans import Span, merged
 
 DAY: Final = 86_400 * SECOND
-#: How long stored bars are kept, in days, if nothing else is said.
-KEPT_DAYS: Final = {SECOND: 7, MINUTE: 5 * 366}
 #: Partitions are made so many days ahead of now.
 _AHEAD_DAYS: Final = {SECOND: 2, MINUTE: 35}
 #: make_bar_partitions refuses more than a thousand at once.
@@ -84,8 +82,10 @@ class Bars:
         #: By width, the days that are known to have partitions.
         self._ready: dict[int, set[int]] = {}
 
-    async def save(self, bars: Sequence[StoredBar], covered: Sequence[Cover] = ()) -> int:
+    async def save(self, bars: Sequence[StoredBar], covered: Sequence[Cover] = (), spoilt: Sequence[Cover] = ()) -> int:
         """Write all of it or nothing; returns how many bars were new or changed.
+
+        ``spoilt`` is not known whole any more, whatever ``covered`` says.
 
         Raises `BadInput` for a width that is not stored or a bar off its grid, `NotReady` where the outcome is not
         known or nothing was done: then write the same again.
@@ -95,29 +95,20 @@ class Bars:
                 raise BadInput("bars", f"a bar of {each.width} ns at {each.bar.opened_at} is not one that is stored")
         await self._make_partitions(bars)
         try:
-            return await self._write(bars, covered)
+            return await self._write(bars, covered, spoilt)
         except psycopg.errors.CheckViolation:
             # Dropped since by somebody else, for their age.
             self._ready.clear()
             await self._make_partitions(bars)
-            return await self._write(bars, covered)
+            return await self._write(bars, covered, spoilt)
 
-    async def _write(self, bars: Sequence[StoredBar], covered: Sequence[Cover]) -> int:
+    async def _write(self, bars: Sequence[StoredBar], covered: Sequence[Cover], spoilt: Sequence[Cover]) -> int:
         async with self._db.connection() as connection, connection.transaction():
             # First of all, so that writers of the same bars cannot wait for each other in a circle.
             await connection.execute("SELECT lock_bars()")
             changed = await _copy(connection, bars) if bars else 0
-            some = [each for each in covered if each.span.start < each.span.end]
-            if some:
-                await connection.execute(
-                    "SELECT cover_bars(%s::integer[], %s::bigint[], %s::bigint[], %s::bigint[])",
-                    (
-                        [each.instrument for each in some],
-                        [each.width for each in some],
-                        [each.span.start for each in some],
-                        [each.span.end for each in some],
-                    ),
-                )
+            await _mark(connection, "cover_bars", covered)
+            await _mark(connection, "uncover_bars", spoilt)
         return changed
 
     async def _make_partitions(self, bars: Iterable[StoredBar]) -> None:
@@ -202,6 +193,20 @@ class Bars:
         self._ready.pop(width, None)
         assert row is not None
         return int(row[0])
+
+
+async def _mark(connection: Connection, function: str, covers: Sequence[Cover]) -> None:
+    some = [each for each in covers if each.span.start < each.span.end]
+    if some:
+        await connection.execute(
+            f"SELECT {function}(%s::integer[], %s::bigint[], %s::bigint[], %s::bigint[])".encode(),
+            (
+                [each.instrument for each in some],
+                [each.width for each in some],
+                [each.span.start for each in some],
+                [each.span.end for each in some],
+            ),
+        )
 
 
 async def _copy(connection: Connection, bars: Sequence[StoredBar]) -> int:

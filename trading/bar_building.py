@@ -70,6 +70,8 @@ class BarTape:
         self.grace = grace
         #: Trades dropped because their bar could not be amended any more.
         self.late = 0
+        #: (instrument number, opening) of the bars that these should have been in.
+        self._spoilt: set[tuple[int, int]] = set()
         #: By (opening, instrument number).
         self._cells: dict[tuple[int, int], _Cell] = {}
         #: Bars that ended this long ago, or longer, are done.
@@ -90,6 +92,7 @@ class BarTape:
         in_time = (ticks["received_at"] < last_chance) & (last_chance > self._done_until)
         if not in_time.all():
             self.late += int(len(ticks) - np.count_nonzero(in_time))
+            self._spoilt.update(zip(ticks["instrument"][~in_time].tolist(), opened[~in_time].tolist(), strict=True))
             ticks, at, opened = ticks[in_time], at[in_time], opened[in_time]
             if not len(ticks):
                 return
@@ -160,6 +163,11 @@ class BarTape:
             del self._cells[key]
         self._done_until = max(self._done_until, now)
         told.sort(key=lambda each: (each.bar.opened_at, each.instrument))
+        return told
+
+    def spoilt(self) -> set[tuple[int, int]]:
+        """(Instrument number, opening) of the bars that lack a late trade, each told once: they are not the truth."""
+        told, self._spoilt = self._spoilt, set()
         return told
 
     def unfinished(self, number: int) -> list[Bar]:

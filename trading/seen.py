@@ -7,6 +7,8 @@ on either side or a new incarnation of the worker ends what was seen, and it beg
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from trading.ids import Nanos
@@ -23,6 +25,10 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     at: Nanos
     #: (number, since when every trade of it has been sent); instruments that are not live are left out.
     whole: tuple[tuple[int, Nanos], ...]
+
+
+#: A worker whose last beat is this much older than the newest one is not waited for.
+STALE: Final = 10_000_000_000
 
 
 class Seen:
@@ -43,7 +49,11 @@ class Seen:
         self._torn: set[int] = set()
         #: Shard -> time of the first beat after the last loss.
         self._from: dict[int, int] = {}
+        #: Shard -> time of the last beat up to which everything is here.
+        self._heard: dict[int, int] = {}
         self._spans: dict[int, Span] = {}
+        #: What was seen before it began anew.
+        self._past: list[tuple[int, Span]] = []
 
     def __repr__(self) -> str:
         return f"<Seen {len(self._spans)} instruments lost={self.lost} torn={sorted(self._torn)}>"
@@ -65,14 +75,41 @@ class Seen:
         self._torn.update(self._last)
         self._torn.update(self._from)
 
-    def beat(self, beat: Beat) -> Nanos | None:
-        """Take a worker's word; returns the time up to which all that it had received is here.
+    def spoil(self, number: int) -> None:
+        """A trade of an instrument came too late to count: what is seen of it begins anew.
 
-        None: what it has sent is not all here, or it is an older incarnation; then nothing is known to be whole.
+        Whoever keeps what was seen before has to take out the interval of that trade.
+        """
+        span = self._end(number)
+        if span is not None:
+            self._spans[number] = Span(span.end, span.end)
+
+    def _end(self, number: int) -> Span | None:
+        span = self._spans.pop(number, None)
+        if span is not None and span.end - span.start > 2 * self.grace:
+            self._past.append((number, Span(span.start + self.grace, span.end - self.grace)))
+        return span
+
+    def past(self) -> list[tuple[int, Span]]:
+        """What was seen whole, and is settled, before a loss; told once."""
+        told, self._past = self._past, []
+        return told
+
+    def forget(self) -> None:
+        """What was seen was not kept: nothing of it is known to be whole."""
+        self.broken()
+        self._spans.clear()
+        self._past.clear()
+
+    def beat(self, beat: Beat) -> bool:
+        """Take a worker's word; whether all that it had sent is here.
+
+        False where it is not, or where it is an older incarnation: then what it carries is not whole from before.
         """
         known = self._last.get(beat.shard)
         if known is not None and beat.epoch < known[0]:
-            return None
+            return False
+        self._heard[beat.shard] = beat.at
         if known is None or known[0] != beat.epoch or known[1] < beat.batch:
             # The first that is heard of this worker, or batches that it has sent are not here.
             if known is not None and known[0] == beat.epoch:
@@ -84,8 +121,8 @@ class Seen:
             self._torn.discard(beat.shard)
             self._from[beat.shard] = beat.at
             for number, _ in beat.whole:
-                self._spans.pop(number, None)
-            return None
+                self._end(number)
+            return False
         from_here = self._from[beat.shard]
         for number, since in beat.whole:
             start = max(int(since), from_here)
@@ -93,8 +130,14 @@ class Seen:
             if span is not None and start <= span.end:
                 self._spans[number] = Span(span.start, max(span.end, beat.at))
             else:
+                self._end(number)
                 self._spans[number] = Span(start, max(start, beat.at))
-        return beat.at
+        return True
+
+    def complete_until(self) -> Nanos:
+        """The time up to which what was received by the workers is here or lost; one that has gone silent aside."""
+        newest = max(self._heard.values(), default=0)
+        return Nanos(min((at for at in self._heard.values() if at > newest - STALE), default=0))
 
     def whole(self, number: int, opened: int, width: int) -> bool:
         """Whether the interval has been seen from before its begin until after its end."""
@@ -104,8 +147,9 @@ class Seen:
     def settled(self, width: int) -> dict[int, Span]:
         """By instrument, the whole intervals in which nothing more can change; those without any are left out."""
         found = {}
+        until = self.complete_until()
         for number, span in self._spans.items():
-            inner = whole_intervals(Span(span.start + self.grace, max(span.start, span.end - self.grace)), width)
+            inner = whole_intervals(Span(span.start + self.grace, min(span.end, until) - self.grace), width)
             if inner.start < inner.end:
                 found[number] = inner
         return found

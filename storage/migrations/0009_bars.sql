@@ -86,6 +86,35 @@ BEGIN
 END
 $$;
 
+-- Takes spans out of the coverage again.
+CREATE FUNCTION uncover_bars(p_instruments integer[], p_widths bigint[], p_from bigint[], p_until bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    each record;
+    part record;
+BEGIN
+    PERFORM lock_bars();
+    FOR each IN
+        SELECT * FROM unnest(p_instruments, p_widths, p_from, p_until) AS n(instrument, width, from_at, until_at)
+    LOOP
+        FOR part IN
+            SELECT c.from_at, c.until_at FROM bar_coverage c
+            WHERE c.instrument = each.instrument AND c.width = each.width
+                AND c.from_at < each.until_at AND c.until_at > each.from_at
+        LOOP
+            DELETE FROM bar_coverage c
+            WHERE c.instrument = each.instrument AND c.width = each.width AND c.from_at = part.from_at;
+            IF part.from_at < each.from_at THEN
+                INSERT INTO bar_coverage VALUES (each.instrument, each.width, part.from_at, each.from_at);
+            END IF;
+            IF part.until_at > each.until_at THEN
+                INSERT INTO bar_coverage VALUES (each.instrument, each.width, each.until_at, part.until_at);
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
 -- Makes the partitions of a width that are missing for [p_from, p_until); returns how many it made.
 CREATE FUNCTION make_bar_partitions(p_width bigint, p_from bigint, p_until bigint) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER AS $$

@@ -124,6 +124,24 @@ async def test_spans_that_touch_become_one(db: Database, spans: list[Span]) -> N
     assert await bars.covered(1, SECOND, ALWAYS) == []
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda p: Span(*p)), max_size=4),
+    spoilt=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda p: Span(*p)), max_size=4),
+)
+async def test_what_is_spoilt_is_covered_no_more(db: Database, spans: list[Span], spoilt: list[Span]) -> None:
+    bars = Bars(db)
+    async with db.connection() as connection:
+        await connection.execute("DELETE FROM bar_coverage")
+    await bars.save(
+        [],
+        [Cover(instrument=1, width=MINUTE, span=span) for span in spans],
+        [Cover(instrument=1, width=MINUTE, span=span) for span in spoilt],
+    )
+    left = {at for s in spans for at in range(*s)} - {at for s in spoilt for at in range(*s)}
+    assert {at for s in await bars.covered(1, MINUTE, ALWAYS) for at in range(*s)} == left
+
+
 async def test_racing_writers_neither_wait_for_ever_nor_lose_anything(db: Database) -> None:
     writers = [Bars(db) for _ in range(6)]
 

@@ -151,6 +151,8 @@ def test_a_late_trade_within_the_grace_amends_the_bar_and_beyond_it_is_counted()
     tape.add(trades((1, 11, 25, 1.0, 1.0)))
     assert tape.close_until(Nanos(40)) == []
     assert tape.late == 1
+    assert tape.spoilt() == {(1, 10)}
+    assert tape.spoilt() == set()
     assert tape.unfinished(1) == []
 
 
