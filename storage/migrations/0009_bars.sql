@@ -125,6 +125,7 @@ DECLARE
     at timestamp := date_trunc(unit, timestamp 'epoch' + p_from / 1000000000 * interval '1 second');
     ends timestamp := timestamp 'epoch' + p_until / 1000000000 * interval '1 second';
     name text;
+    room oid := (SELECT relnamespace FROM pg_class WHERE oid = 'bars'::regclass);
     made integer := 0;
 BEGIN
     IF (SELECT relkind FROM pg_class WHERE oid = 'bars'::regclass) <> 'p' THEN
@@ -135,9 +136,10 @@ BEGIN
     END IF;
     WHILE at <= ends LOOP
         name := family || to_char(at, CASE unit WHEN 'day' THEN '_YYYYMMDD' ELSE '_YYYYMM' END);
-        IF to_regclass(name) IS NULL THEN
+        IF NOT EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = room) THEN
             PERFORM pg_advisory_xact_lock(x'42415250'::bigint);
-            IF to_regclass(name) IS NULL THEN
+            -- (to_regclass would still remember that there was none.)
+            IF NOT EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = room) THEN
                 -- Made apart and attached, which holds up neither readers nor writers.
                 EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, family);
                 EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', family, name,
