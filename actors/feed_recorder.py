@@ -68,7 +68,8 @@ class FeedRecorder(Shell):
         self._covered: dict[tuple[int, int], Span] = {}
         #: Bars that lack a trade which came too late: the provider has to be asked for them after all.
         self._spoilt: list[Cover] = []
-        self._tidied_on = 0
+        #: Days (since 1970) on which recorded ticks and stored bars were last tidied up.
+        self._tidied_on = self._retired_on = 0
         self._stored = self._given_up = self._garbage = 0
         self._began = False
 
@@ -207,8 +208,12 @@ class FeedRecorder(Shell):
             self._tidied_on = int(today)
 
     async def _retire(self) -> None:
+        today = now() // DAY
+        if today == self._retired_on:
+            return
         for width, days in ((SECOND, self.deck.second_bar_days), (MINUTE, self.deck.minute_bar_days)):
             await self.bars.retire(width, days)
+        self._retired_on = today
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -7,11 +7,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from actors.feed_recorder import FeedRecorder
+from actors.feed_worker import FeedWorker
+from actors.shell import Shell
 from cluster import streams
+from connectors.binance.simulator import BinanceSimulator
+from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
 from connectors.recordings import Problems
+from connectors.registry import market_data
 from connectors.tick_files import read_ticks
 from storage.bars import Bars
 from storage.bus import Bus
@@ -26,7 +32,7 @@ from trading.bar_deriving import MINUTE, SECOND
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.seen import Beat
 from trading.spans import Span
-from trading.ticks import TickBuffer, pack_batch
+from trading.ticks import TRADE, TickBuffer, pack_batch
 
 __all__ = ["database_url", "redis_url", "server_url"]
 
@@ -105,9 +111,9 @@ async def heard(recorder: FeedRecorder, at: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def ended(recorder: FeedRecorder) -> None:
-    await recorder.stop()
-    for task in list(recorder._tasks):
+async def ended(actor: Shell) -> None:
+    await actor.stop()
+    for task in list(actor._tasks):
         task.cancel()
 
 
@@ -179,3 +185,56 @@ async def test_what_was_lost_is_not_covered_and_what_came_too_late_is_taken_back
     assert recorder.facts()["lost"] == 1
     await db.close()
     await ended(recorder)
+
+
+async def test_from_the_venues_wire_to_bars_that_are_known_whole(
+    number: int, database_url: str, tmp_path: Path
+) -> None:
+    """A real worker on a simulated venue, and a recorder, without Ray: what is stored is what came over the wire."""
+    venue = BinanceSimulator(SyntheticSource(SyntheticSettings(symbols=3, ticks_per_s=60)))
+    await venue.start()
+    db = Database(database_url, size=1)
+    await db.open()
+    desired = Desired(db)
+    await desired.delete_feed(FeedId("main"), "test")
+    market = market_data("binance-spot", {"base_url": venue.url})
+    listed = await Instruments(db).upsert(await market.instruments())
+    await market.close()
+    ids = tuple(each.id for each in listed)
+    record = FeedRecord(
+        id=FeedId("main"), provider="binance-spot", settings={"base_url": venue.url}, channels=("trade",), workers=1,
+        instruments=ids, created_at=Nanos(1),
+    )  # fmt: skip
+    await desired.create_feed(record, "test")
+    recorder = await running()
+    worker = FeedWorker("main", 0)
+    async with asyncio.timeout(20):
+        while worker.state != "ready":
+            await asyncio.sleep(0.02)
+    await worker.carry(ids, False)
+    bars, always = Bars(db), Span(0, 2**62)
+    async with asyncio.timeout(60):
+        while True:
+            covered = {each.number: await bars.covered(each.number, SECOND, always) for each in listed}
+            if all(spans and spans[0].end - spans[0].start >= 3 * SECOND for spans in covered.values()):
+                break
+            await asyncio.sleep(0.2)
+    await ended(worker)
+    await ended(recorder)
+    await venue.stop()
+    assert worker.stats().garbage == 0
+    recorded = list((tmp_path / "ticks" / "main").rglob("*.parquet"))
+    problems = Problems()
+    ticks = np.concatenate([read_ticks(path, {each.id: each.number for each in listed}, problems) for path in recorded])
+    for each in listed:
+        (span,) = await bars.covered(each.number, SECOND, always)
+        own = ticks[(ticks["instrument"] == each.number) & (ticks["flags"] & TRADE > 0)]
+        stored = await bars.read(each.number, SECOND, span)
+        slots = own["exchange_at"] // SECOND * SECOND
+        wanted = [int(slot) for slot in np.unique(slots) if span.start <= slot < span.end]
+        assert [bar.opened_at for bar in stored] == wanted
+        for bar in stored:
+            inside = own[slots == bar.opened_at]
+            assert (bar.trades, bar.high, bar.low) == (len(inside), inside["price"].max(), inside["price"].min())
+            assert bar.volume == pytest.approx(float(inside["size"].sum()))
+    await db.close()
