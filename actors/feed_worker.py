@@ -339,19 +339,21 @@ class FeedWorker(Shell):
             await self.bus.publish(streams.last(self.feed), changed.tobytes())
 
     async def _publish_beat(self) -> None:
-        """Say what is whole: only where the stream is open, and of instruments that have ticked since it was opened."""
+        """Say what is whole: where trades come, the stream is open, and a tick has come since it was opened."""
+        if self._market is None or "trade" not in self._channels:
+            return
         idle = not self._publishing and not self._arrived.is_set() and not len(self.ticks)
         at = now() if idle else self._published_until
         whole = []
         for id_, since in self._carried.items():
             number = self._listed[id_].number
-            seen_at = self.last_values.seen_at(number)
+            seen_at = self.last_values.seen_at(number) or 0
             live = self._connected and id_ not in self._refused and self._how(id_, since).phase is Phase.LIVE
-            if not live or seen_at is None or seen_at < max(since, self._opened_at):
-                self._whole.pop(id_, None)
-            else:
+            if live and seen_at >= max(since, self._opened_at):
                 whole.append((number, self._whole.setdefault(id_, at)))
-        beat = Beat(self.shard, self.epoch, self._batch, at, tuple(whole))
+            else:
+                self._whole.pop(id_, None)
+        beat = Beat(self.shard, self.epoch, self._batch, at, tuple(whole), self._market.limits.every_trade)
         await self.bus.publish(streams.beats(self.feed), msgspec.msgpack.encode(beat))
 
     async def _publish_stats(self) -> None:

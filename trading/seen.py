@@ -25,6 +25,9 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     at: Nanos
     #: (number, since when every trade of it has been sent); instruments that are not live are left out.
     whole: tuple[tuple[int, Nanos], ...]
+    #: Whether these trades are all that count in the provider's own bars.  If not, what was seen makes bars, but an
+    #: absent one says nothing.
+    every_trade: bool = True
 
 
 #: A worker whose last beat is this much older than the newest one is not waited for.
@@ -52,6 +55,8 @@ class Seen:
         #: Shard -> time of the last beat up to which everything is here.
         self._heard: dict[int, int] = {}
         self._spans: dict[int, Span] = {}
+        #: Instruments of which not every trade comes.
+        self._sampled: set[int] = set()
         #: What was seen before it began anew.
         self._past: list[tuple[int, Span]] = []
 
@@ -86,7 +91,7 @@ class Seen:
 
     def _end(self, number: int) -> Span | None:
         span = self._spans.pop(number, None)
-        if span is not None and span.end - span.start > 2 * self.grace:
+        if span is not None and number not in self._sampled and span.end - span.start > 2 * self.grace:
             self._past.append((number, Span(span.start + self.grace, span.end - self.grace)))
         return span
 
@@ -123,6 +128,8 @@ class Seen:
             for number, _ in beat.whole:
                 self._end(number)
             return False
+        numbers = {number for number, _ in beat.whole}
+        self._sampled = self._sampled - numbers if beat.every_trade else self._sampled | numbers
         from_here = self._from[beat.shard]
         for number, since in beat.whole:
             start = max(int(since), from_here)
@@ -149,6 +156,8 @@ class Seen:
         found = {}
         until = self.complete_until()
         for number, span in self._spans.items():
+            if number in self._sampled:
+                continue
             inner = whole_intervals(Span(span.start + self.grace, min(span.end, until) - self.grace), width)
             if inner.start < inner.end:
                 found[number] = inner

@@ -78,6 +78,17 @@ def test_a_trade_that_came_too_late_takes_back_what_was_seen_of_its_instrument()
     assert seen.settled(10) == {1: Span(120, 140), 2: Span(100, 140)}
 
 
+def test_where_not_every_trade_comes_bars_are_whole_but_nothing_is_covered() -> None:
+    seen = Seen(grace=0)
+    for at in (100, 120, 140):
+        seen.beat(Beat(0, 1, 0, Nanos(at), ((1, Nanos(0)),), every_trade=False))
+        seen.beat(beat(0, at, (2, 0), shard=1))
+    assert seen.whole(1, 110, 10)
+    assert seen.settled(10) == {2: Span(100, 140)}
+    seen.spoil(1)
+    assert seen.past() == []
+
+
 def test_what_is_complete_waits_for_every_worker_but_for_one_that_has_gone_silent() -> None:
     seen = Seen(grace=0)
     assert seen.complete_until() == 0
