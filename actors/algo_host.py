@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from actors.algo_history import AlgoHistory
 from actors.notes import NotePage
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
 from cluster.calls import Peer
 from cluster.process import end, now
-from connectors.registry import market_data
 from storage.algo_log import AlgoLog
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here
@@ -33,7 +33,7 @@ from storage.records import AlgoRecord, FillRecord, OrderFilter
 from storage.snapshots import Snapshots
 from strategies.loader import load_builtin, load_source
 from strategies.runner import LogLine, Output, Runner, StrategyFailed
-from trading.bars import Bar, interval_ns
+from trading.bars import Bar
 from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unreachable
 from trading.histogram import Histogram
 from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
@@ -56,6 +56,13 @@ STALE_S = 5.0
 BUSY_S = 0.005
 #: Batches that may wait while the strategy is busy; the bus bounds their bytes too.
 WAITING_BATCHES = 16_384
+#: Patience for the bars that a strategy begins with.
+HISTORY_S = 20.0
+#: Our clock may be so far from the venue's: a bar that began so shortly after we listened is not taken for whole.
+SKEW = 1_000_000_000
+#: A bar that closed is asked of history so long after, and for so long at most.
+FILL_AFTER = 5_000_000_000
+GIVE_UP_AFTER = 60_000_000_000
 
 
 class AlgoStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +104,7 @@ class AlgoHost(Shell):
         self.instruments = Instruments(self.database)
         self.snapshots = Snapshots(self.database)
         self.algo_log = AlgoLog(self.database)
+        self.history = AlgoHistory(self.database, self.desired)
         self.session = Peer("")
         self._intents = IntentQueue()
         self._has_intents = asyncio.Event()
@@ -165,30 +173,31 @@ class AlgoHost(Shell):
 
     async def _history(self, record: AlgoRecord, runner: Runner) -> dict[tuple[InstrumentId, str], Sequence[Bar]]:
         """Closed bars that the strategy wants to start with; without them it starts cold and says so."""
-        wanted = runner.wanted_history()
-        if not wanted:
-            return {}
-        feed = await self.desired.feed(record.feed)
-        # Where the provider is logged in to, its feed's worker is asked: no broker's key comes in here.
-        worker = Peer(names.worker(feed.id, 0)) if feed.settings.get("account") else None
-        market = market_data(feed.provider, feed.settings)
-        found: dict[tuple[InstrumentId, str], Sequence[Bar]] = {}
         try:
-            async with asyncio.timeout(20):
-                for interval, count in wanted.items():
-                    until = now()
-                    since = Nanos(until - interval_ns(interval) * (count + 1))
-                    for instrument in runner.instruments:
-                        if worker is not None:
-                            bars = await worker.call("history", instrument, interval, since, until, timeout=20.0)
-                        else:
-                            bars = await market.history(instrument, interval, since, until)
-                        found[(instrument.id, interval)] = bars
+            async with asyncio.timeout(HISTORY_S):
+                return await self.history.before(record.feed, runner.instruments, runner.wanted_history())
         except (TradeError, TimeoutError) as error:
             self._lines.append(LogLine(at=now(), level="warning", text=f"no history: {error or 'it took too long'}"))
-        finally:
-            await market.close()
-        return found
+            return {}
+
+    async def _fill_bars(self, record: AlgoRecord) -> None:
+        """Give the strategy the bars whose first ticks came before it listened, once they have closed."""
+        runner = self._runner()
+        while wanted := runner.wanted_bars():
+            for instrument, interval, span in wanted:
+                age = now() - span.end
+                if age < FILL_AFTER:
+                    continue
+                bars: Sequence[Bar] = ()
+                try:
+                    bars = await self.history.closed(record.feed, instrument, interval, span)
+                except TradeError as error:
+                    if age < GIVE_UP_AFTER:
+                        continue
+                    text = f"bars of {instrument.id} ({interval}) may be missing before {span.end}: {error}"
+                    self._lines.append(LogLine(at=now(), level="warning", text=text))
+                self._send_out(runner.fill_bars(instrument.id, interval, bars, Nanos(span.end), now()))
+            await asyncio.sleep(1.0)
 
     async def _fail(self, reason: str, details: str = "") -> None:
         """The strategy is at fault: stop trading, keep the position, cancel what rests, say so."""
@@ -234,6 +243,8 @@ class AlgoHost(Shell):
         is_mine = np.zeros(max(numbers) + 2, dtype=np.bool_)
         is_mine[numbers] = True
         subscription = await listen(self.bus, [streams.ticks(record.feed)], [], size=WAITING_BATCHES)
+        runner.listening(Nanos(now() + SKEW))
+        self.spawn(self._fill_bars(record), "first bars")
         rested_at = time.monotonic()
         async for channel, raw in subscription:
             if not channel:

@@ -33,6 +33,7 @@ from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.last_values import LastValues
+from trading.seen import Beat
 from trading.ticks import TickArray, TickBuffer, decode, pack_batch
 
 log = logging.getLogger("quarterdeck")
@@ -40,6 +41,7 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 LAST_EVERY_S = 0.25
 STATS_EVERY_S = 0.5
+BEAT_EVERY_S = 1.0
 #: What gathered while Redis was slow goes out in pieces that a reader can take in one go.
 LARGEST_BATCH = 4_096
 #: A token that ends each day is looked for this often.
@@ -102,6 +104,13 @@ class FeedWorker(Shell):
         self._urgent: list[TickArray] = []
         self._connected = False
         self._why = "connecting"
+        self._opened_at = 0
+        #: Since when everything of an instrument has been sent; what is not here has not come yet since the stream
+        #: was opened, or is not live.
+        self._whole: dict[InstrumentId, Nanos] = {}
+        #: All that had been received by then has been published.
+        self._published_until = Nanos(0)
+        self._publishing = False
         self._batch = self._published = self._garbage = self._reconnects = self._unpublished = 0
         self._rate_from = (time.monotonic(), 0)
         self._rate = 0.0
@@ -134,6 +143,7 @@ class FeedWorker(Shell):
             self.spawn(self._publish_side(), "publish bars and books"),
             self.spawn(self._publish_depth(), "publish depth"),
             self.spawn(patiently("last values", self._publish_last, every=LAST_EVERY_S), "last values"),
+            self.spawn(patiently("beat", self._publish_beat, every=BEAT_EVERY_S), "beat"),
             self.spawn(patiently("stats", self._publish_stats, every=STATS_EVERY_S), "stats"),
         ]
         if record.settings.get("account"):
@@ -205,6 +215,7 @@ class FeedWorker(Shell):
         gone = []
         for id_ in instruments:
             self._refused.pop(id_, None)
+            self._whole.pop(id_, None)
             if self._carried.pop(id_, None) is not None:
                 gone.append(self._listed[id_])
         for instrument in gone:
@@ -285,6 +296,8 @@ class FeedWorker(Shell):
         if not self._connected:
             log.info("the stream is open")
         self._connected, self._why = True, ""
+        self._opened_at = now()
+        self._whole.clear()
 
     def closed(self, reason: str) -> None:
         """The stream is gone and reconnects by itself."""
@@ -292,6 +305,7 @@ class FeedWorker(Shell):
             log.warning("the stream is gone: %s", reason)
             self._reconnects += 1
         self._connected, self._why = False, reason
+        self._whole.clear()
 
     def garbage(self, raw: bytes, reason: str) -> None:
         """A frame that makes no sense; counted, the first ones shown."""
@@ -312,6 +326,8 @@ class FeedWorker(Shell):
         while True:
             await self._arrived.wait()
             self._arrived.clear()
+            self._publishing = True
+            began = now()
             raw = self.ticks.take()
             parts = [*self._urgent]
             self._urgent.clear()
@@ -320,6 +336,8 @@ class FeedWorker(Shell):
             for ticks in parts:
                 for start in range(0, len(ticks), LARGEST_BATCH):
                     await self._publish_batch(channel, ticks[start : start + LARGEST_BATCH])
+            self._published_until = began
+            self._publishing = False
 
     async def _publish_batch(self, channel: str, ticks: TickArray) -> None:
         self._batch += 1
@@ -370,6 +388,24 @@ class FeedWorker(Shell):
         changed = self.last_values.changed()
         if len(changed):
             await self.bus.publish(streams.last(self.feed), changed.tobytes())
+
+    async def _publish_beat(self) -> None:
+        """Say what is whole: where trades come, the stream is open, and a tick has come since it was opened."""
+        if self._market is None or "trade" not in self._channels:
+            return
+        idle = not self._publishing and not self._arrived.is_set() and not len(self.ticks)
+        at = now() if idle else self._published_until
+        whole = []
+        for id_, since in self._carried.items():
+            number = self._listed[id_].number
+            seen_at = self.last_values.seen_at(number) or 0
+            live = self._connected and id_ not in self._refused and self._how(id_, since).phase is Phase.LIVE
+            if live and seen_at >= max(since, self._opened_at):
+                whole.append((number, self._whole.setdefault(id_, at)))
+            else:
+                self._whole.pop(id_, None)
+        beat = Beat(self.shard, self.epoch, self._batch, at, tuple(whole), self._market.limits.every_trade)
+        await self.bus.publish(streams.beats(self.feed), msgspec.msgpack.encode(beat))
 
     async def _publish_stats(self) -> None:
         at, before = self._rate_from

@@ -18,6 +18,7 @@ from api.routes import (
     exports,
     feeds,
     health,
+    history,
     holdings,
     instruments,
     kills,
@@ -77,8 +78,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, feeds, strategies, algos, orders, holdings, exports, breaks, reconciliations,
-        risk, kills, nodes, audit, stream_routes, health,
+        users, accounts, instruments, history, feeds, strategies, algos, orders, holdings, exports, breaks,
+        reconciliations, risk, kills, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

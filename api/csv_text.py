@@ -106,3 +106,14 @@ FILL: Final = (
     Column("fee", lambda record: _amount(record.fill.fee)),
     Column("fee_currency", lambda record: _text(record.fill.fee_currency)),
 )
+
+#: As `api.routes.history.BarShown`; figures as they are kept, with as many digits as they need.
+BAR: Final = (
+    Column("opened_at", lambda bar: time_text(bar.opened_at)),
+    Column("open", lambda bar: repr(bar.open)),
+    Column("high", lambda bar: repr(bar.high)),
+    Column("low", lambda bar: repr(bar.low)),
+    Column("close", lambda bar: repr(bar.close)),
+    Column("volume", lambda bar: repr(bar.volume)),
+    Column("trades", lambda bar: str(bar.trades)),
+)

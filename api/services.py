@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends
@@ -17,9 +17,12 @@ from api.problems import unknown_reference
 from api.security import Caller, Doorkeeper
 from api.stream import Hub
 from api.traffic import Traffic
+from cluster.history import History
+from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
 from storage.algo_log import AlgoLog
 from storage.api_keys import ApiKeys
+from storage.bars import Bars
 from storage.bus import Bus
 from storage.database import Database
 from storage.days import Days
@@ -28,10 +31,12 @@ from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.journal import Journal
 from storage.kills import Kills
-from storage.records import AccountRecord
+from storage.records import AccountRecord, FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
+from trading.bars import Bar
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
-from trading.ids import AccountId, UserId
+from trading.ids import AccountId, Nanos, UserId
+from trading.instruments import Instrument
 
 log = logging.getLogger("quarterdeck")
 
@@ -64,6 +69,7 @@ class Services:
         self.algo_log = AlgoLog(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
+        self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
         self.doorkeeper = Doorkeeper(self.keys, self.desired)
@@ -204,6 +210,28 @@ class Services:
         except UnknownThing:
             return {}
 
+    async def _fetch_bars(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
+        """Bars of the provider, reached as a feed that carries the instrument reaches it.
+
+        The feed's key is used for everybody: what a feed brings is shown to everybody too.
+        """
+        from cluster import catalog
+
+        feed = _feed_for(instrument, await self.desired.feeds())
+        if feed is None:
+            return await catalog.history(instrument.provider, {}, {}, instrument, interval, start, end)
+        credentials: dict[str, str] = {}
+        account = feed.settings.get("account")
+        if account:
+            try:
+                credentials = await self.secrets.get(secret_name(AccountId(str(account))))
+            except UnknownThing as error:
+                raise NeedsOperator(
+                    f"account {account}, whose key feed {feed.id} uses, has no credentials",
+                    f"give them: PUT /v1/accounts/{account}/credentials",
+                ) from error
+        return await catalog.history(feed.provider, feed.settings, credentials, instrument, interval, start, end)
+
     async def look(self, key: str) -> tuple[dict[str, Any] | None, str]:
         """A hot value, or None and why: what is shown beside a record must not hide the record."""
         try:
@@ -226,6 +254,12 @@ class Services:
             await self.desired.audit(caller.user, action, subject, None, after)
         except NotReady as error:
             log.warning("%s of %s by %s is not in the audit: %s", action, subject, caller.user, error)
+
+
+def _feed_for(instrument: Instrument, feeds: Sequence[FeedRecord]) -> FeedRecord | None:
+    """A feed of the instrument's provider: one that carries it if there is one, the first by name otherwise."""
+    own = sorted((feed for feed in feeds if feed.provider == instrument.provider), key=lambda feed: feed.id)
+    return next((feed for feed in own if instrument.id in feed.instruments), own[0] if own else None)
 
 
 async def referenced(field: str, found: Coroutine[Any, Any, T]) -> T:

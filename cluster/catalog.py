@@ -23,6 +23,7 @@ from storage.database import Database
 from storage.paper_ledger import PaperLedger
 from storage.records import StrategyRecord
 from strategies import loader
+from trading.bars import Bar
 from trading.errors import BadInput, NotReady, TradeError, Unreachable
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instruments import Instrument
@@ -59,6 +60,23 @@ async def listing(
         raise NotReady(f"{provider} did not give its list of instruments: {error.detail}", 5.0) from error
     except TimeoutError:
         raise NotReady(f"{provider} did not give its list of instruments within {LISTING_S:g} s", 5.0) from None
+    finally:
+        await market.close()
+
+
+async def history(
+    provider: str,
+    settings: Mapping[str, Any],
+    credentials: Mapping[str, str],
+    instrument: Instrument,
+    interval: str,
+    start: Nanos,
+    end: Nanos,
+) -> Sequence[Bar]:
+    """Closed bars of a provider with ``start <= opened_at < end``; raises what `MarketData.history` does."""
+    market = registry.market_data(provider, settings, credentials)
+    try:
+        return await market.history(instrument, interval, start, end)
     finally:
         await market.close()
 

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     CONNECTION = "connection"
     COORDINATOR = "coordinator"
     WORKER = "worker"
+    RECORDER = "recorder"
     ALGO = "algo"
     NODE = "node"
 
@@ -77,6 +78,11 @@ def connection(account: str) -> str:
 def coordinator(feed: str) -> str:
     """A feed's coordinator."""
     return str(ActorName(Kind.COORDINATOR, feed))
+
+
+def recorder(feed: str) -> str:
+    """The recorder of a feed's ticks and bars."""
+    return str(ActorName(Kind.RECORDER, feed))
 
 
 def worker(feed: str, shard: int) -> str:

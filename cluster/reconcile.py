@@ -122,6 +122,7 @@ def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName
     for feed in desired.feeds:
         if feed.enabled:
             names.append((ActorName(Kind.COORDINATOR, feed.id), (feed.id,), ""))
+            names.append((ActorName(Kind.RECORDER, feed.id), (feed.id,), ""))
             names += [(ActorName(Kind.WORKER, feed.id, n), (feed.id, n), "") for n in range(feed.workers)]
     return {name: ActorSpec(name=name, args=args, node=node) for name, args, node in names}
 

@@ -50,6 +50,11 @@ class DeckSettings(BaseSettings):
     ray_address: str = ""
     node: str = "head"
     secret_key: str = ""
+    #: Days that raw ticks are kept on disk; 0 records none.
+    tick_days: int = Field(default=30, ge=0, le=100_000)
+    #: Days that built and fetched bars of a second and of a minute are kept.
+    second_bar_days: int = Field(default=7, ge=2, le=100_000)
+    minute_bar_days: int = Field(default=1830, ge=31, le=100_000)
     #: Folder of crash points (tests only).  Private, so that nothing but code can set it.
     _crash_points: str = PrivateAttr("")
 
@@ -78,6 +83,9 @@ def environment(deck: DeckSettings, **more: str) -> dict[str, str]:
         "REDIS_URL": deck.redis_url,
         "QUARTERDECK_RAY_ADDRESS": deck.ray_address,
         "QUARTERDECK_NODE": deck.node,
+        "QUARTERDECK_TICK_DAYS": str(deck.tick_days),
+        "QUARTERDECK_SECOND_BAR_DAYS": str(deck.second_bar_days),
+        "QUARTERDECK_MINUTE_BAR_DAYS": str(deck.minute_bar_days),
         "RAY_AUTH_TOKEN_PATH": str(deck.home / "ray-token"),
         "PYTHONUNBUFFERED": "1",
         **more,

@@ -29,6 +29,7 @@ CLASSES: Final = {
     Kind.CONNECTION: "actors.broker_connection:BrokerConnection",
     Kind.COORDINATOR: "actors.feed_coordinator:FeedCoordinator",
     Kind.WORKER: "actors.feed_worker:FeedWorker",
+    Kind.RECORDER: "actors.feed_recorder:FeedRecorder",
     Kind.ALGO: "actors.algo_host:AlgoHost",
     Kind.NODE: "actors.node_agent:NodeAgent",
 }

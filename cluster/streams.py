@@ -26,6 +26,17 @@ def last(feed: str) -> str:
 LAST_OF_ALL = "last:*"
 
 
+def beats(feed: str) -> str:
+    """Once a second each worker's word on its stream: msgpack of `trading.seen.Beat`."""
+    return f"beats:{feed}"
+
+
+def built(feed: str) -> str:
+    """Bars of seconds and minutes that the recorder built, and their amendments: msgpack of a list of
+    `trading.bar_building.BarRevision`.  Those that were not seen whole are left out."""
+    return f"built:{feed}"
+
+
 def bars(feed: str) -> str:
     """Bars that the venue built: msgpack of (instrument number, final, `trading.bars.Bar`)."""
     return f"bars:{feed}"

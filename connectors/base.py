@@ -40,6 +40,9 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     messages_per_s: int
     #: Channels this provider streams: ``trade``, ``quote``, ``depth``, ``bar``.
     channels: tuple[str, ...]
+    #: Whether channel ``trade`` brings every trade that counts in the provider's own bars, and no other: no samples,
+    #: none that its bars leave out by their condition.  Only then do bars built of it stand in for the provider's.
+    every_trade: bool = False
 
 
 class BookDelta(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from trading.ticks import QUOTE, TICK, TRADE, TickArray, empty
 
 COLUMNS: Final[tuple[str, ...]] = tuple(TICK.names or ())
 _FLOATS: Final = ("price", "size", "bid", "bid_size", "ask", "ask_size")
-_ROWS_PER_GROUP: Final = 100_000
+ROWS_PER_GROUP: Final = 100_000
 
 
 def write_ticks(path: str | Path, ticks: TickArray, names: Mapping[int, InstrumentId]) -> None:
@@ -149,18 +149,24 @@ def _csv_rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]
             problems.add(number, f"not CSV text: {error}")
 
 
-def _write_parquet(path: Path, ticks: TickArray, names: Mapping[int, InstrumentId]) -> None:
+def tick_table(ticks: TickArray, names: Mapping[int, InstrumentId]) -> Any:
+    """The `pyarrow.Table` of ``ticks`` as it stands in a Parquet file; KeyError for a number without a name."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {
-        "instrument": pa.array([names[number] for number in ticks["instrument"].tolist()], pa.string())
-    }
+    numbers, places = np.unique(ticks["instrument"], return_inverse=True)
+    ids = pa.array([names[number] for number in numbers.tolist()], pa.string())
+    columns: dict[str, Any] = {"instrument": ids.take(pa.array(places))}
     for name in COLUMNS[1:]:
         values = np.ascontiguousarray(ticks[name])
         columns[name] = pa.array(values, mask=np.isnan(values) if name in _FLOATS else None)
+    return pa.table(columns)
+
+
+def _write_parquet(path: Path, ticks: TickArray, names: Mapping[int, InstrumentId]) -> None:
+    import pyarrow.parquet as pq
+
     with path.open("wb") as file:
-        pq.write_table(pa.table(columns), file, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+        pq.write_table(tick_table(ticks, names), file, row_group_size=ROWS_PER_GROUP, compression="zstd")
 
 
 def _parquet_rows(path: Path, problems: Problems) -> Iterator[tuple[int, tuple[Any, ...]]]:

@@ -18,6 +18,7 @@ from strategies.books import Books, BooksState
 from strategies.loader import check_parameters
 from strategies.numbers import Number, decimal_of, price_of
 from strategies.outputs import LogLine, Output, StrategyFailed
+from trading.bar_join import BarJoin
 from trading.bars import Bar, BarBuilder, interval_ns
 from trading.checks import check_trail
 from trading.errors import BadInput, UnknownThing
@@ -35,6 +36,7 @@ from trading.orders import (
     order_from,
 )
 from trading.positions import Position
+from trading.spans import Span, ceiling, floor
 from trading.ticks import TickArray
 
 __all__ = ["LogLine", "Output", "Runner", "StrategyFailed"]
@@ -101,6 +103,9 @@ class Runner:
         self._builders: dict[str, BarBuilder] = {}
         self._bars: dict[tuple[InstrumentId, str], deque[Bar]] = {}
         self._warm_up: dict[str, int] = {}
+        #: Up to when history was given at the start.
+        self._history_until: dict[tuple[InstrumentId, str], int] = {}
+        self._joins: dict[tuple[InstrumentId, str], BarJoin] = {}
         self.strategy = strategy_class(check_parameters(strategy_class, parameters), self)
         self._wants_ticks = (
             strategy_class.on_ticks is not Strategy.on_ticks or strategy_class.on_tick is not Strategy.on_tick
@@ -136,11 +141,41 @@ class Runner:
         """Begin: `on_start`, unless it was restored.  ``history`` has closed bars, oldest first."""
         self._advance(now)
         for (instrument, interval), bars in (history or {}).items():
+            self._history_until[instrument, interval] = floor(now, interval_ns(interval))
             for bar in bars:
                 self._keep_bar(instrument, interval, bar)
         self.started = True
         if not self._restored:
             self._call("on_start", self.strategy.on_start)
+        return self._take()
+
+    def listening(self, now: Nanos) -> None:
+        """Every tick from ``now`` on will come.
+
+        The bar that is under way is then not built of ticks, for its first ones are missing: it is the first of
+        `wanted_bars` where there was history, and left out where there was none.
+        """
+        for interval, builder in self._builders.items():
+            for instrument in self.instruments:
+                key = (instrument.id, interval)
+                known = self._history_until.get(key, ceiling(now, builder.interval))
+                self._joins[key] = BarJoin(builder.interval, Nanos(known), now)
+
+    def wanted_bars(self) -> list[tuple[Instrument, str, Span]]:
+        """What history should be asked for, each once its span is over, and given to `fill_bars`."""
+        return [
+            (self._by_id[instrument], interval, wanted)
+            for (instrument, interval), join in self._joins.items()
+            if (wanted := join.wanted()) is not None
+        ]
+
+    def fill_bars(
+        self, instrument: InstrumentId, interval: str, bars: Sequence[Bar], until: Nanos, now: Nanos
+    ) -> list[Output]:
+        """Take all closed bars of history that open before ``until``; live ones that waited for them come after."""
+        self._advance(now)
+        for bar in self._joins[instrument, interval].fill(bars, until):
+            self._give_bar(self._by_id[instrument], interval, bar)
         return self._take()
 
     def ticks(self, ticks: TickArray, now: Nanos) -> list[Output]:
@@ -415,8 +450,13 @@ class Runner:
     def _give_bars(self, interval: str, closed: list[tuple[int, Bar]]) -> None:
         for number, bar in closed:
             instrument = self._by_number[number]
-            if self._keep_bar(instrument.id, interval, bar):
-                self._call("on_bar", self.strategy.on_bar, instrument, bar, interval)
+            join = self._joins.get((instrument.id, interval))
+            for each in (bar,) if join is None else join.live(bar):
+                self._give_bar(instrument, interval, each)
+
+    def _give_bar(self, instrument: Instrument, interval: str, bar: Bar) -> None:
+        if self._keep_bar(instrument.id, interval, bar) and self._running:
+            self._call("on_bar", self.strategy.on_bar, instrument, bar, interval)
 
     def _keep_bar(self, instrument: InstrumentId, interval: str, bar: Bar) -> bool:
         """Keep a closed bar; False where it or a later one is known already."""

@@ -34,7 +34,7 @@ _AT_ONCE: Final = 100
 #: A file that has begun waits so many seconds for a database that is away, then it breaks off.
 _PATIENCE_S: Final = 30.0
 
-_CSV: Final[dict[int | str, dict[str, Any]]] = {
+CSV: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "A header line, then a line for each row; one that breaks off is no whole answer",
         "content": {"text/csv": {"schema": {"type": "string"}}},
@@ -42,21 +42,22 @@ _CSV: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@router.get("/orders.csv", tags=["orders"], response_class=StreamingResponse, responses=_CSV)
+@router.get("/orders.csv", tags=["orders"], response_class=StreamingResponse, responses=CSV)
 async def export_orders(filters: WantedOrders, deck: Deck) -> StreamingResponse:
     """All orders that fit, newest first, as CSV."""
-    return await _answer(
+    return await answer(
         "orders.csv", csv_text.ORDER, lambda cursor: deck.journal.orders(filters, cursor, limit=MAX_PAGE)
     )
 
 
-@router.get("/fills.csv", tags=["holdings"], response_class=StreamingResponse, responses=_CSV)
+@router.get("/fills.csv", tags=["holdings"], response_class=StreamingResponse, responses=CSV)
 async def export_fills(filters: WantedFills, deck: Deck) -> StreamingResponse:
     """All executions that fit, newest first, as CSV."""
-    return await _answer("fills.csv", csv_text.FILL, lambda cursor: deck.journal.fills(filters, cursor, limit=MAX_PAGE))
+    return await answer("fills.csv", csv_text.FILL, lambda cursor: deck.journal.fills(filters, cursor, limit=MAX_PAGE))
 
 
-async def _answer(filename: str, columns: Sequence[Column], read: ReadPage) -> StreamingResponse:
+async def answer(filename: str, columns: Sequence[Column], read: ReadPage) -> StreamingResponse:
+    """A file of all that ``read`` gives, page after page."""
     # What is wrong is found by the first page, while the answer can still be a problem.
     rows, following = await read(None)
     return StreamingResponse(

@@ -81,6 +81,7 @@ class BinanceMarket:
             max_workers=20,
             messages_per_s=product.messages_per_s,
             channels=CHANNELS,
+            every_trade=True,
         )
 
     def __repr__(self) -> str:

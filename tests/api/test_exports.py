@@ -173,14 +173,14 @@ async def test_a_file_goes_on_after_the_database_was_away_and_breaks_off_when_it
         rows, following = pages[cursor]
         return list(rows), following
 
-    answer = await exports._answer("orders.csv", csv_text.ORDER, page)
+    answer = await exports.answer("orders.csv", csv_text.ORDER, page)
     text = b"".join([bytes(part) async for part in answer.body_iterator]).decode()  # type: ignore[arg-type]
     assert [row["client_order_id"] for row in csv.DictReader(io.StringIO(text))] == ["a", "b", "c"]
     assert read == [None, "1", "1", "1", "2"]
 
     away = 10**6
     monkeypatch.setattr(exports, "_PATIENCE_S", 0.05)
-    answer = await exports._answer("orders.csv", csv_text.ORDER, page)
+    answer = await exports.answer("orders.csv", csv_text.ORDER, page)
     with pytest.raises(NotReady):
         await asyncio.wait_for(anext(_after(aiter(answer.body_iterator), 2)), 5)
 

@@ -196,6 +196,7 @@ def test_everything_desired_is_created_once_and_then_nothing_more() -> None:
         "coordinator/f",
         "node/n1",
         "node/n2",
+        "recorder/f",
         "risk/main",
         "session/u",
         "worker/f/0",

@@ -457,3 +457,49 @@ def test_batches_reach_a_strategy_that_wants_them_whole() -> None:
     r, s = started(Batches, A, B)
     r.ticks(market(1, numbers=(1, 2, 3)), NOW)
     assert s.sizes == [20]
+
+
+class BarsOnly(Strategy[StrategyParameters]):
+    bars = ("10s",)
+
+    def warm_up(self) -> dict[str, int]:
+        return {"10s": 3}
+
+    def set_up(self) -> None:
+        self.told: list[Bar] = []
+
+    def on_bar(self, instrument: Instrument, bar: Bar, interval: str) -> None:
+        self.told.append(bar)
+
+
+def test_live_bars_go_on_from_history_without_the_half_bar_in_which_it_began_to_listen() -> None:
+    """The bars that a strategy sees are those of one that had listened from the beginning."""
+    ticks = market(60)
+    whole, all_along = started(BarsOnly)
+    whole.ticks(ticks, NOW)
+    whole.clock(Nanos(NOW + 120 * SECOND))
+    truth = all_along.told
+    began = Nanos(START + 24 * SECOND)
+
+    def live(history: bool) -> tuple[Runner, BarsOnly]:
+        r = runner(BarsOnly)
+        past = [bar for bar in truth if bar.opened_at + 10 * SECOND <= began]
+        r.start(began, {(A.id, "10s"): past} if history else None)
+        r.listening(began)
+        r.ticks(ticks[ticks["received_at"] >= began], Nanos(began + SECOND))
+        r.clock(Nanos(NOW + 120 * SECOND))
+        assert isinstance(r.strategy, BarsOnly)
+        return r, r.strategy
+
+    r, s = live(history=True)
+    ((instrument, interval, span),) = r.wanted_bars()
+    assert (instrument, interval) == (A, "10s")
+    assert span.start <= began < span.end <= span.start + 10 * SECOND
+    assert s.told == []
+    r.fill_bars(A.id, "10s", [bar for bar in truth if span.start <= bar.opened_at < span.end], Nanos(span.end), NOW)
+    assert s.told == [bar for bar in truth if bar.opened_at + 10 * SECOND > began]
+    assert r.wanted_bars() == []
+    assert r.history(A, "10s", 99) == truth
+    cold, strategy = live(history=False)
+    assert cold.wanted_bars() == []
+    assert strategy.told == [bar for bar in truth if bar.opened_at >= span.end]
