@@ -130,6 +130,21 @@ def test_what_the_survivors_have_no_room_for_is_stranded_until_the_worker_is_bac
     at_rest(world)
 
 
+def test_worker_that_should_end_carries_on_while_nobody_else_has_room() -> None:
+    world = started(8, 3, per_worker=4, max_workers=3)
+    world.wanted_workers = 2
+    world.kill(0, known=True)
+    kept = set(world.workers[2].carried)
+    assert kept
+    for _ in range(5):
+        view = world.round()
+        world.now += SECOND // 10
+    assert kept <= set(where(world))
+    assert 2 in view.draining
+    world.settle()
+    at_rest(world)
+
+
 def test_move_that_the_new_worker_gets_no_ticks_for_does_not_happen() -> None:
     world = started(4, 1)
     victim = IDS[3]
