@@ -126,9 +126,7 @@ class Arbiter:
         pair = self._pairs.get(number)
         if pair is None:
             return empty()
-        if is_stale:
-            pair.good_since = 0
-        elif pair.is_stale or not pair.good_since:
+        if not is_stale and (pair.is_stale or not pair.good_since):
             pair.good_since = now
         pair.is_stale = is_stale
         if pair.active is Source.FIRST:

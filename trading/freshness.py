@@ -282,7 +282,7 @@ class Freshness:
         before, self._hours = self._hours, dict(hours)
         for watch in self._watched.values():
             if watch.calendar in turned and watch.calendar in before and watch.state is State.LIVE:
-                self.habits.cut(watch.number, Nanos(max(hours[watch.calendar].since, self._last(watch) + 1)))
+                self.habits.cut(watch.number, Nanos(max(hours[watch.calendar].since, self._last(watch))))
 
     def _is_open(self, watch: _Watch) -> bool:
         hours = self._hours.get(watch.calendar)

@@ -51,7 +51,7 @@ class Habits:
         first = firsts[seen]
         before = rows[seen, _LAST]
         # A gap counts from tick to tick of one session and connection; what a snapshot ends is no usual gap.
-        usual = (before > 0) & (before >= rows[seen, _SINCE]) & (first >= before)
+        usual = (before > 0) & (before > rows[seen, _SINCE]) & (first >= before)
         is_snapshot = (ticks["flags"] & np.uint32(SNAPSHOT)) != 0
         if is_snapshot.any():
             plain = np.zeros(len(self._slots), dtype=np.bool_)
@@ -86,7 +86,7 @@ class Habits:
         self._rows[self._row(number), _FIRST] = 0
 
     def cut(self, number: int, at: Nanos) -> None:
-        """A gap that began before ``at`` is not a usual one: the market was closed, or the stream down."""
+        """A gap that began until ``at`` is not a usual one: the market was closed, or the stream down."""
         self._rows[self._row(number), _SINCE] = at
 
     def usual_gap(self, number: int) -> int | None:

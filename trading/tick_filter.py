@@ -264,6 +264,7 @@ class TickFilter:
         edges = np.empty((len(mine), 4))
         edges[:, 0] = np.maximum(limits[:, _FLOOR_PRICE], limits[:, _STEPS] * floats[:, STEP] * left_over[:, 0])
         edges[:, 1] = limits[:, _FLOOR]
+        # While no size is known the limit is 0, so that the first one starts the mean, one by one.
         edges[:, 2] = np.minimum(limits[:, _LIMIT], limits[:, _MEANS] * floats[:, SIZE] * left_over[:, 1])
         edges[:, 3] = limits[:, _AHEAD] + ints[:, LEAD]
         edges = np.repeat(edges, lengths, axis=0)
@@ -280,8 +281,6 @@ class TickFilter:
             # A size that is known only now and then is left out of the mean, one by one.
             good &= ~unknown | (np.add.reduceat(np.isnan(size), starts, dtype=np.int64) == lengths)
             sizes = np.where(unknown, floats[:, SIZE], sizes)
-        # The first size ever known starts the mean.
-        good &= (floats[:, SIZE] > 0) | (sizes == 0)
         floats[:, REF], floats[:, STEP], floats[:, SIZE] = price[ends], steps, sizes
         ints[:, COUNT] += lengths
         ints[:, AT], ints[:, RECEIVED] = at[ends], received[ends]

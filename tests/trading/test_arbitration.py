@@ -106,6 +106,29 @@ def test_the_same_trade_rounded_to_the_millisecond_comes_out_once() -> None:
     assert (arbiter.active(1), arbiter.doubles) == (FIRST, 1)
 
 
+def test_what_the_first_has_to_catch_up_with_is_not_published_again() -> None:
+    arbiter = paired()
+    judge(arbiter, 0, True)
+    for n in range(40):
+        assert sizes(arbiter.take(OTHER, trade(n * SECOND, n))) == [n]
+        if n < 10:
+            arbiter.take(FIRST, trade(n * SECOND, n))
+    judge(arbiter, 9 * SECOND, False)
+    assert judge(arbiter, 40 * SECOND, False) == []
+    assert arbiter.active(1) is FIRST
+    assert sizes(arbiter.take(FIRST, trade(10 * SECOND, 10))) == []
+    assert sizes(arbiter.take(FIRST, trade(40 * SECOND, 40))) == [40]
+    assert arbiter.late == 1
+
+
+def test_trade_of_the_same_instant_that_only_the_second_had_is_not_lost() -> None:
+    arbiter = paired()
+    arbiter.take(FIRST, trade(5 * SECOND, 1))
+    for at, size in ((5, 1), (5, 2), (6, 3)):
+        arbiter.take(OTHER, trade(at * SECOND, size))
+    assert judge(arbiter, 20 * SECOND, True) == [2, 3]
+
+
 def test_trades_alike_in_one_instant_of_one_provider_are_several() -> None:
     arbiter = paired()
     assert sizes(arbiter.take(FIRST, np.concatenate([trade(5, 1), trade(5, 1)]))) == [1, 1]
@@ -137,7 +160,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 def test_what_both_sent_comes_out_once_in_order(
     gaps: list[int], lost: tuple[set[int], set[int]], turns: list[tuple[Source, int] | bool], rounded: Source | None
 ) -> None:
-    arbiter = paired()
+    arbiter = Arbiter(ArbiterSettings(hold_s=3.0, silent_s=2.0))
+    arbiter.pair(1)
     at, times = 0, []
     for gap in gaps:
         at += gap * MS

@@ -152,6 +152,46 @@ def test_dead_stream_is_given_up_ever_more_seldom() -> None:
     assert pauses[0] >= 60
 
 
+def test_stream_that_dies_again_after_it_was_good_is_given_up_at_once() -> None:
+    stream = Stream(A)
+    stream.go(30, A)
+    for _ in range(6):
+        stream.go(130)
+        stream.core.closed(stream.now, "given up")
+        stream.core.opened(stream.now)
+    stream.go(30, A)
+    assert [type(step) for step in stream.go(12)] == [Reconnect]
+
+
+def test_time_without_a_connection_is_no_habit() -> None:
+    stream = Stream(A, B)
+    for _ in range(20):
+        stream.go(5, A, B)
+        stream.core.closed(stream.now, "reset")
+        stream.go(90)
+        stream.core.opened(stream.now)
+    stream.go(5, A, B)
+    assert stream.core.report(A, stream.now).patience_s < 10
+
+
+def test_stream_that_is_down_is_not_cleared_by_a_poll() -> None:
+    stream = Stream(A, can_poll=True)
+    stream.go(60, A)
+    stream.core.closed(stream.now, "reset")
+    stream.go(30)
+    stream.core.polled(A, Nanos(START), stream.now)
+    stream.go(1)
+    assert stream.state(A) is State.STALE
+
+
+def test_nothing_is_filled_in_where_the_venue_had_nothing() -> None:
+    stream = Stream(A, B, can_poll=True)
+    stream.go(60, A, B)
+    stream.go(12, A)
+    stream.core.polled(B, Nanos(START), stream.now)
+    assert stream.go(2, A, B) == [StopPolling((B,))]
+
+
 def test_gap_of_a_reconnection_is_filled_in_from_the_last_tick_to_the_first() -> None:
     stream = Stream(A)
     stream.go(10, A)
@@ -172,13 +212,13 @@ def test_stream_that_is_down_reconnects_by_itself_but_is_polled_meanwhile() -> N
 
 def test_closed_market_is_never_stale_and_its_night_is_no_habit() -> None:
     stream = Stream(A, B)
-    stream.go(60, A, B)
+    stream.go(30, A, B)
     stream.hours = CLOSED
     assert stream.go(3600) == []
     assert stream.core.counts()["live"] == 2
     stream.hours = {"day": Hours(is_open=True, since=stream.now)}
     assert stream.go(4) == []
-    stream.go(60, A, B)
+    stream.go(20, A, B)
     assert stream.core.report(A, stream.now).patience_s < 10
     stream.go(20, A)
     assert stream.state(B) is State.STALE

@@ -172,6 +172,13 @@ def test_bad_ticks_between_good_ones_never_become_the_truth() -> None:
         assert level(filter_, 100.0, 1, 0, n * SECOND // 10) == [0]
 
 
+def test_good_ticks_in_a_large_batch_end_a_candidate_too() -> None:
+    filter_ = warm(TickFilter())
+    assert level(filter_, 120.0, 4, SECOND // 10) == [Reason.OUT_OF_BAND] * 4
+    assert not filter_.judge(np.concatenate([trade(100.0, at=2 * SECOND)] * SMALL * 2)).any()
+    assert level(filter_, 120.0, 4, SECOND // 10, 3 * SECOND) == [Reason.OUT_OF_BAND] * 4
+
+
 def test_bad_ticks_that_disagree_never_become_the_truth() -> None:
     filter_ = warm(TickFilter())
     for n in range(50):
@@ -361,7 +368,9 @@ def spoiled(seed: int, count: int, instruments: int, rate: float) -> tuple[TickA
     seed=st.integers(0, 10_000),
     instruments=st.integers(1, 6),
     rate=st.sampled_from([0.0, 0.002, 0.05, 0.4]),
-    strange=st.sampled_from(["", "no sizes", "some sizes", "both kinds", "no venue time", "snapshots", "jumps"]),
+    strange=st.sampled_from(
+        ["", "no sizes", "some sizes", "both kinds", "no venue time", "snapshots", "jumps", "late sizes"]
+    ),
     cuts=st.lists(st.integers(1, 899), max_size=8),
 )
 def test_verdicts_and_memory_do_not_depend_on_how_ticks_are_batched(
@@ -385,6 +394,9 @@ def test_verdicts_and_memory_do_not_depend_on_how_ticks_are_batched(
     elif strange == "jumps":
         for field in ("price", "bid", "ask"):
             ticks[field][500:] *= 1.2
+    elif strange == "late sizes":
+        for field in ("size", "bid_size", "ask_size"):
+            ticks[field][:500] *= 0.0
     whole, single, cut = TickFilter(), TickFilter(), TickFilter()
     verdicts = whole.judge(ticks).tolist()
     assert [int(single.judge(ticks[n : n + 1])[0]) for n in range(len(ticks))] == verdicts
