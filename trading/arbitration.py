@@ -143,26 +143,26 @@ class Arbiter:
         is_paired = np.isin(ticks["instrument"], self._numbers)
         if not is_paired.any():
             return ticks if source is Source.FIRST else empty()
-        out: list[TickArray] = []
-        for row in range(len(ticks)):
-            tick = ticks[row : row + 1]
-            if not is_paired[row]:
-                if source is Source.FIRST:
-                    out.append(tick)
-                continue
-            pair = self._pairs[int(tick["instrument"][0])]
-            if source is Source.SECOND:
-                pair.heard_at = max(pair.heard_at, int(tick["received_at"][0]))
-            if source is pair.active:
-                if self._passes(pair, source, tick):
-                    out.append(tick)
-                continue
-            pair.kept.append(tick.copy())
-            while len(pair.kept) > 1 and all(at < pair.kinds[kind].at for kind, at in _times(pair.kept[0])):
-                pair.kept.popleft()
-            if source is Source.SECOND and pair.is_stale and self._has_news(pair):
-                out.append(self._switch(pair))
-        return np.concatenate(out) if out else empty()
+        if source is Source.FIRST:
+            passing = ~is_paired
+            for row in np.flatnonzero(is_paired).tolist():
+                passing[row] = bool(len(self._offer(source, ticks[row : row + 1])))
+            return ticks[passing]
+        return _joined(self._offer(source, ticks[row : row + 1]) for row in np.flatnonzero(is_paired).tolist())
+
+    def _offer(self, source: Source, tick: TickArray) -> TickArray:
+        """One tick of a paired instrument; returns what comes out because of it."""
+        pair = self._pairs[int(tick["instrument"][0])]
+        if source is Source.SECOND:
+            pair.heard_at = max(pair.heard_at, int(tick["received_at"][0]))
+        if source is pair.active:
+            return tick if self._passes(pair, source, tick) else empty()
+        pair.kept.append(tick.copy())
+        while len(pair.kept) > 1 and all(at < pair.kinds[kind].at for kind, at in _times(pair.kept[0])):
+            pair.kept.popleft()
+        if source is Source.SECOND and pair.is_stale and self._has_news(pair):
+            return self._switch(pair)
+        return empty()
 
     def _has_news(self, pair: _Pair) -> bool:
         """Whether the one that stands by has anything that is not out."""

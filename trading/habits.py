@@ -1,7 +1,7 @@
 """How long each instrument is usually silent, learnt from its own ticks.
 
-Kept in arrays, so that a batch costs next to nothing; the gaps between ticks go into `RunningQuantiles`, and what is
-too long for an instrument is a multiple of a gap that only one in a hundred exceeds.
+Kept in arrays, so that a batch costs next to nothing.  Gaps between ticks go into `RunningQuantiles`, at most one a
+second for an instrument: a burst of a hundred ticks must not hide the minute of silence that usually follows it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from trading.running_quantiles import RunningQuantiles
 from trading.slots import Slots
 from trading.ticks import BACKFILLED, SNAPSHOT, TickArray
 
-#: Columns: last receipt, venue time of the last tick, first receipt since armed, from when on gaps count, ticks.
-_LAST, _VENUE, _FIRST, _SINCE, _COUNT = range(5)
+#: Columns: last receipt, venue time of the last tick, first receipt since armed, from when on gaps count, ticks, and
+#: when the last gap was counted.
+_LAST, _VENUE, _FIRST, _SINCE, _COUNT, _COUNTED = range(6)
+#: Batches up to this long are quicker tick by tick.
+_SMALL: Final = 8
+_APART_NS: Final = 1_000_000_000
 #: So many gaps make a habit.
 _ENOUGH: Final = 16
 _QUANTILE: Final = 0.99
@@ -28,7 +32,7 @@ class Habits:
 
     def __init__(self) -> None:
         self._slots = Slots()
-        self._rows = np.zeros((16, 5), dtype=np.int64)
+        self._rows = np.zeros((16, 6), dtype=np.int64)
         self._gaps = RunningQuantiles(memory=512)
 
     def __repr__(self) -> str:
@@ -36,6 +40,11 @@ class Habits:
 
     def take(self, ticks: TickArray) -> None:
         """Take a batch; back-filled ticks tell nothing of how a stream goes."""
+        if len(ticks) <= _SMALL:
+            for number, flags, *_, at, received, _ in ticks.tolist():
+                if not flags & BACKFILLED:
+                    self._take_one(number, flags, at, received)
+            return
         told = (ticks["flags"] & np.uint32(BACKFILLED)) == 0
         if not told.all():
             ticks = ticks[told]
@@ -51,18 +60,27 @@ class Habits:
         first = firsts[seen]
         before = rows[seen, _LAST]
         # A gap counts from tick to tick of one session and connection; what a snapshot ends is no usual gap.
-        usual = (before > 0) & (before > rows[seen, _SINCE]) & (first >= before)
+        usual = (before > rows[seen, _SINCE]) & (first >= before) & (first - rows[seen, _COUNTED] >= _APART_NS)
         is_snapshot = (ticks["flags"] & np.uint32(SNAPSHOT)) != 0
         if is_snapshot.any():
             plain = np.zeros(len(self._slots), dtype=np.bool_)
             plain[slots[~is_snapshot]] = True
             usual &= plain[seen]
         self._gaps.add(seen[usual], (first - before)[usual])
+        rows[seen[usual], _COUNTED] = first[usual]
         fresh = rows[seen, _FIRST] == 0
         rows[seen[fresh], _FIRST] = first[fresh]
         rows[slots, _LAST] = received
         rows[slots, _VENUE] = np.where(ticks["exchange_at"] > 0, ticks["exchange_at"], received)
         rows[:, _COUNT] += np.bincount(slots, minlength=len(rows))
+
+    def _take_one(self, number: int, flags: int, at: int, received: int) -> None:
+        slot = self._row(number)
+        last, _, first, since, count, counted = self._rows[slot].tolist()
+        if since < last <= received and received - counted >= _APART_NS and not flags & SNAPSHOT:
+            self._gaps.add_one(slot, received - last)
+            counted = received
+        self._rows[slot] = (received, at if at > 0 else received, first or received, since, count + 1, counted)
 
     def last_at(self, number: int) -> Nanos | None:
         """When the last tick was received; None before the first."""

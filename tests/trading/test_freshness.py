@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -345,18 +345,53 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, float]) -> No
         Freshness(FreshnessSettings(**change))
 
 
-@pytest.mark.parametrize("size", [1, 7, 500])
-def test_habits_do_not_depend_on_calm_batching(size: int) -> None:
-    """Ticks further apart than batches are long: each gap is seen."""
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(1, 3), st.sampled_from([0.001, 0.3, 1.0, 7.0]), st.sampled_from([0, 0, SNAPSHOT, BACKFILLED])
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_habits_are_those_of_the_ticks_in_small_and_large_batches(steps: list[tuple[int, float, int]]) -> None:
+    """Batches of one, and of ten for ten instruments of which each comes once."""
+    small, large = Habits(), Habits()
+    last: dict[int, float] = {}
+    gaps: dict[int, list[float]] = {}
+    counted: dict[int, float] = {}
+    at = 1.0
+    for number, gap, flags in steps:
+        at += gap
+        small.take(tick(number, at, flags))
+        others = [tick(number + 10 * n, at, flags) for n in range(10)]
+        large.take(np.concatenate(others))
+        if flags == BACKFILLED:
+            continue
+        if number in last and not flags and at - counted.get(number, -9.0) >= 1.0 - 1e-6:
+            gaps.setdefault(number, []).append(at - last[number])
+            counted[number] = at
+        last[number] = at
+    for number in (1, 2, 3):
+        for habits in (small, large):
+            assert (habits.last_at(number) is None) == (number not in last)
+            usual = habits.usual_gap(number)
+            own = gaps.get(number, [])
+            assert (usual is not None) == (len(own) >= 16)
+            if usual is not None:
+                assert usual == pytest.approx(max(own) * SECOND, rel=0.13)
+        assert small.first_at(number) == large.first_at(number)
+        assert small.ticks(number) == large.ticks(number)
+        assert large.usual_gap(number) == large.usual_gap(number + 40)
+
+
+def test_burst_does_not_hide_the_usual_silence_after_it() -> None:
     habits = Habits()
-    for start in range(0, 400, size):
-        ticks = [tick(1 + n % 3, n) for n in range(start, min(400, start + size))]
-        habits.take(np.concatenate(ticks))
-    assert [habits.ticks(n) for n in (1, 2, 3)] == [134, 133, 133]
-    assert habits.last_at(1) == START + 399 * SECOND
-    assert habits.first_at(2) == START + SECOND
-    if size == 1:
-        assert habits.usual_gap(1) == pytest.approx(3 * SECOND, rel=0.13)
+    for minute in range(20):
+        for n in range(200):
+            habits.take(tick(1, minute * 60 + n / 100))
+    assert habits.usual_gap(1) == pytest.approx(58 * SECOND, rel=0.13)
     habits.forget(1)
     assert habits.last_at(1) is None
     assert habits.usual_gap(1) is None
