@@ -172,6 +172,8 @@ class FeedMesh:
             if is_gone and shard not in self._fresh:
                 del self._reports[shard], self._heard_at[shard]
                 self._lost.discard(shard)
+                if shard >= self._workers and not report.carried:
+                    continue  # it was let go: nobody has to be kept from anything
                 self._gone.add(shard)
                 self._floor[shard] = Epoch(report.epoch + 1)
                 self._fences.append(Fence(shard, report.epoch))
