@@ -20,6 +20,8 @@ _SIDE: Final = (_HIGH - _LOW) * _PER_OCTAVE
 _BUCKETS: Final = 2 * _SIDE + 1
 #: A double's bits from the exponent's lowest down to the second of the fraction: a logarithm in quarter octaves.
 _SHIFT: Final = np.int64(50)
+#: Of the counts' own type: numpy adds it twenty times as quick as an integer.
+_ONE: Final = np.float32(1)
 _BASE: Final = int(np.float64(2.0**_LOW).view(np.int64) >> _SHIFT) - 1
 
 
@@ -44,10 +46,9 @@ class RunningQuantiles:
         self._reach(int(slots.max()))
         size = np.minimum(np.abs(values), 1 << _HIGH).astype(np.float64)
         codes = np.clip((size.view(np.int64) >> _SHIFT) - _BASE, 0, _SIDE)
-        np.add.at(
-            self._counts.reshape(-1), slots * np.intp(_BUCKETS) + (_SIDE + np.where(values < 0, -codes, codes)), 1
-        )
-        np.add.at(self._totals, slots, 1)
+        places = slots * np.intp(_BUCKETS) + (_SIDE + np.where(values < 0, -codes, codes))
+        np.add.at(self._counts.reshape(-1), places, _ONE)
+        self._totals += np.bincount(slots, minlength=len(self._totals))
         full = self._totals[slots] >= self._most
         if full.any():
             for slot in set(slots[full].tolist()):

@@ -239,7 +239,7 @@ class TickFilter:
         """Remember what is surely good; returns the places of the ticks still to be judged, in order."""
         # Short integers are sorted by radix, three times as quick.
         order = np.argsort(keys.astype(np.int16) if len(self._ints) <= 32_767 else keys, kind="stable")
-        keys, picked = keys[order], ticks[order]
+        keys, picked = keys[order], ticks.take(order)
         is_first = np.empty(len(keys), dtype=np.bool_)
         is_first[0] = True
         np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
