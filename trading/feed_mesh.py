@@ -11,7 +11,8 @@ A shell (the feed's coordinator) goes in rounds.  Each round it
 
 To end a worker is for whoever runs processes: not before its shard has left ``view.draining``.  A worker that has not
 been heard of for `GONE_NS` is *gone*: `Fence` comes first, so that the shell ends its lease and it cannot publish
-beside those that carry its instruments from then on.
+beside those that carry its instruments from then on.  The shell says ``fenced`` when that is done; while it cannot be
+done it takes no later step of the round.
 
 The mesh remembers only what makes rounds quick and calm: the last reports, the last assignment, what the provider
 passed over in silence.  All of it can be lost; then workers' reports and the database say where things stand.
@@ -40,6 +41,7 @@ class Fence(msgspec.Struct, frozen=True):
     """End the lease of a worker that is gone: should it live, it must not publish any more."""
 
     shard: int
+    #: Its last known one, which and all before which are over; 0: whichever it holds, for it was never heard of.
     epoch: Epoch
 
 
@@ -91,7 +93,8 @@ class FeedMesh:
         #: Wanted, not heard of yet: since when.
         self._awaited: dict[int, Nanos] = {}
         self._lost: set[int] = set()
-        self._fences: list[Fence] = []
+        #: Gone, and not known to be fenced yet.
+        self._fences: dict[int, Epoch] = {}
         self._gone: set[int] = set()
         #: The oldest epoch of a gone shard that may be heard again.
         self._floor: dict[int, Epoch] = {}
@@ -130,6 +133,13 @@ class FeedMesh:
         self._fresh.add(shard)
         self._lost.discard(shard)
         self._gone.discard(shard)
+        # Its successor holds the lease.
+        self._fences.pop(shard, None)
+
+    def fenced(self, step: Fence) -> None:
+        """The lease is over."""
+        if self._fences.get(step.shard) == step.epoch:
+            del self._fences[step.shard]
 
     def lost(self, shard: int) -> None:
         """The process of a worker has ended for sure."""
@@ -149,8 +159,7 @@ class FeedMesh:
         placed = {instrument for mine in self._assignment.values() for instrument in mine}
         left_out = [instrument for instrument in self._wanted if instrument not in placed]
         assignment, stranded = self._with_leftovers(left_out)
-        steps: list[MeshStep] = [*self._fences]
-        self._fences.clear()
+        steps: list[MeshStep] = [Fence(shard, epoch) for shard, epoch in sorted(self._fences.items())]
         steps += next_steps(
             assignment,
             self._reports,
@@ -176,7 +185,7 @@ class FeedMesh:
                     continue  # it was let go: nobody has to be kept from anything
                 self._gone.add(shard)
                 self._floor[shard] = Epoch(report.epoch + 1)
-                self._fences.append(Fence(shard, report.epoch))
+                self._fences[shard] = report.epoch
         self._gone = {shard for shard in self._gone if shard < self._workers}
 
     def _usable(self, now: Nanos) -> list[int]:
@@ -186,8 +195,13 @@ class FeedMesh:
             if shard in self._reports:
                 self._awaited.pop(shard, None)
                 usable.append(shard)
-            elif shard not in self._gone and now - self._awaited.setdefault(shard, now) <= START_NS:
+            elif shard in self._gone:
+                continue
+            elif now - self._awaited.setdefault(shard, now) <= START_NS:
                 usable.append(shard)
+            else:
+                self._gone.add(shard)
+                self._fences[shard] = Epoch(0)
         for shard in [s for s in self._awaited if s >= self._workers]:
             del self._awaited[shard]
         return usable

@@ -101,11 +101,13 @@ class Habits:
 
     def arm(self, number: int) -> None:
         """Look out for the first tick from now on."""
-        self._rows[self._row(number), _FIRST] = 0
+        slot = self._row(number)
+        self._rows[slot, _FIRST] = 0
 
     def cut(self, number: int, at: Nanos) -> None:
         """A gap that began until ``at`` is not a usual one: the market was closed, or the stream down."""
-        self._rows[self._row(number), _SINCE] = at
+        slot = self._row(number)
+        self._rows[slot, _SINCE] = at
 
     def usual_gap(self, number: int) -> int | None:
         """A gap in ns that one in a hundred exceeds; None while too few are known."""

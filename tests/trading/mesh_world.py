@@ -118,8 +118,10 @@ class MeshWorld:
                 self.mesh.heard(worker.report(), Nanos(self.now))
         steps, self.view = self.mesh.look(Nanos(self.now))
         for step in steps:
-            if self.random.random() >= lose or isinstance(step, Fence):
+            if self.random.random() >= lose:
                 self.take(step)
+            elif isinstance(step, Fence):
+                break
         self.check()
         return self.view
 
@@ -127,9 +129,10 @@ class MeshWorld:
         match step:
             case Fence(shard, epoch):
                 worker = self.workers.get(shard)
-                if worker is not None and worker.epoch == epoch:
+                if worker is not None and (not epoch or worker.epoch <= epoch):
                     # Its lease is over: it ends, wherever it is.
                     self.kill(shard, known=False)
+                self.mesh.fenced(step)
             case Carry(shard, instruments, muted, channels):
                 worker = self.reach(shard)
                 for instrument in instruments if worker else ():

@@ -13,7 +13,7 @@ from tests.trading.mesh_world import SECOND, MeshWorld
 from trading.errors import BadInput
 from trading.feed_mesh import GONE_NS, RETRY_NS, START_NS, FeedMesh, Fence
 from trading.feed_plan import Carry, Phase
-from trading.ids import InstrumentId, Nanos
+from trading.ids import Epoch, InstrumentId, Nanos
 from trading.sharding import least_moves
 
 IDS = [InstrumentId(f"T:{n:02}") for n in range(16)]
@@ -84,6 +84,21 @@ def test_worker_that_never_comes_is_not_waited_for_for_ever() -> None:
     world.now += START_NS + SECOND
     world.round()
     assert len(world.workers[0].carried) == 6
+    # What never was heard of may live all the same: whatever lease it has is over.
+    assert 1 not in world.workers
+    world.settle()
+    at_rest(world)
+
+
+def test_successor_of_a_worker_that_is_gone_needs_no_fence() -> None:
+    world = started(4, 2)
+    world.kill(1, known=True)
+    world.mesh.heard(world.workers[0].report(), Nanos(world.now))
+    assert Fence(1, Epoch(1)) in world.mesh.look(Nanos(world.now))[0]
+    world.spawn()
+    for worker in world.workers.values():
+        world.mesh.heard(worker.report(), Nanos(world.now))
+    assert not any(isinstance(step, Fence) for step in world.mesh.look(Nanos(world.now))[0])
 
 
 def test_instruments_of_a_dead_worker_are_carried_by_others_within_seconds() -> None:
@@ -115,6 +130,10 @@ def test_worker_that_was_cut_off_is_fenced_before_others_carry_its_instruments()
     steps, _ = world.mesh.look(Nanos(world.now))
     assert [type(step) for step in steps] == [Fence, Carry]
     assert steps[0] == Fence(1, world.workers[1].report().epoch)
+    # Until it is done, and no longer.
+    assert world.mesh.look(Nanos(world.now))[0][0] == steps[0]
+    world.mesh.fenced(steps[0])
+    assert not any(isinstance(step, Fence) for step in world.mesh.look(Nanos(world.now))[0])
     # What it says when it is back is of no use; its successor's word is.
     world.mesh.heard(world.workers[1].report(), Nanos(world.now))
     assert world.mesh.look(Nanos(world.now))[1].gone == (1,)

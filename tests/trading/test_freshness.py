@@ -386,6 +386,17 @@ def test_habits_are_those_of_the_ticks_in_small_and_large_batches(steps: list[tu
         assert large.usual_gap(number) == large.usual_gap(number + 40)
 
 
+def test_hundreds_of_instruments_are_watched_each_for_itself() -> None:
+    core = Freshness()
+    ids = [InstrumentId(f"T:{n:03}") for n in range(300)]
+    for number, id_ in enumerate(ids):
+        core.want(id_, number, "day", Nanos(START))
+    core.opened(Nanos(START))
+    core.take(np.concatenate([tick(number, 1) for number in range(0, 300, 3)]))
+    core.look(Nanos(START + 2 * SECOND), OPEN)
+    assert [core.state(id_) is State.LIVE for id_ in ids] == [n % 3 == 0 for n in range(300)]
+
+
 def test_burst_does_not_hide_the_usual_silence_after_it() -> None:
     habits = Habits()
     for minute in range(20):

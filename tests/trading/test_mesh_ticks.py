@@ -44,8 +44,9 @@ class SteeredWorld(FeedWorld):
         self.assignment, self.moving = view.assignment, view.moving
         for step in steps:
             # Only those that have ended.
-            if isinstance(step, Fence) and step.shard in reports:
-                assert reports[step.shard].epoch > step.epoch
+            if isinstance(step, Fence):
+                assert step.shard not in reports or reports[step.shard].epoch > step.epoch
+                self.mesh.fenced(step)
         return [step for step in steps if not isinstance(step, Fence)]
 
 

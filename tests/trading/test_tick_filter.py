@@ -251,6 +251,21 @@ def test_sizes_that_stay_large_are_the_new_usual() -> None:
     assert verdicts == [Reason.HUGE_SIZE] * 4 + [0] * 3
 
 
+def test_hundreds_of_instruments_are_judged_each_for_itself() -> None:
+    filter_ = TickFilter()
+    for number in range(0, 300, 7):
+        filter_.know(number, 0.5)
+        filter_.seed(number, 100.0 + number)
+    ticks = np.concatenate([trade(100.0 + number) for number in range(300)])
+    ticks["instrument"] = np.arange(300)
+    assert not filter_.judge(ticks).any()
+    ticks["price"] = 50.0
+    refused = np.flatnonzero(filter_.judge(ticks)).tolist()
+    assert refused == list(range(300))
+    assert filter_.quarantine.numbers() == list(range(300))
+    assert [held.reference for held in filter_.quarantine.of(299)] == [399.0]
+
+
 def test_settings_of_one_instrument_leave_the_others_alone() -> None:
     filter_ = TickFilter()
     filter_.tune_one(1, FilterSettings(off=("crossed",), size_limit=10.0))
