@@ -133,8 +133,9 @@ def next_steps(
             continue
         if live is not None and (lacks := asked.get(instrument, ())) and here[live].channels not in ((), lacks):
             retune.setdefault((live, lacks), []).append(instrument)
-        if live is not None:
-            # Where it was on its way to before, nothing is needed of it any more.
+        if live is not None and live in fresh:
+            # Where it was on its way to before, nothing is needed of it any more.  By the carrier's word of now: it
+            # may have been cut since it was last heard, and then the muted one has all that came after.
             for shard, how in here.items():
                 if how.phase is Phase.MUTED and shard != target:
                     release.setdefault(shard, []).append(instrument)
@@ -150,6 +151,8 @@ def next_steps(
             if live is None or _is_over(mine, now):
                 release.setdefault(target, []).append(instrument)
         elif mine.phase is Phase.MUTED:
+            if is_barred and live not in fresh:
+                continue
             if is_barred:
                 release.setdefault(target, []).append(instrument)
             elif _has_begun(mine, here, live, asked.get(instrument, ())) or now - mine.since > MOVE_NS:

@@ -259,17 +259,14 @@ def test_more_than_fits_is_refused_and_changes_nothing() -> None:
 class Life(RuleBasedStateMachine):
     """Clients, resizes, deaths, lost calls and a lying provider, in any order."""
 
-    @initialize(seed=st.integers(0, 1000), workers=st.integers(1, 3))
-    def begin(self, seed: int, workers: int) -> None:
+    @initialize(seed=st.integers(0, 1000), workers=st.integers(1, 3), count=st.integers(0, 9))
+    def begin(self, seed: int, workers: int, count: int) -> None:
+        """A feed at rest: without that most of what happens would happen to nothing."""
         self.world = MeshWorld(seed=seed, workers=workers)
         self.clients: dict[str, dict[InstrumentId, set[str]]] = {}
-        self.world.spawn()
+        self.subscribe("a", IDS[:count], {"trade"})
+        self.world.settle()
 
-    @rule(
-        client=st.sampled_from("abc"),
-        instruments=st.lists(st.sampled_from(IDS), min_size=1, max_size=5, unique=True),
-        channels=st.sets(st.sampled_from(["trade", "quote"]), min_size=1),
-    )
     def subscribe(self, client: str, instruments: list[InstrumentId], channels: set[str]) -> None:
         wanted = {i for own in self.clients.values() for i in own}
         fits = len(wanted | set(instruments)) <= 4 * self.world.wanted_workers
@@ -285,6 +282,14 @@ class Life(RuleBasedStateMachine):
             for instrument in instruments:
                 self.clients.setdefault(client, {})[instrument] = channels
 
+    @rule(
+        client=st.sampled_from("abc"),
+        instruments=st.lists(st.sampled_from(IDS), min_size=1, max_size=5, unique=True),
+        channels=st.sets(st.sampled_from(["trade", "quote"]), min_size=1),
+    )
+    def wish(self, client: str, instruments: list[InstrumentId], channels: set[str]) -> None:
+        self.subscribe(client, instruments, channels)
+
     @rule(client=st.sampled_from("abc"), count=st.integers(0, 4))
     def unsubscribe(self, client: str, count: int) -> None:
         own = self.clients.get(client, {})
@@ -293,42 +298,49 @@ class Life(RuleBasedStateMachine):
         for instrument in gone:
             del own[instrument]
 
-    @rule(workers=st.integers(1, 4))
     def resize(self, workers: int) -> None:
         if len(self.world.subscriptions.wanted()) <= 4 * workers:
             self.world.wanted_workers = workers
 
-    @rule(shard=st.integers(0, 3), known=st.booleans())
-    def die(self, shard: int, known: bool) -> None:
-        self.world.kill(shard, known=known)
+    @rule(
+        what=st.sampled_from(["die", "die for sure", "cut off or back", "lie", "coordinator restarts"]),
+        shard=st.integers(0, 3),
+        instrument=st.sampled_from(IDS),
+    )
+    def trouble(self, what: str, shard: int, instrument: InstrumentId) -> None:
+        world = self.world
+        worker = world.workers.get(shard)
+        if what == "lie":
+            # From now on; what is carried already goes on.
+            carried = set() if worker is None else worker.carried.keys()
+            world.lies |= {(i, shard) for i in IDS[IDS.index(instrument) :] if i not in carried}
+        elif what == "coordinator restarts":
+            world.mesh = FeedMesh(world.capacity)
+        elif what == "cut off or back":
+            if worker is not None:
+                worker.cut_off = not worker.cut_off
+        else:
+            world.kill(shard, known=what == "die for sure")
 
-    @rule(shard=st.integers(0, 3))
-    def cut_off_or_back(self, shard: int) -> None:
-        if worker := self.world.workers.get(shard):
-            worker.cut_off = not worker.cut_off
-
-    @rule(instrument=st.sampled_from(IDS), shard=st.integers(0, 3))
-    def lie(self, instrument: InstrumentId, shard: int) -> None:
-        """From now on; where it is carried already it goes on."""
-        worker = self.world.workers.get(shard)
-        if worker is None or instrument not in worker.carried:
-            self.world.lies.add((instrument, shard))
-
-    @rule()
-    def coordinator_restarts(self) -> None:
-        self.world.mesh = FeedMesh(self.world.capacity)
-
-    @rule()
-    def spawn(self) -> None:
-        self.world.spawn()
-
-    @rule(lose=st.sampled_from([0.0, 0.0, 0.3]), rounds=st.integers(1, 6), apart=st.sampled_from([0, 1, 4]))
-    def go_round(self, lose: float, rounds: int, apart: int) -> None:
+    @rule(
+        lose=st.sampled_from([0.0, 0.0, 0.3]),
+        rounds=st.integers(1, 8),
+        apart=st.sampled_from([0, 1, 5]),
+        spawns=st.booleans(),
+    )
+    def go_round(self, lose: float, rounds: int, apart: int, spawns: bool) -> None:
         for _ in range(rounds):
+            if spawns:
+                self.world.spawn()
             for instrument in self.world.subscriptions.wanted():
                 self.world.tick(instrument)
             self.world.round(lose)
             self.world.now += apart * SECOND // 2
+
+    @rule(workers=st.integers(1, 4), rounds=st.integers(1, 3))
+    def resize_amid_moves(self, workers: int, rounds: int) -> None:
+        self.resize(workers)
+        self.go_round(0.0, rounds, 1, True)
 
     @precondition(lambda self: hasattr(self, "world"))
     @invariant()
@@ -358,5 +370,5 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -91,6 +91,11 @@ def test_nothing_is_done_on_the_word_of_a_worker_that_does_not_answer() -> None:
     assert next_steps({1: (A,)}, here, Nanos(0)) == [Move(A, 0, 1, {QUOTE: 4})]
     assert next_steps({1: (A,)}, here, Nanos(0), heard={1}) == []
     assert next_steps({0: (A,)}, workers(w0=None), Nanos(0), heard={1}) == []
+    # It may have been cut since: then the muted one is all there is.
+    here = workers(w0=carried(Phase.LIVE), w1=carried(Phase.MUTED), w2=None)
+    assert next_steps({2: (A,)}, here, Nanos(0)) == [Carry(2, (A,), True), Release(1, (A,))]
+    assert next_steps({2: (A,)}, here, Nanos(0), heard={1, 2}) == [Carry(2, (A,), True)]
+    assert next_steps({1: (A,)}, here, Nanos(0), heard={1, 2}, barred={(A, 1)}) == []
 
 
 def test_nobody_is_given_more_than_fits_and_what_nobody_carries_comes_first() -> None:
