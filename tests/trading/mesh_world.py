@@ -177,12 +177,15 @@ class MeshWorld:
 
     def served(self, instrument: InstrumentId) -> bool:
         """Whether every tick of it reaches readers: somebody publishes, or keeps what comes after the cut."""
-        phases = {
+        return bool(self.phases(instrument) & {Phase.LIVE, Phase.MUTED})
+
+    def phases(self, instrument: InstrumentId) -> set[Phase]:
+        """How it is carried where the provider does not lie."""
+        return {
             worker.carried[instrument].phase
             for worker in self.workers.values()
             if instrument in worker.carried and (instrument, worker.shard) not in self.lies
         }
-        return Phase.LIVE in phases or Phase.MUTED in phases
 
     def check(self) -> None:
         """The invariants that hold at every moment."""
@@ -190,7 +193,8 @@ class MeshWorld:
         self.owed &= wanted.keys()
         for instrument in self.owed:
             assert self.served(instrument), f"{instrument} was carried and is not any more"
-        self.owed = {instrument for instrument in wanted if self.served(instrument)}
+        # One that takes over has to be told from one that nobody knows to tick yet.
+        self.owed |= {instrument for instrument in wanted if Phase.LIVE in self.phases(instrument)}
         for worker in self.workers.values():
             assert len(worker.carried) <= self.capacity.instruments_per_worker
         self.subscriptions.validate()
