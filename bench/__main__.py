@@ -44,6 +44,16 @@ ROWS: Final = (
     ),
     Row("feed", "tick to strategy at 25,000/s, p50 ms", ("tick_to_strategy_ms", "25000", "p50"), ".2f"),
     Row("feed", "tick to strategy at 25,000/s, p99 ms", ("tick_to_strategy_ms", "25000", "p99"), ".2f"),
+    Row("quality", "decoding, µs a tick", ("decode_us",), ".2f"),
+    Row("quality", "bad tick filter / decoding, batches of 256", ("filter_ratio", "256"), ".2f"),
+    Row(
+        "quality",
+        "bad tick filter / decoding, batches of 1,024",
+        ("filter_ratio", "1024"),
+        ".2f",
+        "≤ 0.20",
+        lambda x: x <= 0.20,
+    ),
     Row("risk", "budget checks/s, one core", ("checks_per_s",), ",.0f", "≥ 50,000", lambda x: x >= 50_000),
     Row("risk", "checks / bare arithmetic", ("ratio",), ".3f"),
     Row(

@@ -8,7 +8,18 @@ from collections.abc import Callable
 import pytest
 
 from tests.trading.feed_world import SECOND, FeedWorld
-from trading.feed_plan import MOVE_NS, Carried, Carry, Move, Phase, Release, WorkerReport, next_steps
+from trading.feed_plan import (
+    MOVE_NS,
+    Carried,
+    Carry,
+    Move,
+    Phase,
+    Release,
+    Retune,
+    WorkerReport,
+    ignored,
+    next_steps,
+)
 from trading.ids import Epoch, InstrumentId, Nanos
 from trading.sharding import assign
 from trading.ticks import QUOTE, TRADE
@@ -70,6 +81,55 @@ def test_silent_instrument_moves_after_a_while() -> None:
 def test_instrument_that_is_not_wanted_any_more_is_let_go_everywhere() -> None:
     here = workers(w0=carried(Phase.LIVE), w1=carried(Phase.MUTED))
     assert next_steps({0: ()}, here, Nanos(0)) == [Release(0, (A,)), Release(1, (A,))]
+
+
+def test_nothing_is_done_on_the_word_of_a_worker_that_does_not_answer() -> None:
+    here = workers(w0=carried(Phase.LIVE), w1=carried(Phase.LIVE))
+    assert next_steps({1: (A,)}, here, Nanos(0)) == [Release(0, (A,))]
+    assert next_steps({1: (A,)}, here, Nanos(0), heard={0}) == []
+    here = workers(w0=carried(Phase.LIVE), w1=carried(Phase.MUTED, firsts={QUOTE: 4}))
+    assert next_steps({1: (A,)}, here, Nanos(0)) == [Move(A, 0, 1, {QUOTE: 4})]
+    assert next_steps({1: (A,)}, here, Nanos(0), heard={1}) == []
+    assert next_steps({0: (A,)}, workers(w0=None), Nanos(0), heard={1}) == []
+    # It may have been cut since: then the muted one is all there is.
+    here = workers(w0=carried(Phase.LIVE), w1=carried(Phase.MUTED), w2=None)
+    assert next_steps({2: (A,)}, here, Nanos(0)) == [Carry(2, (A,), True), Release(1, (A,))]
+    assert next_steps({2: (A,)}, here, Nanos(0), heard={1, 2}) == [Carry(2, (A,), True)]
+    assert next_steps({1: (A,)}, here, Nanos(0), heard={1, 2}, barred={(A, 1)}) == []
+
+
+def test_nobody_is_given_more_than_fits_and_what_nobody_carries_comes_first() -> None:
+    b, c = InstrumentId("T:01"), InstrumentId("T:02")
+    here = workers(w0=None, w1=carried(Phase.LIVE))
+    assert next_steps({0: (A, b, c)}, here, Nanos(0), limit=2) == [Carry(0, (b, c), False)]
+    assert next_steps({0: (A, b)}, here, Nanos(0), limit=2) == [Carry(0, (b,), False), Carry(0, (A,), True)]
+
+
+def test_channels_follow_what_is_wanted_where_it_is_live() -> None:
+    here = workers(w0=carried(Phase.LIVE, channels=("trade",)))
+    assert next_steps({0: (A,)}, here, Nanos(0), channels={A: ("trade",)}) == []
+    both = ("trade", "quote")
+    assert next_steps({0: (A,)}, here, Nanos(0), channels={A: both}) == [Retune(0, (A,), both)]
+    assert next_steps({0: (A,)}, workers(w0=None), Nanos(0), channels={A: both}) == [Carry(0, (A,), False, both)]
+
+
+def test_kind_that_is_wanted_no_more_is_not_waited_for() -> None:
+    here = workers(w0=carried(Phase.LIVE, kinds=(TRADE, QUOTE)), w1=carried(Phase.MUTED, firsts={TRADE: 4}))
+    assert next_steps({1: (A,)}, here, Nanos(0), channels={A: ("trade", "quote")}) == []
+    assert next_steps({1: (A,)}, here, Nanos(0), channels={A: ("trade",)}) == [Move(A, 0, 1, {TRADE: 4})]
+
+
+@pytest.mark.parametrize(
+    ("last_at", "firsts", "now", "is_found"),
+    [(9, {}, 9, True), (1, {}, 9, False), (9, {QUOTE: 1}, 9, False), (5, {}, 5, False)],
+)
+def test_subscription_passed_over_shows_by_the_ticks_of_another_worker(
+    last_at: int, firsts: dict[int, int], now: int, is_found: bool
+) -> None:
+    here = workers(w0=carried(Phase.LIVE, last_at=last_at * SECOND), w1=carried(Phase.MUTED, firsts=firsts))
+    assert ignored(here.values(), Nanos(now * SECOND)) == ({(A, 1)} if is_found else set())
+    barred = next_steps({1: (A,)}, here, Nanos(now * SECOND), barred={(A, 1)})
+    assert barred == [Release(1, (A,))]
 
 
 def exactly_once(world: FeedWorld) -> None:
