@@ -24,7 +24,7 @@ from storage.journal import Journal, PreparedBatch
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage
 from trading.errors import Conflict, Fenced, NotReady, TradeError, Unreachable
-from trading.ids import AccountId, ClientOrderId, Epoch, UserId
+from trading.ids import AccountId, ClientOrderId, Epoch, Nanos, UserId
 from trading.instructions import (
     Append,
     AskBudget,
@@ -36,6 +36,7 @@ from trading.instructions import (
     Send,
     Settled,
     Tell,
+    Wake,
 )
 from trading.orders import Order
 from trading.portfolio import Portfolio, portfolio
@@ -106,6 +107,8 @@ class SessionIO(Shell):
                     self.spawn(self._send(instruction), "send")
                 case Append(number, batch):
                     self.spawn(self._append(number, self.journal.prepare(batch)), "append")
+                case Wake(at):
+                    self.spawn(self._wake(at), "wake")
                 case Reply(token, result) | Settled(token, result) | Checked(token, result):
                     reply = self._replies.get(token)
                     if reply is not None and not reply.done():
@@ -144,6 +147,11 @@ class SessionIO(Shell):
             log.info("the journal is back")
             core.journal_is_away = False
         self._do(core.appended(number, now()))
+
+    async def _wake(self, at: Nanos) -> None:
+        core = self._core()
+        await asyncio.sleep((at - now()) / 1e9)
+        self._do(core.wake(now()))
 
     async def _known_orders(self, batch: PreparedBatch) -> dict[tuple[AccountId, ClientOrderId], Order]:
         known = {}

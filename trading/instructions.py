@@ -41,6 +41,12 @@ class Send(msgspec.Struct, frozen=True):
     until: Nanos
 
 
+class Wake(msgspec.Struct, frozen=True):
+    """Call `SessionCore.wake` at this time: what waits for company is to be written by then."""
+
+    at: Nanos
+
+
 class AskReport(msgspec.Struct, frozen=True):
     """Fetch the broker's whole view; answer with `SessionCore.reported`."""
 
@@ -90,4 +96,4 @@ class Checked(msgspec.Struct, frozen=True):
     result: AccountCheck | TradeError
 
 
-Instruction = Append | Send | AskReport | AskBudget | Reply | Tell | Settled | Checked
+Instruction = Append | Wake | Send | AskReport | AskBudget | Reply | Tell | Settled | Checked

@@ -1,8 +1,9 @@
 """A session's journal gates, and the recording of every change.
 
 Group commit: one append is in flight, what arrives meanwhile goes as the next one.  What must wait for a batch to
-be durable (a ticket, a reply, a note) waits at its gate.  Every change of an order goes along the transition
-table and through here, so orders, positions and exposure never part.
+be durable (a ticket, a reply, a note) waits at its gate.  Where appends take long, acknowledgements alone wait a little
+for other news: under load half the appends would carry nothing else, and new orders would stand behind them.  Every
+change of an order goes along the transition table and through here, so orders, positions and exposure never part.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ from trading.account_book import AccountBook
 from trading.errors import Invariant
 from trading.exposure import ExposureBook, Part
 from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId, broker_tag
-from trading.instructions import Append, Instruction, Note, Tell
+from trading.instructions import Append, Instruction, Note, Tell, Wake
 from trading.instruments import Instrument
 from trading.journal import Break, BreakKind, JournalBatch, Settlement
 from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, Side, apply, can_apply
 from trading.positions import Position
 
 _Gate = Callable[[Nanos], object]
+
+#: Where an append took longer than this, acknowledgements wait so many times as long for company, but never longer
+#: than the last: so the wait grows with the load and ends with it.  What is not written when the process dies is read
+#: again from the broker.
+_QUICK_APPEND_NS = 5_000_000
+_WAIT_OF_APPEND = 10
+_LONGEST_WAIT_NS = 60_000_000
 
 
 def _without(batch: JournalBatch, keys: AbstractSet[tuple[AccountId, ClientOrderId]]) -> JournalBatch:
@@ -67,6 +75,9 @@ class Recorder:
         self._filling = 1
         self._committed = 0
         self._appending = 0
+        self._append_began = Nanos(0)
+        self._append_took = 0
+        self._wake_at = Nanos(0)
         self._gates: deque[tuple[int, _Gate]] = deque()
         self._last_batch_of: dict[tuple[AccountId, ClientOrderId], int] = {}
         self._stories: dict[tuple[AccountId, ClientOrderId], deque[tuple[OrderEvent, OrderState]]] = {}
@@ -83,6 +94,7 @@ class Recorder:
         if number != self._appending:
             raise Invariant(f"batch {number} was appended, {self._appending or 'none'} was under way")
         self._appending = 0
+        self._append_took = now - self._append_began
         self._committed = number
         while self._gates and self._gates[0][0] <= number:
             self._gates.popleft()[1](now)
@@ -127,7 +139,8 @@ class Recorder:
         for book in self.accounts.values():
             self._pump(book, now)
         batch = self._batch
-        if not self._appending and (batch.events or batch.orders or batch.breaks or self._moved or self._rebased):
+        has_news = batch.events or batch.orders or batch.breaks or self._moved or self._rebased
+        if has_news and not self._appending and not self._may_wait(now):
             new = {order.key for order in batch.orders}
             # Copies: a batch says what was when it was closed, also where it has to be written again.
             batch.orders = [copy(order) for order in batch.orders]
@@ -136,6 +149,7 @@ class Recorder:
             batch.cash = [copy(cash) for account in sorted(self._rebased) if (cash := self.accounts[account].cash_book)]
             number = self._filling
             self._appending = number
+            self._append_began = now
             self._under_way = batch
             notes = tuple(self._notes)
             self._out.append(Append(number, batch))
@@ -148,6 +162,27 @@ class Recorder:
                 self._last_batch_of = {k: n for k, n in self._last_batch_of.items() if n > self._committed}
         out, self._out = self._out, []
         return out
+
+    def _may_wait(self, now: Nanos) -> bool:
+        """Whether what there is to write had better go with what comes next."""
+        batch = self._batch
+        if self._append_took < _QUICK_APPEND_NS or self._gates:
+            return False
+        if batch.orders or batch.breaks or self._moved or self._rebased:
+            return False
+        if any(event.kind is not EventKind.SUBMITTED for event in batch.events):
+            return False
+        until = Nanos(batch.events[0].at + min(_WAIT_OF_APPEND * self._append_took, _LONGEST_WAIT_NS))
+        if now >= until:
+            return False
+        if self._wake_at != until:
+            self._wake_at = until
+            self._out.append(Wake(until))
+        return True
+
+    def wake(self, now: Nanos) -> list[Instruction]:
+        """A time that was asked for has come."""
+        return self._drain(now)
 
     def _tell(self, notes: tuple[Note, ...], _now: Nanos) -> None:
         fresh = tuple(note for note in notes if note.order.key not in self._reused)

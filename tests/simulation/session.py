@@ -13,7 +13,7 @@ from trading.broker import Answer, Verdict
 from trading.connection import UpdatePage
 from trading.errors import TradeError
 from trading.ids import AccountId, Epoch, UserId
-from trading.instructions import Append, AskBudget, AskReport, Checked, Instruction, Reply, Send, Settled, Tell
+from trading.instructions import Append, AskBudget, AskReport, Checked, Instruction, Reply, Send, Settled, Tell, Wake
 from trading.journal import JournalBatch
 from trading.orders import Order, PlaceOrder
 from trading.session import SessionCore
@@ -106,6 +106,9 @@ class SimSession(Process):
             match instruction:
                 case Append(number, batch):
                     self._append(number, frozen(batch))
+                case Wake(at):
+                    world.count("acknowledgement waited")
+                    world.after(max(0, at - world.now), "wake", lambda: self.do(self.core.wake(world.now)), self)
                 case Send():
                     self._send(instruction)
                 case AskReport():

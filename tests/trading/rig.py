@@ -24,7 +24,19 @@ from trading.broker import (
 from trading.budgets import RiskBook
 from trading.errors import TradeError
 from trading.ids import AccountId, BrokerOrderId, ClientOrderId, Epoch, ExecutionId, InstrumentId, Nanos, UserId
-from trading.instructions import Append, AskBudget, AskReport, Checked, Instruction, Lane, Reply, Send, Settled, Tell
+from trading.instructions import (
+    Append,
+    AskBudget,
+    AskReport,
+    Checked,
+    Instruction,
+    Lane,
+    Reply,
+    Send,
+    Settled,
+    Tell,
+    Wake,
+)
 from trading.journal import AccountHistory
 from trading.limits import Limit, LimitTree
 from trading.orders import CancelOrder, Fill, ModifyOrder, Order, OrderState, OrderType, PlaceOrder, Side
@@ -39,7 +51,7 @@ SECOND = 1_000_000_000
 START = Nanos(1_700_000_000 * SECOND)
 LATE_NS = SECOND
 PRICE = D(100)
-T = TypeVar("T", Append, Send, AskReport, AskBudget, Reply, Tell, Settled, Checked)
+T = TypeVar("T", Append, Wake, Send, AskReport, AskBudget, Reply, Tell, Settled, Checked)
 
 
 def limit(kind: str, value: int | str, scope: str = "cluster", of: str = "") -> Limit:

@@ -21,7 +21,7 @@ from trading.broker import AmendTicket, Answer, BrokerUpdate, CancelTicket, Orde
 from trading.budgets import RiskBook
 from trading.errors import Fenced
 from trading.ids import AccountId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
-from trading.instructions import Append, AskBudget, AskReport, Instruction, Lane, Reply, Send, Tell
+from trading.instructions import Append, AskBudget, AskReport, Instruction, Lane, Reply, Send, Tell, Wake
 from trading.limits import Limit, LimitTree
 from trading.orders import CancelOrder, ModifyOrder, OrderState, OrderType, PlaceOrder, Side
 from trading.session import SessionCore
@@ -135,6 +135,8 @@ class World:
             match instruction:
                 case Append(number, batch):
                     self._append(desk, core, number, frozen(batch))
+                case Wake():
+                    self.put("wake", lambda: self.do(desk, core.wake(self.now)), core)
                 case Send():
                     self._send(desk, core, instruction)
                 case AskReport():
