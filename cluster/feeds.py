@@ -30,3 +30,8 @@ def subscriptions_of(record: FeedRecord, wishes: WishesByClient, limits: FeedLim
     """
     own = dict.fromkeys(record.instruments, record.channels)
     return Subscriptions(capacity_of(record.provider, limits), {**wishes, OWN_LIST: own})
+
+
+def fence_key(worker: str) -> str:
+    """Hot key with the epoch up to which a worker may not publish any more."""
+    return f"fence:{worker}"

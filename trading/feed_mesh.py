@@ -94,7 +94,8 @@ class FeedMesh:
         self._running: frozenset[int] = frozenset()
         #: Workers that ran when this mesh began and were not heard of yet.
         self._inherited: set[int] = set()
-        self._has_begun = False
+        #: Whether it was ever told what is wanted.
+        self.has_begun = False
         self._reports: dict[int, WorkerReport] = {}
         self._heard_at: dict[int, Nanos] = {}
         self._fresh: set[int] = set()
@@ -125,8 +126,8 @@ class FeedMesh:
         self._wanted = checked if workers else {}
         self._workers = workers
         self._running = frozenset(running)
-        if not self._has_begun:
-            self._has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
             self._inherited = set(self._running)
         # What has no process publishes nothing.
         self._inherited &= self._running
