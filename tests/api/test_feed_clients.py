@@ -167,7 +167,7 @@ async def test_clients_that_ask_at_once_all_get_their_way_and_never_more_than_fi
 
 async def test_wishes_need_the_right_to_manage_feeds_and_are_audited(fed: Stage) -> None:
     viewer = await fed.person("vera", "viewer")
-    await fed.refused(403, "not_allowed", "PUT", f"{CLIENTS}/a/instruments", {"instruments": [SOL]}, key=viewer)
+    await fed.refused(403, "forbidden", "PUT", f"{CLIENTS}/a/instruments", {"instruments": [SOL]}, key=viewer)
     assert (await fed.ask("GET", CLIENTS, key=viewer)).status_code == 200
     await put(fed, "a", [SOL])
     generation = (await fed.get("/v1/feeds/crypto"))["generation"]
