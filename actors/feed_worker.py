@@ -9,14 +9,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from actors.shell import Shell, patiently
-from cluster import names, streams
-from cluster.process import now
+from cluster import names, process, streams
+from cluster.feeds import fence_key
+from cluster.process import elapsed, now
 from connectors.base import BookDelta, FeedConnection, MarketData
 from connectors.registry import market_data
 from storage.bus import Bus
@@ -27,7 +28,7 @@ from storage.records import FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
 from trading.bars import Bar
 from trading.depth import DepthArray, pack_depth
-from trading.errors import NeedsOperator, NotReady, UnknownThing
+from trading.errors import BadInput, Fenced, NeedsOperator, NotReady, UnknownThing
 from trading.feed_plan import Carried, Phase, WorkerReport
 from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
@@ -39,6 +40,10 @@ from trading.ticks import TickArray, TickBuffer, decode, pack_batch
 log = logging.getLogger("quarterdeck")
 
 LEASE_S = 10.0
+LEASE_EVERY_S = 1.0
+#: Nothing is published on a look for a fence that began longer ago; whoever fences waits as long.
+FENCE_S = 1.0
+FENCE_EVERY_S = 0.3
 LAST_EVERY_S = 0.25
 STATS_EVERY_S = 0.5
 BEAT_EVERY_S = 1.0
@@ -96,6 +101,12 @@ class FeedWorker(Shell):
         self.last_values = LastValues()
         self._listed: dict[InstrumentId, Instrument] = {}
         self._carried: dict[InstrumentId, Nanos] = {}
+        #: In which channels the provider was asked for them.
+        self._asked: dict[InstrumentId, tuple[str, ...]] = {}
+        #: What the provider is to be asked, in this order, at its own pace: (take, instruments, channels).
+        self._asking: asyncio.Queue[tuple[bool, list[Instrument], tuple[str, ...] | None]] = asyncio.Queue()
+        #: When the last look began that found no fence.
+        self._unfenced_at = 0.0
         self._refused: dict[InstrumentId, str] = {}
         self._market: MarketData | None = None
         self._connection: FeedConnection | None = None
@@ -127,6 +138,7 @@ class FeedWorker(Shell):
         await self.database.open()
         record = await self.desired.feed(self.feed)
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
+        self._unfenced_at = elapsed()
         self._channels = record.channels
         await self._learn()
         self._log_in = await self._credentials(record)
@@ -139,6 +151,9 @@ class FeedWorker(Shell):
         self._market, self._connection = market, connection
         self._running = [
             self.spawn(connection.run(), "stream"),
+            self.spawn(self._ask(connection), "subscriptions"),
+            self.spawn(patiently("lease", self._renew, every=LEASE_EVERY_S), "lease"),
+            self.spawn(patiently("fence", self._look_for_fence, every=FENCE_EVERY_S), "fence"),
             self.spawn(self._publish(), "publish"),
             self.spawn(self._publish_side(), "publish bars and books"),
             self.spawn(self._publish_depth(), "publish depth"),
@@ -187,9 +202,10 @@ class FeedWorker(Shell):
 
     # What the coordinator calls
 
-    async def carry(self, instruments: Sequence[InstrumentId], muted: bool) -> None:
-        """Take instruments; ``muted`` ones are kept back until activated."""
-        connection = self._ready()
+    async def carry(self, instruments: Sequence[InstrumentId], muted: bool, channels: Sequence[str] = ()) -> None:
+        """Take instruments, in these channels (none: the feed's); ``muted`` ones are kept back until activated."""
+        self._ready()
+        asked = tuple(channels) or self._channels
         if any(i not in self._listed for i in instruments):
             await self._learn()
         fresh = []
@@ -201,44 +217,86 @@ class FeedWorker(Shell):
             if id_ in self._carried:
                 continue
             self._carried[id_] = now()
+            self._asked[id_] = asked
             if muted:
                 self.handover.mute(instrument.number)
             else:
                 self.handover.carry(instrument.number)
             fresh.append(instrument)
         if fresh:
-            await connection.subscribe(fresh, self._channels)
+            self._asking.put_nowait((True, fresh, asked))
+
+    async def retune(self, instruments: Sequence[InstrumentId], channels: Sequence[str]) -> None:
+        """Stream other channels of instruments: those that are new are asked for, then the others ended."""
+        self._ready()
+        wanted = tuple(channels)
+        changes: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Instrument]] = {}
+        for id_ in instruments:
+            if id_ in self._carried:
+                had = self._asked[id_]
+                self._asked[id_] = wanted
+                new = tuple(channel for channel in wanted if channel not in had)
+                over = tuple(channel for channel in had if channel not in wanted)
+                changes.setdefault((new, over), []).append(self._listed[id_])
+        for (new, over), those in changes.items():
+            if new:
+                self._asking.put_nowait((True, those, new))
+            if over:
+                self._asking.put_nowait((False, those, over))
 
     async def release(self, instruments: Sequence[InstrumentId]) -> None:
         """Stop carrying instruments."""
-        connection = self._ready()
+        self._ready()
         gone = []
         for id_ in instruments:
             self._refused.pop(id_, None)
             self._whole.pop(id_, None)
+            self._asked.pop(id_, None)
             if self._carried.pop(id_, None) is not None:
                 gone.append(self._listed[id_])
         for instrument in gone:
             self.handover.forget(instrument.number)
             self.last_values.forget(instrument.number)
         if gone:
-            await connection.unsubscribe(gone)
+            self._asking.put_nowait((False, gone, None))
 
-    async def cut(self, instrument: InstrumentId, firsts: Cuts) -> Cuts:
-        """Agree where another worker takes over an instrument."""
+    async def cut(self, firsts: Mapping[InstrumentId, Cuts]) -> dict[InstrumentId, Cuts]:
+        """Agree where another worker takes over instruments; those that are not carried here are left out."""
         self._ready()
-        if instrument not in self._carried:
-            return {}
-        self._carried[instrument] = now()
-        return self.handover.cut(self._listed[instrument].number, firsts)
+        cuts = {}
+        for id_, first in firsts.items():
+            if id_ in self._carried:
+                number = self._listed[id_].number
+                if not self.handover.is_ending(number):
+                    self._carried[id_] = now()
+                cuts[id_] = self.handover.cut(number, first)
+        return cuts
 
-    async def activate(self, instrument: InstrumentId, cuts: Cuts) -> None:
-        """Publish an instrument from the cut on."""
+    async def activate(self, cuts: Mapping[InstrumentId, Cuts]) -> None:
+        """Publish instruments from their cuts on."""
         self._ready()
-        kept = self.handover.activate(self._listed[instrument].number, cuts)
-        if len(kept):
-            self._urgent.append(kept)
+        for id_, cut in cuts.items():
+            if id_ in self._carried and len(kept := self.handover.activate(self._listed[id_].number, cut)):
+                self._urgent.append(kept)
+        if self._urgent:
             self._arrived.set()
+
+    async def _ask(self, connection: FeedConnection) -> None:
+        """Ask the provider for what is carried, and let go what is not: it sets the pace, nobody waits for it."""
+        while True:
+            take, instruments, channels = await self._asking.get()
+            if not take:
+                await connection.unsubscribe(instruments, channels)
+                continue
+            try:
+                await connection.subscribe(instruments, channels or ())
+            except BadInput:
+                # None of them was taken: find those that cannot be.
+                for instrument in instruments:
+                    try:
+                        await connection.subscribe([instrument], channels or ())
+                    except BadInput as error:
+                        self.refused(instrument.id, str(error))
 
     async def history(self, instrument: Instrument, interval: str, start: int, end: int) -> Sequence[Bar]:
         """Closed bars of the provider, for algos: a provider's key never enters their processes."""
@@ -246,9 +304,10 @@ class FeedWorker(Shell):
         assert self._market is not None
         return await self._market.history(instrument, interval, Nanos(start), Nanos(end))
 
-    async def report(self) -> WorkerReport:
-        """What is truly carried, and how."""
-        self._ready()
+    async def report(self) -> WorkerReport | None:
+        """What is truly carried, and how; None while it is not ready, for then nothing is."""
+        if self.state != "ready" or self._connection is None:
+            return None
         return WorkerReport(
             shard=self.shard,
             epoch=Epoch(self.epoch),
@@ -257,12 +316,48 @@ class FeedWorker(Shell):
 
     def _how(self, id_: InstrumentId, since: Nanos) -> Carried:
         number = self._listed[id_].number
+        firsts: Cuts = {}
+        kinds: tuple[int, ...] = ()
+        passed = False
         if self.handover.is_muted(number):
-            return Carried(phase=Phase.MUTED, since=since, firsts=self.handover.firsts(number), passed=False)
-        if self.handover.is_ending(number):
-            return Carried(phase=Phase.ENDING, since=since, firsts={}, passed=self.handover.has_passed(number))
-        kinds = self.handover.kinds(number)
-        return Carried(phase=Phase.LIVE, since=since, firsts={}, passed=False, kinds=kinds)
+            phase, firsts = Phase.MUTED, self.handover.firsts(number)
+        elif self.handover.is_ending(number):
+            phase, passed = Phase.ENDING, self.handover.has_passed(number)
+        else:
+            phase, kinds = Phase.LIVE, self.handover.kinds(number)
+        return Carried(
+            phase=phase,
+            since=since,
+            firsts=firsts,
+            passed=passed,
+            kinds=kinds,
+            last_at=self.last_values.seen_at(number) or Nanos(0),
+            channels=self._asked[id_],
+        )
+
+    # Its right to publish
+
+    async def _renew(self) -> None:
+        await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
+
+    async def _look_for_fence(self) -> None:
+        """End this process where it has been given up: others carry its instruments.
+
+        The word is in Redis, so that whoever can publish can read it, PostgreSQL or no PostgreSQL.
+        """
+        began = elapsed()
+        fenced = await self.hot.get(fence_key(self.name), int)
+        if fenced is not None and fenced >= self.epoch:
+            raise Fenced(self.name, self.epoch, fenced)
+        self._unfenced_at = began
+
+    async def _may_publish(self) -> None:
+        """Look before publishing where that was long ago, as after a sleep of the machine.  Raises `NotReady`."""
+        if elapsed() - self._unfenced_at > FENCE_S:
+            try:
+                await self._look_for_fence()
+            except Fenced as error:
+                process.end(str(error))
 
     def _ready(self) -> FeedConnection:
         self.require_ready()
@@ -343,6 +438,7 @@ class FeedWorker(Shell):
         self._batch += 1
         self.last_values.take(ticks)
         try:
+            await self._may_publish()
             await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
         except NotReady as error:
             # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
@@ -379,6 +475,7 @@ class FeedWorker(Shell):
                     continue
                 self._depth_batch += 1
                 try:
+                    await self._may_publish()
                     await self.bus.publish(channel, pack_depth(self.epoch, self._depth_batch, self.shard, books))
                 except NotReady:
                     self._unpublished += len(books)
@@ -387,11 +484,12 @@ class FeedWorker(Shell):
     async def _publish_last(self) -> None:
         changed = self.last_values.changed()
         if len(changed):
+            await self._may_publish()
             await self.bus.publish(streams.last(self.feed), changed.tobytes())
 
     async def _publish_beat(self) -> None:
         """Say what is whole: where trades come, the stream is open, and a tick has come since it was opened."""
-        if self._market is None or "trade" not in self._channels:
+        if self._market is None:
             return
         idle = not self._publishing and not self._arrived.is_set() and not len(self.ticks)
         at = now() if idle else self._published_until
@@ -399,7 +497,8 @@ class FeedWorker(Shell):
         for id_, since in self._carried.items():
             number = self._listed[id_].number
             seen_at = self.last_values.seen_at(number) or 0
-            live = self._connected and id_ not in self._refused and self._how(id_, since).phase is Phase.LIVE
+            brings_trades = self._connected and id_ not in self._refused and "trade" in self._asked[id_]
+            live = brings_trades and self._how(id_, since).phase is Phase.LIVE
             if live and seen_at >= max(since, self._opened_at):
                 whole.append((number, self._whole.setdefault(id_, at)))
             else:
@@ -414,7 +513,6 @@ class FeedWorker(Shell):
         self._rate_from = (time.monotonic(), self._published)
         await self.hot.put(f"worker:{self.feed}:{self.shard}", self.stats(), ttl_s=30)
         await self.hot.put(f"last:{self.feed}:{self.shard}", self.last_values.all().tobytes(), ttl_s=3600)
-        await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
 
     def stats(self) -> WorkerStats:
         """Counts, rates and ages."""

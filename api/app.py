@@ -16,6 +16,7 @@ from api.routes import (
     audit,
     breaks,
     exports,
+    feed_clients,
     feeds,
     health,
     history,
@@ -78,8 +79,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, strategies, algos, orders, holdings, exports, breaks,
-        reconciliations, risk, kills, nodes, audit, stream_routes, health,
+        users, accounts, instruments, history, feeds, feed_clients, strategies, algos, orders, holdings, exports,
+        breaks, reconciliations, risk, kills, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -33,6 +33,7 @@ from storage.journal import Journal
 from storage.kills import Kills
 from storage.records import AccountRecord, FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
+from storage.wishes import Wishes
 from trading.bars import Bar
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
 from trading.ids import AccountId, Nanos, UserId
@@ -64,6 +65,7 @@ class Services:
         self.database = Database(deck.database_url, size=8, name="api")
         self.desired = Desired(self.database)
         self.journal = Journal(self.database)
+        self.wishes = Wishes(self.database)
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
         self.algo_log = AlgoLog(self.database)

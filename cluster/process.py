@@ -17,6 +17,11 @@ def now() -> Nanos:
     return Nanos(time.time_ns())
 
 
+def elapsed() -> float:
+    """Seconds of a clock that only goes forward, and goes on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def end(reason: str, code: int = 0) -> NoReturn:
     """End this process at once.  For one that must not act any more: an orderly way out could still act."""
     logging.getLogger("quarterdeck").warning("ending: %s", reason)

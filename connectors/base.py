@@ -102,8 +102,8 @@ class FeedConnection(Protocol):
     async def subscribe(self, instruments: Sequence[Instrument], channels: Sequence[str]) -> None:
         """Add instruments (idempotent); waits for the provider's pace, not for its answer."""
 
-    async def unsubscribe(self, instruments: Sequence[Instrument]) -> None:
-        """Remove instruments (idempotent)."""
+    async def unsubscribe(self, instruments: Sequence[Instrument], channels: Sequence[str] | None = None) -> None:
+        """Remove instruments (idempotent), or only these channels of them; what has no channel left is removed."""
 
     def wanted(self) -> frozenset[InstrumentId]:
         """What it carries or is asking for."""

@@ -148,6 +148,29 @@ class Desired:
         """Remove a feed that no algo uses."""
         await self._feeds.delete(id, by, generation)
 
+    async def force_delete_feed(self, id: FeedId, by: str) -> list[AlgoRecord]:
+        """Remove a feed whoever uses it; its algos stay and are to stop.  Returns those that were to run."""
+        async with change(self._db) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            before = await _one(connection, "SELECT * FROM feeds WHERE id = %s FOR UPDATE", (id,))
+            if before is None:
+                raise UnknownThing("feed", id)
+            fields = ", ".join(field.name for field in msgspec.structs.fields(AlgoRecord) if field.name != "user")
+            await cursor.execute(
+                f"""
+                UPDATE algos SET want = 'stopped', generation = generation + 1, updated_at = %s
+                WHERE feed = %s AND want = 'running' RETURNING {fields}, "user"
+                """.encode(),
+                (time.time_ns(), id),
+            )
+            stopped = msgspec.convert(await cursor.fetchall(), list[AlgoRecord])
+            for algo in stopped:
+                why = {"want": "stopped", "because": f"its feed {id} was deleted by force"}
+                await write_audit(connection, by, "update_algo", algo.id, {"want": "running"}, why)
+            await connection.execute("SELECT set_config('quarterdeck.forced', %s, true)", (id,))
+            await connection.execute("DELETE FROM feeds WHERE id = %s", (id,))
+            await write_audit(connection, by, "delete_feed", id, before, None)
+        return sorted(stopped, key=lambda algo: algo.id)
+
     # --- strategies -------------------------------------------------------------------------------------
 
     async def create_strategy(self, record: StrategyRecord, by: str) -> StrategyRecord:

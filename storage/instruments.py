@@ -16,7 +16,7 @@ from trading.instruments import Instrument
 
 _FIELDS = (
     "id, provider_symbol, provider, tick_size, lot_size, currency, number, multiplier, min_quantity, "
-    "min_notional, calendar, description"
+    "min_notional, calendar, description, expires_on"
 )
 _CHANGING = (
     "provider_symbol",
@@ -29,11 +29,13 @@ _CHANGING = (
     "min_notional",
     "calendar",
     "description",
+    "expires_on",
 )
 _INPUT = """
 json_to_recordset(%s::json) AS n(
     id text, provider_symbol text, provider text, tick_size numeric, lot_size numeric, currency text,
-    multiplier numeric, min_quantity numeric, min_notional numeric, calendar text, description text)
+    multiplier numeric, min_quantity numeric, min_notional numeric, calendar text, description text,
+    expires_on text)
 """
 #: Key of the advisory lock that makes writers queue up.
 _LOCK = 0x494E_5354

@@ -81,6 +81,23 @@ class Leases:
         if cursor.rowcount != 1:
             raise Fenced(name, epoch, await self.current(name))
 
+    async def end(self, name: str, epoch: Epoch, by: str) -> Epoch:
+        """Fence whoever holds the name with an epoch up to ``epoch`` (0: with any); nobody holds it then.
+
+        Returns the epoch that is over with all before it: ``epoch`` where a later incarnation has the name already.
+        """
+        async with self._db.connection() as connection:
+            cursor = await connection.execute(
+                f"""
+                UPDATE leases SET epoch = epoch + 1, holder = %(by)s, taken_at = {_NOW}, expires_at = {_NOW}
+                WHERE name = %(name)s AND (epoch <= %(epoch)s OR %(epoch)s = 0)
+                RETURNING epoch - 1
+                """,
+                {"name": name, "epoch": epoch, "by": by},
+            )
+            row = await cursor.fetchone()
+        return Epoch(row[0]) if row else epoch
+
     async def all(self) -> list[Lease]:
         """Every lease ever taken, by name."""
         async with self._db.connection() as connection:

@@ -5,7 +5,8 @@ A shell (the feed's coordinator) goes in rounds.  Each round it
 1. says what is wanted, from the database, and which workers' processes the cluster knows of:
    ``mesh.want(subscriptions.wanted(), workers, running)``;
 2. asks every shard of ``mesh.shards()`` for its report, with a time limit, and puts each answer in with ``heard``
-   (no answer is no call; ``lost`` where the cluster knows for sure that a worker's process has ended);
+   (no answer is no call; ``starting`` where it says that it is not ready; ``lost`` where the cluster knows for sure
+   that a worker's process has ended);
 3. takes the steps of ``mesh.look(now)`` in their order and shows its view.  A step that fails is not repeated by
    the shell: the next round names it again.  It goes round at once while the view is ``busy``.
 
@@ -15,7 +16,9 @@ beside those that carry its instruments from then on.  The shell says ``fenced``
 done it takes no later step of the round.
 
 The mesh remembers only what makes rounds quick and calm: the last reports, the last assignment, what the provider
-passed over in silence.  All of it can be lost; then workers' reports and the database say where things stand.
+passed over in silence.  All of it can be lost; then workers' reports and the database say where things stand.  So the
+first rounds of a coordinator only ask: as long as a worker that ran before it has not answered, nobody knows what that
+worker publishes, and whoever was given the same would publish it beside it.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ class MeshView(msgspec.Struct, frozen=True, kw_only=True):
     moving: tuple[InstrumentId, ...]
     #: Shards beyond the number of workers that still carry something.
     draining: tuple[int, ...]
+    #: Shards that ran before this coordinator did and have told nothing yet: until they do nothing is moved.
+    unknown: tuple[int, ...]
     #: Shards that gave no report this time, and those given up.
     silent: tuple[int, ...]
     gone: tuple[int, ...]
@@ -87,6 +92,10 @@ class FeedMesh:
         self._wanted: dict[InstrumentId, Channels] = {}
         self._workers = 0
         self._running: frozenset[int] = frozenset()
+        #: Workers that ran when this mesh began and were not heard of yet.
+        self._inherited: set[int] = set()
+        #: Whether it was ever told what is wanted.
+        self.has_begun = False
         self._reports: dict[int, WorkerReport] = {}
         self._heard_at: dict[int, Nanos] = {}
         self._fresh: set[int] = set()
@@ -117,6 +126,11 @@ class FeedMesh:
         self._wanted = checked if workers else {}
         self._workers = workers
         self._running = frozenset(running)
+        if not self.has_begun:
+            self.has_begun = True
+            self._inherited = set(self._running)
+        # What has no process publishes nothing.
+        self._inherited &= self._running
 
     def shards(self) -> tuple[int, ...]:
         """The shards to ask for their report: those that should be, and those that are."""
@@ -125,6 +139,7 @@ class FeedMesh:
     def heard(self, report: WorkerReport, now: Nanos) -> None:
         """A worker says what it carries.  The word of an incarnation that was replaced or fenced counts for nothing."""
         shard = report.shard
+        self._inherited.discard(shard)
         known = self._reports.get(shard)
         if report.epoch < self._floor.get(shard, 0) or (known is not None and report.epoch < known.epoch):
             return
@@ -135,6 +150,10 @@ class FeedMesh:
         self._gone.discard(shard)
         # Its successor holds the lease.
         self._fences.pop(shard, None)
+
+    def starting(self, shard: int) -> None:
+        """A worker's process answers that it is not ready: it carries nothing yet."""
+        self._inherited.discard(shard)
 
     def fenced(self, step: Fence) -> None:
         """The lease is over."""
@@ -152,6 +171,11 @@ class FeedMesh:
         self._note_passed_over(now)
         shards = self._usable(now)
         limit = self.capacity.instruments_per_worker
+        if self._inherited:
+            fences: list[MeshStep] = [Fence(shard, epoch) for shard, epoch in sorted(self._fences.items())]
+            view = self._view({}, (), len(fences), len(shards))
+            self._fresh.clear()
+            return fences, view
         if shards:
             self._assignment = assign(self._current(set(shards)), self._wanted, shards, limit)
         else:
@@ -202,9 +226,17 @@ class FeedMesh:
             else:
                 self._gone.add(shard)
                 self._fences[shard] = Epoch(0)
-        for shard in [s for s in self._awaited if s >= self._workers]:
+        self._await_inherited(now)
+        for shard in [s for s in self._awaited if s >= self._workers and s not in self._inherited]:
             del self._awaited[shard]
         return usable
+
+    def _await_inherited(self, now: Nanos) -> None:
+        """Give up those that ran before and do not answer: from then on they must not publish."""
+        for shard in sorted(self._inherited):
+            if now - self._awaited.setdefault(shard, now) > START_NS:
+                self._inherited.discard(shard)
+                self._fences[shard] = Epoch(0)
 
     def _note_passed_over(self, now: Nanos) -> None:
         for pair in ignored(self._reports.values(), now):
@@ -277,6 +309,7 @@ class FeedMesh:
             uncarried=tuple(i for i in self._wanted if i not in phases and i not in stranded),
             moving=tuple(sorted(i for i, here in phases.items() if here != [Phase.LIVE])),
             draining=tuple(sorted(s for s, r in self._reports.items() if s >= self._workers and r.carried)),
+            unknown=tuple(sorted(self._inherited)),
             silent=tuple(sorted(set(self.shards()) - self._fresh - self._gone)),
             gone=tuple(sorted(self._gone)),
             passed_over=tuple(sorted(self._passed_over)),

@@ -157,6 +157,10 @@ def next_steps(
                 release.setdefault(target, []).append(instrument)
             elif _has_begun(mine, here, live, asked.get(instrument, ())) or now - mine.since > MOVE_NS:
                 moves.append(Move(instrument, live, target, mine.firsts))
+        elif (live := _with_ticks(here, mine)) is not None:
+            # Both publish, which no move brings about; the one that has the ticks is kept, and it moves as others do.
+            if live in fresh:
+                release.setdefault(target, []).append(instrument)
         else:
             for shard, how in here.items():
                 if shard != target and (how.phase is Phase.LIVE or (how.phase is Phase.ENDING and _is_over(how, now))):
@@ -222,6 +226,13 @@ def _shards(step: FeedStep) -> set[int]:
     if isinstance(step, Move):
         return {step.target} if step.source is None else {step.source, step.target}
     return {step.shard}
+
+
+def _with_ticks(here: Mapping[int, Carried], mine: Carried) -> int | None:
+    """Another worker that publishes what ``mine`` has no tick of."""
+    if mine.last_at:
+        return None
+    return next((shard for shard, how in here.items() if how.phase is Phase.LIVE and how.last_at), None)
 
 
 def _is_over(ending: Carried, now: Nanos) -> bool:

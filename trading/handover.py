@@ -48,19 +48,20 @@ class Handover:
         self._floor_since: dict[int, int] = {}
         #: Let go: what still arrives is another worker's.
         self._gone: set[int] = set()
-        self._special: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
+        #: By instrument number, whether its ticks have to be looked at one by one; the last place is nobody's.
+        self._special: npt.NDArray[np.bool_] = np.zeros(64, dtype=np.bool_)
 
     def carry(self, number: int) -> None:
         """Publish the ticks of an instrument from now on (instruments never heard of are published too)."""
         self._gone.discard(number)
-        self._refresh()
+        self._refresh(number)
 
     def mute(self, number: int) -> None:
         """Keep the ticks of an instrument back until `activate`."""
         self._gone.discard(number)
         self._kept.setdefault(number, [])
         self._firsts.setdefault(number, {})
-        self._refresh()
+        self._refresh(number)
 
     def firsts(self, number: int) -> Cuts:
         """Sequence of the first kept tick of each kind (empty: none yet)."""
@@ -102,7 +103,7 @@ class Handover:
         self._cuts[number] = cuts
         # A kind of which neither side knows when the next tick comes must not hold up the end.
         self._passed[number] = {k for k in cuts if k not in firsts or cuts[k] > firsts[k]}
-        self._refresh()
+        self._refresh(number)
         return dict(cuts)
 
     def activate(self, number: int, cuts: Cuts) -> TickArray:
@@ -115,7 +116,7 @@ class Handover:
             self._floors[number] = dict(cuts)
             if kept:
                 self._floor_since[number] = int(kept[-1]["received_at"][0])
-        self._refresh()
+        self._refresh(number)
         if not kept:
             return empty()
         ticks = np.concatenate(kept)
@@ -130,11 +131,12 @@ class Handover:
         self._gone.add(number)
         for kind in _KINDS:
             self._last.pop((number, kind), None)
-        self._refresh()
+        self._refresh(number)
 
     def admit(self, ticks: TickArray) -> TickArray:
         """What of ``ticks`` may be published now."""
-        if len(self._special) and (special := np.isin(ticks["instrument"], self._special)).any():
+        special = self._special.take(ticks["instrument"], mode="clip")
+        if special.any():
             allowed = ~special
             for index in np.flatnonzero(special):
                 allowed[index] = self._allows(ticks[index : index + 1])
@@ -190,7 +192,7 @@ class Handover:
         if not floors:
             del self._floors[number]
             self._floor_since.pop(number, None)
-            self._refresh()
+            self._refresh(number)
         return True
 
     def _from_cut(self, ticks: TickArray, cuts: Cuts) -> npt.NDArray[np.bool_]:
@@ -207,5 +209,9 @@ class Handover:
         kinds = (ticks["flags"] & np.uint32(TRADE | QUOTE)).tolist()
         self._last.update(zip(zip(numbers, kinds, strict=True), sequences(ticks).tolist(), strict=True))
 
-    def _refresh(self) -> None:
-        self._special = np.array(sorted({*self._kept, *self._cuts, *self._floors, *self._gone}), dtype=np.int32)
+    def _refresh(self, number: int) -> None:
+        if number + 1 >= len(self._special):
+            more = np.zeros(max(number + 2, 2 * len(self._special)) - len(self._special), dtype=np.bool_)
+            self._special = np.concatenate([self._special, more])
+        states = (self._kept, self._cuts, self._floors, self._gone)
+        self._special[number] = any(number in state for state in states)

@@ -34,6 +34,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     #: ``24x7`` or the name of a calendar of exchange_calendars (``XBOM``, ``XNYS`` …).
     calendar: str = "24x7"
     description: str = ""
+    #: The last day (ISO date) on which it trades, "" where there is none.
+    expires_on: str = ""
 
     def check_price(self, price: Decimal, field: str) -> None:
         """Raise `BadInput` unless ``price`` is finite, positive and a whole number of ticks."""

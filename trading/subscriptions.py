@@ -146,6 +146,10 @@ class Subscriptions:
         """What one client wants."""
         return dict(self._clients.get(client, {}))
 
+    def all_clients(self) -> tuple[str, ...]:
+        """Whoever wants anything, by name."""
+        return tuple(sorted(self._clients))
+
     def clients(self, instrument: InstrumentId) -> dict[str, Channels]:
         """Who wants an instrument, and in which channels."""
         return {client: self._clients[client][instrument] for client in sorted(self._wanting.get(instrument, ()))}

@@ -82,9 +82,10 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
     if body.start and not account.enabled:
         raise BadInput("account", f"account {account.id} is disabled: enable it, or leave out start")
     strategy = await referenced("strategy", deck.desired.strategy(body.strategy))
-    feed = await referenced("feed", deck.desired.feed(FeedId(body.feed)))
+    feed, wishes = await referenced("feed", deck.wishes.read(FeedId(body.feed)))
+    carried = {*feed.instruments, *(each for wish in wishes.values() for each in wish)}
     instruments = tuple(dict.fromkeys(instrument_id(text, "instruments") for text in body.instruments))
-    missing = [each for each in instruments if each not in feed.instruments]
+    missing = [each for each in instruments if each not in carried]
     if missing:
         raise ProblemError(
             422,
@@ -208,6 +209,8 @@ async def _start(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoReco
     account = await deck.desired.account(record.account)
     if not account.enabled:
         raise Conflict("account_is_disabled", f"account {account.id} is disabled: enable it first")
+    if all(feed.id != record.feed for feed in await deck.desired.feeds()):
+        raise Conflict("feed_is_gone", f"feed {record.feed} was deleted: make it again, or delete this algo")
     if record.state == "failed":
         await _clear(deck, caller, record)
     return await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
-from api.problems import ProblemError, unknown_reference
+from api.listing import parse_instruments, require_listed
+from api.problems import unknown_reference
+from api.routes.feed_clients import CapacityShown, capacity_shown, refuse_to_take_from_algos, traded_by_algos
 from api.security import Caller, FeedKeeper, Viewer
 from api.services import Deck, Services
 from cluster import catalog
+from cluster.feeds import OWN_LIST, capacity_of, subscriptions_of
 from storage.records import FeedRecord
-from trading.errors import BadInput, Conflict, UnknownThing
-from trading.ids import FeedId, InstrumentId, Nanos, instrument_id, name
+from trading.errors import Conflict, UnknownThing
+from trading.ids import FeedId, Nanos, instrument_id, name
 from trading.sharding import check_capacity
+from trading.subscriptions import Capacity, Subscriptions
 
 router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
 
 #: A feed that somebody else changes at the same moment is read again this often.
 _ATTEMPTS = 5
+#: What a coordinator tells of, any of which means that not all is as it should be.
+_UNSETTLED = ("moving", "uncarried", "stranded", "silent", "gone")
 
 
 class NewFeed(Body):
@@ -57,6 +64,9 @@ class FeedChange(Body):
 
     workers: int | None = None
     enabled: bool | None = None
+    #: The feed's own list, whole, and the channels of it.
+    instruments: list[str] | None = Field(default=None, max_length=10_000)
+    channels: list[str] | None = Field(default=None, min_length=1, max_length=10)
 
 
 class MoreInstruments(Body):
@@ -143,6 +153,19 @@ class FeedShown(Shown):
     pending_steps: int | None
     #: Worker -> instruments that should be there.
     assignment: dict[str, list[str]]
+    #: On the way from one worker to another; carried by nobody yet; carried by nobody, for no worker has room.
+    moving: list[str] = Field(default_factory=list)
+    uncarried: list[str] = Field(default_factory=list)
+    stranded: list[str] = Field(default_factory=list)
+    #: Workers that do not answer, and those given up, whose instruments others carry.
+    silent: list[int] = Field(default_factory=list)
+    gone: list[int] = Field(default_factory=list)
+    #: Instruments, each with the worker for which the provider took the subscription and sent nothing.
+    passed_over: list[tuple[str, int]] = Field(default_factory=list)
+    #: Why what is wanted cannot be had; "" where it can.
+    trouble: str = ""
+    #: Limits of the provider and what is left; null in lists.
+    capacity: CapacityShown | None = None
     ticks: int
     rate: float
     live: list[WorkerLive]
@@ -154,25 +177,17 @@ class FeedShown(Shown):
 async def create_feed(body: NewFeed, caller: FeedKeeper, deck: Deck) -> FeedShown:
     """Stream instruments of a provider.  Those not stored yet are looked up in the provider's list first."""
     feed = FeedId(name(body.id, "id"))
-    instruments = _parse(body.instruments)
+    instruments = parse_instruments(body.instruments)
     try:
         limits = await catalog.feed_limits(body.provider, body.settings)
     except UnknownThing as error:
         raise unknown_reference("provider", error) from error
-    channels = tuple(dict.fromkeys(body.channels))
-    for channel in channels:
-        if channel not in limits.channels:
-            raise BadInput("channels", f"{body.provider} has no channel {channel[:30]!r}: use {_join(limits.channels)}")
-    check_capacity(
-        len(instruments),
-        body.workers,
-        instruments_per_worker=limits.instruments_per_worker,
-        max_workers=limits.max_workers,
-        provider=body.provider,
-    )
+    capacity = capacity_of(body.provider, limits)
+    channels = capacity.check_channels(body.channels)
+    _check_fit(len(instruments), body.workers, capacity)
     # Whoever streams by an account's key must be allowed that account.
     await deck.credentials_for(caller, body.settings)
-    await _listed(deck, caller, body.provider, body.settings, instruments)
+    await require_listed(deck, caller, body.provider, body.settings, instruments)
     record = FeedRecord(
         id=feed,
         provider=body.provider,
@@ -215,112 +230,106 @@ async def remove_instrument(id: str, instrument: str, caller: FeedKeeper, deck: 
     """Stop streaming an instrument that no running algo trades."""
     gone = instrument_id(instrument)
 
-    def without(feed: FeedRecord) -> dict[str, Any]:
+    def without(feed: FeedRecord, _: Subscriptions) -> dict[str, Any]:
         if gone not in feed.instruments:
             raise UnknownThing("instrument", gone, f"in feed {id}")
         return {"instruments": tuple(each for each in feed.instruments if each != gone)}
 
-    for algo in await deck.desired.algos():
-        if algo.feed == id and gone in algo.instruments and algo.want == "running":
-            raise Conflict("instrument_in_use", f"algo {algo.id} trades {gone} on this feed: stop it first")
     return await _shown(deck, await _change(deck, caller.user, id, without))
 
 
 @router.patch("/{id}", response_model=FeedShown)
 async def change_feed(id: str, body: FeedChange, caller: FeedKeeper, deck: Deck) -> FeedShown:
-    """Change the number of workers, or whether it streams."""
+    """Change the number of workers, the feed's own list, its channels, or whether it streams: while it streams."""
     before = await deck.desired.feed(FeedId(id))
-    limits = await catalog.feed_limits(before.provider, before.settings)
+    given = body.model_dump(exclude_none=True)
+    if body.instruments is not None:
+        given["instruments"] = parse_instruments(body.instruments)
+        await require_listed(deck, caller, before.provider, before.settings, given["instruments"])
+    capacity = capacity_of(before.provider, await catalog.feed_limits(before.provider, before.settings))
+    if body.channels is not None:
+        given["channels"] = capacity.check_channels(body.channels)
+    if body.workers is not None:
+        _check_fit(0, body.workers, capacity)
 
-    def changed(feed: FeedRecord) -> dict[str, Any]:
-        if body.workers is not None:
-            check_capacity(
-                len(feed.instruments),
-                body.workers,
-                instruments_per_worker=limits.instruments_per_worker,
-                max_workers=limits.max_workers,
-                provider=feed.provider,
-            )
-        return body.model_dump(exclude_none=True)
+    def changed(feed: FeedRecord, subscriptions: Subscriptions) -> dict[str, Any]:
+        workers = feed.workers if body.workers is None else body.workers
+        if body.instruments is not None:
+            subscriptions.unsubscribe(OWN_LIST)
+            subscriptions.subscribe(OWN_LIST, given["instruments"], given.get("channels", feed.channels), workers)
+        elif body.workers is not None:
+            _check_fit(len(subscriptions.wanted()), workers, capacity)
+        return given
 
     return await _shown(deck, await _change(deck, caller.user, id, changed))
 
 
 @router.delete("/{id}", status_code=204)
-async def delete_feed(id: str, caller: FeedKeeper, deck: Deck) -> None:
-    """Remove a feed that no algo uses."""
+async def delete_feed(
+    id: str,
+    caller: FeedKeeper,
+    deck: Deck,
+    force: Annotated[bool, Query(description="Also where algos use it: they are stopped")] = False,
+) -> None:
+    """Remove a feed that no algo uses; with ``force``, stop its algos, tell them why, and remove it."""
+    if force:
+        for algo in await deck.desired.force_delete_feed(FeedId(id), by=caller.user):
+            line = (Nanos(time.time_ns()), "warning", f"feed {id} was deleted by {caller.user}: the algo is stopped")
+            with contextlib.suppress(UnknownThing):  # somebody was quick to delete it
+                await deck.algo_log.append(algo.id, algo.epoch, [line])
+        return
     users = [algo.id for algo in await deck.desired.algos() if algo.feed == id]
     if users:
-        raise Conflict("feed_in_use", f"feed {id!r} is used by algos ({_join(users[:10])}): delete them first")
+        raise Conflict(
+            "feed_in_use",
+            f"feed {id!r} is used by algos ({_join(users[:10])}): delete them first, or add force=true to stop them",
+        )
     await deck.desired.delete_feed(FeedId(id), by=caller.user)
-
-
-def _parse(texts: Sequence[str], field: str = "instruments") -> tuple[InstrumentId, ...]:
-    return tuple(dict.fromkeys(instrument_id(text, field) for text in texts))
 
 
 def _join(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-async def _listed(
-    deck: Services,
-    caller: Caller,
-    provider: str,
-    settings: dict[str, Any],
-    instruments: Sequence[InstrumentId],
-    field: str = "instruments",
-) -> None:
-    """Raise 422 listing those that the provider does not have; fetches its list where one is not stored."""
-    unknown = await _unknown(deck, provider, instruments)
-    if unknown:
-        credentials = await deck.credentials_for(caller, settings)
-        await deck.instruments.upsert(await catalog.listing(provider, settings, credentials))
-        unknown = await _unknown(deck, provider, instruments)
-    if unknown:
-        raise ProblemError(
-            422,
-            "unknown_instrument",
-            "Bad input",
-            f"{provider} does not list {_join(unknown[:20])}" + (" …" if len(unknown) > 20 else ""),
-            field=field,
-            unknown=unknown,
-        )
-
-
-async def _unknown(deck: Services, provider: str, instruments: Sequence[InstrumentId]) -> list[InstrumentId]:
-    found = {each.id for each in await deck.instruments.get(instruments) if each.provider == provider}
-    return [each for each in instruments if each not in found]
+def _check_fit(instruments: int, workers: int, capacity: Capacity) -> None:
+    check_capacity(
+        instruments,
+        workers,
+        instruments_per_worker=capacity.instruments_per_worker,
+        max_workers=capacity.max_workers,
+        provider=capacity.provider,
+    )
 
 
 async def _add(deck: Services, caller: Caller, id: str, texts: Sequence[str], field: str) -> FeedShown:
-    fresh = _parse(texts, field)
+    fresh = parse_instruments(texts, field)
     before = await deck.desired.feed(FeedId(id))
-    await _listed(deck, caller, before.provider, before.settings, fresh, field)
-    limits = await catalog.feed_limits(before.provider, before.settings)
+    await require_listed(deck, caller, before.provider, before.settings, fresh, field)
 
-    def added(feed: FeedRecord) -> dict[str, Any]:
-        all_of_them = tuple(dict.fromkeys((*feed.instruments, *fresh)))
-        check_capacity(
-            len(all_of_them),
-            feed.workers,
-            instruments_per_worker=limits.instruments_per_worker,
-            max_workers=limits.max_workers,
-            provider=feed.provider,
-        )
-        return {"instruments": all_of_them}
+    def added(feed: FeedRecord, subscriptions: Subscriptions) -> dict[str, Any]:
+        subscriptions.subscribe(OWN_LIST, fresh, feed.channels, feed.workers)
+        return {"instruments": tuple(dict.fromkeys((*feed.instruments, *fresh)))}
 
     return await _shown(deck, await _change(deck, caller.user, id, added))
 
 
-async def _change(deck: Services, by: str, id: str, changes: Callable[[FeedRecord], dict[str, Any]]) -> FeedRecord:
-    """Set what ``changes`` says of the feed as it stands; nothing where it stands so already."""
+async def _change(
+    deck: Services, by: str, id: str, changes: Callable[[FeedRecord, Subscriptions], dict[str, Any]]
+) -> FeedRecord:
+    """Set what ``changes`` says of the feed and all that is wanted of it; nothing where it stands so already."""
     for attempt in range(_ATTEMPTS):
-        feed = await deck.desired.feed(FeedId(id))
-        wanted = {field: value for field, value in changes(feed).items() if getattr(feed, field) != value}
+        feed, wishes = await deck.wishes.read(FeedId(id))
+        limits = await catalog.feed_limits(feed.provider, feed.settings)
+        given = changes(feed, subscriptions_of(feed, wishes, limits))
+        wanted = {field: value for field, value in given.items() if getattr(feed, field) != value}
         if not wanted:
             return feed
+        if "instruments" in wanted:
+            left = {*wanted["instruments"], *(each for wish in wishes.values() for each in wish)}
+            removed = [each for each in feed.instruments if each not in left]
+            refuse_to_take_from_algos(removed, await traded_by_algos(deck, id) if removed else {})
         try:
+            # Wishes raise the generation too.
             return await deck.desired.update_feed(feed.id, wanted, by=by, generation=feed.generation)
         except Conflict as error:
             if error.code != "generation_changed" or attempt + 1 == _ATTEMPTS:
@@ -334,16 +343,27 @@ async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> F
     now = time.time_ns()
     live = sorted((_worker(each, now, details) for each in workers.values()), key=lambda w: w.shard)
     current = view is not None and view["generation"] == feed.generation
+    seen = {} if view is None else view
+    told = {field: seen[field] for field in (*_UNSETTLED, "passed_over", "trouble") if field in seen}
+    if not details:
+        told = {field: each for field, each in told.items() if field not in ("moving", "uncarried", "stranded")}
     return FeedShown(
         **{**msgspec.structs.asdict(feed), "instruments": list(feed.instruments), "channels": list(feed.channels)},
-        settled=bool(current and view and not (view["pending_steps"] or view["draining"] or view["silent"])),
+        **told,
+        settled=current and not any(seen.get(field) for field in ("pending_steps", "draining", *_UNSETTLED)),
         pending_steps=view["pending_steps"] if view else None,
         assignment=view["assignment"] if view else {},
         ticks=sum(worker.ticks for worker in live),
         rate=round(sum(worker.rate for worker in live), 1),
         live=live,
         note=trouble or note,
+        capacity=await _capacity(deck, feed) if details else None,
     )
+
+
+async def _capacity(deck: Services, feed: FeedRecord) -> CapacityShown:
+    limits = await catalog.feed_limits(feed.provider, feed.settings)
+    return capacity_shown(feed, subscriptions_of(feed, await deck.wishes.of(feed.id), limits))
 
 
 def _worker(stats: dict[str, Any], now: int, details: bool) -> WorkerLive:

@@ -206,6 +206,61 @@ def remove_instrument(
         show(found, as_json, [("feed", "id"), ("instruments", "instruments")], [found])
 
 
+@feeds.command("want")
+def want_instruments(
+    name: str,
+    client: Annotated[str, typer.Argument(help="Who wants them, such as an algo.")],
+    instruments: Annotated[list[str] | None, typer.Argument(help="Exactly these; none: nothing any more.")] = None,
+    channels: Annotated[list[str] | None, typer.Option("--channel", help="May be given several times.")] = None,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Let a client of a feed want exactly these instruments, besides what others want."""
+    with told():
+        body = {"instruments": instruments or [], **({"channels": channels} if channels else {})}
+        path = f"/feeds/{quote(name)}/clients/{quote(client)}/instruments"
+        found = api_for(url, key, data_dir).put(path, body)
+        show(found, as_json, _CLIENT_COLUMNS, [_client_row(found)])
+
+
+@feeds.command("clients")
+def list_clients(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Who wants how much of a feed, and what fits besides."""
+    with told():
+        found = api_for(url, key, data_dir).get(f"/feeds/{quote(name)}/clients", limit=1000)
+        show(found, as_json, _CLIENT_COLUMNS, [_client_row(each) for each in found["items"]])
+
+
+@feeds.command("delete")
+def delete_feed(
+    name: str,
+    force: Annotated[bool, typer.Option("--force", help="Also where algos use it: they are stopped.")] = False,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Remove a feed."""
+    with told():
+        api_for(url, key, data_dir).delete(f"/feeds/{quote(name)}" + ("?force=true" if force else ""))
+        out.print(f"feed {name} is removed")
+
+
+_CLIENT_COLUMNS = [
+    ("client", "client"),
+    ("instruments", "count"),
+    ("channels", "channels"),
+    ("feed carries", "capacity.wanted"),
+    ("more fit", "capacity.spare"),
+]
+
+
+def _client_row(client: dict[str, Any]) -> dict[str, Any]:
+    channels = sorted({channel for wished in client["instruments"].values() for channel in wished})
+    return {**client, "count": len(client["instruments"]), "channels": ", ".join(channels)}
+
+
 _ORDER_COLUMNS = [
     ("account", "account"),
     ("key", "client_order_id"),

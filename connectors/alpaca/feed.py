@@ -166,14 +166,20 @@ class AlpacaFeed:
             self._something.set()
         await self._settle()
 
-    async def unsubscribe(self, instruments: Sequence[Instrument]) -> None:
-        """Remove instruments; those that are not there are passed over."""
+    async def unsubscribe(self, instruments: Sequence[Instrument], channels: Sequence[str] | None = None) -> None:
+        """Remove instruments, or these channels of them; those that are not there are passed over."""
         gone: dict[str, list[str]] = {}
         for instrument in instruments:
-            known = self._wanted.pop(instrument.id, None)
+            known = self._wanted.get(instrument.id)
             if known is not None:
-                for channel in known[1]:
+                ended = known[1] if channels is None else known[1].intersection(channels)
+                for channel in sorted(ended):
                     gone.setdefault(CHANNELS[channel], []).append(instrument.provider_symbol)
+                    # Whoever asks for it again before the answer has come must ask the provider too.
+                    self._told[CHANNELS[channel]].discard(instrument.provider_symbol)
+                known[1].difference_update(tuple(ended))
+                if not known[1]:
+                    del self._wanted[instrument.id]
         if self.is_open and gone:
             await self._ask_for(gone, "unsubscribe")
 

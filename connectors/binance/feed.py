@@ -102,13 +102,18 @@ class BinanceFeed:
                 link.want(stream, instrument.number, instrument.id)
         await asyncio.gather(*(link.settle() for link in self._links.values()))
 
-    async def unsubscribe(self, instruments: Sequence[Instrument]) -> None:
-        """Remove instruments; those that are not there are passed over."""
+    async def unsubscribe(self, instruments: Sequence[Instrument], channels: Sequence[str] | None = None) -> None:
+        """Remove instruments, or these channels of them; those that are not there are passed over."""
         for instrument in instruments:
-            for channel in self._channels.pop(instrument.id, ()):
+            had = self._channels.pop(instrument.id, ())
+            for channel in had if channels is None else [c for c in had if c in channels]:
                 stream = self._stream(instrument, channel)
                 self._links[self._product.route(stream)].unwant(stream)
-            self._instruments.pop(instrument.id, None)
+            left = () if channels is None else tuple(c for c in had if c not in channels)
+            if left:
+                self._channels[instrument.id] = left
+            else:
+                self._instruments.pop(instrument.id, None)
         await asyncio.gather(*(link.settle() for link in self._links.values()))
 
     def wanted(self) -> frozenset[InstrumentId]:

@@ -37,6 +37,9 @@ class MarketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bar_interval: str = "1m"
     #: Seconds after which a connection is replaced by a fresh one; the venue cuts at 24 h.
     replace_after_s: float = 23 * 3600.0
+    #: For a server of one's own: streams that a connection carries, control messages a second; 0: as the venue's.
+    streams_per_connection: int = 0
+    messages_per_s: int = 0
 
 
 def now() -> Nanos:
@@ -61,6 +64,7 @@ class BinanceMarket:
             raise BadInput("base_url", f"{chosen.base_url[:80]!r}: write http://host:port")
         if not 1 <= chosen.replace_after_s <= 86_000:
             raise BadInput("replace_after_s", f"{chosen.replace_after_s:g}: use 1 to 86000 seconds")
+        product = _lifted(product, chosen)
         self.name = product.provider
         self.product = product
         self._settings = chosen
@@ -120,6 +124,19 @@ class BinanceMarket:
     async def close(self) -> None:
         """Give back the HTTP connections; feeds end when their `run` is cancelled."""
         await self._rest.close()
+
+
+def _lifted(product: Product, chosen: MarketSettings) -> Product:
+    """The product with the limits of the settings, which the venue's own servers would not keep to."""
+    for field in ("streams_per_connection", "messages_per_s"):
+        limit = getattr(chosen, field)
+        if limit and not chosen.base_url:
+            raise BadInput(field, f"{product.provider} sets its own limits: leave it out, or give a base_url")
+        if not 0 <= limit <= 10_000_000:
+            raise BadInput(field, f"{limit}: use 1 to 10000000, or 0 for the venue's own")
+        if limit:
+            product = msgspec.structs.replace(product, **{field: limit})
+    return product
 
 
 def _known() -> str:

@@ -6,8 +6,9 @@ exactly, per stream: ``messages`` are those that had a subscriber, ``sent`` coun
 
 Beside Binance's resources it answers ``GET /simulator/stats`` and takes ``POST /simulator/<command>`` with a
 JSON body: ``start``, ``hold`` (stop the clock until ``start``), ``rate`` {"speed": 2.0 or null}, ``drop``
-{"connections": n}, ``garbage`` {"text": …}, ``pause`` and ``resume`` {"stream": …}, ``shutdown`` {"after_s": 1},
-``limit`` {"requests": 1, "status": 429, "retry_after": 1}.
+{"connections": n}, ``garbage`` {"text": …}, ``pause`` and ``resume`` {"stream": …}, ``ignore``
+{"streams": […]} (from now on, accept subscriptions to these and send nothing; connections that have them keep them),
+``shutdown`` {"after_s": 1}, ``limit`` {"requests": 1, "status": 429, "retry_after": 1}.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class BinanceSimulator:
         self._clients: set[SimulatedClient] = set()
         self._subscribers: dict[str, dict[SimulatedClient, None]] = {}
         self._paused: set[str] = set()
+        self._ignored: frozenset[str] = frozenset()
         self._counters: Counter[str] = Counter()
         self._messages: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
@@ -326,6 +328,9 @@ class BinanceSimulator:
         """
         for stream in streams:
             client.streams[stream] = None
+            if stream in self._ignored:
+                self._counters["ignored"] += 1
+                continue
             route = self.product.route(stream)
             if not route or route == (client.route or "public"):
                 self._subscribers.setdefault(stream, {})[client] = None
@@ -367,6 +372,7 @@ class BinanceSimulator:
             "garbage": self._send_garbage,
             "pause": self._pause,
             "resume": self._resume,
+            "ignore": self._ignore,
             "shutdown": self._announce_shutdown,
             "limit": self._limit_rest,
         }
@@ -417,6 +423,10 @@ class BinanceSimulator:
     def _resume(self, wish: dict[str, Any]) -> dict[str, Any]:
         self._paused.discard(str(wish["stream"]))
         return {"paused": sorted(self._paused)}
+
+    def _ignore(self, wish: dict[str, Any]) -> dict[str, Any]:
+        self._ignored = frozenset(str(stream) for stream in wish["streams"])
+        return {"ignored": sorted(self._ignored)}
 
     def _announce_shutdown(self, wish: dict[str, Any]) -> dict[str, Any]:
         after = float(wish.get("after_s", 600.0))

@@ -161,10 +161,17 @@ class KiteFeed:
             self._unchecked.set()
         await self._settle()
 
-    async def unsubscribe(self, instruments: Sequence[Instrument]) -> None:
-        """Remove instruments; those that are not there are passed over."""
-        tokens = [(token_of(instrument), instrument.id) for instrument in instruments]
-        self._forget([t for t, id_ in tokens if t in self._wanted and self._wanted[t].instrument.id == id_])
+    async def unsubscribe(self, instruments: Sequence[Instrument], channels: Sequence[str] | None = None) -> None:
+        """Remove instruments, or these channels of them; those that are not there are passed over."""
+        pairs = [(token_of(instrument), instrument.id) for instrument in instruments]
+        tokens = [t for t, id_ in pairs if t in self._wanted and self._wanted[t].instrument.id == id_]
+        for token in tokens:
+            self._wanted[token].channels.difference_update(
+                self._wanted[token].channels if channels is None else channels
+            )
+        kept = [(token, self._wanted[token]) for token in tokens if self._wanted[token].channels]
+        self._codec.put((token, Listed(wanted.instrument.number, frozenset(wanted.channels))) for token, wanted in kept)
+        self._forget([token for token in tokens if not self._wanted[token].channels])
         await self._settle()
 
     def wanted(self) -> frozenset[InstrumentId]:

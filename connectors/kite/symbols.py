@@ -93,6 +93,7 @@ def _instrument(row: Mapping[str, str], today: date) -> Instrument:
         currency="INR",
         calendar=CALENDAR,
         description=_description(row, expiry, is_index),
+        expires_on=expiry,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from actors.feed_worker import MOST_DEPTHS, FeedWorker
+from cluster.process import elapsed
 from storage.records import FeedRecord
 from trading.depth import DEPTH, DepthArray, unpack_depth
 from trading.errors import NotReady
@@ -34,6 +35,7 @@ def bare_worker() -> Any:
     worker.handover, worker.bus = Handover(), FakeBus()
     worker._depths, worker._deepened, worker._depth_batch = deque(), asyncio.Event(), 0
     worker._unpublished = 0
+    worker._unfenced_at = elapsed()
     worker._log_in = {}
     return worker
 

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import defaultdict
 
 import pytest
 
-from cluster import streams
-from storage.bus import Bus
 from tests.support.deck import DeckUnderTest, Simulator
+from tests.support.tap import Tap
 from trading.errors import Refused
-from trading.ticks import TRADE, unpack_batch
 
 pytestmark = pytest.mark.cluster
 
 SYMBOLS = 12
-
-
-class Tap:
-    """Everything that is published of a feed, by instrument and kind."""
-
-    def __init__(self, redis_url: str, feed: str) -> None:
-        import asyncio
-
-        self.sequences: dict[tuple[int, int], list[int]] = defaultdict(list)
-        self.ticks = 0
-        self._ready = threading.Event()
-
-        async def listen() -> None:
-            subscription = await Bus(redis_url).subscribe([streams.ticks(feed)], [], size=100_000)
-            self._ready.set()
-            async for channel, raw in subscription:
-                if not channel:
-                    continue
-                ticks = unpack_batch(raw)[3]
-                self.ticks += len(ticks)
-                for number, flags, sequence in zip(
-                    ticks["instrument"].tolist(), ticks["flags"].tolist(), ticks["sequence"].tolist(), strict=True
-                ):
-                    self.sequences[(number, flags & TRADE)].append(sequence)
-
-        threading.Thread(target=lambda: asyncio.run(listen()), daemon=True).start()
-        assert self._ready.wait(10), "the tap could not subscribe within 10 s"
-
-    def doubled(self) -> int:
-        """Ticks that came more than once."""
-        return sum(len(seen) - len(set(seen)) for seen in self.sequences.values())
 
 
 @pytest.fixture(scope="module")

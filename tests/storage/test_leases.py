@@ -43,6 +43,24 @@ async def test_a_released_lease_has_expired_and_its_epoch_is_not_given_again(db:
     assert await leases.take("risk/main", "b", 60) == 2
 
 
+async def test_whoever_is_gone_is_fenced_and_its_successor_is_not(db: Database) -> None:
+    leases = Leases(db)
+    assert await leases.end("worker/f/0", Epoch(0), "c") == 0, "nobody ever took it"
+    for holder in "ab":
+        await leases.take("worker/f/0", holder, 60)
+    assert await leases.end("worker/f/0", Epoch(1), "c") == 1
+    await leases.renew("worker/f/0", Epoch(2), 60)
+    assert await leases.end("worker/f/0", Epoch(2), "c") == 2
+    with pytest.raises(Fenced):
+        await leases.renew("worker/f/0", Epoch(2), 60)
+    (held,) = await leases.all()
+    assert (held.holder, held.expires_at <= await leases.now()) == ("c", True)
+    assert await leases.take("worker/f/0", "b", 60) == 4
+    assert await leases.end("worker/f/0", Epoch(0), "c") == 4
+    with pytest.raises(Fenced):
+        await leases.renew("worker/f/0", Epoch(4), 60)
+
+
 async def test_renewing_moves_the_expiry_by_the_databases_clock(db: Database) -> None:
     leases = Leases(db)
     await leases.take("risk/main", "a", 1)

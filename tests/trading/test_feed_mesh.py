@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.trading.mesh_world import SECOND, MeshWorld
 from trading.errors import BadInput
 from trading.feed_mesh import GONE_NS, RETRY_NS, START_NS, FeedMesh, Fence
-from trading.feed_plan import Carry, Phase
+from trading.feed_plan import Carry, Phase, Release
 from trading.ids import Epoch, InstrumentId, Nanos
 from trading.sharding import least_moves
 
@@ -77,6 +77,7 @@ def test_start_of_all_workers_is_waited_for_rather_than_moving_later() -> None:
 def test_worker_that_never_comes_is_not_waited_for_for_ever() -> None:
     world = MeshWorld(workers=2, per_worker=8)
     world.subscriptions.subscribe("feed", IDS[:6], ["trade"], 2)
+    world.round()
     world.spawn()
     world.workers[1].cut_off = True
     world.round()
@@ -246,6 +247,67 @@ def test_coordinator_that_forgot_everything_changes_nothing_at_rest() -> None:
     assert (view.steps, view.moving, where(world)) == (0, (), before)
 
 
+def test_coordinator_that_forgot_everything_gives_nothing_away_before_all_have_answered() -> None:
+    world = started(5, 2)
+    before = where(world)
+    world.lies = {(instrument, 0) for instrument in IDS} - {(i, 0) for i in world.workers[0].carried}
+    world.mesh = FeedMesh(world.capacity)
+    world.workers[1].cut_off = True
+    view = world.round()
+    assert (view.unknown, view.steps, where(world)) == ((1,), 0, before)
+    world.workers[1].cut_off = False
+    view = world.round()
+    assert (view.unknown, view.steps, where(world)) == ((), 0, before)
+
+
+def test_worker_that_answers_that_it_is_not_ready_is_not_waited_for() -> None:
+    world = started(5, 2)
+    world.kill(1, known=False)
+    world.spawn()
+    mesh = world.mesh = FeedMesh(world.capacity)
+    mesh.want(world.subscriptions.wanted(), 2, {0, 1})
+    mesh.heard(world.workers[0].report(), Nanos(world.now))
+    mesh.starting(1)
+    assert mesh.look(Nanos(world.now))[1].unknown == ()
+    world.settle()
+    at_rest(world)
+
+
+def test_worker_from_before_that_never_answers_is_fenced_in_the_end() -> None:
+    world = started(6, 3)
+    world.wanted_workers = 2
+    world.workers[2].cut_off = True
+    world.mesh = FeedMesh(world.capacity)
+    world.round()
+    world.now += START_NS + SECOND
+    world.round()
+    assert 2 not in world.workers
+    world.settle()
+    at_rest(world)
+
+
+def test_process_that_has_ended_is_not_asked_after() -> None:
+    world = started(6, 2, per_worker=8)
+    world.kill(1, known=False)
+    world.mesh = FeedMesh(world.capacity)
+    assert world.round().unknown == ()
+
+
+def test_where_two_publish_the_one_that_has_no_ticks_is_let_go() -> None:
+    world = started(2, 2)
+    (instrument,) = world.workers[1].carried
+    world.lies = {(instrument, 0)}
+    world.take(Carry(0, (instrument,), False, ("trade", "quote")))
+    for shard in (0, 1):
+        # Whichever it should be with.
+        world.mesh = FeedMesh(world.capacity)
+        world.mesh.want(world.subscriptions.wanted(), 2, {0, 1})
+        for worker in world.workers.values():
+            world.mesh.heard(worker.report(), Nanos(world.now))
+        world.mesh._assignment = {shard: (instrument,)}
+        assert Release(0, (instrument,)) in world.mesh.look(Nanos(world.now))[0]
+
+
 def test_more_than_fits_is_refused_and_changes_nothing() -> None:
     mesh = FeedMesh(MeshWorld().capacity)
     mesh.want({IDS[0]: ["trade"]}, 1)
@@ -369,8 +431,6 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-# OPEN: with thousands of random examples a rare one (lies, lost steps and a restarted coordinator together) still loses
-# an instrument that was carried.  Until that is understood the same examples are tried each time.
 TestLife.settings = settings(
-    max_examples=100, derandomize=True, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

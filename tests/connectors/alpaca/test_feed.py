@@ -115,6 +115,31 @@ async def test_a_lost_connection_is_opened_again_with_all_that_was_wanted() -> N
             assert feed.reconnects >= 1
 
 
+async def test_channels_come_and_go_however_quickly() -> None:
+    async with market() as (simulator, made):
+        sink = Sink()
+        feed = made.feed(sink)
+        apple, microsoft, *_ = await numbered(made)
+
+        def wanted(**channels: set[str]) -> bool:
+            (stream,) = simulator.data_streams.values()
+            return all(stream.wanted[channel] == symbols for channel, symbols in channels.items())
+
+        async with running(feed):
+            await feed.subscribe([apple, microsoft], ["trade", "quote"])
+            await until(lambda: sink.opens == 1, what="the stream opens")
+            await until(lambda: wanted(trades={"AAPL", "MSFT"}, quotes={"AAPL", "MSFT"}), what="the subscriptions")
+            await feed.unsubscribe([apple], ["quote"])
+            assert feed.wanted() == {apple.id, microsoft.id}
+            await until(lambda: wanted(trades={"AAPL", "MSFT"}, quotes={"MSFT"}), what="quotes of one ended")
+            # Asked for again before the answer to the end of it has come.
+            await feed.unsubscribe([microsoft], ["trade"])
+            await feed.subscribe([microsoft], ["trade"])
+            await feed.unsubscribe([apple], ["trade"])
+            await until(lambda: wanted(trades={"MSFT"}, quotes={"MSFT"}), what="the last channel of the other ended")
+            assert feed.wanted() == {microsoft.id}
+
+
 async def test_garbage_is_reported_and_unasked_messages_are_passed_over() -> None:
     async with market() as (simulator, made):
         sink = Sink()

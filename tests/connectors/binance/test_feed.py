@@ -147,6 +147,20 @@ async def test_instruments_come_and_go_while_it_streams() -> None:
         assert not s.sink.closes
 
 
+async def test_channels_of_an_instrument_come_and_go() -> None:
+    async with setting(synthetic()) as s:
+        first, second = s.listed[0], s.listed[1]
+        await s.feed.subscribe([first], ["trade", "quote"])
+        await s.feed.unsubscribe([first, second], ["quote", "depth"])
+        assert s.feed.wanted() == {first.id}
+        await until(lambda: list(s.feed.counts()) == ["btcusdt@trade"], what="the reply to UNSUBSCRIBE")
+        await s.feed.subscribe([first], ["quote"])
+        await until(lambda: s.feed.counts().get("btcusdt@bookTicker", 0) > 5, what="quotes again")
+        await s.feed.unsubscribe([first], ["trade"])
+        await s.feed.unsubscribe([first], ["quote"])
+        assert s.feed.wanted() == set()
+
+
 async def test_subscribing_twice_changes_nothing() -> None:
     async with setting(synthetic()) as s:
         await s.feed.subscribe(s.listed[:1], ["trade"])

@@ -278,6 +278,21 @@ async def test_a_paused_stream_is_silent_until_it_is_resumed() -> None:
             await hear(socket)
 
 
+async def test_an_ignored_stream_is_accepted_and_silent_for_who_asks_from_now_on() -> None:
+    async with running(source()) as simulator, ws(simulator, "/ws/btcusdt@trade") as before:
+        await hear(before)
+        async with httpx.AsyncClient() as client:
+            await client.post(f"{simulator.url}/simulator/ignore", json={"streams": ["btcusdt@trade"]})
+            async with ws(simulator, "/ws/btcusdt@trade") as after:
+                with pytest.raises(TimeoutError):
+                    await hear(after, 0.5)
+            await hear(before)
+            await client.post(f"{simulator.url}/simulator/ignore", json={"streams": []})
+        async with ws(simulator, "/ws/btcusdt@trade") as again:
+            await hear(again)
+        assert simulator.stats()["events"]["ignored"] == 1
+
+
 async def test_waiting_for_the_first_subscriber_starts_at_line_one() -> None:
     async with running(source()) as simulator:
         await asyncio.sleep(0.1)

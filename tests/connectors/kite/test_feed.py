@@ -113,8 +113,17 @@ async def test_every_instrument_is_in_the_mode_that_its_channels_need() -> None:
             await until(lambda: modes(simulator) == [want], what="the modes")
             await feed.subscribe([infy], ["depth"])
             await until(lambda: modes(simulator) == [{**want, 408065: "full"}], what="more is shown of one")
+            await feed.unsubscribe([infy], ["depth", "quote"])
+            await until(lambda: modes(simulator) == [want], what="less is shown of it again")
             await feed.unsubscribe([nifty, nifty])
             await until(lambda: 256265 not in modes(simulator)[0], what="one is taken away")
+            assert feed.wanted() == {infy.id, share.id}
+            await feed.unsubscribe([share], ["trade"])
+            assert feed.wanted() == {infy.id, share.id}
+            await feed.unsubscribe([share], ["quote"])
+            await until(lambda: 2560001 not in modes(simulator)[0], what="its last channel is taken away")
+            assert feed.wanted() == {infy.id}
+            await feed.subscribe([share], ["trade"])
             assert feed.wanted() == {infy.id, share.id}
 
 

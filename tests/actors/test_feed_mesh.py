@@ -1,0 +1,230 @@
+"""Workers that die, sleep and are lied to while they stream, and a coordinator that dies amid a resize."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from tests.support.deck import DeckUnderTest, Simulator
+from tests.support.tap import Tap
+
+pytestmark = pytest.mark.cluster
+
+SYMBOLS = 12
+#: Instruments of a worker that is killed are live again within.
+AGAIN_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def market(deck: DeckUnderTest) -> Simulator:
+    return deck.simulator("--symbols", str(SYMBOLS), "--rate", "1500", "--seed", "11", "--hold")
+
+
+@pytest.fixture(scope="module")
+def wanted(deck: DeckUnderTest, market: Simulator) -> list[str]:
+    deck.api.post("/instruments/import", deck.source(market))
+    listed = deck.api.get("/instruments", provider="binance-spot", limit=100)["items"]
+    return [each["id"] for each in listed][:SYMBOLS]
+
+
+@pytest.fixture(scope="module")
+def numbers(deck: DeckUnderTest) -> dict[str, int]:
+    listed = deck.api.get("/instruments", provider="binance-spot", limit=100)["items"]
+    return {each["id"]: each["number"] for each in listed}
+
+
+def feed(deck: DeckUnderTest, market: Simulator, name: str, instruments: list[str], workers: int) -> Tap:
+    """A feed that is settled and ticks, and everything published of it from the first tick on."""
+    tap = Tap(deck.deck.settings.redis_url, name)
+    before = market.stats()["subscribed"]
+    deck.api.post("/feeds", {"id": name, **deck.source(market), "instruments": instruments, "workers": workers})
+    deck.wait("all subscribed", lambda: market.stats()["subscribed"] >= before + 2 * len(instruments))
+    market.control("start")
+    settled(deck, name)
+    return tap
+
+
+def settled(deck: DeckUnderTest, name: str, seconds: float = 60.0) -> dict[str, Any]:
+    """Wait until every instrument is where it should be and has ticks."""
+
+    def look() -> dict[str, Any] | None:
+        shown = deck.api.get(f"/feeds/{name}")
+        live = {i["id"] for w in shown["live"] for i in w["instruments"] if i["state"] == "live"}
+        return shown if shown["settled"] and live >= set(shown["instruments"]) else None
+
+    found: dict[str, Any] = deck.wait(f"feed {name} settled", look, seconds)
+    return found
+
+
+def sizes(deck: DeckUnderTest, name: str) -> list[int]:
+    return sorted((len(mine) for mine in deck.api.get(f"/feeds/{name}")["assignment"].values()), reverse=True)
+
+
+def worker(deck: DeckUnderTest, name: str, shard: int) -> dict[str, Any]:
+    found: dict[str, Any] = deck.wait("the worker", lambda: deck.actor(f"worker/{name}/{shard}").get("pid"))
+    return deck.actor(f"worker/{name}/{shard}") if found else {}
+
+
+def end(deck: DeckUnderTest, market: Simulator, name: str) -> None:
+    market.control("hold")
+    deck.api.delete(f"/feeds/{name}")
+    deck.wait("no actors of it", lambda: not any(f"/{name}" in a["name"] for a in deck.api.get("/cluster")["actors"]))
+
+
+def all_arrived(deck: DeckUnderTest, market: Simulator, tap: Tap) -> None:
+    """Hold the market and wait until nothing more comes."""
+    market.control("hold")
+    before = -1
+
+    def quiet() -> bool:
+        nonlocal before
+        same, before = tap.ticks == before, tap.ticks
+        time.sleep(0.5)
+        return same
+
+    deck.wait("the ticks to end", quiet)
+
+
+def carried_once_each(deck: DeckUnderTest, name: str, wanted: list[str]) -> None:
+    carried = [i["id"] for w in deck.api.get(f"/feeds/{name}")["live"] for i in w["instruments"]]
+    assert sorted(carried) == sorted(wanted)
+
+
+def test_instruments_of_a_killed_worker_are_live_again_within_seconds_and_go_back_evenly(
+    deck: DeckUnderTest, market: Simulator, wanted: list[str], numbers: dict[str, int]
+) -> None:
+    tap = feed(deck, market, "dying", wanted, 3)
+    victims = [numbers[each] for each in deck.api.get("/feeds/dying")["assignment"]["1"]]
+    assert len(victims) == SYMBOLS // 3
+    epoch = worker(deck, "dying", 1)["epoch"]
+    pid = deck.kill("worker/dying/1")
+    at = time.monotonic()
+    deck.wait("all live again", lambda: all(tap.published(n, at, but=(1, epoch)) for n in victims), 30)
+    took = [round((tap.published(n, at, but=(1, epoch)) or 0.0) - at, 2) for n in victims]
+    print("live again after", took)
+    assert max(took) <= AGAIN_S
+    deck.wait_reborn("worker/dying/1", pid)
+    settled(deck, "dying")
+    deck.wait("an even split", lambda: sizes(deck, "dying") == [4, 4, 4])
+    all_arrived(deck, market, tap)
+    carried_once_each(deck, "dying", wanted)
+    assert tap.doubled() == 0
+    end(deck, market, "dying")
+
+
+def test_a_worker_that_slept_publishes_nothing_when_it_wakes_up(
+    deck: DeckUnderTest, market: Simulator, wanted: list[str], numbers: dict[str, int]
+) -> None:
+    tap = feed(deck, market, "sleeping", wanted, 3)
+    victims = [numbers[each] for each in deck.api.get("/feeds/sleeping")["assignment"]["2"]]
+    epoch = worker(deck, "sleeping", 2)["epoch"]
+    pid = deck.kill("worker/sleeping/2", number=signal.SIGSTOP)
+    at = time.monotonic()
+    try:
+        deck.wait("others have them", lambda: all(tap.published(n, at, but=(2, epoch)) for n in victims), 30)
+        took = [round((tap.published(n, at, but=(2, epoch)) or 0.0) - at, 2) for n in victims]
+        print("live again after", took)
+        time.sleep(1.0)
+        woken_at = time.monotonic()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    deck.wait_reborn("worker/sleeping/2", pid)
+    settled(deck, "sleeping")
+    all_arrived(deck, market, tap)
+    assert tap.last_from[(2, epoch)] < woken_at
+    assert tap.doubled() == 0
+    assert sizes(deck, "sleeping") == [4, 4, 4]
+    carried_once_each(deck, "sleeping", wanted)
+    end(deck, market, "sleeping")
+
+
+def test_a_coordinator_killed_amid_a_resize_loses_and_doubles_nothing(
+    deck: DeckUnderTest, market: Simulator, wanted: list[str]
+) -> None:
+    tap = feed(deck, market, "steered", wanted, 2)
+    for workers, even in ((4, [3, 3, 3, 3]), (2, [6, 6])):
+        pid = deck.actor("coordinator/steered")["pid"]
+        deck.api.patch("/feeds/steered", {"workers": workers})
+        deck.wait("the resize to begin", lambda: not deck.api.get("/feeds/steered")["settled"], 20)
+        deck.wait(
+            "moves under way",
+            lambda: deck.api.get("/feeds/steered")["moving"] or sizes(deck, "steered") == even,  # noqa: B023
+            30,
+        )
+        os.kill(pid, signal.SIGKILL)
+        deck.wait_reborn("coordinator/steered", pid)
+        settled(deck, "steered", 90)
+        deck.wait("an even split", lambda: sizes(deck, "steered") == even)  # noqa: B023
+    all_arrived(deck, market, tap)
+    carried_once_each(deck, "steered", wanted)
+    assert tap.doubled() == 0
+    assert tap.missing_trades() == 0
+    end(deck, market, "steered")
+
+
+def test_what_the_provider_passes_over_in_silence_stays_where_it_ticks(
+    deck: DeckUnderTest, market: Simulator, wanted: list[str]
+) -> None:
+    four = wanted[:4]
+    tap = feed(deck, market, "lied-to", four, 1)
+    symbols = [each.partition(":")[2].lower() for each in four[:3]]
+    market.control("ignore", streams=[f"{s}@{kind}" for s in symbols for kind in ("trade", "bookTicker")])
+    deck.api.patch("/feeds/lied-to", {"workers": 2})
+    shown = deck.wait(
+        "the lie found out", lambda: (found := deck.api.get("/feeds/lied-to"))["passed_over"] and found, 60
+    )
+    assert {each for each, _ in shown["passed_over"]} <= set(four[:3])
+    assert {shard for _, shard in shown["passed_over"]} == {1}
+    # The one for which it keeps its word moves.
+    deck.wait("one moved", lambda: deck.api.get("/feeds/lied-to")["assignment"].get("1") == [four[3]], 60)
+    all_arrived(deck, market, tap)
+    market.control("ignore", streams=[])
+    assert tap.doubled() == 0
+    assert tap.missing_trades() == 0
+    carried = {w["shard"]: {i["id"] for i in w["instruments"]} for w in deck.api.get("/feeds/lied-to")["live"]}
+    assert carried[0] >= set(four[:3])
+    end(deck, market, "lied-to")
+
+
+def test_a_wish_widens_and_narrows_what_is_streamed_without_a_restart(
+    deck: DeckUnderTest, market: Simulator, wanted: list[str]
+) -> None:
+    tap = feed(deck, market, "tuned", wanted[:3], 1)
+    pids = {a["name"]: a["pid"] for a in deck.api.get("/cluster")["actors"] if "/tuned" in a["name"]}
+    one = wanted[5].partition(":")[2].lower()
+    deck.api.put(f"/feeds/tuned/clients/momo/instruments/{wanted[5]}?channels=trade")
+    deck.wait("its trades", lambda: f"{one}@trade" in streams_of(market))
+    assert f"{one}@bookTicker" not in streams_of(market)
+    deck.api.put(f"/feeds/tuned/clients/panel/instruments/{wanted[5]}?channels=quote")
+    deck.wait("its quotes too", lambda: f"{one}@bookTicker" in streams_of(market))
+    deck.api.delete("/feeds/tuned/clients/momo")
+    deck.wait("no trades any more", lambda: ticks_come_of(market, one) == {"bookTicker"}, 20)
+    deck.api.delete("/feeds/tuned/clients/panel")
+    deck.wait("nothing of it", lambda: not ticks_come_of(market, one), 20)
+    settled(deck, "tuned")
+    all_arrived(deck, market, tap)
+    assert tap.doubled() == 0
+    now = {a["name"]: a["pid"] for a in deck.api.get("/cluster")["actors"] if "/tuned" in a["name"]}
+    assert now == pids
+    end(deck, market, "tuned")
+
+
+def streams_of(market: Simulator) -> set[str]:
+    """Streams of which anything was ever sent."""
+    return {name for name, each in market.stats()["streams"].items() if each["sent"]}
+
+
+def ticks_come_of(market: Simulator, symbol: str) -> set[str]:
+    """Kinds of stream of a symbol of which something was sent in the last two seconds."""
+    before = market.stats()["streams"]
+    time.sleep(2.0)
+    after = market.stats()["streams"]
+    return {
+        name.partition("@")[2]
+        for name in after
+        if name.startswith(f"{symbol}@") and after[name]["sent"] != before.get(name, {"sent": 0})["sent"]
+    }
