@@ -6,6 +6,7 @@ second for an instrument: a burst of a hundred ticks must not hide the minute of
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,8 @@ from trading.ticks import BACKFILLED, SNAPSHOT, TickArray
 #: when the last gap was counted.
 _LAST, _VENUE, _FIRST, _SINCE, _COUNT, _COUNTED = range(6)
 #: Batches up to this long are quicker tick by tick.
-_SMALL: Final = 8
+_SMALL: Final = 32
+_ROW: Final = struct.Struct("<6q")
 _APART_NS: Final = 1_000_000_000
 #: So many gaps make a habit.
 _ENOUGH: Final = 16
@@ -32,7 +34,9 @@ class Habits:
 
     def __init__(self) -> None:
         self._slots = Slots()
-        self._rows = np.zeros((16, 6), dtype=np.int64)
+        #: The rows as bytes, and the same memory as an array.
+        self._bytes = bytearray(16 * _ROW.size)
+        self._rows = _view(self._bytes)
         self._gaps = RunningQuantiles(memory=512)
 
     def __repr__(self) -> str:
@@ -41,7 +45,7 @@ class Habits:
     def take(self, ticks: TickArray) -> None:
         """Take a batch; back-filled ticks tell nothing of how a stream goes."""
         if len(ticks) <= _SMALL:
-            for number, flags, *_, at, received, _ in ticks.tolist():
+            for number, flags, _, _, _, _, _, _, at, received, _ in ticks.tolist():
                 if not flags & BACKFILLED:
                     self._take_one(number, flags, at, received)
             return
@@ -75,12 +79,15 @@ class Habits:
         rows[:, _COUNT] += np.bincount(slots, minlength=len(rows))
 
     def _take_one(self, number: int, flags: int, at: int, received: int) -> None:
-        slot = self._row(number)
-        last, _, first, since, count, counted = self._rows[slot].tolist()
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._row(number)
+        raw, row = self._bytes, slot * _ROW.size
+        last, _, first, since, count, counted = _ROW.unpack_from(raw, row)
         if since < last <= received and received - counted >= _APART_NS and not flags & SNAPSHOT:
             self._gaps.add_one(slot, received - last)
             counted = received
-        self._rows[slot] = (received, at if at > 0 else received, first or received, since, count + 1, counted)
+        _ROW.pack_into(raw, row, received, at if at > 0 else received, first or received, since, count + 1, counted)
 
     def last_at(self, number: int) -> Nanos | None:
         """When the last tick was received; None before the first."""
@@ -132,5 +139,9 @@ class Habits:
 
     def _reach(self) -> None:
         while len(self._rows) < len(self._slots):
-            more: npt.NDArray[np.int64] = np.zeros_like(self._rows)
-            self._rows = np.concatenate([self._rows, more])
+            self._bytes = self._bytes + bytearray(len(self._bytes))
+            self._rows = _view(self._bytes)
+
+
+def _view(raw: bytearray) -> npt.NDArray[np.int64]:
+    return np.frombuffer(raw, dtype="<i8").reshape(-1, 6)
