@@ -16,6 +16,7 @@ from api.routes import (
     audit,
     breaks,
     exports,
+    feed_health,
     feeds,
     health,
     history,
@@ -78,7 +79,7 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, strategies, algos, orders, holdings, exports, breaks,
+        users, accounts, instruments, history, feeds, feed_health, strategies, algos, orders, holdings, exports, breaks,
         reconciliations, risk, kills, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:

@@ -48,6 +48,14 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     instruments_per_poll: int = 20
 
 
+class PastTrades(msgspec.Struct, frozen=True, kw_only=True):
+    """Trades of the past as ticks marked BACKFILLED, oldest first, with the sequences that the stream gives them."""
+
+    ticks: TickArray
+    #: Venue time from which on none is missing.
+    since: Nanos
+
+
 class LastValue(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an instrument as the venue tells it on request; NaN and 0: it does not say."""
 
@@ -150,10 +158,10 @@ class MarketData(Protocol):
         …
         """
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> TickArray | None:
-        """Trades of ``start <= exchange_at < end`` with the stream's sequences, oldest first, marked BACKFILLED.
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+        """Trades of ``start <= exchange_at < end``, as far back as the provider tells them.
 
-        The provider may not reach back to ``start``.  None: it has no trades of the past, bars must do.
+        None: it tells none, bars must do.
         """
 
     async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:

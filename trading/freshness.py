@@ -173,12 +173,16 @@ class Freshness:
         *,
         can_poll: bool = False,
         has_second: bool = False,
+        gap_from: Nanos | None = None,
     ) -> None:
-        """An instrument is asked for; nothing changes where it is already."""
+        """An instrument is asked for; nothing changes where it is already.
+
+        ``gap_from``: others have had its ticks until then, and what came since is to be filled in.
+        """
         if id_ in self._watched:
             return
         settings = self._own.get(id_, self.settings)
-        self._watched[id_] = _Watch(number, calendar, can_poll, has_second, settings, now, now)
+        self._watched[id_] = _Watch(number, calendar, can_poll, has_second, settings, now, now, gap_from=gap_from)
         self.habits.arm(number)
 
     def drop(self, id_: InstrumentId) -> None:

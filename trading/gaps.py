@@ -36,6 +36,11 @@ class Gaps:
     def __repr__(self) -> str:
         return f"<Gaps of {len(self._open)} instruments>"
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any gap is open."""
+        return bool(self._open)
+
     def open(self, number: int, last: Edge) -> None:
         """Ticks may be missing from now on; a gap that no trade has ended goes on."""
         known = self._open.setdefault(number, [])
@@ -59,6 +64,12 @@ class Gaps:
         """Whether a trade has come since the oldest gap (or there is none)."""
         known = self._open.get(number)
         return not known or known[0].after is not None
+
+    def begin(self, number: int, since: Nanos) -> Nanos:
+        """Venue time from which on history has to be asked for the oldest gap."""
+        known = self._open.get(number)
+        before = known[0].before.at if known else Nanos(0)
+        return min(since, before) if before else since
 
     def missing(self, number: int, ticks: TickArray, since: Nanos, until: Nanos) -> TickArray:
         """The trades that were not streamed in the oldest gap; ``since`` and ``until`` bound it where no trade does."""

@@ -144,6 +144,13 @@ class Handover:
         self._note(ticks)
         return ticks
 
+    def owned(self, ticks: TickArray) -> TickArray:
+        """What of ``ticks`` that are no part of the stream may be published: not of what is kept back or let go."""
+        hidden = [*self._kept, *self._cuts, *self._gone]
+        if not hidden:
+            return ticks
+        return ticks[~np.isin(ticks["instrument"], np.array(hidden, dtype=np.int32))]
+
     def shown(self, books: DepthArray) -> DepthArray:
         """What of ``books`` may be published now: not what is kept back, nor what was let go.
 

@@ -15,11 +15,10 @@ from connectors.alpaca.quotes import snapshots, trades
 from connectors.alpaca.report import rows_in
 from connectors.alpaca.symbols import PROVIDER, instrument_from
 from connectors.alpaca.wire import AssetRow, Request
-from connectors.base import Clock, FeedLimits, FeedSink, LastValue
+from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from trading.bars import Bar
 from trading.ids import Nanos
 from trading.instruments import Instrument
-from trading.ticks import TickArray
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +71,10 @@ class AlpacaMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await bars(self._data, instrument, interval, start, end, self._settings.feed, self._clock())
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> TickArray | None:
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
         """Trades of ``start <= exchange_at < end``, oldest first."""
-        return await trades(self._data, instrument, start, end, self._settings.feed)
+        ticks = await trades(self._data, instrument, start, end, self._settings.feed)
+        return PastTrades(ticks=ticks, since=start)
 
     async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:
         """The last trade and quote of each."""

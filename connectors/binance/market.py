@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.base import Clock, FeedLimits, FeedSink, LastValue
+from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from connectors.binance.feed import CHANNELS, BinanceFeed
 from connectors.binance.history import klines
 from connectors.binance.link import Tuning
@@ -22,7 +22,6 @@ from trading.bars import Bar
 from trading.errors import BadInput
 from trading.ids import Nanos
 from trading.instruments import Instrument
-from trading.ticks import TickArray
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class BinanceMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await klines(self._rest, self.product, instrument, interval, start, end)
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> TickArray | None:
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
         """Trades of ``start <= exchange_at < end`` out of the last thousand; aggregated ones have other ids."""
         if self._settings.trade_stream != "trade":
             return None

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.base import LastValue
+from connectors.base import LastValue, PastTrades
 from connectors.binance.rest import Rest
 from trading.errors import BadInput, Unreachable
 from trading.ids import Nanos
 from trading.instruments import Instrument
-from trading.ticks import BACKFILLED, BUYER_MAKER, TickArray, TickBuffer, decode
+from trading.ticks import BACKFILLED, BUYER_MAKER, TickBuffer, decode
 
 _MS: Final = 1_000_000
 _MOST_TRADES: Final = 1_000
@@ -39,15 +39,17 @@ class _Book(msgspec.Struct):
     time: int = 0
 
 
-async def recent_trades(rest: Rest, instrument: Instrument, start: Nanos, end: Nanos) -> TickArray:
+async def recent_trades(rest: Rest, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades:
     """Trades of ``start <= exchange_at < end`` out of the last thousand."""
     buffer = TickBuffer()
-    for row in await _trades(rest, instrument, _MOST_TRADES):
+    rows = await _trades(rest, instrument, _MOST_TRADES)
+    for row in rows:
         at = row.time * _MS
         if start <= at < end:
             flags = BACKFILLED | (BUYER_MAKER if row.isBuyerMaker else 0)
             buffer.trade(instrument.number, float(row.price), float(row.qty), flags, at, 0, row.id)
-    return decode(buffer.take())
+    first = Nanos(rows[0].time * _MS) if len(rows) == _MOST_TRADES else start
+    return PastTrades(ticks=decode(buffer.take()), since=max(start, first))
 
 
 async def last_value(rest: Rest, instrument: Instrument) -> LastValue | None:

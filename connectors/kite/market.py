@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from connectors.base import Clock, FeedLimits, FeedSink, LastValue
+from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from connectors.kite.client import KiteClient
 from connectors.kite.codec import MODES
 from connectors.kite.feed import CHANNELS, MOST_CONNECTIONS, MOST_TOKENS, KiteFeed, Tuning
@@ -21,7 +21,6 @@ from trading.bars import Bar
 from trading.errors import BadInput
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.ticks import TickArray
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ class KiteMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await bars(self._client, instrument, interval, start, end, self._clock())
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> TickArray | None:
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
         """None: Kite tells candles of the past and no trades."""
         return None
 
