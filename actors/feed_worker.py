@@ -166,6 +166,8 @@ class FeedWorker(Shell):
         self._depths: deque[DepthArray] = deque()
         self._deepened = asyncio.Event()
         self._depth_batch = 0
+        #: The last values of instruments as the feed's workers published them, by number, before this one did.
+        self._before: dict[int, Any] = {}
         #: What the provider logs in with; the connection reads it anew each time, so it changes in place.
         self._log_in: dict[str, str] = {}
 
@@ -187,6 +189,8 @@ class FeedWorker(Shell):
         self.watch.serve(market, connection, record.channels)
         await self.gaps.abandon(self.feed, self.shard, "the worker ended before it was filled")
         await self._tune()
+        # Before the values of this worker take the place of those of the one before it.
+        await self._read_last()
         self._running = [
             self.spawn(connection.run(), "stream"),
             self.spawn(self._publish(), "publish"),
@@ -245,24 +249,25 @@ class FeedWorker(Shell):
     async def _show_quarantine(self) -> None:
         await self.quality.show(self.hot, {i.number: i.id for i in self._listed.values()})
 
+    async def _read_last(self) -> None:
+        """Take note of what the feed's workers published last: half a second old at most, and kept for an hour."""
+        for raw in (await self.hot.scan(f"last:{self.feed}:", bytes)).values():
+            for row in decode(raw):
+                number = int(row["instrument"])
+                known = self._before.get(number)
+                if known is None or row["received_at"] > known["received_at"]:
+                    self._before[number] = row
+
     async def _begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
-        """Watch instruments from now on; what another worker published last of those that nobody hands over is known
-        from Redis, half a second old at most."""
-        last: dict[int, Any] = {}
+        """Watch instruments from now on; of those that nobody hands over a gap is open since they were published."""
         if fresh and not muted:
-            wanted = {instrument.number for instrument in fresh}
             try:
-                kept = await self.hot.scan(f"last:{self.feed}:", bytes)
+                await self._read_last()
             except NotReady as error:
                 log.warning("what was published last is not known, a gap will not be filled: %s", error)
-                kept = {}
-            for raw in kept.values():
-                for row in decode(raw):
-                    number = int(row["instrument"])
-                    if number in wanted and (number not in last or row["received_at"] > last[number]["received_at"]):
-                        last[number] = row
         # What was let go meanwhile is not begun.
         fresh = [instrument for instrument in fresh if instrument.id in self._carried]
+        last = {} if muted else {i.number: self._before[i.number] for i in fresh if i.number in self._before}
         prices = {number: float(row["price"]) for number, row in last.items() if row["price"] > 0}
         self.quality.know(fresh, prices)
         self.watch.want(fresh, {n: Edge(0, Nanos(int(row["received_at"]))) for n, row in last.items()})
@@ -273,6 +278,7 @@ class FeedWorker(Shell):
         self.watch.drop(gone)
         for instrument in gone:
             self.figures.forget(instrument.number)
+            self._before.pop(instrument.number, None)
 
     async def _learn(self) -> None:
         self._listed = {i.id: i for i in await self.instruments.all()}

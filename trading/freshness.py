@@ -231,6 +231,8 @@ class Freshness:
         if venue_at > known + _CLOCKS_NS:
             watch.proven, watch.quiet_at = True, None
             return
+        if venue_at > known:
+            return  # newer, but not by so much that clocks could not explain it
         watch.quiet_at = now
         if watch.state is State.STALE and not self._down:
             watch.gap_from = None
