@@ -14,6 +14,9 @@ from typing import Any
 
 import msgspec
 
+from actors.feed_figures import FeedFigures
+from actors.feed_quality import FeedQuality
+from actors.feed_watch import FeedWatch
 from actors.shell import Shell, patiently
 from cluster import names, process, streams
 from cluster.feeds import fence_key
@@ -22,6 +25,7 @@ from connectors.base import BookDelta, FeedConnection, MarketData
 from connectors.registry import market_data
 from storage.bus import Bus
 from storage.desired import Desired
+from storage.feed_quality import FeedGaps, FeedTunings
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.records import FeedRecord
@@ -30,12 +34,14 @@ from trading.bars import Bar
 from trading.depth import DepthArray, pack_depth
 from trading.errors import BadInput, Fenced, NeedsOperator, NotReady, UnknownThing
 from trading.feed_plan import Carried, Phase, WorkerReport
+from trading.gaps import Edge
 from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.last_values import LastValues
+from trading.quarantine import good
 from trading.seen import Beat
-from trading.ticks import TickArray, TickBuffer, decode, pack_batch
+from trading.ticks import TickArray, TickBuffer, decode, live, pack_batch
 
 log = logging.getLogger("quarterdeck")
 
@@ -51,19 +57,38 @@ BEAT_EVERY_S = 1.0
 LARGEST_BATCH = 4_096
 #: A token that ends each day is looked for this often.
 CREDENTIALS_EVERY_S = 5.0
+LOOK_EVERY_S = 0.5
+POLL_EVERY_S = 1.0
+TUNING_EVERY_S = 1.0
+QUARANTINE_EVERY_S = 1.0
 #: Batches of depth that wait for Redis; newer ones make the older worthless.
 MOST_DEPTHS = 32
 
 
 class InstrumentStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How one instrument goes: ticks so far, age of the last one in seconds (None: none yet), why it is refused."""
+    """How one instrument goes: ticks so far, age of the last one in seconds (None: none yet), its state and why."""
 
     id: InstrumentId
     phase: str
     ticks: int
     age_s: float | None
+    #: ``pending``, ``live``, ``stale``, ``failed`` (`trading.freshness`), with the reason and since when.
     state: str
     reason: str
+    since: Nanos
+    #: Silence that is still usual, in seconds.
+    patience_s: float
+    #: Ticks per second over the last seconds.
+    rate: float
+    #: Times that ticks may have been missing, since this worker carries it.
+    gaps: int
+    #: Refused as bad.
+    quarantined: int
+    #: Receipt less venue time in milliseconds, median and 99 in a hundred; None: not known.
+    skew_ms: float | None
+    skew_p99_ms: float | None
+    #: Whether it is asked for by REST meanwhile.
+    polled: bool
 
 
 class WorkerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +107,23 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True):
     garbage: int
     reconnects: int
     unpublished: int
+    #: Ticks that came from the stream, bad ones among them, and ticks that were filled in or polled.
+    received: int
+    quarantined: int
+    #: Good ticks that are another worker's to publish, or kept back for a move.
+    withheld: int
+    backfilled: int
+    polled: int
+    resubscribed: int
+    #: Connections that were given up for their silence.
+    given_up: int
+    gaps: int
+    unfilled_gaps: int
+    #: Refused ticks by reason, and instruments by state.
+    refused_ticks: dict[str, int]
+    states: dict[str, int]
+    #: Median of receipt less venue time over the instruments, in milliseconds.
+    skew_ms: float | None
     instruments: tuple[InstrumentStats, ...]
 
 
@@ -100,6 +142,10 @@ class FeedWorker(Shell):
         self.handover = Handover()
         self.last_values = LastValues()
         self._listed: dict[InstrumentId, Instrument] = {}
+        self.quality = FeedQuality(self.feed, shard, FeedTunings(self.database))
+        self.gaps = FeedGaps(self.database)
+        self.watch = FeedWatch(self.feed, shard, self, self.gaps)
+        self.figures = FeedFigures(self.quality.filter)
         self._carried: dict[InstrumentId, Nanos] = {}
         #: In which channels the provider was asked for them.
         self._asked: dict[InstrumentId, tuple[str, ...]] = {}
@@ -123,6 +169,7 @@ class FeedWorker(Shell):
         self._published_until = Nanos(0)
         self._publishing = False
         self._batch = self._published = self._garbage = self._reconnects = self._unpublished = 0
+        self._withheld = self._backfilled = self._polled = 0
         self._rate_from = (time.monotonic(), 0)
         self._rate = 0.0
         self._running: list[asyncio.Task[None]] = []
@@ -130,6 +177,8 @@ class FeedWorker(Shell):
         self._depths: deque[DepthArray] = deque()
         self._deepened = asyncio.Event()
         self._depth_batch = 0
+        #: The last values of instruments as the feed's workers published them, by number, before this one did.
+        self._before: dict[int, Any] = {}
         #: What the provider logs in with; the connection reads it anew each time, so it changes in place.
         self._log_in: dict[str, str] = {}
 
@@ -149,6 +198,11 @@ class FeedWorker(Shell):
         if self._market is not None:
             await self._market.close()
         self._market, self._connection = market, connection
+        self.watch.serve(market, connection, record.channels)
+        await self.gaps.abandon(self.feed, self.shard, "the worker ended before it was filled")
+        await self._tune()
+        # Before the values of this worker take the place of those of the one before it.
+        await self._read_last()
         self._running = [
             self.spawn(connection.run(), "stream"),
             self.spawn(self._ask(connection), "subscriptions"),
@@ -160,6 +214,11 @@ class FeedWorker(Shell):
             self.spawn(patiently("last values", self._publish_last, every=LAST_EVERY_S), "last values"),
             self.spawn(patiently("beat", self._publish_beat, every=BEAT_EVERY_S), "beat"),
             self.spawn(patiently("stats", self._publish_stats, every=STATS_EVERY_S), "stats"),
+            self.spawn(patiently("freshness", self.watch.look, every=LOOK_EVERY_S), "freshness"),
+            self.spawn(patiently("polls", self.watch.poll, every=POLL_EVERY_S), "polls"),
+            self.spawn(self.watch.fill(), "gaps"),
+            self.spawn(patiently("settings", self._tune, every=TUNING_EVERY_S), "settings"),
+            self.spawn(patiently("quarantine", self._show_quarantine, every=QUARANTINE_EVERY_S), "quarantine"),
         ]
         if record.settings.get("account"):
 
@@ -197,6 +256,45 @@ class FeedWorker(Shell):
         if self._market is not None:
             await self._market.close()
 
+    async def _tune(self) -> None:
+        """Take up settings of the filter and of patience that were set since."""
+        if await self.quality.take_up_settings():
+            self.watch.tune(self.quality.freshness, self.quality.own_freshness)
+
+    async def _show_quarantine(self) -> None:
+        await self.quality.show(self.hot, {i.number: i.id for i in self._listed.values()})
+
+    async def _read_last(self) -> None:
+        """Take note of what the feed's workers published last: half a second old at most, and kept for an hour."""
+        for raw in (await self.hot.scan(f"last:{self.feed}:", bytes)).values():
+            for row in decode(raw):
+                number = int(row["instrument"])
+                known = self._before.get(number)
+                if known is None or row["received_at"] > known["received_at"]:
+                    self._before[number] = row
+
+    async def _begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
+        """Watch instruments from now on; of those that nobody hands over a gap is open since they were published."""
+        if fresh and not muted:
+            try:
+                await self._read_last()
+            except NotReady as error:
+                log.warning("what was published last is not known, a gap will not be filled: %s", error)
+        # What was let go meanwhile is not begun.
+        fresh = [instrument for instrument in fresh if instrument.id in self._carried]
+        last = {} if muted else {i.number: self._before[i.number] for i in fresh if i.number in self._before}
+        prices = {number: float(row["price"]) for number, row in last.items() if row["price"] > 0}
+        self.quality.know(fresh, prices)
+        self.watch.want(fresh, {n: Edge(0, Nanos(int(row["received_at"]))) for n, row in last.items()})
+
+    def _end(self, gone: Sequence[Instrument]) -> None:
+        """Instruments are no longer carried."""
+        self.quality.forget(gone)
+        self.watch.drop(gone)
+        for instrument in gone:
+            self.figures.forget(instrument.number)
+            self._before.pop(instrument.number, None)
+
     async def _learn(self) -> None:
         self._listed = {i.id: i for i in await self.instruments.all()}
 
@@ -223,6 +321,9 @@ class FeedWorker(Shell):
             else:
                 self.handover.carry(instrument.number)
             fresh.append(instrument)
+        await self._begin(fresh, muted)
+        # What was let go meanwhile is not asked for.
+        fresh = [instrument for instrument in fresh if instrument.id in self._carried]
         if fresh:
             self._asking.put_nowait((True, fresh, asked))
 
@@ -257,6 +358,7 @@ class FeedWorker(Shell):
         for instrument in gone:
             self.handover.forget(instrument.number)
             self.last_values.forget(instrument.number)
+        self._end(gone)
         if gone:
             self._asking.put_nowait((False, gone, None))
 
@@ -393,6 +495,7 @@ class FeedWorker(Shell):
         self._connected, self._why = True, ""
         self._opened_at = now()
         self._whole.clear()
+        self.watch.opened()
 
     def closed(self, reason: str) -> None:
         """The stream is gone and reconnects by itself."""
@@ -401,6 +504,10 @@ class FeedWorker(Shell):
             self._reconnects += 1
         self._connected, self._why = False, reason
         self._whole.clear()
+        # What came before belongs before the gap.
+        self._digest()
+        self._arrived.set()
+        self.watch.closed(reason)
 
     def garbage(self, raw: bytes, reason: str) -> None:
         """A frame that makes no sense; counted, the first ones shown."""
@@ -413,6 +520,27 @@ class FeedWorker(Shell):
         if self._refused.get(instrument) != reason:
             log.warning("%s is refused: %s", instrument, reason)
         self._refused[instrument] = reason
+        self.watch.refused(instrument, reason)
+
+    # What the watch puts in (Publisher)
+
+    def show_polled(self, ticks: TickArray) -> None:
+        """Last values from a poll, of what is this worker's to publish."""
+        self._polled += len(self._outside_the_stream(ticks))
+
+    def fill_in(self, ticks: TickArray) -> int:
+        """Trades of a gap; returns how many of them were good and are this worker's to publish."""
+        filled = len(self._outside_the_stream(ticks))
+        self._backfilled += filled
+        return filled
+
+    def _outside_the_stream(self, ticks: TickArray) -> TickArray:
+        verdicts = self.quality.filter.judge(ticks)
+        ticks = self.handover.owned(good(ticks, verdicts))
+        if len(ticks):
+            self._urgent.append(ticks)
+            self._arrived.set()
+        return ticks
 
     # Out to the bus
 
@@ -423,20 +551,31 @@ class FeedWorker(Shell):
             self._arrived.clear()
             self._publishing = True
             began = now()
-            raw = self.ticks.take()
-            parts = [*self._urgent]
-            self._urgent.clear()
-            if raw:
-                parts.append(self.handover.admit(decode(raw)))
+            self._digest()
+            parts, self._urgent = self._urgent, []
             for ticks in parts:
                 for start in range(0, len(ticks), LARGEST_BATCH):
                     await self._publish_batch(channel, ticks[start : start + LARGEST_BATCH])
             self._published_until = began
             self._publishing = False
 
+    def _digest(self) -> None:
+        """Look at what came, keep bad ticks out, and line up what is this worker's to publish."""
+        raw = self.ticks.take()
+        if not raw:
+            return
+        ticks = decode(raw)
+        self.watch.take(ticks)
+        sifted = self.quality.sift(ticks)
+        admitted = self.handover.admit(sifted)
+        self._withheld += len(sifted) - len(admitted)
+        if len(admitted):
+            self._urgent.append(admitted)
+
     async def _publish_batch(self, channel: str, ticks: TickArray) -> None:
         self._batch += 1
-        self.last_values.take(ticks)
+        # What is filled in is older than what is there.
+        self.last_values.take(live(ticks))
         try:
             await self._may_publish()
             await self.bus.publish(channel, pack_batch(self.epoch, self._batch, self.shard, ticks.tobytes()))
@@ -497,9 +636,9 @@ class FeedWorker(Shell):
         for id_, since in self._carried.items():
             number = self._listed[id_].number
             seen_at = self.last_values.seen_at(number) or 0
-            brings_trades = self._connected and id_ not in self._refused and "trade" in self._asked[id_]
-            live = brings_trades and self._how(id_, since).phase is Phase.LIVE
-            if live and seen_at >= max(since, self._opened_at):
+            brings_trades = self._connected and "trade" in self._asked[id_] and self.watch.is_whole(id_)
+            is_live = brings_trades and self._how(id_, since).phase is Phase.LIVE
+            if is_live and seen_at >= max(since, self._opened_at):
                 whole.append((number, self._whole.setdefault(id_, at)))
             else:
                 self._whole.pop(id_, None)
@@ -508,9 +647,10 @@ class FeedWorker(Shell):
 
     async def _publish_stats(self) -> None:
         at, before = self._rate_from
-        elapsed = time.monotonic() - at
-        self._rate = (self._published - before) / elapsed if elapsed > 0 else 0.0
+        seconds = time.monotonic() - at
+        self._rate = (self._published - before) / seconds if seconds > 0 else 0.0
         self._rate_from = (time.monotonic(), self._published)
+        self.figures.look([self._listed[id_].number for id_ in self._carried], self.watch.freshness.habits)
         await self.hot.put(f"worker:{self.feed}:{self.shard}", self.stats(), ttl_s=30)
         await self.hot.put(f"last:{self.feed}:{self.shard}", self.last_values.all().tobytes(), ttl_s=3600)
 
@@ -531,20 +671,44 @@ class FeedWorker(Shell):
             garbage=self._garbage,
             reconnects=self._reconnects,
             unpublished=self._unpublished,
-            instruments=tuple(self._instrument_stats(id_, since, at) for id_, since in self._carried.items()),
+            received=self.quality.received,
+            quarantined=self.quality.refused,
+            withheld=self._withheld,
+            backfilled=self._backfilled,
+            polled=self._polled,
+            resubscribed=self.watch.resubscribed,
+            given_up=self.watch.reconnects,
+            gaps=sum(self.watch.gaps.values()),
+            unfilled_gaps=self.watch.unfilled,
+            refused_ticks=self.quality.filter.quarantine.counts(),
+            states=self.watch.freshness.counts(),
+            skew_ms=self.figures.skew_ms,
+            instruments=tuple(
+                self._instrument_stats(id_, since, at)
+                for id_, since in self._carried.items()
+                if id_ in self.watch.freshness
+            ),
         )
 
     def _instrument_stats(self, id_: InstrumentId, since: Nanos, at: Nanos) -> InstrumentStats:
         number = self._listed[id_].number
-        seen_at = self.last_values.seen_at(number)
-        reason = self._refused.get(id_, "")
+        report = self.watch.report(id_, at)
+        figures = self.figures.of(number)
         return InstrumentStats(
             id=id_,
             phase=str(self._how(id_, since).phase),
             ticks=self.last_values.count(number),
-            age_s=None if seen_at is None else round((at - seen_at) / 1e9, 3),
-            state="failed" if reason else "pending" if seen_at is None else "live",
-            reason=reason,
+            age_s=report.age_s,
+            state=str(report.state),
+            reason=report.reason,
+            since=report.since,
+            patience_s=report.patience_s,
+            rate=figures.rate,
+            gaps=self.watch.gaps.get(id_, 0),
+            quarantined=self.quality.filter.quarantine.count(number),
+            skew_ms=figures.skew_ms,
+            skew_p99_ms=figures.skew_p99_ms,
+            polled=report.polled,
         )
 
     def facts(self) -> dict[str, Any]:

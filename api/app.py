@@ -17,6 +17,7 @@ from api.routes import (
     breaks,
     exports,
     feed_clients,
+    feed_health,
     feeds,
     health,
     history,
@@ -79,8 +80,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, feed_clients, strategies, algos, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, nodes, audit, stream_routes, health,
+        users, accounts, instruments, history, feeds, feed_clients, feed_health, strategies, algos, orders, holdings,
+        exports, breaks, reconciliations, risk, kills, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -51,7 +52,9 @@ async def _from_redis(deck: Services, registry: CollectorRegistry) -> None:
     age = Gauge(
         "quarterdeck_feed_worker_age_seconds", "Age of the newest tick of any instrument", labels, registry=registry
     )
+    quality = _FeedQuality(registry)
     for stats in workers.values():
+        quality.take(stats)
         of = (stats["feed"], str(stats["shard"]))
         ticks.labels(*of).set(stats["ticks"])
         rate.labels(*of).set(stats["rate"])
@@ -66,3 +69,62 @@ async def _from_redis(deck: Services, registry: CollectorRegistry) -> None:
             actors.labels(kind, state).set(count)
         view = Gauge("quarterdeck_cluster_view_age_seconds", "Age of the Supervisor's view", registry=registry)
         view.set((time.time_ns() - cluster["at"]) / 1e9)
+
+
+class _FeedQuality:
+    """What is wrong with the streams of workers, and what was done about it."""
+
+    _COUNTS: Final = {
+        "received": "Ticks received, bad ones among them",
+        "quarantined": "Ticks refused as bad",
+        "withheld": "Good ticks that are another worker's to publish, or kept back for a move",
+        "unpublished": "Ticks, books and bars that could not be published",
+        "backfilled": "Trades filled in from history",
+        "polled": "Ticks from polls by REST",
+        "garbage": "Frames that make no sense",
+        "reconnects": "Connections lost",
+        "given_up": "Connections given up for their silence",
+        "resubscribed": "Instruments subscribed to again for their silence",
+        "gaps": "Times that ticks of an instrument may have been missing",
+        "unfilled_gaps": "Gaps that could not be filled",
+    }
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ["feed", "shard"]
+        self._counts = {
+            name: Gauge(f"quarterdeck_feed_worker_{name}", f"{text}, since it started", labels, registry=registry)
+            for name, text in self._COUNTS.items()
+        }
+        self._reasons = Gauge(
+            "quarterdeck_feed_refused_ticks", "Ticks refused as bad, by reason", [*labels, "reason"], registry=registry
+        )
+        self._states = Gauge(
+            "quarterdeck_feed_instruments", "Instruments carried, by state", [*labels, "state"], registry=registry
+        )
+        self._skew = Gauge(
+            "quarterdeck_feed_worker_skew_seconds",
+            "Median of receipt less venue time over the instruments",
+            labels,
+            registry=registry,
+        )
+        self._silence = Gauge(
+            "quarterdeck_feed_worker_longest_silence_seconds",
+            "Age of the last tick of the instrument that is silent longest",
+            labels,
+            registry=registry,
+        )
+
+    def take(self, stats: dict[str, Any]) -> None:
+        """Show what one worker says."""
+        of = (stats["feed"], str(stats["shard"]))
+        for name, gauge in self._counts.items():
+            gauge.labels(*of).set(stats.get(name, 0))
+        for reason, count in stats.get("refused_ticks", {}).items():
+            self._reasons.labels(*of, reason).set(count)
+        for state, count in stats.get("states", {}).items():
+            self._states.labels(*of, state).set(count)
+        if (skew := stats.get("skew_ms")) is not None:
+            self._skew.labels(*of).set(skew / 1e3)
+        ages = [each["age_s"] for each in stats["instruments"] if each["age_s"] is not None]
+        if ages:
+            self._silence.labels(*of).set(max(ages))

@@ -27,6 +27,7 @@ from storage.bus import Bus
 from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
+from storage.feed_quality import FeedGaps, FeedTunings
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.journal import Journal
@@ -36,8 +37,9 @@ from storage.secrets import Secrets, load_key, secret_name
 from storage.wishes import Wishes
 from trading.bars import Bar
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
-from trading.ids import AccountId, Nanos, UserId
+from trading.ids import AccountId, FeedId, Nanos, UserId
 from trading.instruments import Instrument
+from trading.ticks import decode
 
 log = logging.getLogger("quarterdeck")
 
@@ -71,6 +73,8 @@ class Services:
         self.algo_log = AlgoLog(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
+        self.feed_tunings = FeedTunings(self.database)
+        self.feed_gaps = FeedGaps(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
@@ -248,6 +252,14 @@ class Services:
             return await self.hot.scan(prefix, dict[str, Any]), ""
         except (NotReady, NeedsOperator) as error:
             return {}, str(error)
+
+    async def last_values(self, feed: FeedId) -> list[Any]:
+        """Rows of the last values of a feed's instruments, of all its workers; none where they cannot be had."""
+        try:
+            kept = await self.hot.scan(f"last:{feed}:", bytes)
+        except (NotReady, NeedsOperator):
+            return []
+        return [row for raw in kept.values() for row in decode(raw)]
 
     async def note(self, caller: Caller, action: str, subject: str, after: Any) -> None:
         """Audit an act on orders.  Without the database it is only logged: an exit must not wait for it, and

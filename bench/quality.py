@@ -24,7 +24,7 @@ from trading.ticks import QUOTE, TICK, TRADE, TickArray, TickBuffer, decode
 
 INSTRUMENTS = 100
 COUNT = 60_000
-BATCHES = (1, 16, 64, 256, 1_024, 4_096)
+BATCHES = (1, 4, 16, 64, 256, 1_024, 4_096)
 ROUNDS = 3
 MESSAGES = (
     b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1700000000001,"T":1700000000000,"s":"BTCUSDT",'

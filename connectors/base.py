@@ -7,6 +7,7 @@ socket.  Connectors never see the journal; what they must keep, they keep throug
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Protocol
@@ -28,7 +29,7 @@ from trading.depth import DepthArray
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.orders import OrderType, TimeInForce
-from trading.ticks import TickBuffer
+from trading.ticks import TickArray, TickBuffer
 
 
 class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,31 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether channel ``trade`` brings every trade that counts in the provider's own bars, and no other: no samples,
     #: none that its bars leave out by their condition.  Only then do bars built of it stand in for the provider's.
     every_trade: bool = False
+    #: Instruments whose last values are asked for at once when the stream does not bring them.
+    instruments_per_poll: int = 20
+
+
+class PastTrades(msgspec.Struct, frozen=True, kw_only=True):
+    """Trades of the past as ticks marked BACKFILLED, oldest first, with the sequences that the stream gives them."""
+
+    ticks: TickArray
+    #: Venue time from which on none is missing.
+    since: Nanos
+
+
+class LastValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of an instrument as the venue tells it on request; NaN and 0: it does not say."""
+
+    instrument: InstrumentId
+    price: float = math.nan
+    size: float = math.nan
+    bid: float = math.nan
+    bid_size: float = math.nan
+    ask: float = math.nan
+    ask_size: float = math.nan
+    #: Venue times of the last trade and of the quote.
+    traded_at: Nanos = Nanos(0)
+    quoted_at: Nanos = Nanos(0)
 
 
 class BookDelta(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +131,12 @@ class FeedConnection(Protocol):
     async def unsubscribe(self, instruments: Sequence[Instrument], channels: Sequence[str] | None = None) -> None:
         """Remove instruments (idempotent), or only these channels of them; what has no channel left is removed."""
 
+    async def resubscribe(self, instruments: Sequence[Instrument]) -> None:
+        """End the subscription of instruments and begin it again; those that are not there are passed over."""
+
+    def reconnect(self, reason: str) -> None:
+        """Give the connection up and open another; nothing where none is open."""
+
     def wanted(self) -> frozenset[InstrumentId]:
         """What it carries or is asking for."""
 
@@ -125,6 +157,15 @@ class MarketData(Protocol):
         """Closed bars with ``start <= opened_at < end``, oldest first; ``interval`` is ``1m``, ``5m``, ``1h``
         …
         """
+
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+        """Trades of ``start <= exchange_at < end``, as far back as the provider tells them.
+
+        None: it tells none, bars must do.
+        """
+
+    async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:
+        """The state of instruments now, by request, at the provider's pace; those it does not know are left out."""
 
     async def close(self) -> None:
         """Give back sockets and pools."""

@@ -64,6 +64,27 @@ class FeedRecord(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 1
 
 
+class FeedGap(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which ticks of an instrument may be missing, by receipt of the last tick before and the first after.
+
+    ``state``: ``waiting`` to be filled; ``filled``; ``partly``, as far as the provider told; ``failed``.
+    """
+
+    feed: FeedId
+    shard: int
+    instrument: InstrumentId
+    since: Nanos
+    until: Nanos
+    reason: str
+    state: str = "waiting"
+    #: What was filled in: trades, or the provider's bars that lie in it.
+    trades: int = 0
+    bars: int = 0
+    detail: str = ""
+    #: Given by the store.
+    number: int = 0
+
+
 class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One instance of a strategy: what should run, and what is known of how it goes.
 

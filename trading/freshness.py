@@ -8,8 +8,8 @@ A shell (a feed worker) drives it so: ``want`` and ``drop`` as it carries instru
 the connection, ``refused`` and ``listed`` from the provider's answers, ``take`` with every batch as it was decoded
 (before `trading.tick_filter`: a bad tick still shows that the stream lives), and once or twice a second
 ``look(now, hours)``.  It does what `look` returns (`trading.healing`); answers of REST polls come back by ``polled``.
-``report`` is for the panel.  Hours are values: a calendar that is not among them counts as closed, so that nothing is
-healed by guess.
+``gaps`` names where ticks may be missing, for the shell to note what came last; ``report`` is for the panel.  Hours
+are values: a calendar that is not among them counts as closed, so that nothing is healed by guess.
 
 Steps of healing, each after the one before has had `step_s`: subscribe again (or connect again, where all is silent),
 poll by REST, use the second provider.  A poll can also clear the provider: as long as the venue itself has nothing
@@ -110,6 +110,7 @@ class _Watch(msgspec.Struct):
     calendar: str
     can_poll: bool
     has_second: bool
+    settings: FreshnessSettings
     asked_at: Nanos
     since: Nanos
     state: State = State.PENDING
@@ -133,7 +134,10 @@ class Freshness:
     def __init__(self, settings: FreshnessSettings | None = None) -> None:
         self.settings = (settings or FreshnessSettings()).check()
         self.habits = Habits()
+        self._own: dict[InstrumentId, FreshnessSettings] = {}
         self._watched: dict[InstrumentId, _Watch] = {}
+        #: Instruments of which ticks may be missing from now on, not told to the shell yet.
+        self._gaps: list[InstrumentId] = []
         self._hours: Mapping[str, Hours] = {}
         self._opened_at: Nanos | None = None
         self._reconnect_at: Nanos | None = None
@@ -146,6 +150,18 @@ class Freshness:
     def __repr__(self) -> str:
         return f"<Freshness {self.counts()}>"
 
+    def __contains__(self, id_: InstrumentId) -> bool:
+        return id_ in self._watched
+
+    # Settings
+
+    def tune(self, settings: FreshnessSettings, own: Mapping[InstrumentId, FreshnessSettings]) -> None:
+        """Put settings in force: those of the feed, and of instruments that have their own.  Raises `BadInput`."""
+        self.settings = settings.check()
+        self._own = {id_: each.check() for id_, each in own.items()}
+        for id_, watch in self._watched.items():
+            watch.settings = self._own.get(id_, settings)
+
     # Events
 
     def want(
@@ -157,11 +173,16 @@ class Freshness:
         *,
         can_poll: bool = False,
         has_second: bool = False,
+        gap_from: Nanos | None = None,
     ) -> None:
-        """An instrument is asked for; nothing changes where it is already."""
+        """An instrument is asked for; nothing changes where it is already.
+
+        ``gap_from``: others have had its ticks until then, and what came since is to be filled in.
+        """
         if id_ in self._watched:
             return
-        self._watched[id_] = _Watch(number, calendar, can_poll, has_second, now, now)
+        settings = self._own.get(id_, self.settings)
+        self._watched[id_] = _Watch(number, calendar, can_poll, has_second, settings, now, now, gap_from=gap_from)
         self.habits.arm(number)
 
     def drop(self, id_: InstrumentId) -> None:
@@ -179,22 +200,22 @@ class Freshness:
     def closed(self, now: Nanos, reason: str) -> None:
         """The stream is gone; what is missed from now on has to be filled in."""
         self._opened_at, self._down = None, reason
-        for watch in self._watched.values():
-            self._open_gap(watch)
+        for id_, watch in self._watched.items():
+            self._open_gap(id_, watch)
             self.habits.cut(watch.number, now)
 
     def refused(self, id_: InstrumentId, reason: str, now: Nanos) -> None:
         """The provider refuses an instrument."""
         watch = self._watched.get(id_)
         if watch is not None:
-            self._open_gap(watch)
+            self._open_gap(id_, watch)
             self._become(watch, State.FAILED, f"refused: {reason}", now)
 
     def listed(self, ids: Collection[InstrumentId], now: Nanos) -> None:
         """The provider says what it streams on this connection: what is wanted and not among it has failed."""
         for id_, watch in self._watched.items():
             if id_ not in ids and watch.asked_at < now:
-                self._open_gap(watch)
+                self._open_gap(id_, watch)
                 self._become(watch, State.FAILED, f"not among the {len(ids)} that the provider says it streams", now)
 
     def take(self, ticks: TickArray) -> None:
@@ -210,6 +231,8 @@ class Freshness:
         if venue_at > known + _CLOCKS_NS:
             watch.proven, watch.quiet_at = True, None
             return
+        if venue_at > known:
+            return  # newer, but not by so much that clocks could not explain it
         watch.quiet_at = now
         if watch.state is State.STALE and not self._down:
             watch.gap_from = None
@@ -237,17 +260,22 @@ class Freshness:
         for id_, watch in self._watched.items():
             if not self._is_open(watch):
                 continue
-            if self._silence(watch, now) <= self._patience(watch):
+            if self._is_within_patience(watch, now):
                 alive += watch.state is State.LIVE
-            elif watch.quiet_at is None or now - watch.quiet_at > self.settings.again_s * _SECOND:
+            elif watch.quiet_at is None or now - watch.quiet_at > watch.settings.again_s * _SECOND:
                 silent.append(id_)
         for id_ in silent:
-            self._note_silence(self._watched[id_], now)
+            self._note_silence(id_, self._watched[id_], now)
         if alive:
             self._in_vain = 0
         steps += self._heal(silent, alive, now)
         steps += self._end_fallbacks(now)
         return steps
+
+    def gaps(self) -> list[InstrumentId]:
+        """Instruments of which ticks may be missing from here on; told once."""
+        told, self._gaps = self._gaps, []
+        return told
 
     def report(self, id_: InstrumentId, now: Nanos) -> Report:
         """How one subscription goes, as of the last look."""
@@ -298,8 +326,13 @@ class Freshness:
             floor = max(floor, self._opened_at)
         return now - floor
 
+    def _is_within_patience(self, watch: _Watch, now: Nanos) -> bool:
+        silence, s = self._silence(watch, now), watch.settings
+        # The habit is only asked where it matters.
+        return silence <= min(s.least_s, s.first_s, s.pending_s) * _SECOND or silence <= self._patience(watch)
+
     def _patience(self, watch: _Watch) -> int:
-        s = self.settings
+        s = watch.settings
         if watch.state is State.PENDING:
             return int(s.pending_s * _SECOND)
         usual = self.habits.usual_gap(watch.number)
@@ -307,11 +340,12 @@ class Freshness:
             return int(s.first_s * _SECOND)
         return int(min(max(s.gaps * usual, s.least_s * _SECOND), s.most_s * _SECOND))
 
-    def _open_gap(self, watch: _Watch) -> None:
+    def _open_gap(self, id_: InstrumentId, watch: _Watch) -> None:
         """From here on ticks may be missing; the next one ends it."""
         last = self.habits.last_at(watch.number)
         if watch.gap_from is None and last is not None:
             watch.gap_from = last
+            self._gaps.append(id_)
         self.habits.arm(watch.number)
 
     def _become(self, watch: _Watch, state: State, reason: str, now: Nanos) -> None:
@@ -321,9 +355,9 @@ class Freshness:
         if state is State.LIVE:
             watch.step_at, watch.attempts, watch.proven = None, 0, False
 
-    def _note_silence(self, watch: _Watch, now: Nanos) -> None:
+    def _note_silence(self, id_: InstrumentId, watch: _Watch, now: Nanos) -> None:
         if watch.state is State.LIVE:
-            self._open_gap(watch)
+            self._open_gap(id_, watch)
             self._become(watch, State.STALE, "", now)
         if watch.state is State.STALE:
             silent = self._silence(watch, now) / 1e9
@@ -347,7 +381,7 @@ class Freshness:
                 continue
             waited = now - watch.step_at
             self._judge_pending(watch, alive, now)
-            if waited <= self.settings.step_s * _SECOND:
+            if waited <= watch.settings.step_s * _SECOND:
                 continue
             if watch.can_poll and not watch.polled:
                 watch.polled, watch.step_at = True, now
@@ -357,7 +391,7 @@ class Freshness:
                 second.append(id_)
             elif not alive:
                 is_all_silent = True
-            elif waited > (self.settings.again_s if watch.state is not State.PENDING else 0) * _SECOND:
+            elif waited > (watch.settings.again_s if watch.state is not State.PENDING else 0) * _SECOND:
                 watch.step_at = now
                 watch.attempts += 1
                 again.append(id_)
@@ -381,7 +415,7 @@ class Freshness:
             return
         if watch.proven:
             reason = "passed over: the venue has had ticks of it since it was asked for, and none came"
-        elif watch.attempts >= self.settings.attempts and watch.quiet_at is None:
+        elif watch.attempts >= watch.settings.attempts and watch.quiet_at is None:
             reason = f"passed over: asked for {watch.attempts} times without a tick while {alive} others tick"
         else:
             return
@@ -406,7 +440,7 @@ class Freshness:
             if watch.polled:
                 watch.polled = False
                 poll.append(id_)
-            if watch.second and now - watch.since > self.settings.again_s * _SECOND:
+            if watch.second and now - watch.since > watch.settings.again_s * _SECOND:
                 watch.second = False
                 second.append(id_)
         steps: list[Healing] = []

@@ -6,6 +6,7 @@ second for an instrument: a burst of a hundred ticks must not hide the minute of
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 import numpy as np
@@ -14,13 +15,14 @@ import numpy.typing as npt
 from trading.ids import Nanos
 from trading.running_quantiles import RunningQuantiles
 from trading.slots import Slots
-from trading.ticks import BACKFILLED, SNAPSHOT, TickArray
+from trading.ticks import BACKFILLED, SNAPSHOT, TRADE, TickArray
 
-#: Columns: last receipt, venue time of the last tick, first receipt since armed, from when on gaps count, ticks, and
-#: when the last gap was counted.
-_LAST, _VENUE, _FIRST, _SINCE, _COUNT, _COUNTED = range(6)
+#: Columns: last receipt, venue time of the last tick, first receipt since armed, from when on gaps count, ticks, when
+#: the last gap was counted, and sequence and venue time of the last trade.
+_LAST, _VENUE, _FIRST, _SINCE, _COUNT, _COUNTED, _SEQUENCE, _TRADED = range(8)
 #: Batches up to this long are quicker tick by tick.
-_SMALL: Final = 8
+_SMALL: Final = 32
+_ROW: Final = struct.Struct("<8q")
 _APART_NS: Final = 1_000_000_000
 #: So many gaps make a habit.
 _ENOUGH: Final = 16
@@ -32,7 +34,9 @@ class Habits:
 
     def __init__(self) -> None:
         self._slots = Slots()
-        self._rows = np.zeros((16, 6), dtype=np.int64)
+        #: The rows as bytes, and the same memory as an array.
+        self._bytes = bytearray(16 * _ROW.size)
+        self._rows = _view(self._bytes)
         self._gaps = RunningQuantiles(memory=512)
 
     def __repr__(self) -> str:
@@ -41,9 +45,9 @@ class Habits:
     def take(self, ticks: TickArray) -> None:
         """Take a batch; back-filled ticks tell nothing of how a stream goes."""
         if len(ticks) <= _SMALL:
-            for number, flags, *_, at, received, _ in ticks.tolist():
+            for number, flags, _, _, _, _, _, _, at, received, sequence in ticks.tolist():
                 if not flags & BACKFILLED:
-                    self._take_one(number, flags, at, received)
+                    self._take_one(number, flags, at, received, sequence)
             return
         told = (ticks["flags"] & np.uint32(BACKFILLED)) == 0
         if not told.all():
@@ -73,14 +77,24 @@ class Habits:
         rows[slots, _LAST] = received
         rows[slots, _VENUE] = np.where(ticks["exchange_at"] > 0, ticks["exchange_at"], received)
         rows[:, _COUNT] += np.bincount(slots, minlength=len(rows))
+        is_trade = (ticks["flags"] & np.uint32(TRADE)) != 0
+        traded = slots[is_trade]
+        rows[traded, _SEQUENCE] = ticks["sequence"][is_trade]
+        rows[traded, _TRADED] = ticks["exchange_at"][is_trade]
 
-    def _take_one(self, number: int, flags: int, at: int, received: int) -> None:
-        slot = self._row(number)
-        last, _, first, since, count, counted = self._rows[slot].tolist()
+    def _take_one(self, number: int, flags: int, at: int, received: int, sequence: int) -> None:
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._row(number)
+        raw, row = self._bytes, slot * _ROW.size
+        last, _, first, since, count, counted, *trade = _ROW.unpack_from(raw, row)
         if since < last <= received and received - counted >= _APART_NS and not flags & SNAPSHOT:
             self._gaps.add_one(slot, received - last)
             counted = received
-        self._rows[slot] = (received, at if at > 0 else received, first or received, since, count + 1, counted)
+        if flags & TRADE:
+            trade = [sequence, at]
+        venue_at = at if at > 0 else received
+        _ROW.pack_into(raw, row, received, venue_at, first or received, since, count + 1, counted, *trade)
 
     def last_at(self, number: int) -> Nanos | None:
         """When the last tick was received; None before the first."""
@@ -93,6 +107,14 @@ class Habits:
     def first_at(self, number: int) -> Nanos | None:
         """When the first tick since `arm` was received; None where none was."""
         return self._time(number, _FIRST)
+
+    def trade(self, number: int) -> tuple[int, Nanos]:
+        """Sequence and venue time of the last trade; (0, 0) before the first and where the venue sends neither."""
+        slot = self._slots.get(number)
+        if slot is None:
+            return 0, Nanos(0)
+        sequence, at = self._rows[slot, _SEQUENCE : _TRADED + 1].tolist()
+        return sequence, Nanos(at)
 
     def ticks(self, number: int) -> int:
         """Ticks so far."""
@@ -132,5 +154,9 @@ class Habits:
 
     def _reach(self) -> None:
         while len(self._rows) < len(self._slots):
-            more: npt.NDArray[np.int64] = np.zeros_like(self._rows)
-            self._rows = np.concatenate([self._rows, more])
+            self._bytes = self._bytes + bytearray(len(self._bytes))
+            self._rows = _view(self._bytes)
+
+
+def _view(raw: bytearray) -> npt.NDArray[np.int64]:
+    return np.frombuffer(raw, dtype="<i8").reshape(-1, 8)

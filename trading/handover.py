@@ -21,6 +21,8 @@ KEEP = 20_000
 #: A stream does not lag further than this: a sequence that is still below then has begun anew at the venue.
 LAG_NS = 10_000_000_000
 _KINDS = (TRADE, QUOTE)
+#: So many ticks are noted quicker one by one.
+_FEW = 8
 
 #: kind (TRADE or QUOTE) -> sequence.
 Cuts = dict[int, int]
@@ -144,6 +146,13 @@ class Handover:
         self._note(ticks)
         return ticks
 
+    def owned(self, ticks: TickArray) -> TickArray:
+        """What of ``ticks`` that are no part of the stream may be published: not of what is kept back or let go."""
+        hidden = [*self._kept, *self._cuts, *self._gone]
+        if not hidden:
+            return ticks
+        return ticks[~np.isin(ticks["instrument"], np.array(hidden, dtype=np.int32))]
+
     def shown(self, books: DepthArray) -> DepthArray:
         """What of ``books`` may be published now: not what is kept back, nor what was let go.
 
@@ -203,7 +212,9 @@ class Handover:
         return keep
 
     def _note(self, ticks: TickArray) -> None:
-        if not len(ticks):
+        if len(ticks) <= _FEW:
+            for number, flags, *_, received_at, sequence in ticks.tolist():
+                self._last[number, flags & (TRADE | QUOTE)] = sequence or received_at
             return
         numbers = ticks["instrument"].tolist()
         kinds = (ticks["flags"] & np.uint32(TRADE | QUOTE)).tolist()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
 import numpy as np
 
 from trading.ids import Nanos
 from trading.ticks import QUOTE, TICK, TRADE, TickArray, empty
+
+#: Batches up to this long are quicker tick by tick.
+_SMALL: Final = 16
+_SIZE: Final = TICK.itemsize
+#: Parts of a row, each with its place in it: flags, the trade, the quote, times and sequence.
+_FLAGS, _TRADE, _QUOTE, _TIMES = struct.Struct("<I"), struct.Struct("<2d"), struct.Struct("<4d"), struct.Struct("<3q")
+_FLAGS_AT, _TRADE_AT, _QUOTE_AT, _TIMES_AT = 4, 8, 24, 56
+assert TICK.fields is not None
+assert [TICK.fields[name][1] for name in ("flags", "price", "bid", "exchange_at")] == [4, 8, 24, 56]
 
 
 class LastValues:
@@ -13,12 +25,18 @@ class LastValues:
 
     def __init__(self) -> None:
         self._slot: dict[int, int] = {}
-        self._rows = np.zeros(16, dtype=TICK)
+        #: The rows as bytes, and the same memory as an array.
+        self._bytes = bytearray(16 * _SIZE)
+        self._rows = np.frombuffer(self._bytes, dtype=TICK)
         self._counts = np.zeros(16, dtype=np.int64)
         self._dirty = np.zeros(16, dtype=np.bool_)
 
     def take(self, ticks: TickArray) -> None:
         """Take a batch; later ticks win."""
+        if len(ticks) <= _SMALL:
+            for tick in ticks.tolist():
+                self._take_one(*tick)
+            return
         slots = self._slots(ticks["instrument"])
         np.add.at(self._counts, slots, 1)
         flags = ticks["flags"]
@@ -36,6 +54,35 @@ class LastValues:
         self._rows["flags"][slots] = kinds | (flags & ~np.uint32(TRADE | QUOTE))
         self._dirty[slots] = True
 
+    def _take_one(
+        self,
+        number: int,
+        flags: int,
+        price: float,
+        size: float,
+        bid: float,
+        bid_size: float,
+        ask: float,
+        ask_size: float,
+        exchange_at: int,
+        received_at: int,
+        sequence: int,
+    ) -> None:
+        slot = self._slot.get(number)
+        if slot is None:
+            self._add(number)
+            slot = self._slot[number]
+        raw, row = self._bytes, slot * _SIZE
+        if flags & TRADE:
+            _TRADE.pack_into(raw, row + _TRADE_AT, price, size)
+        if flags & QUOTE:
+            _QUOTE.pack_into(raw, row + _QUOTE_AT, bid, bid_size, ask, ask_size)
+        known = _FLAGS.unpack_from(raw, row + _FLAGS_AT)[0] & (TRADE | QUOTE)
+        _FLAGS.pack_into(raw, row + _FLAGS_AT, flags | known)
+        _TIMES.pack_into(raw, row + _TIMES_AT, exchange_at, received_at, sequence)
+        self._counts[slot] += 1
+        self._dirty[slot] = True
+
     def _slots(self, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         listed = numbers.tolist()
         try:
@@ -49,7 +96,8 @@ class LastValues:
     def _add(self, number: int) -> None:
         slot = len(self._slot)
         if slot == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.zeros(slot, dtype=TICK)])
+            self._bytes = self._bytes + bytearray(slot * _SIZE)
+            self._rows = np.frombuffer(self._bytes, dtype=TICK)
             self._counts = np.concatenate([self._counts, np.zeros(slot, dtype=np.int64)])
             self._dirty = np.concatenate([self._dirty, np.zeros(slot, dtype=np.bool_)])
         self._slot[number] = slot

@@ -145,6 +145,11 @@ class Quarantine:
         total = sum(all_counts, start=np.zeros(len(Reason), dtype=np.int64))
         return {reason.word: int(total[reason]) for reason in REASONS if total[reason]}
 
+    def count(self, number: int) -> int:
+        """Refused ticks of an instrument."""
+        counts = self._counts.get(number)
+        return 0 if counts is None else int(counts.sum())
+
     def numbers(self) -> list[int]:
         """Instruments that had a refused tick."""
         return sorted(self._rings)

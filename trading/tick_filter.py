@@ -13,7 +13,8 @@ behind the venue's clock.  It has no clock: ticks bring their times of receipt.
 What a bad tick is, `trading.tick_judgement` says, one tick after the other.  That is slow in Python, so a batch is
 first looked at as a whole: trades (and quotes) of an instrument of which every one is within the narrowest band it
 could have, in order and of plausible size, are good without further ado; only the others are judged one by one.
-Both ways give the same verdicts and leave the same memory, however ticks are batched.
+In a short batch the same is asked of each tick by itself, of memory kept in plain lists (`_Hot`) until a long batch
+needs it.  All ways give the same verdicts and leave the same memory, however ticks are batched.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ from trading.tick_judgement import (
 from trading.ticks import BACKFILLED, QUOTE, SNAPSHOT, TRADE, TickArray
 
 #: Batches up to this long are quicker tick by tick than as a whole.
-SMALL: Final = 24
+SMALL: Final = 96
+#: What decides how a tick is looked at.
+_KIND: Final = TRADE | QUOTE | SNAPSHOT | BACKFILLED
+#: Times of receipt less venue time are counted in when so many wait.
+_UNTOLD: Final = 512
 #: Columns of the bounds that whole batches are compared with.
 _FLOOR, _FLOOR_PRICE, _STEPS, _MEANS, _LIMIT, _AHEAD = range(6)
 #: Batches are judged in pieces of this many ticks.
@@ -61,6 +66,8 @@ _PARTS: Final = ((), (TRADE,), (QUOTE,), (TRADE, QUOTE))
 
 _Floats = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
+#: The memory of an instrument's trades or quotes as plain lists, and what it is compared with.
+_Hot = tuple[list[float], list[int], Bounds]
 
 
 class TickFilter:
@@ -76,7 +83,11 @@ class TickFilter:
         self._floats = _fresh_floats(32)
         self._ints = np.zeros((32, 8), dtype=np.int64)
         self._limits = np.zeros((16, 6), dtype=np.float64)
+        #: Rows of these that are in use one by one, by row; the arrays' are old while they are here.
+        self._hot: dict[int, _Hot] = {}
         self._skew = RunningQuantiles()
+        #: Slot and receipt less venue time of good ticks, not counted in yet.
+        self._untold: tuple[list[int], list[int]] = ([], [])
         #: Of the batch under way: place, tick, reason, reference, width.
         self._refused: list[tuple[int, tuple[Any, ...], Reason, float, float]] = []
         self.quarantine = Quarantine(keep)
@@ -120,6 +131,7 @@ class TickFilter:
     def seed(self, number: int, price: float) -> None:
         """Compare the first ticks with ``price``, the last one known from before; nothing where ticks have come."""
         slot = self._slot(number)
+        self._cool()
         rows = self._floats[2 * slot : 2 * slot + 2, REF]
         rows[np.isnan(rows)] = price
 
@@ -127,6 +139,8 @@ class TickFilter:
         """Start afresh with an instrument that is no longer carried; its settings stay."""
         slot = self._slots.get(number)
         if slot is not None:
+            self._cool()
+            self._tell()
             self._floats[2 * slot : 2 * slot + 2] = _fresh_floats(2)
             self._ints[2 * slot : 2 * slot + 2] = 0
             self._skew.clear(slot)
@@ -139,6 +153,7 @@ class TickFilter:
         Below zero the venue's clock is ahead of ours.
         """
         slot = self._slots.get(number)
+        self._tell()
         return None if slot is None else self._skew.quantile(slot, q)
 
     # Judging
@@ -151,12 +166,7 @@ class TickFilter:
         verdicts = np.zeros(len(ticks), dtype=np.uint8)
         self.judged += len(ticks)
         if len(ticks) <= SMALL:
-            rows = ticks.tolist()
-            self._one_by_one(enumerate(rows), TRADE | QUOTE, verdicts)
-            self._quarantine_refused()
-            for (number, flags, *_, at, received, _), verdict in zip(rows, verdicts.tolist(), strict=True):
-                if not verdict and at > 0 and not flags & _OTHER_TIME:
-                    self._skew.add_one(self._slot(number), received - at)
+            self._judge_few(ticks, verdicts)
             return verdicts
         for start in range(0, len(ticks), _LONGEST):
             piece = slice(start, start + _LONGEST)
@@ -164,9 +174,62 @@ class TickFilter:
             self._quarantine_refused()
         return verdicts
 
+    def _judge_few(self, ticks: TickArray, verdicts: npt.NDArray[np.uint8]) -> None:
+        hot, slot_of = self._hot, self._slots.get
+        slots, behind = self._untold
+        for row, tick in enumerate(ticks.tolist()):
+            number, flags, price, size, bid, bid_size, ask, ask_size, at, received, _ = tick
+            slot = slot_of(number)
+            known = None
+            low = smallest = math.nan
+            kind = flags & _KIND
+            if slot is None:
+                slot = self._slot(number)
+            elif kind == TRADE:
+                known = hot.get(2 * slot)
+                low, smallest = price, size
+            elif kind == QUOTE and bid <= ask:
+                known = hot.get(2 * slot + 1)
+                low, price = bid, 0.5 * (bid + ask)
+                smallest, size = (bid_size, ask_size) if bid_size <= ask_size else (ask_size, bid_size)
+            # What is not a number compares as untrue, and what is not surely good goes the long way.
+            if known is not None and low > 0 and smallest >= 0:
+                floats, ints, b = known
+                reference, mean, usual, _ = floats
+                step = abs(price - reference)
+                if (
+                    (step <= b.floor_price or step <= b.floor * reference or step <= b.steps * mean)
+                    and size <= b.size_means * usual
+                    and size <= b.size_limit
+                    and ints[COUNT] >= WARM_UP
+                    and ints[AT] <= at
+                    and at - received <= b.ahead_ns + ints[LEAD]
+                    and not ints[CANDIDATES]
+                    and size != math.inf
+                ):
+                    floats[REF] = price
+                    floats[STEP] = mean + STEP_WEIGHT * (step - mean)
+                    floats[SIZE] = usual + SIZE_WEIGHT * (size - usual)
+                    ints[COUNT] += 1
+                    ints[AT], ints[RECEIVED] = at, received
+                    if at > 0:
+                        slots.append(slot)
+                        behind.append(received - at)
+                    continue
+            self._judge_one(row, tick, TRADE | QUOTE, verdicts)
+            if not verdicts[row] and at > 0 and not flags & _OTHER_TIME:
+                slots.append(slot)
+                behind.append(received - at)
+        if len(slots) >= _UNTOLD:
+            self._tell()
+        if self._refused:
+            self._quarantine_refused()
+
     def _judge_many(self, ticks: TickArray, verdicts: npt.NDArray[np.uint8]) -> None:
         slots = self._slots.many(ticks["instrument"])
         self._bind_new()
+        self._cool()
+        self._tell()
         kinds = ticks["flags"] & np.uint32(TRADE | QUOTE)
         if kinds.min() and kinds.max() < TRADE | QUOTE:
             keys = 2 * slots + (kinds == QUOTE)
@@ -195,26 +258,25 @@ class TickFilter:
         self, rows: Iterable[tuple[int, tuple[Any, ...]]], kinds: int, verdicts: npt.NDArray[np.uint8]
     ) -> None:
         """Judge ticks, each with its place, by the definition: as those of ``kinds`` that they are."""
-        memory: dict[int, tuple[list[float], list[int]]] = {}
         for row, tick in rows:
-            slot = self._slot(tick[0])
-            flags = tick[1]
-            if not flags & (TRADE | QUOTE):
-                self._refuse(verdicts, row, tick, Reason.NOT_A_NUMBER, math.nan, math.nan)
-            for kind in _PARTS[flags & kinds & (TRADE | QUOTE)]:
-                key = 2 * slot + (kind == QUOTE)
-                state = memory.get(key)
-                if state is None:
-                    state = memory[key] = (self._floats[key].tolist(), self._ints[key].tolist())
-                floats, ints = state
-                reference = floats[REF]
-                reason, width, is_shift = judge(tick, kind, self._bounds[slot], floats, ints)
-                self.shifts += is_shift
-                if reason:
-                    self._refuse(verdicts, row, tick, reason, reference, width)
-        for key, (floats, ints) in memory.items():
-            self._floats[key] = floats
-            self._ints[key] = ints
+            self._judge_one(row, tick, kinds, verdicts)
+
+    def _judge_one(self, row: int, tick: tuple[Any, ...], kinds: int, verdicts: npt.NDArray[np.uint8]) -> None:
+        slot = self._slot(tick[0])
+        flags = tick[1]
+        if not flags & (TRADE | QUOTE):
+            self._refuse(verdicts, row, tick, Reason.NOT_A_NUMBER, math.nan, math.nan)
+        for kind in _PARTS[flags & kinds & (TRADE | QUOTE)]:
+            key = 2 * slot + (kind == QUOTE)
+            known = self._hot.get(key)
+            if known is None:
+                known = self._hot[key] = (self._floats[key].tolist(), self._ints[key].tolist(), self._bounds[slot])
+            floats, ints, limits = known
+            reference = floats[REF]
+            reason, width, is_shift = judge(tick, kind, limits, floats, ints)
+            self.shifts += is_shift
+            if reason:
+                self._refuse(verdicts, row, tick, reason, reference, width)
 
     def _refuse(
         self,
@@ -292,6 +354,22 @@ class TickFilter:
 
     # Memory
 
+    def _cool(self) -> None:
+        """Put what is in use one by one back into the arrays."""
+        if self._hot:
+            keys = list(self._hot)
+            self._floats[keys] = [floats for floats, _, _ in self._hot.values()]
+            self._ints[keys] = [ints for _, ints, _ in self._hot.values()]
+            self._hot.clear()
+
+    def _tell(self) -> None:
+        """Count in how far behind their venue's clock ticks came."""
+        slots, behind = self._untold
+        if slots:
+            self._skew.add(np.array(slots, dtype=np.int32), np.array(behind, dtype=np.int64))
+            slots.clear()
+            behind.clear()
+
     def _slot(self, number: int) -> int:
         slot = self._slots.one(number)
         if slot >= len(self._bounds):
@@ -305,6 +383,7 @@ class TickFilter:
 
     def _bind(self, slot: int) -> None:
         """Work out what the instrument of a slot is compared with."""
+        self._cool()
         while slot >= len(self._limits):
             self._limits = np.concatenate([self._limits, np.zeros_like(self._limits)])
             self._floats = np.concatenate([self._floats, _fresh_floats(len(self._floats))])

@@ -137,6 +137,12 @@ def decode(raw: bytes | memoryview) -> TickArray:
     return np.frombuffer(raw, dtype=TICK)
 
 
+def live(ticks: TickArray) -> TickArray:
+    """Those that were not filled in from history; no copy where none was."""
+    is_old = (ticks["flags"] & np.uint32(BACKFILLED)) != 0
+    return ticks[~is_old] if is_old.any() else ticks
+
+
 def empty() -> TickArray:
     """An array of no ticks."""
     return np.empty(0, dtype=TICK)

@@ -183,6 +183,21 @@ class AlpacaFeed:
         if self.is_open and gone:
             await self._ask_for(gone, "unsubscribe")
 
+    async def resubscribe(self, instruments: Sequence[Instrument]) -> None:
+        """End the subscription of instruments and begin it again."""
+        again: dict[str, list[str]] = {}
+        for instrument in instruments:
+            for channel in self._wanted.get(instrument.id, (instrument, set()))[1]:
+                again.setdefault(CHANNELS[channel], []).append(instrument.provider_symbol)
+        if self.is_open and again:
+            await self._ask_for(again, "unsubscribe")
+            await self._ask_for(again, "subscribe")
+
+    def reconnect(self, reason: str) -> None:
+        """Give the connection up and open another."""
+        if self.is_open and self._socket is not None:
+            self._socket.abort(reason)
+
     def wanted(self) -> frozenset[InstrumentId]:
         """What it carries or is asking for."""
         return frozenset(self._wanted)

@@ -11,10 +11,11 @@ from connectors.alpaca.capabilities import data_settings
 from connectors.alpaca.client import AlpacaClient
 from connectors.alpaca.feed import CHANNELS, AlpacaFeed
 from connectors.alpaca.history import bars
+from connectors.alpaca.quotes import snapshots, trades
 from connectors.alpaca.report import rows_in
 from connectors.alpaca.symbols import PROVIDER, instrument_from
 from connectors.alpaca.wire import AssetRow, Request
-from connectors.base import Clock, FeedLimits, FeedSink
+from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from trading.bars import Bar
 from trading.ids import Nanos
 from trading.instruments import Instrument
@@ -45,6 +46,7 @@ class AlpacaMarket:
             max_workers=1,
             messages_per_s=10,
             channels=tuple(CHANNELS),
+            instruments_per_poll=100,
         )
 
     def __repr__(self) -> str:
@@ -68,6 +70,15 @@ class AlpacaMarket:
     async def history(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await bars(self._data, instrument, interval, start, end, self._settings.feed, self._clock())
+
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+        """Trades of ``start <= exchange_at < end``, oldest first."""
+        ticks = await trades(self._data, instrument, start, end, self._settings.feed)
+        return PastTrades(ticks=ticks, since=start)
+
+    async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:
+        """The last trade and quote of each."""
+        return await snapshots(self._data, instruments, self._settings.feed)
 
     async def close(self) -> None:
         """Give back the HTTP connections; feeds end when their `run` is cancelled."""

@@ -116,6 +116,19 @@ class BinanceFeed:
                 self._instruments.pop(instrument.id, None)
         await asyncio.gather(*(link.settle() for link in self._links.values()))
 
+    async def resubscribe(self, instruments: Sequence[Instrument]) -> None:
+        """End the streams of instruments and begin them again."""
+        for instrument in instruments:
+            for channel in self._channels.get(instrument.id, ()):
+                stream = self._stream(instrument, channel)
+                self._links[self._product.route(stream)].renew(stream)
+        await asyncio.gather(*(link.settle() for link in self._links.values()))
+
+    def reconnect(self, reason: str) -> None:
+        """Give the connections up and open others."""
+        for link in self._links.values():
+            link.give_up(reason)
+
     def wanted(self) -> frozenset[InstrumentId]:
         """What it carries or is asking for."""
         return frozenset(self._channels)

@@ -102,6 +102,8 @@ class Link:
         self.wanted: dict[str, tuple[int, InstrumentId]] = {}
         #: Streams of chunks that were refused: asked again one by one, so that the bad one is found.
         self._alone: set[str] = set()
+        #: Streams to be ended and begun again.
+        self._renewed: set[str] = set()
         self._current: _Socket | None = None
         self._syncing = asyncio.Lock()
         self._something = asyncio.Event()
@@ -128,8 +130,19 @@ class Link:
         if self.wanted.pop(stream, None) is None:
             return
         self._alone.discard(stream)
+        self._renewed.discard(stream)
         if self._current is None or stream not in self._current.asked:
             self._codec.remove(stream)
+
+    def renew(self, stream: str) -> None:
+        """End a stream and begin it again; `settle` does so."""
+        if self._current is not None and stream in self._current.asked:
+            self._renewed.add(stream)
+
+    def give_up(self, reason: str) -> None:
+        """Let the connection go; `run` opens another."""
+        if self._current is not None and self._current.web is not None:
+            self._current.web.abort(reason)
 
     async def settle(self) -> None:
         """Ask for what is wanted and not asked yet, at the venue's pace; does nothing while disconnected."""
@@ -291,7 +304,7 @@ class Link:
         """Bring ``socket`` to the wanted set, a message at a time."""
         async with self._syncing:
             while not socket.lost.is_set() and socket.web is not None:
-                surplus = [stream for stream in socket.asked if stream not in self.wanted]
+                surplus = [s for s in socket.asked if s not in self.wanted or s in self._renewed]
                 missing = [stream for stream in self.wanted if stream not in socket.asked]
                 if not surplus and not missing:
                     return
@@ -312,6 +325,7 @@ class Link:
                 socket.answered.clear()
                 socket.waiting[request] = (not surplus, chunk, loop.time())
                 if surplus:
+                    self._renewed.difference_update(chunk)
                     socket.asked.difference_update(chunk)
                 else:
                     socket.asked.update(chunk)

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from connectors.base import Clock, FeedLimits, FeedSink
+from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from connectors.binance.feed import CHANNELS, BinanceFeed
 from connectors.binance.history import klines
 from connectors.binance.link import Tuning
 from connectors.binance.product import Product, check_interval
+from connectors.binance.quotes import last_value, recent_trades
 from connectors.binance.rest import Rest
 from connectors.binance.symbols import parse_exchange_info
 from connectors.recordings import Tap
@@ -86,6 +87,7 @@ class BinanceMarket:
             messages_per_s=product.messages_per_s,
             channels=CHANNELS,
             every_trade=True,
+            instruments_per_poll=5,
         )
 
     def __repr__(self) -> str:
@@ -120,6 +122,17 @@ class BinanceMarket:
     async def history(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await klines(self._rest, self.product, instrument, interval, start, end)
+
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+        """Trades of ``start <= exchange_at < end`` out of the last thousand; aggregated ones have other ids."""
+        if self._settings.trade_stream != "trade":
+            return None
+        return await recent_trades(self._rest, instrument, start, end)
+
+    async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:
+        """The last trade and the quote of each, one after the other within the weight limit."""
+        found = [await last_value(self._rest, instrument) for instrument in instruments]
+        return [each for each in found if each is not None]
 
     async def close(self) -> None:
         """Give back the HTTP connections; feeds end when their `run` is cancelled."""

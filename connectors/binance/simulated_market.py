@@ -4,27 +4,45 @@ changes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from connectors.binance.product import SPOT
 from connectors.binance.source import Event, MinuteBar, Source, SymbolSpec
 
 _MS: Final = 1_000_000
 #: Levels a side that a book keeps at least; the real one answers with no more than 5000.
 _MOST_LEVELS: Final = 1_000
+#: Trades that the real one answers with at most.
+_MOST_TRADES: Final = 1_000
 
 
 class _TradeData(msgspec.Struct, gc=False):
     p: float
     q: float
     T: int
+    t: int
+    m: bool
 
 
 class _Trade(msgspec.Struct):
     data: _TradeData
+
+
+class _QuoteData(msgspec.Struct, gc=False):
+    b: str
+    B: str
+    a: str
+    A: str
+    T: int = 0
+
+
+class _Quote(msgspec.Struct):
+    data: _QuoteData
 
 
 class _DepthData(msgspec.Struct):
@@ -38,6 +56,7 @@ class _Depth(msgspec.Struct):
 
 
 _trade = msgspec.json.Decoder(_Trade, strict=False).decode
+_quote = msgspec.json.Decoder(_Quote).decode
 _depth = msgspec.json.Decoder(_Depth).decode
 
 
@@ -159,6 +178,9 @@ class SimulatedMarket:
         self._source = source
         self._minutes: dict[str, Minutes] = {}
         self._books: dict[str, OrderBook] = {}
+        #: The last trades of each symbol, and its last quote as it was sent.
+        self._trades: dict[str, deque[_TradeData]] = {}
+        self._quotes: dict[str, bytes] = {}
         #: Market time of the last event, UTC ns; 0 before the first.
         self.at = 0
 
@@ -173,6 +195,33 @@ class SimulatedMarket:
         """The order book of ``symbol``."""
         return self._books.setdefault(symbol, OrderBook())
 
+    def trades(self, symbol: str, count: int) -> list[dict[str, Any]]:
+        """The last trades of ``symbol`` as REST tells them, oldest first."""
+        return [
+            {
+                "id": trade.t,
+                "price": f"{trade.p:.8f}",
+                "qty": f"{trade.q:.8f}",
+                "quoteQty": f"{trade.p * trade.q:.8f}",
+                "time": trade.T,
+                "isBuyerMaker": trade.m,
+            }
+            for trade in list(self._trades.get(symbol, ()))[-count:]
+        ]
+
+    def quote(self, symbol: str) -> dict[str, Any]:
+        """The best bid and offer of ``symbol`` as REST tells them; zeros before the first."""
+        raw = self._quotes.get(symbol)
+        quote = _quote(raw).data if raw is not None else _QuoteData("0", "0", "0", "0")
+        said: dict[str, Any] = {
+            "symbol": symbol,
+            "bidPrice": quote.b,
+            "bidQty": quote.B,
+            "askPrice": quote.a,
+            "askQty": quote.A,
+        }
+        return said if self.product is SPOT else said | {"time": quote.T}
+
     def apply(self, event: Event) -> None:
         """Account for one message."""
         self.at = event.due
@@ -180,5 +229,11 @@ class SimulatedMarket:
         if kind == "trade":
             data = _trade(event.payload).data
             self.minutes(symbol.upper()).trade(data.T, data.p, data.q)
+            recent = self._trades.get(symbol.upper())
+            if recent is None:
+                recent = self._trades[symbol.upper()] = deque(maxlen=_MOST_TRADES)
+            recent.append(data)
+        elif kind == "bookTicker":
+            self._quotes[symbol.upper()] = event.payload
         elif kind.startswith("depth@") or kind == "depth":
             self.book(symbol.upper()).change(event.payload)

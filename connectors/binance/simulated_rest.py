@@ -16,7 +16,7 @@ from connectors.binance.product import INTERVALS, SPOT
 from connectors.binance.simulated_market import SimulatedMarket
 from connectors.binance.source import MinuteBar, SymbolSpec
 
-_WEIGHTS: Final = {"/exchangeInfo": 20, "/depth": 5, "/klines": 2}
+_WEIGHTS: Final = {"/exchangeInfo": 20, "/depth": 5, "/klines": 2, "/trades": 5, "/ticker/bookTicker": 2}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -70,6 +70,11 @@ class SimulatedRest:
             return self._exchange_info(now_ms)
         if path == "/klines":
             return self._klines(query, now_ms)
+        if path == "/trades":
+            return self._trades(query)
+        if path == "/ticker/bookTicker":
+            spec = self._symbol(query)
+            return spec if isinstance(spec, Answer) else _said(self._market.quote(spec.symbol))
         if path == "/depth":
             return self._depth(query, now_ms)
         return error(-5000, f"Path {path}, Method GET is invalid", 404)
@@ -121,6 +126,17 @@ class SimulatedRest:
         bars = self._market.minutes(spec.symbol).group(length, start, end, limit, "startTime" not in query)
         return Answer(200, msgspec.json.encode([_kline(bar, length) for bar in bars]))
 
+    def _trades(self, query: Mapping[str, str]) -> Answer:
+        spec = self._symbol(query)
+        if isinstance(spec, Answer):
+            return spec
+        numbers = _numbers(query, limit=500)
+        if isinstance(numbers, Answer):
+            return numbers
+        if not 1 <= numbers[0] <= 1000:
+            return error(-1130, "Data sent for parameter 'limit' is not valid.")
+        return _said(self._market.trades(spec.symbol, numbers[0]))
+
     def _depth(self, query: Mapping[str, str], now_ms: int) -> Answer:
         spec = self._symbol(query)
         if isinstance(spec, Answer):
@@ -135,6 +151,10 @@ class SimulatedRest:
         if self._market.product is not SPOT:
             body |= {"E": now_ms, "T": now_ms}
         return Answer(200, msgspec.json.encode(body | {"bids": bids, "asks": asks}))
+
+
+def _said(body: Any) -> Answer:
+    return Answer(200, msgspec.json.encode(body))
 
 
 def _numbers(query: Mapping[str, str], **defaults: int) -> list[int] | Answer:

@@ -92,6 +92,8 @@ class KiteFeed:
         #: Token -> mode, as asked of this connection.
         self._asked: dict[int, str] = {}
         self._last_asked: list[int] = []
+        #: Tokens to be ended and begun again.
+        self._renewed: set[int] = set()
         self._socket: transport.WebSocket | None = None
         self._lost = asyncio.Event()
         self._reason = ""
@@ -174,6 +176,16 @@ class KiteFeed:
         self._forget([token for token in tokens if not self._wanted[token].channels])
         await self._settle()
 
+    async def resubscribe(self, instruments: Sequence[Instrument]) -> None:
+        """End the subscription of instruments and begin it again, in their modes."""
+        self._renewed.update(token for token in map(token_of, instruments) if token in self._asked)
+        await self._settle()
+
+    def reconnect(self, reason: str) -> None:
+        """Give the connection up and open another."""
+        if self.is_open:
+            self._end(reason)
+
     def wanted(self) -> frozenset[InstrumentId]:
         """What it carries or is asking for."""
         return frozenset(each.instrument.id for each in self._wanted.values())
@@ -241,6 +253,7 @@ class KiteFeed:
         lost = self._lost = asyncio.Event()
         self._reason = ""
         self._asked.clear()
+        self._renewed.clear()
         self._codec.forget()
 
         def on_lost(reason: str) -> None:
@@ -307,7 +320,7 @@ class KiteFeed:
         """Bring the connection to what is wanted, a message at a time; nothing while disconnected."""
         async with self._settling:
             while self.is_open and not self._lost.is_set():
-                surplus = [token for token in self._asked if token not in self._wanted]
+                surplus = [t for t in self._asked if t not in self._wanted or t in self._renewed]
                 missing: dict[str, list[int]] = {}
                 for token, wanted in self._wanted.items():
                     mode = self._mode_of(wanted)
@@ -316,6 +329,7 @@ class KiteFeed:
                 if surplus:
                     chunk = surplus[:_TOKENS_PER_MESSAGE]
                     sent = self._say(unsubscribe(chunk))
+                    self._renewed.difference_update(chunk)
                     for token in chunk:
                         self._asked.pop(token, None)
                 elif missing:

@@ -10,13 +10,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from connectors.base import Clock, FeedLimits, FeedSink
+from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from connectors.kite.client import KiteClient
 from connectors.kite.codec import MODES
 from connectors.kite.feed import CHANNELS, MOST_CONNECTIONS, MOST_TOKENS, KiteFeed, Tuning
 from connectors.kite.history import bars
 from connectors.kite.symbols import EXCHANGES, PROVIDER, parse_instruments
-from connectors.kite.wire import LastPrice, Quote, Session, data_in, ist_day
+from connectors.kite.wire import LastPrice, Quote, Session, data_in, ist_day, last_value
 from trading.bars import Bar
 from trading.errors import BadInput
 from trading.ids import InstrumentId, Nanos
@@ -80,6 +80,7 @@ class KiteMarket:
             instruments_per_worker=MOST_TOKENS,
             max_workers=MOST_CONNECTIONS,
             messages_per_s=10,
+            instruments_per_poll=_MOST_QUOTES,
             # A mode that shows less offers less.
             channels=CHANNELS if self._settings.mode in ("", "full") else CHANNELS[:1],
         )
@@ -109,6 +110,15 @@ class KiteMarket:
     async def history(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await bars(self._client, instrument, interval, start, end, self._clock())
+
+    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+        """None: Kite tells candles of the past and no trades."""
+        return None
+
+    async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:
+        """The state of each by ``/quote``."""
+        quotes = await self.quotes([instrument.id for instrument in instruments])
+        return [last_value(id_, quote) for id_, quote in quotes.items()]
 
     async def quotes(self, instruments: Sequence[InstrumentId]) -> dict[InstrumentId, Quote]:
         """The state of each instrument now; those that Kite does not know are not in it."""

@@ -16,9 +16,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from connectors.base import LastValue
 from trading.bars import Bar
 from trading.errors import BadInput, Unreachable
-from trading.ids import Nanos
+from trading.ids import InstrumentId, Nanos
 
 #: The version of the API, said in each request.
 VERSION: Final = {"X-Kite-Version": "3"}
@@ -173,6 +174,28 @@ def interval_of(interval: str) -> Interval:
     if found is None:
         raise BadInput("interval", f"{interval[:20]!r} is not offered by Kite: use {', '.join(INTERVALS)}")
     return found
+
+
+def last_value(instrument: InstrumentId, quote: Quote) -> LastValue:
+    """A row of ``/quote`` as a last value.  Indices are not traded: their figure has the time of the row."""
+    bid, ask = (
+        (side[0] if side else None for side in (quote.depth.buy, quote.depth.sell)) if quote.depth else (None,) * 2
+    )
+    changed_at = nanos(quote.timestamp) if quote.timestamp else Nanos(0)
+    traded_at = nanos(quote.last_trade_time) if quote.last_trade_time else Nanos(0)
+    value = LastValue(
+        instrument=instrument,
+        price=quote.last_price,
+        size=float(quote.last_quantity),
+        traded_at=changed_at if quote.depth is None else traded_at,
+        quoted_at=Nanos(0) if quote.depth is None else changed_at,
+    )
+    # A side without orders is 0 on the wire.
+    if bid is not None and bid.price:
+        value = msgspec.structs.replace(value, bid=bid.price, bid_size=float(bid.quantity))
+    if ask is not None and ask.price:
+        value = msgspec.structs.replace(value, ask=ask.price, ask_size=float(ask.quantity))
+    return value
 
 
 # Times

@@ -14,7 +14,7 @@ from trading.histogram import Histogram
 from trading.ids import Nanos, UserId
 from trading.last_values import LastValues
 from trading.portfolio import portfolio
-from trading.ticks import BACKFILLED, BUYER_MAKER, QUOTE, TRADE, TickArray, TickBuffer, decode
+from trading.ticks import BACKFILLED, BUYER_MAKER, QUOTE, SNAPSHOT, TICK, TRADE, TickArray, TickBuffer, decode
 
 D = Decimal
 durations = st.lists(st.integers(1, 10**12), min_size=1, max_size=50)
@@ -147,3 +147,38 @@ def test_profit_is_realised_plus_unrealised_less_fees(price: str) -> None:
     rig.do(rig.core.set_marks({AAA.id: D(price)}, rig.now))
     (account,) = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9)).accounts
     assert account.profit == (D(price) - 100) * 4 - 3
+
+
+@given(
+    ticks=st.lists(
+        st.tuples(
+            st.integers(1, 40),
+            st.sampled_from([TRADE, QUOTE, TRADE | QUOTE, TRADE | SNAPSHOT, QUOTE | BACKFILLED, 0]),
+            st.integers(1, 1000),
+        ),
+        max_size=80,
+    ),
+    size=st.integers(1, 24),
+)
+def test_last_values_do_not_depend_on_how_ticks_are_batched(ticks: list[tuple[int, int, int]], size: int) -> None:
+    array = np.zeros(len(ticks), dtype=TICK)
+    for row, (number, flags, value) in enumerate(ticks):
+        trade = (float(value), 2.0 * value) if flags & TRADE else (np.nan, np.nan)
+        quote = (value - 1.0, 3.0, value + 1.0, 4.0) if flags & QUOTE else (np.nan,) * 4
+        array[row] = (number, flags, *trade, *quote, row, row + 1, row + 2)
+    single, cut, whole = LastValues(), LastValues(), LastValues()
+    for start in range(len(array)):
+        single.take(array[start : start + 1])
+    for start in range(0, len(array), size):
+        cut.take(array[start : start + size])
+    # Long enough never to go tick by tick.
+    padding = np.zeros(20, dtype=TICK)
+    padding["instrument"] = 99
+    whole.take(np.concatenate([padding, array]))
+    whole.forget(99)
+    rows = np.sort(whole.all(), order="instrument").tobytes()  # NaN is unlike itself: as bytes
+    assert np.sort(whole.changed(), order="instrument").tobytes() == rows
+    for other in (single, cut):
+        assert np.sort(other.all(), order="instrument").tobytes() == rows
+        assert np.sort(other.changed(), order="instrument").tobytes() == rows
+        assert [other.count(n) for n in range(1, 41)] == [whole.count(n) for n in range(1, 41)]

@@ -425,6 +425,8 @@ def test_verdicts_and_memory_do_not_depend_on_how_ticks_are_batched(
             # NaN is unlike itself: as bytes.
             assert msgspec.json.encode(other.quarantine.of(number)) == msgspec.json.encode(whole.quarantine.of(number))
             assert other.skew(number, 0.9) == whole.skew(number, 0.9)
+        for filter_ in (whole, other):
+            filter_._cool()
         slots = [f._slots.get(n) for n in range(1, instruments + 1) for f in (whole, other)]
         for mine, theirs in zip(slots[::2], slots[1::2], strict=True):
             if mine is not None and theirs is not None:

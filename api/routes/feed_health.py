@@ -1,0 +1,356 @@
+"""How a feed's instruments go, what was refused of them, which gaps they had, and how strict and patient it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+from pydantic import ConfigDict, Field
+
+from api.formats import Body, Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
+from api.security import FeedKeeper, Viewer
+from api.services import Deck, Services
+from storage.records import FeedRecord
+from trading.errors import BadInput, UnknownThing
+from trading.feed_tuning import Tuning, settled
+from trading.ids import FeedId, InstrumentId, Nanos, instrument_id
+
+router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
+
+_NOT_CARRIED = "no worker carries it now"
+
+
+class LastTick(Shown):
+    """The last trade and the last quote of an instrument; null where there is none."""
+
+    price: float | None
+    size: float | None
+    bid: float | None
+    bid_size: float | None
+    ask: float | None
+    ask_size: float | None
+    #: By the venue's clock (null where it sends none), and when it came.
+    exchange_at: InstantOrNone
+    received_at: Instant
+    sequence: int
+
+
+class InstrumentHealth(Shown):
+    """How one instrument of a feed goes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "BINANCE-USDM:BTCUSDT",
+                    "shard": 0,
+                    "phase": "live",
+                    "state": "live",
+                    "reason": "",
+                    "since": "2026-01-31T09:15:00.000000000+00:00",
+                    "age_s": 0.04,
+                    "patience_s": 5.0,
+                    "ticks": 81230,
+                    "rate": 412.0,
+                    "gaps": 0,
+                    "quarantined": 0,
+                    "skew_ms": 1.8,
+                    "skew_p99_ms": 7.3,
+                    "polled": False,
+                    "last": None,
+                }
+            ]
+        }
+    )
+
+    id: str
+    #: The worker that carries it; null where none does.
+    shard: int | None
+    #: ``live``; ``muted`` and ``ending`` while it moves between workers; "" where none carries it.
+    phase: str = ""
+    #: ``pending`` until its first tick; ``live``; ``stale``: silent too long; ``failed``: refused or passed over.
+    state: str
+    reason: str
+    since: InstantOrNone = 0
+    #: Seconds since its last tick; null before the first.
+    age_s: float | None = None
+    #: Silence that is still usual, in seconds.
+    patience_s: float | None = None
+    ticks: int = 0
+    #: Ticks per second over the last seconds.
+    rate: float = 0.0
+    #: Times that ticks may have been missing, since this worker carries it; ``/gaps`` lists all.
+    gaps: int = 0
+    quarantined: int = 0
+    #: Receipt less venue time in milliseconds: median, and 99 in a hundred; null where it is not known.
+    skew_ms: float | None = None
+    skew_p99_ms: float | None = None
+    #: Whether it is asked for by REST, for its stream is silent.
+    polled: bool = False
+    last: LastTick | None = None
+
+
+class QuarantinedTick(Shown):
+    """A tick that was refused.  Numbers that are none are null."""
+
+    reason: str
+    flags: int
+    price: float | None
+    size: float | None
+    bid: float | None
+    bid_size: float | None
+    ask: float | None
+    ask_size: float | None
+    exchange_at: InstantOrNone
+    received_at: Instant
+    sequence: int
+    #: The last good price (of a quote: its middle) and how far from it was allowed; null where that does not apply.
+    reference: float | None
+    width: float | None
+
+
+class InstrumentQuarantine(Shown):
+    """What was refused of one instrument by the workers that carried it."""
+
+    instrument: str
+    #: Refused ticks by reason.
+    counts: dict[str, int]
+    #: The last ones, oldest first.
+    last: list[QuarantinedTick]
+
+
+class QuarantinePage(Page[InstrumentQuarantine]):
+    """Instruments of which something was refused, and the counts of the feed as a whole."""
+
+    counts: dict[str, int]
+    note: str = ""
+
+
+class Gap(Shown):
+    """A time in which ticks of an instrument may be missing from the stream."""
+
+    instrument: str
+    shard: int
+    #: When the last tick before came, and the first one after.
+    since: Instant
+    until: Instant
+    reason: str
+    #: ``waiting``, ``filled``, ``partly`` (as far as the provider told), ``failed``.
+    state: str
+    #: What was filled in.
+    trades: int
+    bars: int
+    detail: str
+
+
+class TuningBody(Body):
+    """What is set; each name that is left out stays as the feed, or the default, has it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"filter": {"band_floor": 0.01, "off": ["crossed"]}, "freshness": {"least_s": 10}}]
+        }
+    )
+
+    filter: dict[str, Any] = Field(default_factory=dict)
+    freshness: dict[str, Any] = Field(default_factory=dict)
+
+
+class TuningShown(Shown):
+    """What is set, and what is in force because of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "instrument": None,
+                    "filter": {"band_floor": 0.01},
+                    "freshness": {},
+                    "in_force": {"filter": {"band_floor": 0.01}, "freshness": {"least_s": 5.0}},
+                }
+            ]
+        }
+    )
+
+    #: null: of the feed as a whole.
+    instrument: str | None
+    filter: dict[str, Any]
+    freshness: dict[str, Any]
+    in_force: dict[str, dict[str, Any]]
+
+
+@router.get("/{id}/instruments", response_model=Page[InstrumentHealth])
+async def list_instruments(
+    id: str,
+    _: Viewer,
+    deck: Deck,
+    state: Annotated[str | None, Query(description="Only those in this state", pattern="^[a-z]+$")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """The instruments of a feed with state, age, rate, gaps and last tick, by name."""
+    feed = await deck.desired.feed(FeedId(id))
+    rows = await _carried(deck, feed)
+    wanted = sorted({*feed.instruments, *rows})
+    missing = InstrumentHealth(id="", shard=None, state="pending", reason=_NOT_CARRIED)
+    all_of_them = [rows.get(name) or missing.model_copy(update={"id": name}) for name in wanted]
+    if state is not None:
+        all_of_them = [each for each in all_of_them if each.state == state]
+    page = page_of(all_of_them, lambda each: each.id, limit, cursor)
+    last = await _last_ticks(deck, feed.id, [each.id for each in page["items"]])
+    items = [each.model_copy(update={"last": last.get(each.id)}) for each in page["items"]]
+    return {**page, "items": items}
+
+
+@router.get("/{id}/quarantine", response_model=QuarantinePage)
+async def list_quarantine(
+    id: str,
+    _: Viewer,
+    deck: Deck,
+    instrument: Annotated[str | None, Query(description="Only this one")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """What was refused as bad: counts by reason, and the last ticks of each instrument; kept for a day."""
+    feed = await deck.desired.feed(FeedId(id))
+    only = None if instrument is None else instrument_id(instrument)
+    if only is not None and only not in feed.instruments:
+        raise UnknownThing("instrument", only, f"in feed {id}")
+    workers, trouble = await deck.look_all(f"worker:{feed.id}:")
+    shown, note = await deck.look_all(f"quarantine:{feed.id}:")
+    counts: dict[str, int] = {}
+    for worker in workers.values():
+        _add(counts, worker.get("refused_ticks", {}))
+    found: dict[str, dict[str, Any]] = {}
+    for part in shown.values():
+        name = part["instrument"]
+        if only is None or name == only:
+            known = found.setdefault(name, {"instrument": name, "counts": {}, "last": []})
+            _add(known["counts"], part["counts"])
+            known["last"] = sorted([*known["last"], *part["last"]], key=lambda tick: int(tick["received_at"]))
+    page = page_of(found.values(), lambda each: str(each["instrument"]), limit, cursor)
+    return {**page, "counts": counts, "note": trouble or note}
+
+
+@router.get("/{id}/gaps", response_model=Page[Gap])
+async def list_gaps(
+    id: str,
+    _: Viewer,
+    deck: Deck,
+    instrument: str | None = None,
+    since: Annotated[GivenInstant | None, Query(description="Ended at or after")] = None,
+    until: Annotated[GivenInstant | None, Query(description="Began before")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Times in which ticks may be missing, newest first, and what became of them."""
+    feed = await deck.desired.feed(FeedId(id))
+    gaps, following = await deck.feed_gaps.page(
+        feed.id,
+        None if instrument is None else instrument_id(instrument),
+        None if since is None else Nanos(since),
+        None if until is None else Nanos(until),
+        limit,
+        cursor,
+    )
+    return {"items": gaps, "next": following}
+
+
+@router.get("/{id}/tuning", response_model=list[TuningShown])
+async def list_tuning(id: str, _: Viewer, deck: Deck) -> list[TuningShown]:
+    """How strict the feed's filter is and how patient it is with silence: the feed's, then instruments' own."""
+    feed = await deck.desired.feed(FeedId(id))
+    whole, own = await deck.feed_tunings.of(feed.id)
+    return [_tuning(whole, None, whole), *(_tuning(whole, name, own[name]) for name in sorted(own))]
+
+
+@router.put("/{id}/tuning", response_model=TuningShown)
+async def tune_feed(id: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
+    """Set the filter and the patience of a feed, taken up within seconds.  What is left out is the default."""
+    feed = await deck.desired.feed(FeedId(id))
+    tuning = Tuning(filter=body.filter, freshness=body.freshness)
+    _, own = await deck.feed_tunings.of(feed.id)
+    shown = _tuning(tuning, None, tuning)
+    for name, each in own.items():
+        try:
+            settled(tuning, each)
+        except BadInput as error:
+            raise BadInput(error.args[0], f"{error.detail} (with what is set of {name})") from error
+    await deck.feed_tunings.put(feed.id, None, tuning, by=caller.user)
+    return shown
+
+
+@router.put("/{id}/tuning/{instrument:path}", response_model=TuningShown)
+async def tune_instrument(id: str, instrument: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
+    """Set them for one instrument, on top of the feed's."""
+    feed = await deck.desired.feed(FeedId(id))
+    name = _of_feed(feed, instrument)
+    tuning = Tuning(filter=body.filter, freshness=body.freshness)
+    whole, _ = await deck.feed_tunings.of(feed.id)
+    shown = _tuning(whole, name, tuning)
+    await deck.feed_tunings.put(feed.id, name, tuning, by=caller.user)
+    return shown
+
+
+@router.delete("/{id}/tuning/{instrument:path}", status_code=204)
+async def untune_instrument(id: str, instrument: str, caller: FeedKeeper, deck: Deck) -> None:
+    """Let an instrument have the feed's settings again."""
+    feed = await deck.desired.feed(FeedId(id))
+    await deck.feed_tunings.put(feed.id, instrument_id(instrument), Tuning(), by=caller.user)
+
+
+def _of_feed(feed: FeedRecord, text: str) -> InstrumentId:
+    name = instrument_id(text)
+    if name not in feed.instruments:
+        raise UnknownThing("instrument", name, f"in feed {feed.id}")
+    return name
+
+
+def _tuning(feed: Tuning, instrument: InstrumentId | None, own: Tuning) -> TuningShown:
+    filter_, freshness = settled(feed, own if instrument is not None else Tuning())
+    return TuningShown(
+        instrument=instrument,
+        filter=own.filter,
+        freshness=own.freshness,
+        in_force={"filter": msgspec.to_builtins(filter_), "freshness": msgspec.to_builtins(freshness)},
+    )
+
+
+async def _carried(deck: Services, feed: FeedRecord) -> dict[str, InstrumentHealth]:
+    """What workers say; of two that have an instrument, the one that publishes it."""
+    workers, _ = await deck.look_all(f"worker:{feed.id}:")
+    found: dict[str, InstrumentHealth] = {}
+    for worker in workers.values():
+        for each in worker["instruments"]:
+            known = found.get(each["id"])
+            if known is None or known.phase == "muted":
+                found[each["id"]] = InstrumentHealth(**{**each, "shard": worker["shard"]})
+    return found
+
+
+async def _last_ticks(deck: Services, feed: FeedId, names: list[str]) -> dict[str, LastTick]:
+    numbers = {each.number: each.id for each in await deck.instruments.get([InstrumentId(name) for name in names])}
+    found: dict[str, LastTick] = {}
+    for row in await deck.last_values(feed):
+        name = numbers.get(int(row["instrument"]))
+        if name is None or (name in found and found[name].received_at > int(row["received_at"])):
+            continue
+        figures = {field: _number(row[field]) for field in ("price", "size", "bid", "bid_size", "ask", "ask_size")}
+        found[name] = LastTick(
+            **figures,
+            exchange_at=int(row["exchange_at"]),
+            received_at=int(row["received_at"]),
+            sequence=int(row["sequence"]),
+        )
+    return found
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _add(counts: dict[str, int], more: dict[str, int]) -> None:
+    for reason, count in more.items():
+        counts[reason] = counts.get(reason, 0) + count
