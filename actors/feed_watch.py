@@ -68,6 +68,9 @@ class Publisher(Protocol):
     def bar(self, instrument: int, bar: Bar, final: bool) -> None:
         """Publish a bar of the provider."""
 
+    def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
+        """In which channels an instrument is carried; none where it is not."""
+
 
 class MarketHours:
     """Whether markets are open, by calendar."""
@@ -113,7 +116,6 @@ class FeedWatch:
         self._gaps = Gaps()
         self._market: MarketData | None = None
         self._connection: FeedConnection | None = None
-        self._channels: tuple[str, ...] = ()
         self._carried: dict[InstrumentId, Instrument] = {}
         self._polled: dict[InstrumentId, None] = {}
         #: Gaps that are over and not written yet; those to be filled.
@@ -127,9 +129,9 @@ class FeedWatch:
         #: Trades and bars filled in; gaps that could not be filled.
         self.filled_trades = self.filled_bars = self.unfilled = 0
 
-    def serve(self, market: MarketData, connection: FeedConnection, channels: tuple[str, ...]) -> None:
+    def serve(self, market: MarketData, connection: FeedConnection) -> None:
         """What it works with from now on."""
-        self._market, self._connection, self._channels = market, connection, channels
+        self._market, self._connection = market, connection
 
     # What happens
 
@@ -280,9 +282,10 @@ class FeedWatch:
     def _venue_at(self, value: LastValue) -> Nanos:
         """When something last happened that the stream should have brought."""
         times = []
-        if "trade" in self._channels:
+        channels = self._publisher.channels_of(value.instrument)
+        if "trade" in channels:
             times.append(value.traded_at)
-        if "quote" in self._channels:
+        if "quote" in channels:
             times.append(value.quoted_at)
         return max(times, default=Nanos(0))
 
@@ -294,8 +297,9 @@ class FeedWatch:
             if instrument is None:
                 continue
             last = self.freshness.habits.venue_at(instrument.number) or 0
-            is_trade = value.price == value.price and value.traded_at > last and "trade" in self._channels
-            is_quote = (value.bid == value.bid or value.ask == value.ask) and "quote" in self._channels
+            channels = self._publisher.channels_of(instrument.id)
+            is_trade = value.price == value.price and value.traded_at > last and "trade" in channels
+            is_quote = (value.bid == value.bid or value.ask == value.ask) and "quote" in channels
             # A quote without a time is as of now.
             is_quote = is_quote and (not value.quoted_at or value.quoted_at > last)
             nan = float("nan")
@@ -348,7 +352,7 @@ class FeedWatch:
 
     async def _filled(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
         """Fill one gap; returns what has become of it."""
-        if "trade" not in self._channels:
+        if "trade" not in self._publisher.channels_of(gap.instrument):
             return msgspec.structs.replace(gap, state="partly", detail="quotes of the past are not to be had")
         pause, trouble = FIRST_PAUSE_S, ""
         for attempt in range(ATTEMPTS):

@@ -198,7 +198,7 @@ class FeedWorker(Shell):
         if self._market is not None:
             await self._market.close()
         self._market, self._connection = market, connection
-        self.watch.serve(market, connection, record.channels)
+        self.watch.serve(market, connection)
         await self.gaps.abandon(self.feed, self.shard, "the worker ended before it was filled")
         await self._tune()
         # Before the values of this worker take the place of those of the one before it.
@@ -533,6 +533,10 @@ class FeedWorker(Shell):
         filled = len(self._outside_the_stream(ticks))
         self._backfilled += filled
         return filled
+
+    def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
+        """In which channels the provider was asked for an instrument; none where it is not carried."""
+        return self._asked.get(instrument, ())
 
     def _outside_the_stream(self, ticks: TickArray) -> TickArray:
         verdicts = self.quality.filter.judge(ticks)
