@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from storage.records import NodeRecord
 from tests.api.playing import BTC, ETH, Stage, algo_body, instrument
-from trading.ids import FeedId
+from trading.ids import FeedId, Nanos, NodeName
 
 CLIENTS = "/v1/feeds/crypto/clients"
 SOL = "BINANCE:SOLUSDT"
@@ -206,3 +207,13 @@ async def test_a_feed_is_deleted_by_force_and_its_algos_are_told(fed: Stage) -> 
     await fed.fed()
     assert [c["client"] for c in (await fed.get(CLIENTS))["items"]] == ["feed"]
     await fed.refused(404, "unknown_feed", "DELETE", "/v1/feeds/none?force=true")
+
+
+async def test_workers_run_on_the_machines_that_are_named(fed: Stage) -> None:
+    for node in ("edge", "core"):
+        record = NodeRecord(name=NodeName(node), labels={}, registered_at=Nanos(1))
+        await fed.services.desired.create_node(record, "test")
+    body = {"id": "spread", "provider": "binance-spot", "instruments": [SOL], "nodes": ["edge", "core"]}
+    assert (await fed.make("/v1/feeds", body))["nodes"] == ["edge", "core"]
+    said = await fed.refused(422, "unknown_node", "POST", "/v1/feeds", {**body, "id": "other", "nodes": ["none"]})
+    assert said["field"] == "nodes"
