@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.deck import DeckUnderTest, Simulator
+from cluster.children import end_tree
+from tests.support.deck import SECOND_NODE, DeckUnderTest, Simulator
 from tests.support.tap import Tap
 
 pytestmark = pytest.mark.cluster
@@ -38,11 +39,12 @@ def numbers(deck: DeckUnderTest) -> dict[str, int]:
     return {each["id"]: each["number"] for each in listed}
 
 
-def feed(deck: DeckUnderTest, market: Simulator, name: str, instruments: list[str], workers: int) -> Tap:
+def feed(deck: DeckUnderTest, market: Simulator, name: str, instruments: list[str], workers: int, **more: Any) -> Tap:
     """A feed that is settled and ticks, and everything published of it from the first tick on."""
     tap = Tap(deck.deck.settings.redis_url, name)
     before = market.stats()["subscribed"]
-    deck.api.post("/feeds", {"id": name, **deck.source(market), "instruments": instruments, "workers": workers})
+    wanted = {"id": name, **deck.source(market), "instruments": instruments, "workers": workers, **more}
+    deck.api.post("/feeds", wanted)
     deck.wait("all subscribed", lambda: market.stats()["subscribed"] >= before + 2 * len(instruments))
     market.control("start")
     settled(deck, name)
@@ -141,6 +143,33 @@ def test_a_worker_that_slept_publishes_nothing_when_it_wakes_up(
     assert sizes(deck, "sleeping") == [4, 4, 4]
     carried_once_each(deck, "sleeping", wanted)
     end(deck, market, "sleeping")
+
+
+def test_instruments_of_a_machine_that_is_gone_are_live_again_on_another(
+    deck: DeckUnderTest, market: Simulator, wanted: list[str], numbers: dict[str, int]
+) -> None:
+    head = next(n["name"] for n in deck.api.get("/nodes")["items"] if n["name"] != SECOND_NODE)
+    tap = feed(deck, market, "spread", wanted, 3, nodes=[head, SECOND_NODE])
+    assert [worker(deck, "spread", n)["node"] for n in range(3)] == [head, SECOND_NODE, head]
+    victims = [numbers[each] for each in deck.api.get("/feeds/spread")["assignment"]["1"]]
+    before = worker(deck, "spread", 1)
+    machine = deck.deck._nodes[SECOND_NODE]
+    at = time.monotonic()
+    end_tree(machine.pid, 0.0)
+    try:
+        deck.wait("others have them", lambda: all(tap.published(n, at, but=(1, before["epoch"])) for n in victims), 60)
+        took = [round((tap.published(n, at, but=(1, before["epoch"])) or 0.0) - at, 2) for n in victims]
+        print("live again after", took)
+        assert max(took) <= AGAIN_S
+    finally:
+        deck.deck.add_node(SECOND_NODE)
+    deck.wait_reborn("worker/spread/1", before["pid"], 120)
+    settled(deck, "spread", 60)
+    all_arrived(deck, market, tap)
+    assert tap.doubled() == 0
+    assert sizes(deck, "spread") == [4, 4, 4]
+    carried_once_each(deck, "spread", wanted)
+    end(deck, market, "spread")
 
 
 def test_a_coordinator_killed_amid_a_resize_loses_and_doubles_nothing(

@@ -217,3 +217,45 @@ async def test_workers_run_on_the_machines_that_are_named(fed: Stage) -> None:
     assert (await fed.make("/v1/feeds", body))["nodes"] == ["edge", "core"]
     said = await fed.refused(422, "unknown_node", "POST", "/v1/feeds", {**body, "id": "other", "nodes": ["none"]})
     assert said["field"] == "nodes"
+
+
+async def test_what_a_coordinator_tells_is_shown_and_measured(fed: Stage) -> None:
+    view = {
+        "feed": "crypto",
+        "generation": 1,
+        "assignment": {"0": [BTC], "1": [ETH]},
+        "pending_steps": 1,
+        "draining": [],
+        "silent": [1],
+        "gone": [1],
+        "moving": [BTC],
+        "uncarried": [],
+        "stranded": [ETH],
+        "passed_over": [[BTC, 1]],
+        "wanted": 2,
+        "spare": 254,
+        "moves": 7,
+        "trouble": "no room",
+    }
+    await fed.services.hot.put("feed:crypto", view, 30)
+    shown = await fed.get("/v1/feeds/crypto")
+    for field in ("silent", "gone", "moving", "uncarried", "stranded", "passed_over", "trouble"):
+        assert shown[field] == view[field], field
+    assert shown["settled"] is False
+    (listed,) = (await fed.get("/v1/feeds"))["items"]
+    assert (listed["gone"], listed["moving"], listed["settled"]) == ([1], [], False)
+    settled = {**view, "pending_steps": 0, "silent": [], "gone": [], "moving": [], "stranded": []}
+    await fed.services.hot.put("feed:crypto", settled, 30)
+    assert (await fed.get("/v1/feeds/crypto"))["settled"] is True
+    await fed.services.hot.put("feed:crypto", view, 30)
+    text = (await fed.http.get("/metrics")).text
+    for line in (
+        'quarterdeck_feed_wanted_instruments{feed="crypto"} 2.0',
+        'quarterdeck_feed_spare_instruments{feed="crypto"} 254.0',
+        'quarterdeck_feed_moves{feed="crypto"} 7.0',
+        'quarterdeck_feed_pending_steps{feed="crypto"} 1.0',
+        'quarterdeck_feed_workers_gone{feed="crypto"} 1.0',
+        'quarterdeck_feed_instruments_not_settled{feed="crypto",state="stranded"} 1.0',
+        'quarterdeck_feed_instruments_not_settled{feed="crypto",state="uncarried"} 0.0',
+    ):
+        assert line in text
