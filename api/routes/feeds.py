@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
 #: A feed that somebody else changes at the same moment is read again this often.
 _ATTEMPTS = 5
 #: What a coordinator tells of, any of which means that not all is as it should be.
-_UNSETTLED = ("moving", "uncarried", "stranded", "silent", "gone")
+_UNSETTLED = ("moving", "uncarried", "stranded", "silent", "gone", "passed_over")
 
 
 class NewFeed(Body):
@@ -349,7 +349,7 @@ async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> F
     live = sorted((_worker(each, now, details) for each in workers.values()), key=lambda w: w.shard)
     current = view is not None and view["generation"] == feed.generation
     seen = {} if view is None else view
-    told = {field: seen[field] for field in (*_UNSETTLED, "passed_over", "trouble") if field in seen}
+    told = {field: seen[field] for field in (*_UNSETTLED, "trouble") if field in seen}
     if not details:
         told = {field: each for field, each in told.items() if field not in ("moving", "uncarried", "stranded")}
     return FeedShown(

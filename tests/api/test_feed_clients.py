@@ -244,7 +244,7 @@ async def test_what_a_coordinator_tells_is_shown_and_measured(fed: Stage) -> Non
     assert shown["settled"] is False
     (listed,) = (await fed.get("/v1/feeds"))["items"]
     assert (listed["gone"], listed["moving"], listed["settled"]) == ([1], [], False)
-    settled = {**view, "pending_steps": 0, "silent": [], "gone": [], "moving": [], "stranded": []}
+    settled = {**view, "pending_steps": 0, "silent": [], "gone": [], "moving": [], "stranded": [], "passed_over": []}
     await fed.services.hot.put("feed:crypto", settled, 30)
     assert (await fed.get("/v1/feeds/crypto"))["settled"] is True
     await fed.services.hot.put("feed:crypto", view, 30)
