@@ -42,7 +42,33 @@ async def _from_postgres(deck: Services, registry: CollectorRegistry) -> None:
         orders.labels(state).set(count)
 
 
+async def _of_feeds(deck: Services, registry: CollectorRegistry) -> None:
+    """What the feeds' coordinators say of themselves."""
+    views = await deck.hot.scan("feed:", dict)
+    wanted = Gauge("quarterdeck_feed_wanted_instruments", "Instruments that anybody wants", ["feed"], registry=registry)
+    spare = Gauge("quarterdeck_feed_spare_instruments", "Instruments that fit besides", ["feed"], registry=registry)
+    moves = Gauge("quarterdeck_feed_moves", "Moves done since the coordinator began", ["feed"], registry=registry)
+    steps = Gauge("quarterdeck_feed_pending_steps", "Steps still to take", ["feed"], registry=registry)
+    unsettled = Gauge(
+        "quarterdeck_feed_instruments_not_settled",
+        "Instruments moving, uncarried, stranded, or passed over by the provider",
+        ["feed", "state"],
+        registry=registry,
+    )
+    gone = Gauge("quarterdeck_feed_workers_gone", "Workers given up", ["feed"], registry=registry)
+    for view in views.values():
+        feed = view["feed"]
+        wanted.labels(feed).set(view.get("wanted", 0))
+        spare.labels(feed).set(view.get("spare", 0))
+        moves.labels(feed).set(view.get("moves", 0))
+        steps.labels(feed).set(view["pending_steps"])
+        gone.labels(feed).set(len(view.get("gone", ())))
+        for state in ("moving", "uncarried", "stranded", "passed_over"):
+            unsettled.labels(feed, state).set(len(view.get(state, ())))
+
+
 async def _from_redis(deck: Services, registry: CollectorRegistry) -> None:
+    await _of_feeds(deck, registry)
     workers = await deck.hot.scan("worker:", dict)
     cluster = await deck.hot.get("cluster", dict)
     labels = ["feed", "shard"]

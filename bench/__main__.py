@@ -54,6 +54,11 @@ ROWS: Final = (
         "≤ 0.20",
         lambda x: x <= 0.20,
     ),
+    Row("rebalance", "9,000 instruments, 3 to 5 to 2 workers: ticks lost", ("lost",), ",.0f", "0", lambda x: x == 0),
+    Row("rebalance", "ticks doubled", ("duplicates",), ",.0f", "0", lambda x: x == 0),
+    Row("rebalance", "moves", ("moves",), ",.0f"),
+    Row("rebalance", "moves beyond the fewest", ("moves_beyond_minimum",), ",.0f", "0", lambda x: x == 0),
+    Row("rebalance", "seconds", ("seconds",), ".1f"),
     Row("risk", "budget checks/s, one core", ("checks_per_s",), ",.0f", "≥ 50,000", lambda x: x >= 50_000),
     Row("risk", "checks / bare arithmetic", ("ratio",), ".3f"),
     Row(

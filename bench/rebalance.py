@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from bench.deck import BenchDeck, bench_deck, ready
 from bench.market import Market
@@ -188,7 +189,10 @@ class Rebalance:
         places = first.assignment
         self.market.run()
         began = time.monotonic()
+        coordinator = psutil.Process(await ready(names.coordinator(FEED))).cpu_times()
         await asyncio.sleep(PAUSE_S)
+        later = psutil.Process(await ready(names.coordinator(FEED))).cpu_times()
+        at_rest = later.user + later.system - coordinator.user - coordinator.system
         minimum, steps = 0, []
         for before, after in itertools.pairwise(WORKERS):
             minimum += least_moves(places, instruments, after)
@@ -210,10 +214,13 @@ class Rebalance:
             "duplicates": duplicates,
             "moves": moves,
             "minimum_moves": minimum,
+            "moves_beyond_minimum": moves - minimum,
             "seconds": round(sum(steps), 2),
             "seconds_each": [round(step, 2) for step in steps],
             "ticks": sent,
             "ticks_per_s": round(sent / elapsed),
+            # Share of a core that steering takes while there is nothing to do.
+            "coordinator_core_at_rest": round(at_rest / PAUSE_S, 3),
             "instruments": len(instruments),
             "workers": list(WORKERS),
             "load_before": round(load, 2),

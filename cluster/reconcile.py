@@ -123,7 +123,11 @@ def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName
         if feed.enabled:
             names.append((ActorName(Kind.COORDINATOR, feed.id), (feed.id,), ""))
             names.append((ActorName(Kind.RECORDER, feed.id), (feed.id,), ""))
-            names += [(ActorName(Kind.WORKER, feed.id, n), (feed.id, n), "") for n in range(feed.workers)]
+            # In turn over its machines: where one goes away, the workers of the others carry on.
+            where = feed.nodes or ("",)
+            names += [
+                (ActorName(Kind.WORKER, feed.id, n), (feed.id, n), where[n % len(where)]) for n in range(feed.workers)
+            ]
     return {name: ActorSpec(name=name, args=args, node=node) for name, args, node in names}
 
 
@@ -173,6 +177,7 @@ def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> 
         if algo.want == "running" and algo.state != "failed" and node in load:
             load[node] += 1
     records = {algo.id: algo for algo in desired.algos}
+    feeds = {feed.id for feed in desired.feeds}
     for name, seen in observed.actors.items():
         if name.kind is not Kind.ALGO:
             continue
@@ -183,7 +188,8 @@ def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> 
         name = ActorName(Kind.ALGO, algo.id, algo.epoch)
         mine = observed.actors.get(name)
         if algo.want == "stopped":
-            actions += _stop(algo, name, mine, memory)
+            gone = "" if algo.feed in feeds else f"its feed {algo.feed} was deleted"
+            actions += _stop(algo, name, mine, memory, gone)
         elif algo.state != "failed":
             actions += _run(algo, name, mine, memory, load, known, now)
         else:
@@ -206,13 +212,13 @@ def _where(algo: AlgoRecord, observed: Observed, memory: Memory) -> NodeName:
     return memory.placed.get(algo.id, NodeName(""))
 
 
-def _stop(algo: AlgoRecord, name: ActorName, mine: Seen | None, memory: Memory) -> list[Action]:
+def _stop(algo: AlgoRecord, name: ActorName, mine: Seen | None, memory: Memory, why: str) -> list[Action]:
     memory.crashes.pop(algo.id, None)
     if mine is not None:
-        return [ShowAlgo(algo, "stopping", "asked to stop"), StopAlgo(name, "asked to stop")]
+        return [ShowAlgo(algo, "stopping", why or "asked to stop"), StopAlgo(name, why or "asked to stop")]
     if algo.state == "failed":
         return []  # it stays visible as what it was until somebody starts it again
-    return [ShowAlgo(algo, "stopped", "")]
+    return [ShowAlgo(algo, "stopped", why)]
 
 
 def _run(

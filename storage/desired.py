@@ -56,7 +56,7 @@ class Desired:
             fixed=made | {"user"},
             check=lambda r: _named(r.id, "account"),
         )
-        self._feeds = Resource(db, FeedRecord, kind="feed", table="feeds", fixed=made, check=_check_feed)
+        self._feeds = Resource(db, FeedRecord, kind="feed", table="feeds", fixed=made | {"nodes"}, check=_check_feed)
         self._algos = Resource(
             db,
             AlgoRecord,

@@ -62,6 +62,8 @@ class FeedRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Nanos
     enabled: bool = True
     generation: int = 1
+    #: Machines that its workers run on, in turn; none: where the Supervisor is.
+    nodes: tuple[NodeName, ...] = ()
 
 
 class FeedGap(msgspec.Struct, frozen=True, kw_only=True):

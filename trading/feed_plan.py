@@ -131,8 +131,11 @@ def next_steps(
             # Cut, or its carrier gone, and not taken over yet: that first, wherever it was meant to go.
             moves.append(move)
             continue
-        if live is not None and (lacks := asked.get(instrument, ())) and here[live].channels not in ((), lacks):
-            retune.setdefault((live, lacks), []).append(instrument)
+        if live is not None and (lacks := asked.get(instrument, ())):
+            # Whoever is to take over as well: a kind that it does not ask for would be missing from the cut on.
+            for shard, how in here.items():
+                if how.phase is not Phase.ENDING and how.channels not in ((), lacks):
+                    retune.setdefault((shard, lacks), []).append(instrument)
         if live is not None and live in fresh:
             # Where it was on its way to before, nothing is needed of it any more.  By the carrier's word of now: it
             # may have been cut since it was last heard, and then the muted one has all that came after.

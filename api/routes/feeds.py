@@ -16,12 +16,12 @@ from api.listing import parse_instruments, require_listed
 from api.problems import unknown_reference
 from api.routes.feed_clients import CapacityShown, capacity_shown, refuse_to_take_from_algos, traded_by_algos
 from api.security import Caller, FeedKeeper, Viewer
-from api.services import Deck, Services
+from api.services import Deck, Services, referenced
 from cluster import catalog
 from cluster.feeds import OWN_LIST, capacity_of, subscriptions_of
 from storage.records import FeedRecord
 from trading.errors import Conflict, UnknownThing
-from trading.ids import FeedId, Nanos, instrument_id, name
+from trading.ids import FeedId, Nanos, NodeName, instrument_id, name
 from trading.sharding import check_capacity
 from trading.subscriptions import Capacity, Subscriptions
 
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
 #: A feed that somebody else changes at the same moment is read again this often.
 _ATTEMPTS = 5
 #: What a coordinator tells of, any of which means that not all is as it should be.
-_UNSETTLED = ("moving", "uncarried", "stranded", "silent", "gone")
+_UNSETTLED = ("moving", "uncarried", "stranded", "silent", "gone", "passed_over")
 
 
 class NewFeed(Body):
@@ -55,6 +55,8 @@ class NewFeed(Body):
     instruments: list[str] = Field(default_factory=list, max_length=10_000)
     workers: int = 1
     channels: list[str] = Field(default=["trade", "quote"], min_length=1, max_length=10)
+    #: Machines that the workers run on, in turn; none: the head's.
+    nodes: list[str] = Field(default_factory=list, max_length=100)
 
 
 class FeedChange(Body):
@@ -124,6 +126,7 @@ class FeedShown(Shown):
                     "channels": ["trade", "quote"],
                     "workers": 2,
                     "instruments": ["BINANCE-USDM:BTCUSDT", "BINANCE-USDM:ETHUSDT"],
+                    "nodes": [],
                     "enabled": True,
                     "generation": 1,
                     "created_at": "2026-01-31T09:15:00.000000000+00:00",
@@ -145,6 +148,7 @@ class FeedShown(Shown):
     channels: list[str]
     workers: int
     instruments: list[str]
+    nodes: list[str]
     enabled: bool
     generation: int
     created_at: Instant
@@ -196,6 +200,7 @@ async def create_feed(body: NewFeed, caller: FeedKeeper, deck: Deck) -> FeedShow
         workers=body.workers,
         instruments=instruments,
         created_at=Nanos(time.time_ns()),
+        nodes=tuple([(await referenced("nodes", deck.desired.node(NodeName(node)))).name for node in body.nodes]),
     )
     return await _shown(deck, await deck.desired.create_feed(record, by=caller.user))
 
@@ -344,11 +349,16 @@ async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> F
     live = sorted((_worker(each, now, details) for each in workers.values()), key=lambda w: w.shard)
     current = view is not None and view["generation"] == feed.generation
     seen = {} if view is None else view
-    told = {field: seen[field] for field in (*_UNSETTLED, "passed_over", "trouble") if field in seen}
+    told = {field: seen[field] for field in (*_UNSETTLED, "trouble") if field in seen}
     if not details:
         told = {field: each for field, each in told.items() if field not in ("moving", "uncarried", "stranded")}
     return FeedShown(
-        **{**msgspec.structs.asdict(feed), "instruments": list(feed.instruments), "channels": list(feed.channels)},
+        **{
+            **msgspec.structs.asdict(feed),
+            "instruments": list(feed.instruments),
+            "channels": list(feed.channels),
+            "nodes": list(feed.nodes),
+        },
         **told,
         settled=current and not any(seen.get(field) for field in ("pending_steps", "draining", *_UNSETTLED)),
         pending_steps=view["pending_steps"] if view else None,

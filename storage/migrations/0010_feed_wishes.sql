@@ -42,3 +42,6 @@ BEGIN
 END
 $$;
 CREATE TRIGGER feed_is_unused BEFORE DELETE ON feeds FOR EACH ROW EXECUTE FUNCTION feed_is_unused();
+
+-- Names of the machines that a feed's workers run on, in turn; none: where the Supervisor is.
+ALTER TABLE feeds ADD COLUMN nodes jsonb NOT NULL DEFAULT '[]';

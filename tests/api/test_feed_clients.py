@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from storage.records import NodeRecord
 from tests.api.playing import BTC, ETH, Stage, algo_body, instrument
-from trading.ids import FeedId
+from trading.ids import FeedId, Nanos, NodeName
 
 CLIENTS = "/v1/feeds/crypto/clients"
 SOL = "BINANCE:SOLUSDT"
@@ -206,3 +207,55 @@ async def test_a_feed_is_deleted_by_force_and_its_algos_are_told(fed: Stage) -> 
     await fed.fed()
     assert [c["client"] for c in (await fed.get(CLIENTS))["items"]] == ["feed"]
     await fed.refused(404, "unknown_feed", "DELETE", "/v1/feeds/none?force=true")
+
+
+async def test_workers_run_on_the_machines_that_are_named(fed: Stage) -> None:
+    for node in ("edge", "core"):
+        record = NodeRecord(name=NodeName(node), labels={}, registered_at=Nanos(1))
+        await fed.services.desired.create_node(record, "test")
+    body = {"id": "spread", "provider": "binance-spot", "instruments": [SOL], "nodes": ["edge", "core"]}
+    assert (await fed.make("/v1/feeds", body))["nodes"] == ["edge", "core"]
+    said = await fed.refused(422, "unknown_node", "POST", "/v1/feeds", {**body, "id": "other", "nodes": ["none"]})
+    assert said["field"] == "nodes"
+
+
+async def test_what_a_coordinator_tells_is_shown_and_measured(fed: Stage) -> None:
+    view = {
+        "feed": "crypto",
+        "generation": 1,
+        "assignment": {"0": [BTC], "1": [ETH]},
+        "pending_steps": 1,
+        "draining": [],
+        "silent": [1],
+        "gone": [1],
+        "moving": [BTC],
+        "uncarried": [],
+        "stranded": [ETH],
+        "passed_over": [[BTC, 1]],
+        "wanted": 2,
+        "spare": 254,
+        "moves": 7,
+        "trouble": "no room",
+    }
+    await fed.services.hot.put("feed:crypto", view, 30)
+    shown = await fed.get("/v1/feeds/crypto")
+    for field in ("silent", "gone", "moving", "uncarried", "stranded", "passed_over", "trouble"):
+        assert shown[field] == view[field], field
+    assert shown["settled"] is False
+    (listed,) = (await fed.get("/v1/feeds"))["items"]
+    assert (listed["gone"], listed["moving"], listed["settled"]) == ([1], [], False)
+    settled = {**view, "pending_steps": 0, "silent": [], "gone": [], "moving": [], "stranded": [], "passed_over": []}
+    await fed.services.hot.put("feed:crypto", settled, 30)
+    assert (await fed.get("/v1/feeds/crypto"))["settled"] is True
+    await fed.services.hot.put("feed:crypto", view, 30)
+    text = (await fed.http.get("/metrics")).text
+    for line in (
+        'quarterdeck_feed_wanted_instruments{feed="crypto"} 2.0',
+        'quarterdeck_feed_spare_instruments{feed="crypto"} 254.0',
+        'quarterdeck_feed_moves{feed="crypto"} 7.0',
+        'quarterdeck_feed_pending_steps{feed="crypto"} 1.0',
+        'quarterdeck_feed_workers_gone{feed="crypto"} 1.0',
+        'quarterdeck_feed_instruments_not_settled{feed="crypto",state="stranded"} 1.0',
+        'quarterdeck_feed_instruments_not_settled{feed="crypto",state="uncarried"} 0.0',
+    ):
+        assert line in text

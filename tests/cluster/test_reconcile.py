@@ -339,6 +339,8 @@ def test_algo_that_reports_its_failure_is_shown_with_it_and_removed() -> None:
 
 def test_stopped_algo_ends_in_order_and_is_stopped() -> None:
     cluster = running(x="")
+    cluster.desire(feed("f", 1))
+    cluster.settle()
     cluster.set("x", want="stopped")
     desired, observed = cluster.look()
     actions = reconcile(desired, observed, cluster.memory, cluster.now)
@@ -468,3 +470,33 @@ def test_supervisor_is_never_removed_by_itself() -> None:
     cluster.round()
     cluster.now = Nanos(cluster.now + 10 * SILENT_NS)
     assert cluster.round() == []
+
+
+def test_workers_of_a_feed_run_on_its_machines_in_turn() -> None:
+    spread = replace(feed("f", 5), nodes=(NodeName("n2"), NodeName("n1")))
+    desired = Desired(accounts=(), feeds=(spread, feed("g", 1)), algos=(), nodes=())
+    wanted = wanted_actors(desired, ())
+    where = {str(name): spec.node for name, spec in wanted.items() if name.kind is Kind.WORKER}
+    assert where == {
+        "worker/f/0": "n2",
+        "worker/f/1": "n1",
+        "worker/f/2": "n2",
+        "worker/f/3": "n1",
+        "worker/f/4": "n2",
+        "worker/g/0": "",
+    }
+
+
+def test_an_algo_whose_feed_was_deleted_says_so() -> None:
+    cluster = Cluster("n1")
+    cluster.desire(feed("f", 1), algo("x"))
+    cluster.settle()
+    cluster.set("x", want="stopped", feed=FeedId("f"))
+    del cluster.feeds[FeedId("f")]
+    cluster.round()
+    assert (cluster.algos[AlgoId("x")].state, cluster.algos[AlgoId("x")].reason) == (
+        "stopping",
+        "its feed f was deleted",
+    )
+    cluster.settle()
+    assert cluster.algos[AlgoId("x")].reason == "its feed f was deleted"

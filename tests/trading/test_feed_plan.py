@@ -234,3 +234,16 @@ def test_workers_from_three_to_five_to_two_leave_nobody_out() -> None:
 def test_feed_comes_back_to_the_split_that_sharding_wants() -> None:
     world = started(2, 7, 2)
     assert world.assignment == assign(world.assignment, world.ids, 2)
+
+
+def test_who_is_to_take_over_is_asked_for_other_channels_too() -> None:
+    here = workers(
+        w0=carried(Phase.LIVE, kinds=(TRADE,), channels=("trade",)),
+        w1=carried(Phase.MUTED, channels=("trade",)),
+        w2=carried(Phase.ENDING, channels=("trade",)),
+    )
+    steps = next_steps({1: [A]}, here, Nanos(SECOND), channels={A: ("trade", "quote")})
+    assert [step for step in steps if isinstance(step, Retune)] == [
+        Retune(0, (A,), ("trade", "quote")),
+        Retune(1, (A,), ("trade", "quote")),
+    ]

@@ -1,0 +1,295 @@
+"""A worker and a coordinator by themselves: what the provider is asked, and who may publish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors import feed_coordinator
+from actors.feed_coordinator import FeedCoordinator
+from actors.feed_worker import FENCE_S, FeedWorker
+from cluster import process
+from cluster.feeds import fence_key
+from cluster.process import elapsed
+from tests.api.playing import instrument
+from trading.errors import BadInput, NotReady, Unreachable
+from trading.feed_mesh import FeedMesh, Fence
+from trading.feed_plan import Carry, Move, Phase, Release, Retune, WorkerReport
+from trading.handover import Handover
+from trading.ids import Epoch, FeedId, InstrumentId
+from trading.instruments import Instrument
+from trading.last_values import LastValues
+from trading.subscriptions import Capacity
+from trading.ticks import TRADE, TickBuffer, decode
+
+A, B, C = (InstrumentId(f"T:{name}") for name in "ABC")
+
+
+class FakeConnection:
+    """What the provider was asked, in order; it refuses C."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str], tuple[str, ...] | None]] = []
+
+    async def subscribe(self, instruments: Sequence[Instrument], channels: Sequence[str]) -> None:
+        if any(each.id == C for each in instruments):
+            raise BadInput("instruments", "C cannot be had")
+        self.asked.append(("take", [each.id for each in instruments], tuple(channels)))
+
+    async def unsubscribe(self, instruments: Sequence[Instrument], channels: Sequence[str] | None = None) -> None:
+        self.asked.append(("drop", [each.id for each in instruments], None if channels is None else tuple(channels)))
+
+
+class FakeHot:
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.is_away = False
+        self.looks = 0
+
+    async def get(self, key: str, _: Any) -> Any:
+        self.looks += 1
+        if self.is_away:
+            raise NotReady("redis is away", 0.1)
+        return self.values.get(key)
+
+    async def put(self, key: str, value: Any, ttl_s: float) -> None:
+        if self.is_away:
+            raise NotReady("redis is away", 0.1)
+        self.values[key] = value
+
+
+def bare_worker() -> Any:
+    worker: Any = object.__new__(FeedWorker)
+    worker.name, worker.feed, worker.shard, worker.epoch = "worker/f/1", FeedId("f"), 1, 7
+    worker.state, worker.reason = "ready", ""
+    worker.handover, worker.last_values, worker.hot = Handover(), LastValues(), FakeHot()
+    worker._connection, worker._channels = FakeConnection(), ("trade", "quote")
+    listed = {id_: number for number, id_ in enumerate((A, B, C), 1)}
+    worker._listed = {i: _numbered(i, number) for i, number in listed.items()}
+    worker._carried, worker._asked, worker._refused, worker._whole = {}, {}, {}, {}
+    worker._asking, worker._urgent, worker._arrived = asyncio.Queue(), [], asyncio.Event()
+    worker._unfenced_at = elapsed()
+    return worker
+
+
+def _numbered(id_: InstrumentId, number: int) -> Instrument:
+    return msgspec.structs.replace(instrument(id_), number=number)
+
+
+async def asked_by(worker: Any) -> list[Any]:
+    task = asyncio.create_task(worker._ask(worker._connection))
+    while not worker._asking.empty():
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    asked, worker._connection.asked = worker._connection.asked, []
+    return list(asked)
+
+
+async def test_the_provider_is_asked_in_the_order_of_the_steps() -> None:
+    worker = bare_worker()
+    await worker.carry([A, B], False)
+    await worker.release([A])
+    await worker.carry([A], True, ("trade",))
+    await worker.carry([A], False)
+    assert await asked_by(worker) == [
+        ("take", [A, B], ("trade", "quote")),
+        ("drop", [A], None),
+        ("take", [A], ("trade",)),
+    ]
+    report = await worker.report()
+    assert {i: (how.phase, how.channels) for i, how in report.carried.items()} == {
+        A: (Phase.MUTED, ("trade",)),
+        B: (Phase.LIVE, ("trade", "quote")),
+    }
+
+
+async def test_a_retune_asks_for_what_is_new_before_it_ends_what_is_over() -> None:
+    worker = bare_worker()
+    await worker.carry([A, B], False, ("trade",))
+    await asked_by(worker)
+    await worker.retune([A, B, C], ("quote",))
+    assert await asked_by(worker) == [("take", [A, B], ("quote",)), ("drop", [A, B], ("trade",))]
+    await worker.retune([A], ("quote",))
+    assert await asked_by(worker) == []
+    assert (await worker.report()).carried[A].channels == ("quote",)
+
+
+async def test_one_that_the_provider_cannot_take_holds_up_no_other() -> None:
+    worker = bare_worker()
+    await worker.carry([A, C, B], False)
+    assert [ids for _, ids, _ in await asked_by(worker)] == [[A], [B]]
+    assert worker._refused == {C: "instruments: C cannot be had"}
+
+
+async def test_a_move_in_batches_leaves_out_what_is_not_carried() -> None:
+    giver, taker = bare_worker(), bare_worker()
+    await giver.carry([A], False)
+    buffer = TickBuffer()
+    for sequence in (5, 6, 7):
+        buffer.trade(1, 1.0, 1.0, TRADE, 100, 200, sequence)
+    raw = buffer.take()
+    assert raw
+    giver.last_values.take(giver.handover.admit(decode(raw)[:2]))
+    assert (await giver.report()).carried[A].last_at == 200
+    await taker.carry([A, B], True)
+    taker.handover.admit(decode(raw))
+    firsts = {i: how.firsts for i, how in (await taker.report()).carried.items()}
+    cuts = await giver.cut({A: firsts[A], B: firsts[B]})
+    assert cuts == {A: {TRADE: 7}}
+    since = (await giver.report()).carried[A].since
+    assert await giver.cut({A: {}}) == cuts
+    assert (await giver.report()).carried[A].since == since, "asked again it began no later"
+    await taker.activate({**cuts, C: {}})
+    assert [ticks["sequence"].tolist() for ticks in taker._urgent] == [[7]]
+
+
+async def test_a_worker_that_is_not_ready_says_so_in_its_report() -> None:
+    worker = bare_worker()
+    worker.state = "starting"
+    assert await worker.report() is None
+
+
+async def test_a_fenced_worker_ends_before_it_publishes_and_a_successor_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(process, "end", ended.append)
+    worker = bare_worker()
+    worker.hot.values[fence_key("worker/f/1")] = 6
+    worker._unfenced_at = elapsed() - 2 * FENCE_S
+    await worker._may_publish()
+    assert not ended
+    worker.hot.values[fence_key("worker/f/1")] = 7
+    await worker._may_publish()
+    assert not ended
+    assert worker.hot.looks == 1, "it had looked a moment ago"
+    worker._unfenced_at = elapsed() - 2 * FENCE_S
+    await worker._may_publish()
+    assert len(ended) == 1
+    worker.hot.is_away = True
+    with pytest.raises(NotReady):
+        await worker._may_publish()
+
+
+class FakeLeases:
+    def __init__(self, order: list[Any]) -> None:
+        self.order = order
+
+    async def end(self, name: str, epoch: Epoch, by: str) -> Epoch:
+        self.order.append(("end", name, epoch))
+        return epoch or Epoch(9)
+
+
+class FakePeer:
+    def __init__(self, shard: int, order: list[Any], answers: dict[str, Callable[..., Awaitable[Any]]]) -> None:
+        self.shard, self.order, self.answers = shard, order, answers
+
+    async def call(self, method: str, *args: Any, timeout: float) -> Any:
+        self.order.append((method, self.shard, *args))
+        answer = self.answers.get(method)
+        return None if answer is None else await answer(*args)
+
+
+def bare_coordinator(order: list[Any]) -> Any:
+    coordinator: Any = object.__new__(FeedCoordinator)
+    coordinator.name, coordinator.feed = "coordinator/f", FeedId("f")
+    coordinator.leases, coordinator.hot = FakeLeases(order), FakeHot()
+    coordinator._peers, coordinator._ended, coordinator._answered, coordinator._moves = {}, set(), set(), 0
+    return coordinator
+
+
+def mesh() -> FeedMesh:
+    return FeedMesh(Capacity(provider="p", instruments_per_worker=9, max_workers=3, channels=("trade", "quote")))
+
+
+async def test_fences_come_first_and_are_waited_for_unless_the_process_is_known_to_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[Any] = []
+    coordinator = bare_coordinator(order)
+    coordinator._peers = {0: FakePeer(0, order, {})}
+
+    async def sleep(seconds: float) -> None:
+        order.append(("sleep", seconds > FENCE_S))
+
+    monkeypatch.setattr(feed_coordinator.asyncio, "sleep", sleep)
+    coordinator._ended = {2}
+    await coordinator._take(mesh(), [Fence(1, Epoch(4)), Fence(2, Epoch(0)), Carry(0, (A,), False, ("trade",))])
+    assert order == [
+        ("end", "worker/f/1", 4),
+        ("sleep", True),
+        ("end", "worker/f/2", 0),
+        ("carry", 0, (A,), False, ("trade",)),
+    ]
+    assert coordinator.hot.values == {fence_key("worker/f/1"): 4, fence_key("worker/f/2"): 9}
+
+
+async def test_while_a_fence_cannot_be_done_no_other_step_is_taken() -> None:
+    order: list[Any] = []
+    coordinator = bare_coordinator(order)
+    coordinator._peers = {0: FakePeer(0, order, {})}
+    coordinator.hot.is_away = True
+    with pytest.raises(NotReady):
+        await coordinator._take(mesh(), [Fence(1, Epoch(4)), Carry(0, (A,), False)])
+    assert order == [("end", "worker/f/1", 4)]
+
+
+async def test_moves_go_in_batches_and_one_that_fails_holds_up_no_other() -> None:
+    order: list[Any] = []
+
+    async def cut(firsts: dict[InstrumentId, Any]) -> dict[InstrumentId, Any]:
+        return {each: {TRADE: 7} for each in firsts if each != B}
+
+    async def away(*_: Any) -> None:
+        raise Unreachable("worker/f/2", "no answer")
+
+    coordinator = bare_coordinator(order)
+    coordinator._peers = {
+        0: FakePeer(0, order, {"cut": cut}),
+        1: FakePeer(1, order, {}),
+        2: FakePeer(2, order, {"cut": away}),
+    }
+    steps = [
+        Retune(2, (C,), ("trade",)),
+        Move(A, 0, 1, {TRADE: 5}),
+        Move(B, 0, 1, {TRADE: 5}),
+        Move(C, 2, 1, {TRADE: 5}),
+        Release(0, (C,)),
+    ]
+    await coordinator._take(mesh(), steps)
+    assert (order[0], order[-1]) == (("retune", 2, (C,), ("trade",)), ("release", 0, (C,)))
+    moved = [("cut", 0, {A: {TRADE: 5}, B: {TRADE: 5}}), ("activate", 1, {A: {TRADE: 7}})]
+    assert [each for each in order[1:-1] if each != ("cut", 2, {C: {TRADE: 5}})] == moved
+    assert len(order) == 5
+    assert coordinator._moves == 1
+
+
+async def test_a_worker_that_answers_that_it_carries_nothing_has_a_new_process() -> None:
+    order: list[Any] = []
+    coordinator = bare_coordinator(order)
+    report = WorkerReport(shard=0, epoch=Epoch(3), carried={})
+
+    async def tell() -> WorkerReport:
+        return report
+
+    async def away() -> None:
+        raise Unreachable("worker/f/2", "no answer")
+
+    coordinator._peers = {
+        0: FakePeer(0, order, {"report": tell}),
+        1: FakePeer(1, order, {}),
+        2: FakePeer(2, order, {"report": away}),
+    }
+    core = mesh()
+    core.want({A: ("trade",)}, 3, {0, 1, 2})
+    await coordinator._hear(core)
+    assert coordinator._ended == {1}
+    assert coordinator._answered == {0, 1}
+    _, view = core.look(process.now())
+    assert (view.unknown, view.silent) == ((2,), (1, 2))
