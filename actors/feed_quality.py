@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from storage.feed_quality import FeedTunings
 from storage.hot import Hot
@@ -48,8 +49,11 @@ class FeedQuality:
         self._shown: dict[int, int] = {}
 
     def sift(self, ticks: TickArray) -> TickArray:
-        """The good ones of what came; the others are in quarantine."""
+        """The good ones of what came, after those of before that turned out to be good; others are in quarantine."""
         passed = good(ticks, self.filter.judge(ticks))
+        earlier = self.filter.returned()
+        if len(earlier):
+            passed = np.concatenate([earlier, passed])
         self.received += len(ticks)
         self.refused += len(ticks) - len(passed)
         return passed
@@ -100,7 +104,7 @@ class FeedQuality:
         quarantine = self.filter.quarantine
         values: dict[str, Any] = {}
         written: dict[int, int] = {}
-        for number in quarantine.numbers():
+        for number in sorted({*quarantine.numbers(), *self._shown}):
             total = sum(quarantine.counts(number).values())
             name = names.get(number)
             if name is None or total == self._shown.get(number):

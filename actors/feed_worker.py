@@ -179,6 +179,7 @@ class FeedWorker(Shell):
         self._depth_batch = 0
         #: The last values of instruments as the feed's workers published them, by number, before this one did.
         self._before: dict[int, Any] = {}
+        self._made_at = Nanos(0)
         #: What the provider logs in with; the connection reads it anew each time, so it changes in place.
         self._log_in: dict[str, str] = {}
 
@@ -188,7 +189,7 @@ class FeedWorker(Shell):
         record = await self.desired.feed(self.feed)
         self.epoch = await self.leases.take(self.name, self.deck.node, LEASE_S)
         self._unfenced_at = elapsed()
-        self._channels = record.channels
+        self._channels, self._made_at = record.channels, record.created_at
         await self._learn()
         self._log_in = await self._credentials(record)
         market = market_data(record.provider, record.settings, self._log_in)
@@ -270,7 +271,9 @@ class FeedWorker(Shell):
             for row in decode(raw):
                 number = int(row["instrument"])
                 known = self._before.get(number)
-                if known is None or row["received_at"] > known["received_at"]:
+                # What is older was of another feed by this name.
+                is_of_this_feed = row["received_at"] > self._made_at
+                if is_of_this_feed and (known is None or row["received_at"] > known["received_at"]):
                     self._before[number] = row
 
     async def _begin(self, fresh: Sequence[Instrument], muted: bool) -> None:

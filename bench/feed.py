@@ -69,9 +69,11 @@ class Bench:
         from cluster.names import ActorName, Kind
         from cluster.specs import ActorSpec
         from connectors.registry import market_data
+        from storage.feed_quality import FeedTunings
         from storage.instruments import Instruments
         from storage.records import AccountRecord, AlgoRecord, FeedRecord, StrategyRecord, UserRecord
         from strategies.loader import load_source
+        from trading.feed_tuning import Tuning
         from trading.ids import AccountId, AlgoId, Epoch, FeedId, Nanos, NodeName, UserId
 
         await self.database.open()
@@ -105,6 +107,10 @@ class Bench:
             created_at=at,
         )
         await self.desired.create_feed(feed, by="bench")
+        # Market time runs ahead of our clock at full speed, and stands still between turns: neither is wrong here.
+        calm = {"least_s": 3_600.0, "most_s": 7_200.0, "first_s": 3_600.0, "pending_s": 3_600.0}
+        tuning = Tuning(filter={"off": ["ahead", "backwards"]}, freshness=calm)
+        await FeedTunings(self.database).put(feed.id, None, tuning, by="bench")
         for name, source in STRATEGIES.items():
             loaded = load_source(source, name)
             await self.desired.put_strategy(

@@ -1,8 +1,8 @@
 """What a feed worker spends on 3,000 instruments in full mode at one frame a second, over a real socket.
 
 The simulator runs in a process of its own, its tokens all change within each second.  Here runs the connector on
-uvloop, and with what it decodes everything that a feed worker does up to the bus: hand-over, last values four times a
-second, batches of ticks and depth framed.
+uvloop, and with what it decodes everything that a feed worker does up to the bus: filter, habits of silence, hand-over,
+last values four times a second, batches of ticks and depth framed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from connectors.base import BookDelta
 from connectors.kite.market import KiteMarket
 from trading.bars import Bar
 from trading.depth import DepthArray, pack_depth
+from trading.habits import Habits
 from trading.handover import Handover
 from trading.ids import InstrumentId
 from trading.last_values import LastValues
+from trading.quarantine import good
+from trading.tick_filter import TickFilter
 from trading.ticks import TickBuffer, decode, pack_batch
 
 INSTRUMENTS: Final = 3_000
@@ -41,6 +44,8 @@ class WorkerSink:
     def __init__(self) -> None:
         self.ticks = TickBuffer()
         self._handover = Handover()
+        self._filter = TickFilter()
+        self._habits = Habits()
         self.last_values = LastValues()
         self.books = 0
         self.bytes = 0
@@ -49,7 +54,9 @@ class WorkerSink:
 
     def wake(self) -> None:
         """Publish what came."""
-        ticks = self._handover.admit(decode(self.ticks.take()))
+        raw = decode(self.ticks.take())
+        self._habits.take(raw)
+        ticks = self._handover.admit(good(raw, self._filter.judge(raw)))
         for start in range(0, len(ticks), _LARGEST_BATCH):
             part = ticks[start : start + _LARGEST_BATCH]
             self.last_values.take(part)

@@ -37,7 +37,7 @@ from trading.orders import (
 )
 from trading.positions import Position
 from trading.spans import Span, ceiling, floor
-from trading.ticks import TickArray
+from trading.ticks import TickArray, live
 
 __all__ = ["LogLine", "Output", "Runner", "StrategyFailed"]
 
@@ -179,7 +179,10 @@ class Runner:
         return self._take()
 
     def ticks(self, ticks: TickArray, now: Nanos) -> list[Output]:
-        """Take a batch: those of other instruments are passed over; bars that it closes come first."""
+        """Take a batch: those of other instruments are passed over; bars that it closes come first.
+
+        So are trades filled in after a gap: they are of the past, and must not pass for the price now.
+        """
         self._advance(now)
         if not self._running or not len(ticks):
             return self._take()
@@ -189,9 +192,10 @@ class Runner:
             ticks = ticks[mine]
             if not len(ticks):
                 return self._take()
+        ticks = live(ticks)
         for interval, builder in self._builders.items():
             self._give_bars(interval, builder.add(ticks))
-        if self._wants_ticks:
+        if self._wants_ticks and len(ticks):
             self._call("on_ticks", self.strategy.on_ticks, ticks)
         return self._take()
 

@@ -135,6 +135,19 @@ class Quarantine:
         self._counts[number][reason] += 1
         ring.append(_quarantined(tick, reason, reference, width))
 
+    def release(self, tick: tuple[Any, ...], reason: Reason) -> None:
+        """Let a tick go that turned out to be real: it counts as refused no longer."""
+        number = tick[0]
+        ring = self._rings[number]
+        self._counts[number][reason] -= 1
+        for place in range(len(ring) - 1, -1, -1):
+            # It may have made room for others since.
+            if _is(ring[place], tick):
+                del ring[place]
+                break
+        if not self._counts[number].any():
+            self.clear(number)
+
     def of(self, number: int) -> list[Quarantined]:
         """The last refused ticks of an instrument, oldest first."""
         return list(self._rings.get(number, ()))
@@ -158,6 +171,14 @@ class Quarantine:
         """Empty the ring of an instrument and set its counts to nothing."""
         self._rings.pop(number, None)
         self._counts.pop(number, None)
+
+
+def _is(held: Quarantined, tick: tuple[Any, ...]) -> bool:
+    _, flags, price, _, bid, _, ask, _, _, received_at, sequence = tick
+    return (held.received_at, held.sequence, held.flags) == (received_at, sequence, flags) and all(
+        one == other or (one != one and other != other)
+        for one, other in ((held.price, price), (held.bid, bid), (held.ask, ask))
+    )
 
 
 def _quarantined(tick: tuple[Any, ...], reason: Reason, reference: float, width: float) -> Quarantined:

@@ -3,12 +3,15 @@
 A shell (a feed worker) drives it so::
 
     verdicts = filter.judge(ticks)          # one Reason per tick, 0 is good
-    ticks = good(ticks, verdicts)           # all that goes on to readers
+    ticks = good(ticks, verdicts)           # all that goes on to readers,
+    earlier = filter.returned()             # after what was refused before and turned out to be real
 
 between decoding and publishing, on what the worker itself publishes.  `tune` and `tune_one` take settings from
 REST at any time; `know` takes an instrument's price tick and `seed` a last price from before a restart;
 `quarantine` holds the refused ticks and counts, `shifts` how often a move was confirmed, `skew` how far receipt is
-behind the venue's clock.  It has no clock: ticks bring their times of receipt.
+behind the venue's clock.  Ticks that showed a move (or a size) before it was confirmed are given back when it is, for
+a real move must cost no trade; those that a clock was wrong about are not, they are old by then.  It has no clock:
+ticks bring their times of receipt.
 
 What a bad tick is, `trading.tick_judgement` says, one tick after the other.  That is slow in Python, so a batch is
 first looked at as a whole: trades (and quotes) of an instrument of which every one is within the narrowest band it
@@ -20,7 +23,7 @@ needs it.  All ways give the same verdicts and leave the same memory, however ti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -45,12 +48,14 @@ from trading.tick_judgement import (
     bounds,
     judge,
 )
-from trading.ticks import BACKFILLED, QUOTE, SNAPSHOT, TRADE, TickArray
+from trading.ticks import BACKFILLED, QUOTE, SNAPSHOT, TICK, TRADE, TickArray, empty
 
 #: Batches up to this long are quicker tick by tick than as a whole.
 SMALL: Final = 96
 #: What decides how a tick is looked at.
 _KIND: Final = TRADE | QUOTE | SNAPSHOT | BACKFILLED
+#: Refused ticks that are kept to be given back, of an instrument's trades or quotes.
+_MOST_HELD: Final = 256
 #: Times of receipt less venue time are counted in when so many wait.
 _UNTOLD: Final = 512
 #: Columns of the bounds that whole batches are compared with.
@@ -61,6 +66,8 @@ _LONGEST: Final = 4096
 _LEFT: Final = (1.0 - np.array([STEP_WEIGHT, SIZE_WEIGHT])) ** np.arange(_LONGEST + 1)[:, None]
 _WEIGHTS: Final = np.array([STEP_WEIGHT, SIZE_WEIGHT]) * _LEFT
 _OTHER_TIME: Final = SNAPSHOT | BACKFILLED
+#: Why ticks are refused that are given back once it turns out to be real.
+_RETURNED: Final = (Reason.OUT_OF_BAND, Reason.HUGE_SIZE)
 #: As what a tick is judged, by its flags.
 _PARTS: Final = ((), (TRADE,), (QUOTE,), (TRADE, QUOTE))
 
@@ -68,6 +75,8 @@ _Floats = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
 #: The memory of an instrument's trades or quotes as plain lists, and what it is compared with.
 _Hot = tuple[list[float], list[int], Bounds]
+#: A refused tick with its place in the piece under way and the reason.
+_Held = tuple[int, tuple[Any, ...], Reason]
 
 
 class TickFilter:
@@ -90,6 +99,11 @@ class TickFilter:
         self._untold: tuple[list[int], list[int]] = ([], [])
         #: Of the batch under way: place, tick, reason, reference, width.
         self._refused: list[tuple[int, tuple[Any, ...], Reason, float, float]] = []
+        #: By row of the memory, the ticks of its candidate with their places in the piece under way (-1: before it).
+        self._held: dict[int, list[_Held]] = {}
+        #: Places in the piece under way that were refused and are good after all.
+        self._redeemed: list[int] = []
+        self._returned: list[tuple[Any, ...]] = []
         self.quarantine = Quarantine(keep)
         #: Moves out of the band, clocks and sizes that turned out to be real.
         self.shifts = 0
@@ -141,9 +155,16 @@ class TickFilter:
         if slot is not None:
             self._cool()
             self._tell()
+            for key in (2 * slot, 2 * slot + 1):
+                self._held.pop(key, None)
             self._floats[2 * slot : 2 * slot + 2] = _fresh_floats(2)
             self._ints[2 * slot : 2 * slot + 2] = 0
             self._skew.clear(slot)
+
+    def returned(self) -> TickArray:
+        """Ticks that were refused in earlier batches and turned out to be real, in their order; told once."""
+        told, self._returned = self._returned, []
+        return np.array(told, dtype=TICK) if told else empty()
 
     # Figures
 
@@ -167,12 +188,22 @@ class TickFilter:
         self.judged += len(ticks)
         if len(ticks) <= SMALL:
             self._judge_few(ticks, verdicts)
+            self._end_piece()
             return verdicts
         for start in range(0, len(ticks), _LONGEST):
             piece = slice(start, start + _LONGEST)
             self._judge_many(ticks[piece], verdicts[piece])
-            self._quarantine_refused()
+            self._end_piece()
         return verdicts
+
+    def _end_piece(self) -> None:
+        if self._refused:
+            self._quarantine_refused()
+        self._redeemed.clear()
+        if self._held:
+            # Nobody has the places of the next piece yet.
+            for key, held in self._held.items():
+                self._held[key] = [(-1, tick, reason) for _, tick, reason in held]
 
     def _judge_few(self, ticks: TickArray, verdicts: npt.NDArray[np.uint8]) -> None:
         hot, slot_of = self._hot, self._slots.get
@@ -222,8 +253,6 @@ class TickFilter:
                 behind.append(received - at)
         if len(slots) >= _UNTOLD:
             self._tell()
-        if self._refused:
-            self._quarantine_refused()
 
     def _judge_many(self, ticks: TickArray, verdicts: npt.NDArray[np.uint8]) -> None:
         slots = self._slots.many(ticks["instrument"])
@@ -249,6 +278,7 @@ class TickFilter:
             self._one_by_one(zip(neither.tolist(), ticks[neither].tolist(), strict=True), 0, verdicts)
         at = ticks["exchange_at"]
         told = (verdicts == 0) & (at > 0) & ((ticks["flags"] & np.uint32(_OTHER_TIME)) == 0)
+        told[self._redeemed] = False
         if told.all():
             self._skew.add(slots, ticks["received_at"] - at)
         else:
@@ -272,11 +302,40 @@ class TickFilter:
             if known is None:
                 known = self._hot[key] = (self._floats[key].tolist(), self._ints[key].tolist(), self._bounds[slot])
             floats, ints, limits = known
-            reference = floats[REF]
+            reference, candidates = floats[REF], ints[CANDIDATES]
             reason, width, is_shift = judge(tick, kind, limits, floats, ints)
             self.shifts += is_shift
             if reason:
                 self._refuse(verdicts, row, tick, reason, reference, width)
+                if reason in _RETURNED and flags & (TRADE | QUOTE) == kind:
+                    self._hold(key, (row, tick, reason), ints[CANDIDATES] > candidates)
+                elif reason > Reason.CROSSED:
+                    self._held.pop(key, None)
+            elif candidates and not flags & BACKFILLED:
+                self._redeem(self._held.pop(key, ()) if is_shift else (), verdicts)
+                self._held.pop(key, None)
+
+    def _hold(self, key: int, refused: _Held, goes_on: bool) -> None:
+        """Keep a tick of a candidate, to give it back should the candidate be real."""
+        held = self._held.setdefault(key, [])
+        if not goes_on:
+            held.clear()
+        held.append(refused)
+        if len(held) > _MOST_HELD:
+            del held[0]
+
+    def _redeem(self, held: Sequence[_Held], verdicts: npt.NDArray[np.uint8]) -> None:
+        """What was refused is real."""
+        for row, tick, reason in held:
+            if row < 0:
+                self._returned.append(tick)
+                self.quarantine.release(tick, reason)
+                continue
+            verdicts[row] = Reason.GOOD
+            self._redeemed.append(row)
+        if self._redeemed:
+            places = set(self._redeemed)
+            self._refused = [each for each in self._refused if each[0] not in places]
 
     def _refuse(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import Field
 
@@ -42,7 +43,7 @@ from trading.orders import (
     Side,
     apply,
 )
-from trading.ticks import TickArray
+from trading.ticks import BACKFILLED, TickArray
 
 K = EventKind
 NOW = Nanos(START)
@@ -98,6 +99,15 @@ def test_ticks_of_other_instruments_are_passed_over() -> None:
     ticks = [e for e in s.seen if e[0] == "tick"]
     assert len(ticks) == 10
     assert {e[1] for e in ticks} == {A.id}
+
+
+def test_trades_filled_in_after_a_gap_are_neither_told_nor_counted_into_bars() -> None:
+    r, s = started(BarTold)
+    filled = prints(500.0, 600.0).copy()
+    filled["flags"] |= BACKFILLED
+    r.ticks(filled, NOW)
+    r.ticks(np.concatenate([prints(10.0), filled, prints(10.0, 11.0)[1:]]), NOW)
+    assert s.seen[1:] == [("bar", A.id, "1s", 10.0), ("tick", A.id, False), ("tick", A.id, False)]
 
 
 def test_bars_come_before_the_tick_that_closed_them_and_by_the_clock_else() -> None:

@@ -378,6 +378,23 @@ def spoiled(seed: int, count: int, instruments: int, rate: float) -> tuple[TickA
     return ticks, is_bad
 
 
+def through(filter_: TickFilter, batches: list[TickArray]) -> TickArray:
+    """What goes on to readers, in their order."""
+    passed = []
+    for batch in batches:
+        fine = good(batch, filter_.judge(batch))
+        passed += [filter_.returned(), fine]
+    return np.concatenate(passed)
+
+
+def passed_by_kind(ticks: TickArray) -> dict[tuple[int, int], list[bytes]]:
+    """Each instrument's trades, and its quotes, in their order."""
+    found: dict[tuple[int, int], list[bytes]] = {}
+    for tick in ticks:
+        found.setdefault((int(tick["instrument"]), int(tick["flags"]) & (TRADE | QUOTE)), []).append(tick.tobytes())
+    return found
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -412,12 +429,12 @@ def test_verdicts_and_memory_do_not_depend_on_how_ticks_are_batched(
     elif strange == "late sizes":
         for field in ("size", "bid_size", "ask_size"):
             ticks[field][:500] *= 0.0
-    whole, single, cut = TickFilter(), TickFilter(), TickFilter()
-    verdicts = whole.judge(ticks).tolist()
-    assert [int(single.judge(ticks[n : n + 1])[0]) for n in range(len(ticks))] == verdicts
+    whole, single, cut = TickFilter(keep=2_000), TickFilter(keep=2_000), TickFilter(keep=2_000)
     edges = sorted({0, *cuts, len(ticks)})
-    parts = [cut.judge(ticks[a:b]).tolist() for a, b in pairwise(edges)]
-    assert [verdict for part in parts for verdict in part] == verdicts
+    passed = through(whole, [ticks])
+    assert passed_by_kind(through(single, [ticks[n : n + 1] for n in range(len(ticks))])) == passed_by_kind(passed)
+    assert passed_by_kind(through(cut, [ticks[a:b] for a, b in pairwise(edges)])) == passed_by_kind(passed)
+    assert len(passed) + sum(whole.quarantine.counts().values()) == len(ticks)
     for other in (single, cut):
         assert other.quarantine.counts() == whole.quarantine.counts()
         assert other.shifts == whole.shifts
@@ -450,19 +467,46 @@ def test_spoiled_ticks_are_found_and_only_they(seed: int, size: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.05, 20.0).filter(lambda f: not 0.8 < f < 1.25))
-def test_level_shift_costs_only_the_ticks_that_confirm_it(seed: int, factor: float) -> None:
+def test_level_shift_costs_no_tick_only_the_time_to_confirm_it(seed: int, factor: float) -> None:
     ticks = usual(1200, 1, seed)
     for field in ("price", "bid", "ask"):
         ticks[field][600:] *= factor
     if factor < 1:
         ticks["ask"] = np.maximum(ticks["bid"], ticks["ask"])
-    filter_ = TickFilter()
-    verdicts = filter_.judge(ticks)
-    assert filter_.shifts == 2  # of the trades and of the quotes
-    assert set(verdicts[600:].tolist()) == {0, Reason.OUT_OF_BAND}
-    assert not verdicts[:600].any()
+    whole, single = TickFilter(), TickFilter()
+    assert not whole.judge(ticks).any()
+    assert whole.shifts == 2  # of the trades and of the quotes
+    verdicts, returned = [], []
+    for n in range(len(ticks)):
+        verdicts.append(int(single.judge(ticks[n : n + 1])[0]))
+        returned += [n] * len(single.returned())
+    assert set(verdicts[600:]) == {0, Reason.OUT_OF_BAND}
+    assert not any(verdicts[:600])
     # 50 ms and five ticks of each kind, whichever is later.
-    assert not verdicts[700:].any()
+    assert not any(verdicts[700:])
+    assert len(returned) == sum(verdict > 0 for verdict in verdicts)
+    assert single.quarantine.counts() == whole.quarantine.counts() == {}
+
+
+def test_bad_ticks_among_those_that_confirm_a_move_are_not_given_back() -> None:
+    filter_ = warm(TickFilter())
+    for n, price in enumerate((150.0, 150.0, -1.0, 150.0, 150.0)):
+        assert filter_.judge(trade(price, at=SECOND + n * SECOND // 50)).tolist() != [0]
+    assert len(filter_.returned()) == 0
+    assert filter_.judge(trade(150.0, at=SECOND + 5 * SECOND // 50)).tolist() == [0]
+    assert filter_.returned()["price"].tolist() == [150.0] * 4
+    assert len(filter_.returned()) == 0
+    assert filter_.quarantine.counts() == {"not_positive": 1}
+    assert [held.price for held in filter_.quarantine.of(1)] == [-1.0]
+
+
+def test_bad_ticks_that_disagree_are_not_given_back_with_those_that_agree() -> None:
+    filter_ = warm(TickFilter())
+    for n, price in enumerate((1.0, 400.0, 150.0, 150.0, 150.0, 150.0)):
+        filter_.judge(trade(price, at=SECOND + n * SECOND // 50))
+    assert filter_.judge(trade(150.0, at=SECOND + 6 * SECOND // 50)).tolist() == [0]
+    assert filter_.returned()["price"].tolist() == [150.0] * 4
+    assert filter_.quarantine.counts() == {"out_of_band": 2}
 
 
 class Sink:

@@ -1,0 +1,214 @@
+"""What REST tells of a feed's instruments, refused ticks and gaps, and how it is tuned."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from storage.records import FeedGap
+from tests.api.playing import BTC, ETH, Stage
+from trading.feed_tuning import Tuning
+from trading.ids import FeedId, InstrumentId, Nanos
+from trading.ticks import QUOTE, TICK, TRADE
+
+SECOND = 1_000_000_000
+FEED = FeedId("crypto")
+
+
+@pytest.fixture
+async def feed(stage: Stage, venue: str) -> Stage:
+    body = {"id": FEED, "provider": "binance-spot", "settings": {"base_url": venue}, "instruments": [BTC, ETH]}
+    await stage.make("/v1/feeds", body)
+    return stage
+
+
+def instrument_stats(id_: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "phase": "live",
+        "ticks": 10,
+        "age_s": 0.5,
+        "state": "live",
+        "reason": "",
+        "since": 5 * SECOND,
+        "patience_s": 5.0,
+        "rate": 20.0,
+        "gaps": 1,
+        "quarantined": 2,
+        "skew_ms": 1.5,
+        "skew_p99_ms": 8.0,
+        "polled": False,
+        **changes,
+    }
+
+
+def worker_stats(shard: int, *instruments: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    counts = dict.fromkeys(
+        (
+            "ticks", "batches", "garbage", "reconnects", "unpublished", "received", "quarantined", "withheld",
+            "backfilled", "polled", "resubscribed", "given_up", "gaps", "unfilled_gaps",
+        ),
+        3,
+    )  # fmt: skip
+    return {
+        "feed": FEED, "shard": shard, "epoch": 1, "node": "head", "connected": True, "reason": "",
+        "at": time.time_ns(), "rate": 2.0, **counts, "refused_ticks": {"crossed": 2, "out_of_band": 1},
+        "states": {"pending": 0, "live": 1, "stale": 1, "failed": 0}, "skew_ms": 2.5,
+        "instruments": list(instruments), **changes,
+    }  # fmt: skip
+
+
+async def test_instruments_are_listed_with_their_state_and_last_tick(feed: Stage) -> None:
+    url = f"/v1/feeds/{FEED}/instruments"
+    found = (await feed.get(url))["items"]
+    assert [(each["id"], each["state"], each["shard"], each["reason"]) for each in found] == [
+        (BTC, "pending", None, "no worker carries it now"),
+        (ETH, "pending", None, "no worker carries it now"),
+    ]
+    hot = feed.services.hot
+    stale = instrument_stats(ETH, state="stale", reason="silent for 9 s", polled=True)
+    await hot.put(f"worker:{FEED}:0", worker_stats(0, instrument_stats(BTC, phase="muted"), stale), 30)
+    await hot.put(f"worker:{FEED}:1", worker_stats(1, instrument_stats(BTC)), 30)
+    number = (await feed.get(f"/v1/instruments/{BTC}"))["number"]
+    rows = np.zeros(1, dtype=TICK)
+    nan = float("nan")
+    rows[0] = (number, TRADE | QUOTE, 100.5, 2.0, 100.0, 1.0, nan, nan, 7 * SECOND, 8 * SECOND, 42)
+    await hot.put(f"last:{FEED}:1", rows.tobytes(), 30)
+    btc, eth = (await feed.get(url))["items"]
+    assert (btc["shard"], btc["phase"], btc["gaps"], btc["quarantined"], btc["skew_p99_ms"]) == (1, "live", 1, 2, 8.0)
+    assert btc["since"] == "1970-01-01T00:00:05.000000000+00:00"
+    assert btc["last"] == {
+        "price": 100.5, "size": 2.0, "bid": 100.0, "bid_size": 1.0, "ask": None, "ask_size": None,
+        "exchange_at": "1970-01-01T00:00:07.000000000+00:00", "received_at": "1970-01-01T00:00:08.000000000+00:00",
+        "sequence": 42,
+    }  # fmt: skip
+    assert (eth["state"], eth["reason"], eth["polled"], eth["last"]) == ("stale", "silent for 9 s", True, None)
+    assert [each["id"] for each in (await feed.get(f"{url}?state=stale"))["items"]] == [ETH]
+    page = await feed.get(f"{url}?limit=1")
+    assert [each["id"] for each in page["items"]] == [BTC]
+    assert [each["id"] for each in (await feed.get(f"{url}?limit=1&cursor={page['next']}"))["items"]] == [ETH]
+    await feed.refused(404, "unknown_feed", "GET", "/v1/feeds/nothing/instruments")
+
+
+async def test_refused_ticks_are_shown_by_instrument_and_counted_by_reason(feed: Stage) -> None:
+    url = f"/v1/feeds/{FEED}/quarantine"
+    empty = await feed.get(url)
+    assert (empty["items"], empty["counts"]) == ([], {})
+    tick = {
+        "reason": "out_of_band", "instrument": 1, "flags": 1, "price": 1.0, "size": 2.0, "bid": None, "bid_size": None,
+        "ask": None, "ask_size": None, "exchange_at": SECOND, "received_at": 2 * SECOND, "sequence": 3,
+        "reference": 100.0, "width": 0.5,
+    }  # fmt: skip
+    hot = feed.services.hot
+    for shard, received in ((0, 9 * SECOND), (1, 4 * SECOND)):
+        await hot.put(f"worker:{FEED}:{shard}", worker_stats(shard), 30)
+        part = {"instrument": BTC, "shard": shard, "counts": {"out_of_band": 1 + shard}}
+        last = [{**tick, "received_at": received}]
+        await hot.put(f"quarantine:{FEED}:{shard}:{BTC}", {**part, "last": last}, 30)
+    found = await feed.get(url)
+    assert found["counts"] == {"crossed": 4, "out_of_band": 2}
+    (shown,) = found["items"]
+    assert (shown["instrument"], shown["counts"]) == (BTC, {"out_of_band": 3})
+    assert [each["received_at"][17:19] for each in shown["last"]] == ["04", "09"]
+    assert (shown["last"][0]["reference"], shown["last"][0]["bid"]) == (100.0, None)
+    assert (await feed.get(f"{url}?instrument={ETH}"))["items"] == []
+    await feed.refused(404, "unknown_instrument", "GET", f"{url}?instrument=BINANCE:NOPE")
+
+
+async def test_gaps_are_told_newest_first_by_page(feed: Stage) -> None:
+    url = f"/v1/feeds/{FEED}/gaps"
+    gaps = [
+        FeedGap(
+            feed=FEED, shard=0, instrument=InstrumentId(name), since=Nanos(at * SECOND), until=Nanos((at + 2) * SECOND),
+            reason="it fell silent",
+        )
+        for at, name in ((10, BTC), (20, ETH), (30, BTC))
+    ]  # fmt: skip
+    first, *_ = await feed.services.feed_gaps.add(gaps)
+
+    await feed.services.feed_gaps.settle(msgspec.structs.replace(first, state="filled", trades=7))
+    page = await feed.get(f"{url}?limit=2")
+    assert [(each["instrument"], each["state"], each["since"][17:19]) for each in page["items"]] == [
+        (BTC, "waiting", "30"),
+        (ETH, "waiting", "20"),
+    ]
+    (last,) = (await feed.get(f"{url}?limit=2&cursor={page['next']}"))["items"]
+    assert (last["state"], last["trades"], last["reason"]) == ("filled", 7, "it fell silent")
+    assert len((await feed.get(f"{url}?instrument={BTC}"))["items"]) == 2
+    span = "since=1970-01-01T00:00:15Z&until=1970-01-01T00:00:25Z"
+    assert [each["instrument"] for each in (await feed.get(f"{url}?{span}"))["items"]] == [ETH]
+    await feed.services.feed_gaps.abandon(FEED, 0, "the worker ended")
+    assert [each["state"] for each in (await feed.get(url))["items"]] == []  # older than ninety days
+
+
+async def test_filter_and_patience_are_tuned_for_a_feed_and_for_one_instrument(feed: Stage) -> None:
+    url = f"/v1/feeds/{FEED}/tuning"
+    (default,) = await feed.get(url)
+    assert (default["instrument"], default["filter"]) == (None, {})
+    assert default["in_force"]["filter"]["band_floor"] == 0.005
+    answer = await feed.ask("PUT", url, {"filter": {"band_floor": 0.01, "off": ["crossed"]}, "freshness": {"gaps": 6}})
+    assert answer.status_code == 200, answer.text
+    answer = await feed.ask("PUT", f"{url}/{BTC}", {"filter": {"size_limit": 500}})
+    assert answer.json()["in_force"]["filter"]["band_floor"] == 0.01
+    whole, own = await feed.get(url)
+    assert (whole["filter"], whole["freshness"]) == ({"band_floor": 0.01, "off": ["crossed"]}, {"gaps": 6})
+    assert (own["instrument"], own["filter"], own["in_force"]["freshness"]["gaps"]) == (BTC, {"size_limit": 500}, 6.0)
+    stored, each = await feed.services.feed_tunings.of(FEED)
+    assert stored == Tuning(filter={"band_floor": 0.01, "off": ["crossed"]}, freshness={"gaps": 6})
+    assert each == {BTC: Tuning(filter={"size_limit": 500})}
+    audit = [(entry.action, entry.subject) for entry in await feed.services.desired.audit_of(FEED)]
+    assert ("tune_feed", FEED) in audit
+    assert (await feed.ask("DELETE", f"{url}/{BTC}")).status_code == 204
+    assert len(await feed.get(url)) == 1
+    assert (await feed.ask("PUT", url, {})).json()["filter"] == {}
+    assert await feed.services.feed_tunings.of(FEED) == (Tuning(), {})
+
+
+@pytest.mark.parametrize(
+    ("where", "body", "status", "code", "field"),
+    [
+        ("", {"filter": {"band": 1}}, 422, "bad_input", "filter.band"),
+        ("", {"filter": {"band_floor": "wide"}}, 422, "bad_input", "filter.band_floor"),
+        ("", {"filter": {"off": ["dark"]}}, 422, "bad_input", "off"),
+        ("", {"freshness": {"least_s": -1}}, 422, "bad_input", "least_s"),
+        ("", {"patience": {}}, 422, None, None),
+        (f"/{BTC}", {"freshness": {"step": 1}}, 422, "bad_input", "freshness.step"),
+        ("/BINANCE:NOPE", {}, 404, "unknown_instrument", None),
+    ],
+)
+async def test_tuning_that_makes_no_sense_is_refused_by_name_and_changes_nothing(
+    feed: Stage, where: str, body: dict[str, Any], status: int, code: str | None, field: str | None
+) -> None:
+    answer = await feed.ask("PUT", f"/v1/feeds/{FEED}/tuning{where}", body)
+    assert answer.status_code == status, answer.text
+    if code is not None:
+        assert answer.json()["code"] == code
+    if field is not None:
+        assert answer.json()["field"] == field
+    assert await feed.services.feed_tunings.of(FEED) == (Tuning(), {})
+
+
+async def test_a_feed_setting_that_an_instruments_own_makes_senseless_is_refused(feed: Stage) -> None:
+    url = f"/v1/feeds/{FEED}/tuning"
+    await feed.ask("PUT", f"{url}/{BTC}", {"freshness": {"most_s": 100}})
+    said = await feed.refused(422, "bad_input", "PUT", url, {"freshness": {"least_s": 200}})
+    assert BTC in said["detail"]
+
+
+async def test_metrics_tell_of_bad_ticks_states_and_gaps(feed: Stage) -> None:
+    await feed.services.hot.put(f"worker:{FEED}:0", worker_stats(0, instrument_stats(BTC)), 30)
+    text = (await feed.ask("GET", "/metrics")).text
+    of = '{feed="crypto",shard="0"'
+    for line in (
+        f"quarterdeck_feed_worker_quarantined{of}}} 3.0",
+        f"quarterdeck_feed_worker_backfilled{of}}} 3.0",
+        'quarterdeck_feed_refused_ticks{feed="crypto",reason="crossed",shard="0"} 2.0',
+        'quarterdeck_feed_instruments{feed="crypto",shard="0",state="stale"} 1.0',
+        f"quarterdeck_feed_worker_skew_seconds{of}}} 0.0025",
+        f"quarterdeck_feed_worker_longest_silence_seconds{of}}} 0.5",
+    ):
+        assert line in text, line
