@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
@@ -23,7 +24,7 @@ from storage.bus import Bus
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
-from trading.bar_building import GRACE, BarRevision, BarTape
+from trading.bar_building import GRACE, BarRevision, BarTape, Built
 from trading.bar_deriving import MINUTE, SECOND
 from trading.errors import NotReady
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
@@ -68,6 +69,8 @@ class FeedRecorder(Shell):
         self._covered: dict[tuple[int, int], Span] = {}
         #: Bars that lack a trade which came too late: the provider has to be asked for them after all.
         self._spoilt: list[Cover] = []
+        #: The same, for those who look on.
+        self._spoilt_untold: list[tuple[int, int, int]] = []
         #: Days (since 1970) on which recorded ticks and stored bars were last tidied up.
         self._tidied_on = self._retired_on = 0
         self._stored = self._given_up = self._garbage = 0
@@ -135,6 +138,7 @@ class FeedRecorder(Shell):
                     self.seen.spoil(number)
                     span = Span(opened, opened + tape.width)
                     self._spoilt.append(Cover(instrument=number, width=tape.width, span=span))
+                    self._spoilt_untold.append((number, tape.width, opened))
             if self.deck.tick_days:
                 self.archive.add(ticks)
 
@@ -148,16 +152,18 @@ class FeedRecorder(Shell):
         until = self.seen.complete_until()
         closed = [each for tape in self.tapes for each in tape.close_until(until)]
         whole = [each for each in closed if self.seen.whole(each.instrument, each.bar.opened_at, each.width)]
-        if not whole:
+        if not whole and not self._spoilt_untold:
             return
+        told = [replace(each, since=self.seen.whole_since(each.instrument, each.width)) for each in whole]
         self._waiting.extend(_stored(each) for each in whole)
         if len(self._waiting) > MOST_WAITING:
             log.warning("%d bars are given up: the database has been away for too long", len(self._waiting))
             self._given_up += len(self._waiting)
             self._waiting.clear()
             self.seen.forget()
+        spoilt, self._spoilt_untold = self._spoilt_untold, []
         try:
-            await self.bus.publish(streams.built(self.feed), msgspec.msgpack.encode(whole))
+            await self.bus.publish(streams.built(self.feed), msgspec.msgpack.encode(Built(bars=told, spoilt=spoilt)))
         except NotReady as error:
             log.debug("bars are not published now: %s", error)
 

@@ -43,6 +43,8 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether channel ``trade`` brings every trade that counts in the provider's own bars, and no other: no samples,
     #: none that its bars leave out by their condition.  Only then do bars built of it stand in for the provider's.
     every_trade: bool = False
+    #: Interval of what channel ``bar`` brings.
+    bar_interval: str = "1m"
 
 
 class BookDelta(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ class BinanceMarket:
             messages_per_s=product.messages_per_s,
             channels=CHANNELS,
             every_trade=True,
+            bar_interval=chosen.bar_interval,
         )
 
     def __repr__(self) -> str:

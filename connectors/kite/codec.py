@@ -77,6 +77,7 @@ _TRADE_HEAD: Final = TRADE << 32
 _QUOTE_HEAD: Final = QUOTE << 32
 _SNAPSHOT_HEAD: Final = SNAPSHOT << 32
 _USUAL_SCALE_HEAD: Final = 100 << 32
+_UPPER_HALF: Final = np.uint32(0xFFFF0000)
 
 Words = npt.NDArray[np.uint32]
 Whole = npt.NDArray[np.int64]
@@ -346,6 +347,8 @@ class Codec:
         # A level's third word has the orders in its upper half, which is where LEVEL has them.
         laid = whole.view(_U32)[:, 6:]
         laid[:] = levels
+        # Its lower half is padding on the wire.
+        laid[:, 2::3] &= _UPPER_HALF
         if self._some & _QUOTES:
             asked = self._having(_QUOTES, slots)
             if asked is None:
