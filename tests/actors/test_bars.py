@@ -161,7 +161,7 @@ def test_the_past_is_fetched_once_whoever_asks_and_however_many_at_once(
     file = tmp_path / "minutes.csv"
     words = [
         "history", instrument, "--since", time_text(start), "--until", time_text(end), "--csv", str(file),
-        "--data-dir", str(deck.home),
+        "--url", deck.deck.api_url, "--api-key", deck.key,
     ]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "cluster", *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -169,7 +169,7 @@ def test_the_past_is_fetched_once_whoever_asks_and_however_many_at_once(
     assert len(rows) == 1 + len(pages[0]["items"])
     assert rows[1].split(",")[0] == pages[0]["items"][0]["opened_at"]
     told = subprocess.run(
-        [sys.executable, "-m", "cluster", *words[:6], "--interval", "1h", "--json", *words[-2:]],
+        [sys.executable, "-m", "cluster", *words[:6], "--interval", "1h", "--json", *words[-4:]],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
