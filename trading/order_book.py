@@ -33,8 +33,8 @@ Level = tuple[float, float]
 class BookChange(msgspec.Struct, frozen=True, kw_only=True):
     """Changed levels: (price, new size), size 0 takes the level away.
 
-    ``first`` … ``last`` are the venue's numbers that it covers, ``previous`` the last one of the change before where the
-    venue says that (else None).
+    ``first`` … ``last`` are the venue's numbers that it covers, ``previous`` the last one of the change before where
+    the venue says that (else None).
     """
 
     first: int

@@ -2,8 +2,8 @@
 
 Sources: "How to manage a local order book correctly" of the spot and of the USD-M documentation, and "Order Book" of
 their REST parts (``GET /depth``: ``lastUpdateId``, ``bids``, ``asks`` as pairs of strings).  `trading.order_book`
-decides; here its snapshots are fetched and its books given to the feed's sink.  What the snapshot does not reach (levels
-beyond the thousand nearest) is known only once it changes.
+decides; here its snapshots are fetched and its books given to the feed's sink.  What the snapshot does not reach
+(levels beyond the thousand nearest) is known only once it changes.
 """
 
 from __future__ import annotations
