@@ -8,6 +8,7 @@ provider.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any, Final
@@ -36,6 +37,7 @@ log = logging.getLogger("quarterdeck")
 
 LEASE_S: Final = 10.0
 SAVE_EVERY_S: Final = 2.0
+LEAST_PAUSE_S: Final = 0.2
 WRITE_EVERY_S: Final = 1.0
 TIDY_EVERY_S: Final = 60.0
 #: A day is finished so long after midnight, when nothing of it is under way any more.
@@ -71,6 +73,8 @@ class FeedRecorder(Shell):
         self._spoilt: list[Cover] = []
         #: The same, for those who look on.
         self._spoilt_untold: list[tuple[int, int, int]] = []
+        #: Something stored is wrong, which must not outlive this process.
+        self._urgent = asyncio.Event()
         #: Days (since 1970) on which recorded ticks and stored bars were last tidied up.
         self._tidied_on = self._retired_on = 0
         self._stored = self._given_up = self._garbage = 0
@@ -87,7 +91,7 @@ class FeedRecorder(Shell):
         if not self._began:
             self._began = True
             self.spawn(self._listen(), "ticks")
-            self.spawn(patiently("bars", self._save, every=SAVE_EVERY_S), "bars")
+            self.spawn(patiently("bars", self._save_when_due, every=LEAST_PAUSE_S), "bars")
             self.spawn(patiently("lease", self._renew, every=LEASE_S / 5), "lease")
             self.spawn(patiently("old bars", self._retire, every=TIDY_EVERY_S), "old bars")
             if self.deck.tick_days:
@@ -139,6 +143,7 @@ class FeedRecorder(Shell):
                     span = Span(opened, opened + tape.width)
                     self._spoilt.append(Cover(instrument=number, width=tape.width, span=span))
                     self._spoilt_untold.append((number, tape.width, opened))
+                    self._urgent.set()
             if self.deck.tick_days:
                 self.archive.add(ticks)
 
@@ -173,6 +178,13 @@ class FeedRecorder(Shell):
         self._garbage += 1
 
     # What is kept
+
+    async def _save_when_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAVE_EVERY_S):
+                await self._urgent.wait()
+        self._urgent.clear()
+        await self._save()
 
     async def _save(self) -> None:
         """Store the bars that wait, then what they cover: taken at one moment, so that nothing covered is missing."""

@@ -143,6 +143,10 @@ def seen_since(deck: DeckUnderTest, numbers: list[int], at: int, seconds: int = 
     return all(any(b - max(a, at) >= seconds * SECOND for a, b in covered(deck, n)) for n in numbers)
 
 
+def recorder_facts(deck: DeckUnderTest) -> dict[str, Any]:
+    return dict(deck.actor("recorder/bars").get("facts") or {})
+
+
 def test_the_past_is_fetched_once_whoever_asks_and_however_many_at_once(
     deck: DeckUnderTest, market: Simulator, listed: dict[str, int], tmp_path: Path
 ) -> None:
@@ -186,11 +190,18 @@ def test_what_was_not_seen_whole_is_not_known_and_then_completed_from_the_provid
     deck.wait("bars of seconds", lambda: all(covered(deck, n) for n in numbers), 90)
     processes = Processes(deck)
     kills: list[int] = []
-    for victim in ("recorder/bars", "worker/bars/0", "postgres"):
+    for victim in ("recorder/bars", "worker/bars/0", "late", "postgres"):
         at = time.time_ns()
         kills.append(at)
         if victim == "postgres":
             assert processes.kill(processes.servers()["postgres"])
+        elif victim == "late":
+            # What the venue sent meanwhile waits in the socket, and is received too late to count.
+            pid = int(deck.actor("worker/bars/1")["pid"])
+            processes.pause(pid)
+            time.sleep(8)
+            processes.go_on(pid)
+            deck.wait("late trades", lambda: recorder_facts(deck).get("late", 0) > 0, 30)
         else:
             old = deck.kill(victim)
             deck.wait_reborn(victim, old)
