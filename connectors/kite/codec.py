@@ -77,7 +77,6 @@ _TRADE_HEAD: Final = TRADE << 32
 _QUOTE_HEAD: Final = QUOTE << 32
 _SNAPSHOT_HEAD: Final = SNAPSHOT << 32
 _USUAL_SCALE_HEAD: Final = 100 << 32
-_UPPER_HALF: Final = np.uint32(0xFFFF0000)
 
 Words = npt.NDArray[np.uint32]
 Whole = npt.NDArray[np.int64]
@@ -344,11 +343,10 @@ class Codec:
         np.add(numbers, scales, out=whole[:, 0])
         np.multiply(words[:, 15], _SECOND, out=whole[:, 1])
         whole[:, 2] = received_at
-        # A level's third word has the orders in its upper half, which is where LEVEL has them.
+        # A level's third word has the orders in its upper half, which is where LEVEL has them; its lower half, the
+        # places of LEVEL, is padding of zeros.
         laid = whole.view(_U32)[:, 6:]
         laid[:] = levels
-        # Its lower half is padding on the wire.
-        laid[:, 2::3] &= _UPPER_HALF
         if self._some & _QUOTES:
             asked = self._having(_QUOTES, slots)
             if asked is None:
