@@ -386,3 +386,36 @@ async def test_topics_that_nobody_wants_are_forgotten(
     unneeded = deck._tidy()
     assert unneeded == ({streams.ticks("main"), streams.depth("main")}, {streams.BUILT_OF_ALL, streams.BARS_OF_ALL})
     assert (deck._topics, deck._ticks, deck._books, dict(deck._bars)) == ({}, {}, {}, {})
+
+
+async def test_what_makes_no_sense_on_the_bus_is_passed_over(stage: Stage, served: str, worker: Worker) -> None:
+    first = worker.ids[0]
+    topics = [f"ticks:main/{first}", f"depth:main/{first}", f"bars:{first}/1m"]
+    bus = stage.services.bus
+    async with listening(stage, served, topics=topics) as (socket, _):
+        for channel in (streams.ticks("main"), streams.depth("main"), streams.built("main"), streams.bars("main")):
+            for raw in (b"", b"\xc1 nonsense", b"\x00" * 200):
+                await bus.publish(channel, raw)
+        await worker.trade(5.0)
+        (update,) = await updates(socket, 1)
+        assert update["body"]["price"] == 5.0
+    assert stage.services.market._garbage >= 8
+
+
+async def test_the_bus_away_for_a_while_is_told_as_a_gap(
+    stage: Stage, served: str, worker: Worker, redis_url: str
+) -> None:
+    topic = f"ticks:main/{worker.ids[0]}"
+    async with listening(stage, served, topics=[topic]) as (socket, _):
+        await worker.trade(5.0)
+        (before,) = await updates(socket, 1)
+        subscription = stage.services.market._subscription
+        assert subscription is not None
+        assert subscription._wire is not None
+        subscription._wire.abort()
+        async with asyncio.timeout(5):
+            while not subscription.losses:
+                await asyncio.sleep(0.01)
+        await worker.trade(6.0)
+        (after,) = await updates(socket, 1)
+    assert (before["gaps"], after["gaps"], after["body"]["price"]) == (0, 1, 6.0)
