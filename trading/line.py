@@ -25,10 +25,11 @@ class Line(Generic[K, V]):
     Numbers rise by one for each update, also for those that several updates are put in as one.
     """
 
-    __slots__ = ("_kept", "keep", "newest")
+    __slots__ = ("_kept", "first", "keep", "newest")
 
     def __init__(self, keep: int = 1, first: int = 0) -> None:
         self.keep = keep
+        self.first = first
         self.newest = first
         self._kept: dict[K, tuple[int, V]] = {}
 
@@ -54,7 +55,7 @@ class Line(Generic[K, V]):
 
         None begins with all that is kept and counts nothing as skipped; so does a place that is not of this line.
         """
-        if place is None or place > self.newest:
+        if place is None or not self.first <= place <= self.newest:
             return News(list(self._kept.values()), 0)
         if place == self.newest:
             return News([], 0)

@@ -49,6 +49,8 @@ def test_who_joins_late_gets_what_is_kept_and_who_comes_from_elsewhere_too() -> 
         line.put(key, key.upper())
     assert line.after(None) == ([(1_002, "B"), (1_003, "C")], 0)
     assert line.after(9_999) == line.after(None)
+    assert line.after(999) == line.after(None)
+    assert line.after(-1) == line.after(None)
     assert line.after(1_003) == ([], 0)
     assert line.after(1_000) == ([(1_002, "B"), (1_003, "C")], 1)
     assert line.get("a") is None
