@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from actors.algo_history import AlgoHistory
 from actors.notes import NotePage
@@ -40,7 +41,7 @@ from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.intent_queue import Intent, IntentQueue
 from trading.orders import CancelOrder, EventKind, Order, OrderState, PlaceOrder, order_from
-from trading.ticks import Senders, unpack_batch
+from trading.ticks import Senders, TickArray, empty, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
@@ -76,6 +77,8 @@ class AlgoStats(msgspec.Struct, frozen=True, kw_only=True):
     at: Nanos
     ticks: int
     batches_lost: int
+    #: Ticks that the strategy did not see because newer ones had come by then; it asked for that.
+    conflated: int
     intents: int
     orders_acked: int
     fills: int
@@ -246,27 +249,34 @@ class AlgoHost(Shell):
         runner.listening(Nanos(now() + SKEW))
         self.spawn(self._fill_bars(record), "first bars")
         rested_at = time.monotonic()
-        async for channel, raw in subscription:
-            if not channel:
-                self._lines.append(LogLine(at=now(), level="warning", text="ticks may be missing: the bus was away"))
-                continue
-            epoch, sequence, shard, ticks = unpack_batch(raw)
-            missed = self._senders.missed(epoch, sequence, shard)
-            if missed is None:
-                continue
-            self._lost += missed
-            own = ticks[is_mine.take(ticks["instrument"], mode="clip")]
+        async for item in subscription:
+            items = [item, *subscription.waiting()] if runner.strategy.conflate else [item]
+            own = self._admit(items, is_mine)
             if len(own) and not self._stopped:
                 at = now()
                 self._ticks += len(own)
                 self._last_tick_at = at
                 self._behind_ns = at - int(own["received_at"][-1])
                 self._tick_latency.add(at - own["received_at"])
-                self._send_out(runner.ticks(own, at))
+                self._send_out(runner.ticks(own, at, waited=len(items) > 1))
             if time.monotonic() - rested_at > BUSY_S:
                 # While the reader keeps up it waits for batches anyway; behind, it would starve the loop.
                 await asyncio.sleep(0)
                 rested_at = time.monotonic()
+
+    def _admit(self, items: Sequence[tuple[str, bytes]], is_mine: npt.NDArray[np.bool_]) -> TickArray:
+        """Own ticks of what came over the bus."""
+        parts: list[TickArray] = []
+        for channel, raw in items:
+            if not channel:
+                self._lines.append(LogLine(at=now(), level="warning", text="ticks may be missing: the bus was away"))
+                continue
+            epoch, sequence, shard, ticks = unpack_batch(raw)
+            missed = self._senders.missed(epoch, sequence, shard)
+            if missed is not None:
+                self._lost += missed
+                parts.append(ticks[is_mine.take(ticks["instrument"], mode="clip")])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else empty()
 
     async def _clock(self) -> None:
         runner = self._runner()
@@ -481,6 +491,7 @@ class AlgoHost(Shell):
             at=now(),
             ticks=self._ticks,
             batches_lost=self._lost,
+            conflated=runner.conflated,
             intents=self._sent,
             orders_acked=self._acked,
             fills=self._fills,

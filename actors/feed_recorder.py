@@ -8,11 +8,13 @@ provider.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.shell import Shell, listen, patiently
 from cluster import names, streams
@@ -23,7 +25,7 @@ from storage.bus import Bus
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
-from trading.bar_building import GRACE, BarRevision, BarTape
+from trading.bar_building import GRACE, BarRevision, BarTape, Built
 from trading.bar_deriving import MINUTE, SECOND
 from trading.errors import NotReady
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
@@ -35,6 +37,7 @@ log = logging.getLogger("quarterdeck")
 
 LEASE_S: Final = 10.0
 SAVE_EVERY_S: Final = 2.0
+LEAST_PAUSE_S: Final = 0.2
 WRITE_EVERY_S: Final = 1.0
 TIDY_EVERY_S: Final = 60.0
 #: A day is finished so long after midnight, when nothing of it is under way any more.
@@ -68,6 +71,10 @@ class FeedRecorder(Shell):
         self._covered: dict[tuple[int, int], Span] = {}
         #: Bars that lack a trade which came too late: the provider has to be asked for them after all.
         self._spoilt: list[Cover] = []
+        #: The same, for those who look on.
+        self._spoilt_untold: list[tuple[int, int, int]] = []
+        #: Something stored is wrong, which must not outlive this process.
+        self._urgent = asyncio.Event()
         #: Days (since 1970) on which recorded ticks and stored bars were last tidied up.
         self._tidied_on = self._retired_on = 0
         self._stored = self._given_up = self._garbage = 0
@@ -84,7 +91,7 @@ class FeedRecorder(Shell):
         if not self._began:
             self._began = True
             self.spawn(self._listen(), "ticks")
-            self.spawn(patiently("bars", self._save, every=SAVE_EVERY_S), "bars")
+            self.spawn(patiently("bars", self._save_when_due, every=LEAST_PAUSE_S), "bars")
             self.spawn(patiently("lease", self._renew, every=LEASE_S / 5), "lease")
             self.spawn(patiently("old bars", self._retire, every=TIDY_EVERY_S), "old bars")
             if self.deck.tick_days:
@@ -135,6 +142,8 @@ class FeedRecorder(Shell):
                     self.seen.spoil(number)
                     span = Span(opened, opened + tape.width)
                     self._spoilt.append(Cover(instrument=number, width=tape.width, span=span))
+                    self._spoilt_untold.append((number, tape.width, opened))
+                    self._urgent.set()
             if self.deck.tick_days:
                 self.archive.add(ticks)
 
@@ -148,16 +157,18 @@ class FeedRecorder(Shell):
         until = self.seen.complete_until()
         closed = [each for tape in self.tapes for each in tape.close_until(until)]
         whole = [each for each in closed if self.seen.whole(each.instrument, each.bar.opened_at, each.width)]
-        if not whole:
+        if not whole and not self._spoilt_untold:
             return
+        told = [replace(each, since=self.seen.whole_since(each.instrument, each.width)) for each in whole]
         self._waiting.extend(_stored(each) for each in whole)
         if len(self._waiting) > MOST_WAITING:
             log.warning("%d bars are given up: the database has been away for too long", len(self._waiting))
             self._given_up += len(self._waiting)
             self._waiting.clear()
             self.seen.forget()
+        spoilt, self._spoilt_untold = self._spoilt_untold, []
         try:
-            await self.bus.publish(streams.built(self.feed), msgspec.msgpack.encode(whole))
+            await self.bus.publish(streams.built(self.feed), msgspec.msgpack.encode(Built(bars=told, spoilt=spoilt)))
         except NotReady as error:
             log.debug("bars are not published now: %s", error)
 
@@ -167,6 +178,13 @@ class FeedRecorder(Shell):
         self._garbage += 1
 
     # What is kept
+
+    async def _save_when_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAVE_EVERY_S):
+                await self._urgent.wait()
+        self._urgent.clear()
+        await self._save()
 
     async def _save(self) -> None:
         """Store the bars that wait, then what they cover: taken at one moment, so that nothing covered is missing."""

@@ -478,7 +478,9 @@ class FeedWorker(Shell):
 
     def bar(self, instrument: int, bar: Bar, final: bool) -> None:
         """A bar that the venue built."""
-        self._aside(streams.bars(self.feed), msgspec.msgpack.encode((instrument, final, bar)))
+        assert self._market is not None
+        told = (instrument, final, bar, self._market.limits.bar_interval)
+        self._aside(streams.bars(self.feed), msgspec.msgpack.encode(told))
 
     def book(self, delta: BookDelta) -> None:
         """A change of an order book."""

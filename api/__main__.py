@@ -29,6 +29,8 @@ def main() -> None:
         access_log=False,
         ws_max_size=64 << 10,
         timeout_graceful_shutdown=5,
+        # Deflating every message for every client costs more processor and memory than it saves wire.
+        ws_per_message_deflate=False,
         server_header=False,
     )
 

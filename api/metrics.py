@@ -26,7 +26,8 @@ async def metrics_text(deck: Services) -> str:
             up.labels(store).set(0)
         else:
             up.labels(store).set(1)
-    return (generate_latest(deck.traffic.registry) + generate_latest(registry)).decode()
+    registries = (deck.traffic.registry, deck.market.registry, registry)
+    return b"".join(generate_latest(each) for each in registries).decode()
 
 
 async def _from_postgres(deck: Services, registry: CollectorRegistry) -> None:

@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from api.link import Link
+from api.market import Market
 from api.problems import unknown_reference
 from api.security import Caller, Doorkeeper
 from api.stream import Hub
@@ -80,6 +81,7 @@ class Services:
         self.bus = Bus(deck.redis_url)
         self.doorkeeper = Doorkeeper(self.keys, self.desired)
         self.hub = Hub(self.bus)
+        self.market = Market(self.bus, self.hot)
         self.traffic = Traffic()
         self.link = Link(deck) if connect else None
         self._sessions = sessions
@@ -116,6 +118,7 @@ class Services:
         self.run(self._open(), "database")
         self.run(self._sweep_logins(), "logins")
         self.run(self.hub.run(), "changes")
+        self.run(self.market.run(), "market data")
         self.run(self.hub.watch(self.desired), "desired state")
         if self.link is not None:
             self.run(self.link.run(), "cluster")

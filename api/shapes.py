@@ -227,6 +227,8 @@ class AlgoLive(Shown):
     reason: str
     ticks: int
     batches_lost: int
+    #: Ticks left out while it was behind, for newer ones; only where the strategy says `conflate`.
+    conflated: int = 0
     intents: int
     orders_acked: int
     fills: int

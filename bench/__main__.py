@@ -76,6 +76,9 @@ ROWS: Final = (
     Row(
         "kite", "3,000 instruments, full mode: share of a core", ("worker_core",), ".3f", "≤ 0.25", lambda x: x <= 0.25
     ),
+    Row("panel", "50 clients x 20 instruments: p99 ms", ("p99_ms_alone",), ".1f"),
+    Row("panel", "one of them frozen: p99 ms of the others", ("p99_ms_with_frozen",), ".1f"),
+    Row("panel", "with / without", ("ratio",), ".2f", "≤ 1.25", lambda x: x <= 1.25),
     Row("orders", "one Ray call, p50 ms", ("ray_call_ms", "p50"), ".2f"),
     Row("orders", "intent to wire, p50 ms", ("intent_to_wire_ms", "p50"), ".2f"),
     Row("orders", "intent to wire, p99 ms", ("intent_to_wire_ms", "p99"), ".2f"),

@@ -32,13 +32,18 @@ def beats(feed: str) -> str:
 
 
 def built(feed: str) -> str:
-    """Bars of seconds and minutes that the recorder built, and their amendments: msgpack of a list of
-    `trading.bar_building.BarRevision`.  Those that were not seen whole are left out."""
+    """Bars of seconds and minutes that the recorder built, and their amendments: msgpack of
+    `trading.bar_building.Built`.  Those that were not seen whole are left out."""
     return f"built:{feed}"
 
 
+#: Patterns for `built` and `bars` of every feed.
+BUILT_OF_ALL = "built:*"
+BARS_OF_ALL = "bars:*"
+
+
 def bars(feed: str) -> str:
-    """Bars that the venue built: msgpack of (instrument number, final, `trading.bars.Bar`)."""
+    """Bars that the venue built: msgpack of (instrument number, final, `trading.bars.Bar`, interval)."""
     return f"bars:{feed}"
 
 

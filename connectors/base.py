@@ -46,6 +46,8 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     every_trade: bool = False
     #: Instruments whose last values are asked for at once when the stream does not bring them.
     instruments_per_poll: int = 20
+    #: Interval of what channel ``bar`` brings.
+    bar_interval: str = "1m"
 
 
 class PastTrades(msgspec.Struct, frozen=True, kw_only=True):

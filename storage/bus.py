@@ -222,6 +222,13 @@ class Subscription:
         self._bytes -= len(item[1])
         return item
 
+    def waiting(self) -> list[tuple[str, bytes]]:
+        """Take all that waits now, without waiting for more."""
+        taken = list(self._queue)
+        self._queue.clear()
+        self._bytes = 0
+        return taken
+
     async def start(self, channels: Iterable[str], patterns: Iterable[str]) -> None:
         """Connect for the first time; `Bus.subscribe` calls this."""
         self._channels.update(channels)

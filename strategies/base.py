@@ -125,6 +125,9 @@ class Strategy(Generic[P]):
     Parameters: ClassVar[type[pydantic.BaseModel]] = StrategyParameters
     #: Intervals of the bars it wants (``("1s", "5m")``).  Where parameters decide, `set_up` assigns it.
     bars: tuple[str, ...] = ()
+    #: Whether ticks that had to wait are left out, but for the newest trade and quote of each instrument.  Bars are
+    #: made of all of them.
+    conflate: bool = False
 
     def __init__(self, parameters: P, host: Host) -> None:
         self.parameters = parameters

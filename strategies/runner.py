@@ -21,6 +21,7 @@ from strategies.outputs import LogLine, Output, StrategyFailed
 from trading.bar_join import BarJoin
 from trading.bars import Bar, BarBuilder, interval_ns
 from trading.checks import check_trail
+from trading.conflation import newest
 from trading.errors import BadInput, UnknownThing
 from trading.ids import AccountId, AlgoId, ClientOrderId, ExecutionId, InstrumentId, Nanos, client_order_id
 from trading.instruments import Instrument
@@ -94,6 +95,8 @@ class Runner:
         self.now = Nanos(0)
         #: Number of the next intent.  Set it above every one the session has seen; it never falls.
         self.next_intent = 1
+        #: Ticks that were left out because the strategy was behind.
+        self.conflated = 0
         self.failed: StrategyFailed | None = None
         self.started = False
         self.stopped = False
@@ -178,10 +181,11 @@ class Runner:
             self._give_bar(self._by_id[instrument], interval, bar)
         return self._take()
 
-    def ticks(self, ticks: TickArray, now: Nanos) -> list[Output]:
+    def ticks(self, ticks: TickArray, now: Nanos, *, waited: bool = False) -> list[Output]:
         """Take a batch: those of other instruments are passed over; bars that it closes come first.
 
         So are trades filled in after a gap: they are of the past, and must not pass for the price now.
+        ``waited``: they gathered while the strategy was busy, so one that wants to `conflate` sees the newest only.
         """
         self._advance(now)
         if not self._running or not len(ticks):
@@ -195,6 +199,10 @@ class Runner:
         ticks = live(ticks)
         for interval, builder in self._builders.items():
             self._give_bars(interval, builder.add(ticks))
+        if waited and self.strategy.conflate:
+            count = len(ticks)
+            ticks = newest(ticks)
+            self.conflated += count - len(ticks)
         if self._wants_ticks and len(ticks):
             self._call("on_ticks", self.strategy.on_ticks, ticks)
         return self._take()

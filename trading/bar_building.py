@@ -41,6 +41,15 @@ class BarRevision(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     revision: int
     bar: Bar
+    #: All bars of the instrument and width that open then or later, up to this one, were given out.  0: not known.
+    since: int = 0
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recorder tells at once: bars, and which (instrument, width, opening) turned out to be wrong."""
+
+    bars: list[BarRevision]
+    spoilt: list[tuple[int, int, int]]
 
 
 class _Cell(msgspec.Struct):

@@ -1,8 +1,9 @@
 """Market depth: five levels a side of one instrument as one fixed-size record, batches of them as numpy arrays.
 
 A record is the whole book that a venue shows, not a change of it: the last one of an instrument is all there is to
-know.  Prices are integers, exactly as venues send them: ``price / scale`` is the price in the instrument's currency.
-A level whose ``size`` and ``price`` are 0 is not there.  Times are UTC nanoseconds, as in `trading.ticks`.
+know.  Prices and sizes are integers: ``price / scale`` is the price in the instrument's currency, ``size / 10 **
+places`` the size.  A level whose ``size`` and ``price`` are 0 is not there.  Times are UTC nanoseconds, as in
+`trading.ticks`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ LEVEL: Final = np.dtype(
     [
         ("size", "<u4"),
         ("price", "<u4"),
-        ("spare", "<u2"),
+        #: Digits of ``size`` behind the point; 0 where sizes are whole.
+        ("places", "<u2"),
         ("orders", "<u2"),
     ]
 )
@@ -47,6 +49,12 @@ def prices(books: DepthArray, side: str) -> npt.NDArray[np.float64]:
     """Prices of ``bids`` or ``asks``, one row of five for each record, best first; NaN where there is no level."""
     found: npt.NDArray[np.float64] = books[side]["price"] / books["scale"][:, None].astype(np.float64)
     found[books[side]["price"] == 0] = np.nan
+    return found
+
+
+def sizes(books: DepthArray, side: str) -> npt.NDArray[np.float64]:
+    """Sizes of ``bids`` or ``asks``, as in `prices`; 0 where there is no level."""
+    found: npt.NDArray[np.float64] = books[side]["size"] / np.power(10.0, books[side]["places"])
     return found
 
 

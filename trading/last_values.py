@@ -18,6 +18,8 @@ _FLAGS, _TRADE, _QUOTE, _TIMES = struct.Struct("<I"), struct.Struct("<2d"), stru
 _FLAGS_AT, _TRADE_AT, _QUOTE_AT, _TIMES_AT = 4, 8, 24, 56
 assert TICK.fields is not None
 assert [TICK.fields[name][1] for name in ("flags", "price", "bid", "exchange_at")] == [4, 8, 24, 56]
+#: The fields of each kind.
+_FIELDS: Final = ((TRADE, ("price", "size")), (QUOTE, ("bid", "bid_size", "ask", "ask_size")))
 
 
 class LastValues:
@@ -40,7 +42,7 @@ class LastValues:
         slots = self._slots(ticks["instrument"])
         np.add.at(self._counts, slots, 1)
         flags = ticks["flags"]
-        for kind, fields in ((TRADE, ("price", "size")), (QUOTE, ("bid", "bid_size", "ask", "ask_size"))):
+        for kind, fields in _FIELDS:
             mask = (flags & kind) != 0
             if mask.any():
                 chosen = slots[mask]
@@ -82,6 +84,39 @@ class LastValues:
         _TIMES.pack_into(raw, row + _TIMES_AT, exchange_at, received_at, sequence)
         self._counts[slot] += 1
         self._dirty[slot] = True
+
+    def seed(self, rows: TickArray) -> None:
+        """Fill in what has not come yet, from `all` of somebody who has listened for longer.
+
+        Listen first, then seed: a value that has come since is newer than a row, or stands in the stream behind it.  So
+        whoever joins late has a value at once, and the stream goes on from there without a gap.
+        """
+        for row in rows[np.argsort(-rows["received_at"], kind="stable")]:
+            number = int(row["instrument"])
+            known = self._slot.get(number)
+            first = known is None or not self._counts[known]
+            if known is None:
+                self._add(number)
+            slot = self._slot[number]
+            for kind, fields in _FIELDS:
+                if row["flags"] & kind and not self._rows["flags"][slot] & kind:
+                    for field in fields:
+                        self._rows[field][slot] = row[field]
+                    self._rows["flags"][slot] |= kind
+            if first:
+                for field in ("exchange_at", "received_at", "sequence"):
+                    self._rows[field][slot] = row[field]
+                self._rows["flags"][slot] |= row["flags"] & ~np.uint32(TRADE | QUOTE)
+                self._counts[slot] = 1
+            self._dirty[slot] = True
+
+    def get(self, number: int) -> np.void | None:
+        """The row of an instrument, None before the first value.  It changes in place: copy what is to stay."""
+        slot = self._slot.get(number)
+        if slot is None or not self._counts[slot]:
+            return None
+        row: np.void = self._rows[slot]
+        return row
 
     def _slots(self, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         listed = numbers.tolist()

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from trading.ids import Nanos
-from trading.spans import Span, whole_intervals
+from trading.spans import Span, ceiling, whole_intervals
 from trading.ticks import Senders
 
 
@@ -150,6 +150,10 @@ class Seen:
         """Whether the interval has been seen from before its begin until after its end."""
         span = self._spans.get(number)
         return span is not None and span.start + self.grace <= opened and opened + width <= span.end
+
+    def whole_since(self, number: int, width: int) -> int:
+        """Since when all intervals have been seen whole; ask it of an instrument of which one is `whole`."""
+        return ceiling(self._spans[number].start + self.grace, width)
 
     def settled(self, width: int) -> dict[int, Span]:
         """By instrument, the whole intervals in which nothing more can change; those without any are left out."""

@@ -1,20 +1,24 @@
-"""``/v1/stream``: changes pushed as they happen."""
+"""``/v1/stream``: changes, and market data, pushed as they happen."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Final
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
-from api.formats import Body
+from api.formats import Body, time_text
+from api.market import Topic
+from api.market_client import MOST_TOPICS, MarketClient
 from api.problems import ProblemError
 from api.security import KEY_CACHE_S, Caller, Right, key_of
 from api.services import Deck, Services
 from api.stream import TOPICS, Entry
-from trading.errors import TradeError
+from api.topics import FORMS, is_market, read_topics
+from trading.errors import BadInput, TradeError, UnknownThing
 
 router = APIRouter(prefix="/v1")
 
@@ -27,17 +31,32 @@ BAD_HELLO: Final = 4422
 NOT_READY: Final = 4503
 TOO_SLOW: Final = 4413
 
+#: Messages of market data a second that a client gets if it does not say, and at most.
+USUAL_PACE: Final = 20.0
+LARGEST_PACE: Final = 50.0
+_LONGEST_TOPIC: Final = 120
+
 
 class Hello(Body):
     """The first message of a client.
 
-    ``after`` is the last sequence number it has; ``instance`` the one that came with it.
+    ``after`` is the last sequence number it has; ``instance`` the one that came with it; ``places`` the last ``n`` of
+    each topic of market data.  ``per_second``: messages of market data, which hold all that is new.
     """
 
     key: str | None = Field(None, max_length=200)
-    topics: list[str] | None = Field(None, max_length=20)
+    topics: list[str] | None = Field(None, max_length=MOST_TOPICS + len(TOPICS))
     after: int | None = Field(None, ge=0)
     instance: str | None = Field(None, max_length=40)
+    places: dict[str, int] = Field(default_factory=dict, max_length=MOST_TOPICS)
+    per_second: float = Field(USUAL_PACE, ge=0.1, le=LARGEST_PACE)
+
+
+class Wish(Body):
+    """A later message: topics of market data to add and to give up."""
+
+    subscribe: list[str] = Field(default_factory=list, max_length=MOST_TOPICS)
+    unsubscribe: list[str] = Field(default_factory=list, max_length=MOST_TOPICS)
 
 
 class _Refused(Exception):
@@ -93,41 +112,128 @@ async def _caller(deck: Services, key: str, socket: WebSocket) -> Caller:
 
 
 async def _serve(socket: WebSocket, deck: Services, hello: Hello, key: str) -> None:
-    unknown = sorted(set(hello.topics or ()) - set(TOPICS))
+    wanted = list(TOPICS) if hello.topics is None else hello.topics
+    unknown = sorted(each for each in wanted if each not in TOPICS and not is_market(each))
     if unknown:
-        raise _Refused(BAD_HELLO, f"topics: no topic {unknown[0][:30]!r}; there are {', '.join(TOPICS)}")
-    pushing = asyncio.create_task(_push(socket, deck, hello, key))
-    leaving = asyncio.create_task(_drain(socket))
+        known = ", ".join((*TOPICS, *FORMS))
+        raise _Refused(BAD_HELLO, f"topics: no topic {unknown[0][:30]!r}; there are {known}")
+    hub = deck.hub
+    here = hello.instance in (None, hub.instance)
+    client = MarketClient(deck.market, hello.places if here else {})
+    outlet = _Outlet(socket)
+    news = asyncio.Event()
     try:
-        await asyncio.wait({pushing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        joined = await _join(deck, client, [each for each in wanted if is_market(each)])
+        changes = frozenset(each for each in wanted if not is_market(each))
+        resumed = hello.after is not None and here and hub.has(hello.after)
+        place = hello.after if resumed and hello.after is not None else hub.newest
+        greeting: dict[str, object] = {"instance": hub.instance, "sequence": place, "topics": wanted, **_told(joined)}
+        if hello.after is not None and not resumed:
+            greeting["reset"] = True
+        await outlet.send(greeting)
+        tasks = [
+            asyncio.create_task(_push(outlet, deck, changes, place, key, socket)),
+            asyncio.create_task(_push_market(outlet, deck, client, 1.0 / hello.per_second, news)),
+            asyncio.create_task(_hear(outlet, deck, client, news)),
+        ]
+        await _first_to_end(tasks)
     finally:
-        for task in (pushing, leaving):
+        client.leave()
+
+
+async def _first_to_end(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait until one of them ends, end the others; raises what one of them raised."""
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
             task.cancel()
-        results = await asyncio.gather(pushing, leaving, return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
             raise result
 
 
-async def _drain(socket: WebSocket) -> None:
-    """Read on, for only so is a client's going noticed; what it says after its first message means nothing."""
+async def _join(deck: Services, client: MarketClient, texts: list[str]) -> list[Topic]:
+    try:
+        for text in texts:
+            if len(text) > _LONGEST_TOPIC:
+                raise BadInput("topics", f"{text[:30]!r}… is longer than {_LONGEST_TOPIC} characters")
+        return await client.join(await read_topics(texts, deck.desired, deck.instruments))
+    except (BadInput, UnknownThing) as error:
+        raise _Refused(BAD_HELLO, str(error)) from None
+    except TradeError as error:
+        raise _Refused(NOT_READY, str(error)) from None
+
+
+def _told(joined: list[Topic]) -> dict[str, object]:
+    """What a client is told of topics of market data that it gets from now on."""
+    if not joined:
+        return {}
+    return {
+        "since": {each.topic.text: time_text(each.since) for each in joined if each.since is not None},
+        "limits": {"topics": MOST_TOPICS, "per_second": LARGEST_PACE},
+    }
+
+
+async def _hear(outlet: _Outlet, deck: Services, client: MarketClient, news: asyncio.Event) -> None:
+    """Read on, for only so is a client's going noticed, and take its wishes."""
     while True:
-        message = await socket.receive()
+        message = await outlet.socket.receive()
         if message["type"] == "websocket.disconnect":
             return
+        try:
+            wish = Wish.model_validate_json(message.get("text") or "")
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            await outlet.send({"error": f"{'.'.join(str(part) for part in wrong['loc']) or 'message'}: {wrong['msg']}"})
+            continue
+        client.leave(wish.unsubscribe)
+        try:
+            other = sorted(each for each in wish.subscribe if not is_market(each))
+            if other:
+                raise _Refused(BAD_HELLO, f"{other[0][:30]!r} can be asked for in the first message only")
+            joined = await _join(deck, client, wish.subscribe)
+        except _Refused as refused:
+            await outlet.send({"error": refused.reason})
+            continue
+        await outlet.send({"topics": list(client.topics), **_told(joined)})
+        news.set()
 
 
-async def _push(socket: WebSocket, deck: Services, hello: Hello, key: str) -> None:
+async def _push_market(
+    outlet: _Outlet, deck: Services, client: MarketClient, every_s: float, news: asyncio.Event
+) -> None:
+    """Look for what is new and send it, at the client's pace: meanwhile newer values take the place of older ones."""
+    loop = asyncio.get_running_loop()
+    deck.market.clients.inc()
+    try:
+        while True:
+            news.clear()
+            began = loop.time()
+            text = client.collect()
+            if text:
+                await outlet.send_text(text)
+            elif client.topics:
+                await deck.market.news(KEY_CACHE_S)
+            else:
+                await news.wait()
+            left = began + every_s - loop.time()
+            if left > 0:
+                await asyncio.sleep(left)
+    except _Refused as refused:
+        if refused.code == TOO_SLOW:
+            deck.market.too_slow.inc()
+        raise
+    finally:
+        deck.market.clients.dec()
+
+
+async def _push(
+    outlet: _Outlet, deck: Services, wanted: frozenset[str], place: int, key: str, socket: WebSocket
+) -> None:
+    """Send changes, and see to it that the key is still good."""
     hub = deck.hub
-    here = hello.instance in (None, hub.instance)
-    resumed = hello.after is not None and here and hub.has(hello.after)
-    place = hello.after if resumed and hello.after is not None else hub.newest
-    greeting: dict[str, object] = {"instance": hub.instance, "sequence": place, "topics": hello.topics or list(TOPICS)}
-    if hello.after is not None and not resumed:
-        greeting["reset"] = True
-    async with asyncio.timeout(SEND_S):
-        await socket.send_json(greeting)
-    wanted = frozenset(hello.topics or TOPICS)
     caller, checked = await _caller(deck, key, socket), time.monotonic()
     while True:
         if time.monotonic() - checked > KEY_CACHE_S:
@@ -138,11 +244,14 @@ async def _push(socket: WebSocket, deck: Services, hello: Hello, key: str) -> No
                 # While the database is away nobody can revoke a key either.
                 if refused.code != NOT_READY:
                     raise
+        if not wanted:
+            await asyncio.sleep(KEY_CACHE_S)
+            continue
         if not hub.has(place):
             raise _Refused(TOO_SLOW, "too slow: changes were lost; read again what you show, then connect again")
         for entry in hub.after(place):
             if _visible(entry, caller, wanted):
-                await _send(socket, entry)
+                await outlet.send_text(entry.text())
             place = entry.sequence
             if not hub.has(place):
                 break
@@ -150,12 +259,22 @@ async def _push(socket: WebSocket, deck: Services, hello: Hello, key: str) -> No
             await hub.news(KEY_CACHE_S)
 
 
-async def _send(socket: WebSocket, entry: Entry) -> None:
-    try:
-        async with asyncio.timeout(SEND_S):
-            await socket.send_text(entry.text())
-    except TimeoutError:
-        raise _Refused(TOO_SLOW, f"too slow: nothing was read for {SEND_S:g} s") from None
+class _Outlet:
+    """The way out to one client: one message at a time, and none for ever."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self.socket = socket
+        self._one_at_a_time = asyncio.Lock()
+
+    async def send(self, message: dict[str, object]) -> None:
+        await self.send_text(json.dumps(message, separators=(",", ":")))
+
+    async def send_text(self, text: str) -> None:
+        try:
+            async with asyncio.timeout(SEND_S), self._one_at_a_time:
+                await self.socket.send_text(text)
+        except TimeoutError:
+            raise _Refused(TOO_SLOW, f"too slow: nothing was read for {SEND_S:g} s") from None
 
 
 def _visible(entry: Entry, caller: Caller, wanted: frozenset[str]) -> bool:

@@ -7,6 +7,7 @@ import typer
 from cluster.commands import breaks, deck, exports, market, resources
 from cluster.commands.audit import audit
 from cluster.commands.demo import demo
+from cluster.commands.history import history
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
 
@@ -33,6 +34,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(risk, name="risk")
 app.add_typer(audit, name="audit")
 app.command()(kill)
+app.command()(history)
 app.command()(resources.positions)
 app.command()(breaks.reconcile)
 app.command()(breaks.reconciliations)

@@ -43,7 +43,7 @@ def export_orders(
     """Write all orders that fit to a CSV file, newest first."""
     query = {"account": account, "algo": algo, "instrument": instrument, "state": state or None}
     with told():
-        _save(api_for(url, key, data_dir), "/orders.csv", file, force, {**query, "since": since, "until": until})
+        save(api_for(url, key, data_dir), "/orders.csv", file, force, {**query, "since": since, "until": until})
 
 
 @fills.command("export")
@@ -62,7 +62,7 @@ def export_fills(
     """Write all executions that fit to a CSV file, newest first."""
     query = {"account": account, "algo": algo, "instrument": instrument, "since": since, "until": until}
     with told():
-        _save(api_for(url, key, data_dir), "/fills.csv", file, force, query)
+        save(api_for(url, key, data_dir), "/fills.csv", file, force, query)
 
 
 @fills.command("list")
@@ -85,7 +85,7 @@ def list_fills(
         show(found, as_json, columns, found["items"])
 
 
-def _save(api: ApiClient, path: str, file: Path, force: bool, query: dict[str, Any]) -> None:
+def save(api: ApiClient, path: str, file: Path, force: bool, query: dict[str, Any]) -> None:
     """Download into ``file``, which is there whole or, where the answer breaks off, as it was before."""
     if str(file) == "-":
         api.download(path, sys.stdout.buffer, **query)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from connectors.base import Clock, FeedSink
+from connectors.binance.books import Books
 from connectors.binance.link import Link, Tuning
 from connectors.binance.product import Product
+from connectors.binance.rest import Rest
 from trading.errors import BadInput
 from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
 
-CHANNELS: Final = ("trade", "quote", "depth", "bar")
+CHANNELS: Final = ("trade", "quote", "depth", "bar", "book")
 
 
 class BinanceFeed:
@@ -31,9 +33,12 @@ class BinanceFeed:
         streams: Mapping[str, str],
         tuning: Tuning,
         tap: Callable[[Nanos, bytes], None] | None = None,
+        rest: Rest | None = None,
     ) -> None:
         self._product = product
-        self._sink = sink
+        #: Keeps the books of channel ``book``, whose snapshots come by REST.
+        self.books = Books(sink, rest, clock) if rest is not None else None
+        self._sink: FeedSink = self.books or sink
         #: Channel -> what follows ``symbol@`` on the wire.
         self._streams = dict(streams)
         self._channels: dict[InstrumentId, tuple[str, ...]] = {}
@@ -42,7 +47,7 @@ class BinanceFeed:
         self._links = {
             route: Link(
                 stream_host.rstrip("/") + (f"/{route}" if route else "") + "/stream",
-                sink,
+                self._sink,
                 clock,
                 tuning,
                 messages_per_s=product.messages_per_s,
@@ -63,6 +68,8 @@ class BinanceFeed:
         async with asyncio.TaskGroup() as tasks:
             for link in self._links.values():
                 tasks.create_task(link.run())
+            if self.books is not None:
+                tasks.create_task(self.books.run())
 
     async def subscribe(self, instruments: Sequence[Instrument], channels: Sequence[str]) -> None:
         """Add instruments; an instrument that is there gets the channels it lacks.
@@ -73,6 +80,13 @@ class BinanceFeed:
         for channel in channels:
             if channel not in self._streams:
                 raise BadInput("channels", f"{channel[:20]!r} is unknown: use {', '.join(self._streams)}")
+        if "book" in channels and self.books is None:
+            raise BadInput("channels", "'book' needs REST, which this connection was not given")
+        if {"book", "depth"} <= {*channels} and self._streams["book"] != self._streams["depth"]:
+            raise BadInput(
+                "channels",
+                f"'depth' is {self._streams['depth']} here, which 'book' cannot be made of: ask for one of them",
+            )
         added: dict[str, Instrument] = {}
         for instrument in instruments:
             if instrument.provider != self._product.provider:
@@ -96,6 +110,8 @@ class BinanceFeed:
             old = self._channels.get(instrument.id, ())
             self._channels[instrument.id] = old + tuple(c for c in dict.fromkeys(channels) if c not in old)
             self._instruments[instrument.id] = instrument
+            if self.books is not None:
+                self.books.want(instrument, channels)
         for stream, instrument in added.items():
             link = self._links[self._product.route(stream)]
             if stream not in link.wanted:
@@ -114,6 +130,8 @@ class BinanceFeed:
                 self._channels[instrument.id] = left
             else:
                 self._instruments.pop(instrument.id, None)
+            if self.books is not None and "book" not in left:
+                self.books.unwant(instrument.number)
         await asyncio.gather(*(link.settle() for link in self._links.values()))
 
     async def resubscribe(self, instruments: Sequence[Instrument]) -> None:
@@ -171,4 +189,6 @@ class BinanceFeed:
             for channel in self._channels.pop(instrument, ()):
                 stream = self._stream(known, channel)
                 self._links[self._product.route(stream)].unwant(stream)
+            if self.books is not None:
+                self.books.unwant(known.number)
             self._sink.refused(instrument, reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +24,8 @@ from trading.ids import Nanos
 from trading.instruments import Instrument
 
 log = logging.getLogger(__name__)
+
+_DIFFS: Final = "depth@100ms"
 
 
 class MarketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,10 +78,13 @@ class BinanceMarket:
             "quote": "bookTicker",
             "depth": chosen.depth_stream,
             "bar": f"kline_{chosen.bar_interval}",
+            # Made of differences, which partial books are not.
+            "book": chosen.depth_stream if f"{chosen.depth_stream}@".startswith("depth@") else _DIFFS,
         }
         # As many instruments as fit when every channel is asked for.
         busiest = max(
-            sum(product.route(f"x@{stream}") == route for stream in self._streams.values()) for route in product.routes
+            sum(product.route(f"x@{stream}") == route for stream in {*self._streams.values()})
+            for route in product.routes
         )
         self.limits = FeedLimits(
             instruments_per_worker=product.streams_per_connection // busiest,
@@ -88,6 +93,7 @@ class BinanceMarket:
             channels=CHANNELS,
             every_trade=True,
             instruments_per_poll=5,
+            bar_interval=chosen.bar_interval,
         )
 
     def __repr__(self) -> str:
@@ -113,6 +119,7 @@ class BinanceMarket:
             self._streams,
             tuning or Tuning(replace_after=self._settings.replace_after_s),
             tap,
+            self._rest,
         )
 
     def tapped_feed(self, sink: FeedSink, tap: Tap) -> BinanceFeed:

@@ -7,6 +7,7 @@ list of error codes (-1102 a mandatory parameter is missing, -1121 invalid symbo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ class SimulatedRest:
         self._market = market
         self._minute = 0
         self._used = 0
+        #: Requests so far, by path.
+        self.requests: Counter[str] = Counter()
         #: Answer this many requests with `limit_status` and Retry-After first (a test's wish).
         self.limited = 0
         self.limit_status = 429
@@ -50,6 +53,7 @@ class SimulatedRest:
         if not path.startswith(product.rest_path + "/"):
             return error(-5000, f"Path {path}, Method GET is invalid", 404)
         path = path.removeprefix(product.rest_path)
+        self.requests[path] += 1
         if wall_ms // 60_000 != self._minute:
             self._minute, self._used = wall_ms // 60_000, 0
         self._used += _WEIGHTS.get(path, 1)

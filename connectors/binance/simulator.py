@@ -177,6 +177,7 @@ class BinanceSimulator:
             "messages": sum(self._messages.values()),
             "sent": sum(self._sent.values()),
             "subscribed": len(self._subscribers),
+            "requests": dict(self._rest.requests),
             "connections": sum(client.is_stream for client in self._clients),
             "connected": self._counters["connected"],
             "events": {name: count for name, count in sorted(self._counters.items()) if name != "connected"},
@@ -196,6 +197,7 @@ class BinanceSimulator:
 
     async def _replay(self) -> None:
         await self._go.wait()
+        self._source.begin(time.time_ns())
         try:
             await self._run()
         except Exception as problem:

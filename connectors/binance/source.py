@@ -74,6 +74,9 @@ class Source(Protocol):
     def prepare(self, now: int) -> Sequence[SymbolSpec]:
         """Get ready; ``now`` (UTC ns) is when the market would start if it starts now.  May take seconds."""
 
+    def begin(self, now: int) -> None:
+        """The market starts now (UTC ns), maybe long after `prepare`; one whose times are fixed passes it over."""
+
     def events(self) -> Iterator[Event]:
         """All messages in order of time, from the start."""
 
@@ -124,6 +127,9 @@ class RecordingSource:
             for symbol, (price, size) in sorted(steps.items())
         ]
         return self._symbols
+
+    def begin(self, now: int) -> None:
+        """Nothing: a recording has its own times."""
 
     def events(self) -> Iterator[Event]:
         """The good lines, due when they were received."""

@@ -77,6 +77,10 @@ class SyntheticSource:
         self._start = self._settings.start_at or now // _MS * _MS
         return self._specs
 
+    def begin(self, now: int) -> None:
+        """Start now, unless the settings say when."""
+        self._start = self._settings.start_at or now // _MS * _MS
+
     def describe(self) -> dict[str, Any]:
         """The settings."""
         return {"kind": "synthetic", **msgspec.to_builtins(self._settings)}

@@ -56,6 +56,9 @@ class TickFileSource:
             for number, symbol in sorted(self._symbols.items(), key=lambda item: item[1])
         ]
 
+    def begin(self, now: int) -> None:
+        """Nothing: a file has its own times."""
+
     def events(self) -> Iterator[Event]:
         """One message a row."""
         futures = self.product is USDM

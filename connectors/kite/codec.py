@@ -343,7 +343,8 @@ class Codec:
         np.add(numbers, scales, out=whole[:, 0])
         np.multiply(words[:, 15], _SECOND, out=whole[:, 1])
         whole[:, 2] = received_at
-        # A level's third word has the orders in its upper half, which is where LEVEL has them.
+        # A level's third word has the orders in its upper half, which is where LEVEL has them; its lower half, the
+        # places of LEVEL, is padding of zeros.
         laid = whole.view(_U32)[:, 6:]
         laid[:] = levels
         if self._some & _QUOTES:

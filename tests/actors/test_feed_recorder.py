@@ -27,7 +27,7 @@ from storage.instruments import Instruments
 from storage.records import FeedRecord
 from tests.storage.conftest import database_url, redis_url, server_url
 from tests.storage.test_keeping import instrument
-from trading.bar_building import GRACE, BarRevision
+from trading.bar_building import GRACE, BarRevision, Built
 from trading.bar_deriving import MINUTE, SECOND
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.seen import Beat
@@ -146,7 +146,7 @@ async def test_bars_are_stored_covered_and_told_and_ticks_recorded(
     while len(published) < len(seconds) + 1:
         async with asyncio.timeout(5):
             _, raw = await anext(told)
-        published += msgspec.msgpack.decode(raw, type=list[BarRevision])
+        published += msgspec.msgpack.decode(raw, type=Built).bars
     assert [each.bar for each in published if each.width == SECOND] == seconds
     await told.close()
     (path,) = (tmp_path / "ticks" / "main" / "2023-11-14").glob("*.parquet")

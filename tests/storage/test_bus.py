@@ -277,3 +277,20 @@ async def test_a_publish_and_its_delivery_cost_little(bus: Bus) -> None:
     # Targets are 80 µs to publish and 50 µs to receive; this process does both.
     assert per_message < 130e-6, f"{per_message * 1e6:.0f} µs"
     await subscription.close()
+
+
+async def test_all_that_waits_is_taken_at_once(bus: Bus) -> None:
+    subscription = await bus.subscribe(["c"])
+    for n in range(5):
+        assert await bus.publish("c", b"%d" % n) == 1
+    first = await anext(subscription)
+    async with asyncio.timeout(5):
+        while len(subscription._queue) < 4:
+            await asyncio.sleep(0.01)
+    taken = [first, *subscription.waiting()]
+    assert [payload for _, payload in taken] == [b"0", b"1", b"2", b"3", b"4"]
+    assert subscription.waiting() == []
+    assert subscription._bytes == 0
+    await bus.publish("c", b"after")
+    assert await anext(subscription) == ("c", b"after")
+    await subscription.close()

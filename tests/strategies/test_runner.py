@@ -513,3 +513,35 @@ def test_live_bars_go_on_from_history_without_the_half_bar_in_which_it_began_to_
     cold, strategy = live(history=False)
     assert cold.wanted_bars() == []
     assert strategy.told == [bar for bar in truth if bar.opened_at >= span.end]
+
+
+@pytest.mark.parametrize(("conflate", "prices"), [(True, [103.0]), (False, [100.0, 101.0, 102.0, 103.0])])
+def test_a_strategy_that_was_behind_sees_the_newest_if_it_asks_for_that(conflate: bool, prices: list[float]) -> None:
+    class Keeps(Strategy[StrategyParameters]):
+        """Keeps prices and bars."""
+
+        bars = ("1s",)
+
+        def set_up(self) -> None:
+            self.conflate = conflate
+            self.prices: list[float] = []
+            self.closed: list[Bar] = []
+
+        def on_tick(self, tick: Tick) -> None:
+            self.prices.append(tick.price)
+
+        def on_bar(self, instrument: Instrument, bar: Bar, interval: str) -> None:
+            self.closed.append(bar)
+
+    made = runner(Keeps)
+    made.start(NOW)
+    made.ticks(prints(100.0, 101.0, 102.0, 103.0, every=SECOND // 8), NOW, waited=True)
+    made.clock(Nanos(START + 3 * SECOND))
+    strategy = made.strategy
+    assert isinstance(strategy, Keeps)
+    assert strategy.prices == prices
+    assert made.conflated == 4 - len(prices)
+    # Bars are made of all of them.
+    assert [(bar.open, bar.close, bar.trades) for bar in strategy.closed] == [(100.0, 103.0, 4)]
+    made.ticks(prints(7.0, 8.0, every=1, start=START + 4 * SECOND), Nanos(START + 4 * SECOND))
+    assert strategy.prices[-2:] == [7.0, 8.0]

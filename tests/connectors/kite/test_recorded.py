@@ -66,7 +66,7 @@ def test_the_recorded_full_packet_says_what_kite_says_it_says() -> None:
         assert prices(books, ours)[0].tolist() == [level["price"] for level in levels]
         assert books[ours]["size"][0].tolist() == [level["quantity"] for level in levels]
         assert books[ours]["orders"][0].tolist() == [level["orders"] for level in levels]
-        assert not books[ours]["spare"].any()
+        assert not books[ours]["places"].any()
 
 
 def test_the_recorded_quote_packet_says_what_kite_says_it_says() -> None:
