@@ -125,6 +125,7 @@ class Playing:
             made["kill"] = (await self.ask("POST", "/v1/risk/kill", {"scope": "user:cho", "reason": "x"}))["id"]
 
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
+        c = f + "/{id}/clients/{client}"
         limit = {"scope": "cluster", "kind": "position", "value": "5"}
         imported = {"provider": "binance-spot", "settings": {"base_url": self.venue}}
         more = {"instruments": [ETH]}
@@ -146,6 +147,14 @@ class Playing:
             ("delete", f + "/{id}/instruments/{instrument}", "update_feed",
              call("DELETE", f + f"/fx/instruments/{ETH}")),
             ("put", f + "/{id}/instruments/{instrument}", "update_feed", call("PUT", f + f"/fx/instruments/{ETH}")),
+            ("put", c + "/instruments", "wish_of_feed", call("PUT", f + "/fx/clients/a/instruments", more)),
+            ("post", c + "/instruments", "wish_of_feed",
+             call("POST", f + "/fx/clients/a/instruments", {"instruments": [BTC]})),
+            ("delete", c + "/instruments/{instrument}", "wish_of_feed",
+             call("DELETE", f + f"/fx/clients/a/instruments/{BTC}")),
+            ("put", c + "/instruments/{instrument}", "wish_of_feed",
+             call("PUT", f + f"/fx/clients/a/instruments/{ETH}?channels=depth")),
+            ("delete", c, "wish_of_feed", call("DELETE", f + "/fx/clients/a")),
             ("post", "/v1/strategies", "create_strategy",
              call("POST", "/v1/strategies", {"name": "quiet", "source": STRATEGY})),
             ("delete", "/v1/strategies/{name}", "delete_strategy", call("DELETE", "/v1/strategies/quiet")),
