@@ -88,7 +88,7 @@ class InstrumentLive(Shown):
     ticks: int
     #: Seconds since its last tick; null before the first.
     age_s: float | None
-    #: ``pending`` until its first tick, then ``live``; ``failed`` where the provider refuses it.
+    #: ``pending`` until its first tick; ``live``; ``stale``: silent too long; ``failed``: refused or passed over.
     state: str
     reason: str
 
@@ -109,6 +109,24 @@ class WorkerLive(Shown):
     garbage: int
     reconnects: int
     unpublished: int
+    #: Ticks from the stream, bad ones among them; refused; another worker's to publish, or kept back for a move.
+    received: int = 0
+    quarantined: int = 0
+    withheld: int = 0
+    #: Trades filled in from history, and ticks from polls by REST.
+    backfilled: int = 0
+    polled: int = 0
+    #: Instruments subscribed to again, and connections given up, for their silence.
+    resubscribed: int = 0
+    given_up: int = 0
+    #: Times that ticks of an instrument may have been missing; those that could not be filled.
+    gaps: int = 0
+    unfilled_gaps: int = 0
+    #: Refused ticks by reason; instruments by state.
+    refused_ticks: dict[str, int] = Field(default_factory=dict)
+    states: dict[str, int] = Field(default_factory=dict)
+    #: Median of receipt less venue time over the instruments, in milliseconds.
+    skew_ms: float | None = None
     instrument_count: int
     instruments: list[InstrumentLive]
 

@@ -80,7 +80,7 @@ def test_bad_frames_and_error_messages_are_counted_and_the_connection_is_kept(
     deck.wait("three bad frames counted", lambda: worker(deck)["garbage"] == before["garbage"] + 3)
     after = deck.wait("ticks going on", lambda: worker(deck) if worker(deck)["ticks"] > before["ticks"] + 100 else None)
     assert (after["connected"], after["reconnects"]) == (True, before["reconnects"])
-    assert len(kite.stats()["tickers"]) == 1
+    assert len(kite.stats()["data"]["tickers"]) == 1
 
 
 def test_a_token_that_ended_is_shown_and_a_new_one_is_taken_up_without_a_restart(
