@@ -15,6 +15,8 @@ from connectors.binance.source import Event, MinuteBar, Source, SymbolSpec
 _MS: Final = 1_000_000
 #: Levels a side that a book keeps at least; the real one answers with no more than 5000.
 _MOST_LEVELS: Final = 1_000
+#: Bars of a second that are kept at least.
+_MOST_SECONDS: Final = 50_000
 
 
 class _TradeData(msgspec.Struct, gc=False):
@@ -82,14 +84,15 @@ class OrderBook:
 
 
 class Minutes:
-    """The minutes of one symbol, oldest first; the last is the one under way."""
+    """The minutes, or other bars of one width, of one symbol, oldest first; the last is the one under way."""
 
-    def __init__(self, history: Sequence[MinuteBar]) -> None:
+    def __init__(self, history: Sequence[MinuteBar], width_ms: int = 60_000) -> None:
         self.bars = list(history)
+        self._width = width_ms
 
     def trade(self, at_ms: int, price: float, size: float) -> None:
         """Count a trade; one from before the minute under way counts into that."""
-        opened = at_ms - at_ms % 60_000
+        opened = at_ms - at_ms % self._width
         if self.bars and opened <= self.bars[-1].opened:
             last = self.bars[-1]
             self.bars[-1] = MinuteBar(
@@ -103,6 +106,8 @@ class Minutes:
             )
         else:
             self.bars.append(MinuteBar(opened, price, price, price, price, size, 1))
+            if self._width < 60_000 and len(self.bars) > 2 * _MOST_SECONDS:
+                del self.bars[:_MOST_SECONDS]
 
     def latest(self, length_ms: int, at_ms: int) -> MinuteBar | None:
         """The newest bar of ``length_ms`` that has opened by ``at_ms``."""
@@ -158,6 +163,7 @@ class SimulatedMarket:
         self.symbols = {spec.symbol: spec for spec in specs}
         self._source = source
         self._minutes: dict[str, Minutes] = {}
+        self._seconds: dict[str, Minutes] = {}
         self._books: dict[str, OrderBook] = {}
         #: Market time of the last event, UTC ns; 0 before the first.
         self.at = 0
@@ -168,6 +174,10 @@ class SimulatedMarket:
         if found is None:
             found = self._minutes[symbol] = Minutes(self._source.history(symbol))
         return found
+
+    def seconds(self, symbol: str) -> Minutes:
+        """The seconds of ``symbol`` since the start."""
+        return self._seconds.setdefault(symbol, Minutes((), 1_000))
 
     def book(self, symbol: str) -> OrderBook:
         """The order book of ``symbol``."""
@@ -180,5 +190,7 @@ class SimulatedMarket:
         if kind == "trade":
             data = _trade(event.payload).data
             self.minutes(symbol.upper()).trade(data.T, data.p, data.q)
+            if self.product.seconds:
+                self.seconds(symbol.upper()).trade(data.T, data.p, data.q)
         elif kind.startswith("depth@") or kind == "depth":
             self.book(symbol.upper()).change(event.payload)
