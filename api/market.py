@@ -11,20 +11,20 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import prometheus_client
 
-from api.formats import time_text
 from api.topics import MarketTopic
+from api.updates import Update, bar_update, book_update, tick_fields
 from cluster import streams
 from storage.bus import LOST, Bus, Subscription
 from storage.hot import Hot
 from trading.bar_building import Built
 from trading.bars import Bar, interval_ns
-from trading.depth import DepthArray, prices, sizes, unpack_depth
+from trading.depth import unpack_depth
 from trading.errors import BadInput, NeedsOperator, NotReady
 from trading.ids import FeedId, Nanos
 from trading.last_values import LastValues
@@ -45,23 +45,6 @@ _TIDY_S: Final = 5.0
 
 _built = msgspec.msgpack.Decoder(Built).decode
 _venue_bar = msgspec.msgpack.Decoder(tuple[int, bool, Bar, str]).decode
-_json = msgspec.json.Encoder().encode
-
-
-class Update:
-    """One update of a topic; its text is made when the first client wants it."""
-
-    __slots__ = ("_make", "_text")
-
-    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
-        self._make = make
-        self._text = ""
-
-    def text(self) -> str:
-        """JSON of its fields, without the braces around."""
-        if not self._text:
-            self._text = _json(self._make())[1:-1].decode()
-        return self._text
 
 
 class Topic:
@@ -339,8 +322,10 @@ class Market:
         self._wake()
 
     def _show_tick(self, ticks: _Ticks, topic: Topic, count: int) -> None:
+        row = ticks.last.get(topic.topic.number)
+        assert row is not None
         # Read only while it is the newest of its line, so the row in place is the one that is meant.
-        topic.line.put(0, Update(lambda: _tick_fields(topic.topic, ticks)), count)
+        topic.line.put(0, Update(lambda: tick_fields(topic.topic, row, ticks.gaps)), count)
 
     def _take_depth(self, feed: str, raw: bytes) -> None:
         wanted = self._books.get(feed)
@@ -350,7 +335,7 @@ class Market:
         for row, number in enumerate(books["instrument"].tolist()):
             topic = wanted.get(number)
             if topic is not None:
-                topic.line.put(0, _book_update(topic.topic, books[row : row + 1].copy()))
+                topic.line.put(0, book_update(topic.topic, books[row : row + 1].copy()))
         self._wake()
 
     def _take_built(self, built: Built) -> None:
@@ -373,7 +358,7 @@ class Market:
         for each in told:
             # A hole is told in the place of the first bar that is missing in it, and replaced with it.
             key = each.start if isinstance(each, Span) else int(each.bar.opened_at)
-            topic.line.put(key, _bar_update(topic.topic, each))
+            topic.line.put(key, bar_update(topic.topic, each))
         if told:
             self._wake()
 
@@ -389,71 +374,3 @@ class Market:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
-
-
-def _tick_fields(topic: MarketTopic, ticks: _Ticks) -> dict[str, Any]:
-    row = ticks.last.get(topic.number)
-    assert row is not None
-    values = {name: _number(row[name]) for name in ("price", "size", "bid", "bid_size", "ask", "ask_size")}
-    return {
-        "topic": topic.text,
-        "key": topic.instrument,
-        "at": time_text(int(row["received_at"])),
-        "gaps": ticks.gaps,
-        "body": {**values, "exchange_at": _time(int(row["exchange_at"])), "sequence": int(row["sequence"])},
-    }
-
-
-def _book_update(topic: MarketTopic, book: DepthArray) -> Update:
-    def fields() -> dict[str, Any]:
-        sides = {
-            side: [
-                [price, size, orders]
-                for price, size, orders in zip(
-                    prices(book, side)[0].tolist(),
-                    sizes(book, side)[0].tolist(),
-                    book[side]["orders"][0].tolist(),
-                    strict=True,
-                )
-                if price == price
-            ]
-            for side in ("bids", "asks")
-        }
-        return {
-            "topic": topic.text,
-            "key": topic.instrument,
-            "at": time_text(int(book["received_at"][0])),
-            "body": {**sides, "exchange_at": _time(int(book["exchange_at"][0]))},
-        }
-
-    return Update(fields)
-
-
-def _bar_update(topic: MarketTopic, told: LiveBar | Span) -> Update:
-    def fields() -> dict[str, Any]:
-        if isinstance(told, Span):
-            body: dict[str, Any] = {"missing": {"start": time_text(told.start), "end": time_text(told.end)}}
-            return {"topic": topic.text, "key": topic.instrument, "at": time_text(told.start), "body": body}
-        bar = told.bar
-        body = {
-            "opened_at": time_text(bar.opened_at),
-            "open": bar.open,
-            "high": bar.high,
-            "low": bar.low,
-            "close": bar.close,
-            "volume": bar.volume,
-            "trades": bar.trades,
-            "closed": told.closed,
-        }
-        return {"topic": topic.text, "key": topic.instrument, "at": time_text(bar.opened_at), "body": body}
-
-    return Update(fields)
-
-
-def _number(value: np.float64) -> float | None:
-    found = float(value)
-    return found if found == found else None
-
-
-def _time(at: int) -> str | None:
-    return time_text(at) if at else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from api.market import Market, Topic, Update
+from api.market import Market, Topic
 from api.topics import MarketTopic
+from api.updates import Update
 from trading.errors import BadInput
 
 #: Topics of market data that one client may have.

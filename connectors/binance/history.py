@@ -42,7 +42,7 @@ async def klines(
     Raises `BadInput` for an interval Binance has not, a span that ends before it starts or one that is too
     long.
     """
-    length = check_interval(interval)
+    length = check_interval(product, interval)
     if end <= start:
         raise BadInput("end", "it must be later than start")
     if (end - start) // (length * _MS) > _MOST_BARS:

@@ -58,7 +58,7 @@ class BinanceMarket:
             chosen = msgspec.convert(dict(settings), MarketSettings)
         except msgspec.ValidationError as error:
             raise BadInput("settings", f"{error}; {product.provider} knows {_known()}") from error
-        check_interval(chosen.bar_interval, "bar_interval")
+        check_interval(product, chosen.bar_interval, "bar_interval")
         if chosen.trade_stream not in ("trade", "aggTrade"):
             raise BadInput("trade_stream", f"{chosen.trade_stream[:20]!r}: use trade or aggTrade")
         if not chosen.depth_stream.startswith("depth"):

@@ -36,6 +36,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     klines_per_page: int
     #: Request weight per minute and address.
     weight_per_minute: int
+    #: Whether there are klines of a second.
+    seconds: bool = False
 
     def route(self, stream: str) -> str:
         """The route that serves ``stream`` (``btcusdt@kline_1m``)."""
@@ -59,6 +61,7 @@ SPOT: Final = Product(
     pong_within_s=60.0,
     klines_per_page=1000,
     weight_per_minute=6000,
+    seconds=True,
 )
 
 USDM: Final = Product(
@@ -79,7 +82,7 @@ USDM: Final = Product(
 
 PRODUCTS: Final = {product.provider: product for product in (SPOT, USDM)}
 
-#: Kline intervals, in milliseconds.  ``1M`` has no fixed length and is not offered.
+#: Kline intervals of all products, in milliseconds.  ``1M`` has no fixed length and is not offered.
 INTERVALS: Final = {
     "1m": 60_000,
     "3m": 180_000,
@@ -98,9 +101,15 @@ INTERVALS: Final = {
 }
 
 
-def check_interval(interval: str, field: str = "interval") -> int:
-    """Length of a kline interval in milliseconds; BadInput where Binance has no such."""
-    length = INTERVALS.get(interval)
+def intervals(product: Product) -> dict[str, int]:
+    """The product's kline intervals, in milliseconds."""
+    return {"1s": 1_000, **INTERVALS} if product.seconds else INTERVALS
+
+
+def check_interval(product: Product, interval: str, field: str = "interval") -> int:
+    """Length of a kline interval in milliseconds; BadInput where the product has no such."""
+    known = intervals(product)
+    length = known.get(interval)
     if length is None:
-        raise BadInput(field, f"{interval[:20]!r} is not offered by Binance: use one of {', '.join(INTERVALS)}")
+        raise BadInput(field, f"{interval[:20]!r} is not offered by {product.provider}: use one of {', '.join(known)}")
     return length

@@ -19,6 +19,8 @@ _MS: Final = 1_000_000
 _MOST_LEVELS: Final = 1_000
 #: Trades that the real one answers with at most.
 _MOST_TRADES: Final = 1_000
+#: Bars of a second that are kept at least.
+_MOST_SECONDS: Final = 50_000
 
 
 class _TradeData(msgspec.Struct, gc=False):
@@ -101,14 +103,15 @@ class OrderBook:
 
 
 class Minutes:
-    """The minutes of one symbol, oldest first; the last is the one under way."""
+    """The minutes, or other bars of one width, of one symbol, oldest first; the last is the one under way."""
 
-    def __init__(self, history: Sequence[MinuteBar]) -> None:
+    def __init__(self, history: Sequence[MinuteBar], width_ms: int = 60_000) -> None:
         self.bars = list(history)
+        self._width = width_ms
 
     def trade(self, at_ms: int, price: float, size: float) -> None:
         """Count a trade; one from before the minute under way counts into that."""
-        opened = at_ms - at_ms % 60_000
+        opened = at_ms - at_ms % self._width
         if self.bars and opened <= self.bars[-1].opened:
             last = self.bars[-1]
             self.bars[-1] = MinuteBar(
@@ -122,6 +125,8 @@ class Minutes:
             )
         else:
             self.bars.append(MinuteBar(opened, price, price, price, price, size, 1))
+            if self._width < 60_000 and len(self.bars) > 2 * _MOST_SECONDS:
+                del self.bars[:_MOST_SECONDS]
 
     def latest(self, length_ms: int, at_ms: int) -> MinuteBar | None:
         """The newest bar of ``length_ms`` that has opened by ``at_ms``."""
@@ -177,6 +182,7 @@ class SimulatedMarket:
         self.symbols = {spec.symbol: spec for spec in specs}
         self._source = source
         self._minutes: dict[str, Minutes] = {}
+        self._seconds: dict[str, Minutes] = {}
         self._books: dict[str, OrderBook] = {}
         #: The last trades of each symbol, and its last quote as it was sent.
         self._trades: dict[str, deque[_TradeData]] = {}
@@ -190,6 +196,10 @@ class SimulatedMarket:
         if found is None:
             found = self._minutes[symbol] = Minutes(self._source.history(symbol))
         return found
+
+    def seconds(self, symbol: str) -> Minutes:
+        """The seconds of ``symbol`` since the start."""
+        return self._seconds.setdefault(symbol, Minutes((), 1_000))
 
     def book(self, symbol: str) -> OrderBook:
         """The order book of ``symbol``."""
@@ -233,6 +243,8 @@ class SimulatedMarket:
             if recent is None:
                 recent = self._trades[symbol.upper()] = deque(maxlen=_MOST_TRADES)
             recent.append(data)
+            if self.product.seconds:
+                self.seconds(symbol.upper()).trade(data.T, data.p, data.q)
         elif kind == "bookTicker":
             self._quotes[symbol.upper()] = event.payload
         elif kind.startswith("depth@") or kind == "depth":

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.binance.product import INTERVALS, SPOT
+from connectors.binance.product import SPOT, intervals
 from connectors.binance.simulated_market import SimulatedMarket
 from connectors.binance.source import MinuteBar, SymbolSpec
 
@@ -118,7 +118,7 @@ class SimulatedRest:
             return spec
         if not query.get("interval"):
             return error(-1102, "Mandatory parameter 'interval' was not sent, was empty/null, or malformed.")
-        length = INTERVALS.get(query["interval"])
+        length = intervals(self._market.product).get(query["interval"])
         if length is None:
             return error(-1120, "Invalid interval.")
         numbers = _numbers(query, startTime=0, endTime=2**62, limit=500)
@@ -127,7 +127,8 @@ class SimulatedRest:
         start, end, limit = numbers
         if not 1 <= limit <= self._market.product.klines_per_page:
             return error(-1130, "Data sent for parameter 'limit' is not valid.")
-        bars = self._market.minutes(spec.symbol).group(length, start, end, limit, "startTime" not in query)
+        kept = self._market.seconds(spec.symbol) if length < 60_000 else self._market.minutes(spec.symbol)
+        bars = kept.group(length, start, end, limit, "startTime" not in query)
         return Answer(200, msgspec.json.encode([_kline(bar, length) for bar in bars]))
 
     def _trades(self, query: Mapping[str, str]) -> Answer:

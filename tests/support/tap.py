@@ -9,15 +9,17 @@ from collections import defaultdict
 
 from cluster import streams
 from storage.bus import Bus
-from trading.ticks import TRADE, unpack_batch
+from trading.ticks import BACKFILLED, TRADE, unpack_batch
 
 
 class Tap:
     """Listens on a thread of its own."""
 
     def __init__(self, redis_url: str, feed: str) -> None:
-        #: (instrument number, TRADE or 0) -> sequences in the order in which they came.
+        #: (instrument number, TRADE or 0) -> sequences in the order in which they came; those that were streamed, and
+        #: those that were filled in later, marked so.
         self.sequences: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self.filled: dict[tuple[int, int], list[int]] = defaultdict(list)
         self.ticks = 0
         #: (shard, epoch) -> when its last batch came, and instrument number -> when the first tick of it came.
         self.last_from: dict[tuple[int, int], float] = {}
@@ -37,6 +39,9 @@ class Tap:
                 for number, flags, sequence in zip(
                     ticks["instrument"].tolist(), ticks["flags"].tolist(), ticks["sequence"].tolist(), strict=True
                 ):
+                    if flags & BACKFILLED:
+                        self.filled[(number, flags & TRADE)].append(sequence)
+                        continue
                     self.sequences[(number, flags & TRADE)].append(sequence)
                     first_of.setdefault(number, at)
                 # Last: who waits for the count finds the ticks.
@@ -46,7 +51,7 @@ class Tap:
         assert self._ready.wait(10), "the tap could not subscribe within 10 s"
 
     def doubled(self) -> int:
-        """Ticks that came more than once."""
+        """Ticks that were streamed more than once."""
         return sum(len(seen) - len(set(seen)) for seen in self.sequences.values())
 
     def missing_trades(self) -> int:

@@ -151,3 +151,13 @@ def test_bars_given_and_holes_told_make_up_the_truth(
     for opened in right:
         if first <= opened and opened + width <= NOON + (last + 1) * MINUTE:
             assert (opened in shown) or covers(holes, Span(opened, opened + width))
+
+
+def test_an_amendment_whose_other_parts_are_gone_makes_no_bar_of_itself_alone() -> None:
+    live = LiveBars(2 * MINUTE, Nanos(NOON))
+    for n in range(12):
+        live.take(minute(n, since=0))
+    (amended,) = live.take(minute(9, since=0, price=5.0, revision=1))
+    assert isinstance(amended, LiveBar)
+    assert amended.bar.trades == 6
+    assert live.take(minute(1, since=0, price=5.0, revision=1)) == []

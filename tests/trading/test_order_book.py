@@ -133,6 +133,14 @@ def test_futures_changes_follow_by_the_number_before() -> None:
     assert not book.good
 
 
+def test_only_the_first_change_after_a_snapshot_may_reach_across_it() -> None:
+    book = OrderBook()
+    book.change(change(98, 105, previous=90), Nanos(0))
+    assert book.snapshot(100, [(99.0, 1.0)], [(101.0, 1.0)], Nanos(0))
+    book.change(change(104, 110, previous=103), Nanos(0))
+    assert not book.good
+
+
 def test_the_first_change_after_a_snapshot_may_end_where_it_does() -> None:
     book = OrderBook()
     book.change(change(98, 100, previous=95, bid=99.5, size=3.0), Nanos(0))

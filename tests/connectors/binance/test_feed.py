@@ -9,18 +9,22 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 
 from connectors.binance.feed import BinanceFeed
 from connectors.binance.link import Tuning
 from connectors.binance.market import BinanceMarket
+from connectors.binance.product import USDM
 from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.source import RecordingSource, Source
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
 from tests.connectors.support import Sink, data_file, instrument, until
+from trading.bar_deriving import SECOND
 from trading.errors import BadInput
+from trading.ids import Nanos
 from trading.instruments import Instrument
-from trading.ticks import QUOTE, TRADE, TickArray
+from trading.ticks import QUOTE, TICK, TRADE, TickArray, decode
 
 QUICK = Tuning(first_backoff=0.05, longest_backoff=0.2, overlap=0.15)
 
@@ -301,3 +305,27 @@ async def test_an_unreachable_server_is_tried_until_it_is_there() -> None:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await again.stop()
+
+
+async def test_seconds_of_the_spot_market_are_its_trades_and_usd_m_has_none() -> None:
+    async with setting(synthetic(symbols=1, ticks_per_s=200, futures=False)) as it:
+        (one,) = it.listed
+        await it.feed.subscribe([one], ["trade"])
+        await until(lambda: it.simulator.stats()["messages"] > 400)
+        await it.command("hold")
+        await until(lambda: sum(map(len, it.sink.raw)) // TICK.itemsize == it.tick_messages())
+        ticks = decode(b"".join(it.sink.raw))
+        # The first and the last second are not whole.
+        opened = ticks["exchange_at"] // SECOND * SECOND
+        start, end = int(opened[0]) + SECOND, int(opened[-1])
+        bars = await it.market.history(one, "1s", Nanos(start), Nanos(end))
+        assert [bar.opened_at for bar in bars] == [at for at in np.unique(opened).tolist() if start <= at < end]
+        assert len(bars) > 1
+        for bar in bars:
+            prices = ticks["price"][opened == bar.opened_at]
+            assert (bar.open, bar.high, bar.low, bar.close) == (prices[0], prices.max(), prices.min(), prices[-1])
+            assert bar.trades == len(prices)
+    futures = BinanceMarket(USDM, {})
+    with pytest.raises(BadInput, match="'1s' is not offered by binance-usdm"):
+        await futures.history(instrument("BTCUSDT"), "1s", Nanos(start), Nanos(end))
+    await futures.close()
