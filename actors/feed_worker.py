@@ -332,6 +332,8 @@ class FeedWorker(Shell):
             if not take:
                 await connection.unsubscribe(instruments, channels)
                 continue
+            # What was let go meanwhile is not asked for any more.
+            instruments = [each for each in instruments if each.id in self._carried]
             try:
                 await connection.subscribe(instruments, channels or ())
             except BadInput:

@@ -109,6 +109,13 @@ async def test_the_provider_is_asked_in_the_order_of_the_steps() -> None:
     }
 
 
+async def test_what_was_let_go_before_the_provider_could_be_asked_is_not_asked_for() -> None:
+    worker = bare_worker()
+    await worker.carry([A, B], False)
+    await worker.release([A])
+    assert await asked_by(worker) == [("take", [B], ("trade", "quote")), ("drop", [A], None)]
+
+
 async def test_a_retune_asks_for_what_is_new_before_it_ends_what_is_over() -> None:
     worker = bare_worker()
     await worker.carry([A, B], False, ("trade",))
