@@ -222,12 +222,16 @@ class Freshness:
         """Ticks have come by the stream."""
         self.habits.take(ticks)
 
-    def polled(self, id_: InstrumentId, venue_at: Nanos, now: Nanos) -> None:
-        """A REST answer: the venue's last tick of the instrument was at ``venue_at`` (0: it has none)."""
+    def polled(self, id_: InstrumentId, venue_at: Nanos, now: Nanos, known: Nanos | None = None) -> None:
+        """A REST answer: the venue's last tick of the instrument was at ``venue_at`` (0: it has none).
+
+        ``known``: venue time of the last one of the same kind that the stream brought.  Where it is not told, the last
+        tick of any kind stands in for it, by its receipt where the venue sends no time.
+        """
         watch = self._watched.get(id_)
         if watch is None:
             return
-        known = self.habits.venue_at(watch.number) or watch.asked_at
+        known = known or self.habits.venue_at(watch.number) or watch.asked_at
         if venue_at > known + _CLOCKS_NS:
             watch.proven, watch.quiet_at = True, None
             return

@@ -111,7 +111,10 @@ def settled(deck: DeckUnderTest, trades: Trades) -> None:
     deck.wait("all filled", lambda: all(gap["state"] == "filled" for gap in gaps(deck)), 60)
     deadline = time.monotonic() + 20
     while lost := trades.missing():
-        assert time.monotonic() < deadline, (lost, gaps(deck))
+        if time.monotonic() > deadline:
+            ranges = {number: (own[0], own[-1], len(own)) for number, own in lost.items()}
+            brief = [(g["instrument"], g["since"], g["until"], g["state"], g["trades"]) for g in gaps(deck)]
+            pytest.fail(f"missing {ranges}; gaps {brief}; unpublished {total(deck, 'unpublished')}")
         time.sleep(0.2)
 
 
