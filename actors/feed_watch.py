@@ -305,7 +305,9 @@ class FeedWatch:
             told.append((value.quoted_at, self.freshness.habits.venue_at(instrument.number)))
         if told:
             venue_at, known = max(told, key=lambda each: each[0] - (each[1] or 0))
-            self.freshness.polled(value.instrument, venue_at, at, known)
+            if self.freshness.polled(value.instrument, venue_at, at, known):
+                self._gaps.cancel(instrument.number)
+                self._broke.pop(value.instrument, None)
 
     def _ticks(self, values: Sequence[LastValue], at: Nanos) -> TickArray:
         """What is news among polled values, as ticks."""

@@ -167,8 +167,7 @@ def test_bad_ticks_are_counted_shown_and_given_to_nobody(
     # Only the worker that carries it takes them for its ticks.
     assert shown["counts"] == {"not_positive": 1, "out_of_band": 2}
     assert [tick["price"] for tick in shown["last"]] == [1e-08, 999999999.0, -1.0]
-    assert total(deck, "quarantined") == before + 3
-    assert total(deck, "garbage") >= 2
+    deck.wait("the counts", lambda: total(deck, "quarantined") == before + 3 and total(deck, "garbage") >= 2, 20)
     assert 1 not in {sequence for own in trades.seen.values() for sequence, _ in own}
     assert instruments(deck)[victim]["last"]["price"] < 1e8
 

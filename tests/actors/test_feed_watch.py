@@ -334,3 +334,47 @@ async def test_a_venue_whose_clock_is_behind_is_not_taken_for_quiet(scene: Scene
     await scene.watch.look()
     assert str(scene.watch.report(ONE.id, now()).state) == "stale"
     assert scene.out.polled[0]["price"].tolist() == [101.0]
+
+
+async def test_an_answer_that_comes_after_the_stream_went_on_hides_no_gap(scene: Scene) -> None:
+    scene.provider.past = PastTrades(ticks=trades(6, 7, 8), since=Nanos(0))
+    scene.watch.tune(FreshnessSettings(least_s=0.1, first_s=0.1, step_s=0.05, again_s=30.0), {})
+    scene.watch.want([ONE, TWO], {})
+    scene.watch.opened()
+    scene.tick(1, 5)
+    for _ in range(8):
+        scene.tick(2, 7)
+        await scene.watch.look()
+        await asyncio.sleep(0.05)
+    assert str(scene.watch.report(ONE.id, now()).state) == "stale"
+    # The stream goes on, and has brought what the answer tells of, before anybody looked.
+    scene.tick(1, 9, at := now())
+    scene.provider.values[ONE.id] = LastValue(instrument=ONE.id, price=100.0, traded_at=at)
+    await scene.watch.poll()
+    await scene.watch.look()
+    await until(lambda: bool(scene.store.gaps) and scene.store.gaps[1].state == "filled", 5, "the gap filled")
+    assert scene.out.filled[0]["sequence"].tolist() == [6, 7, 8]
+
+
+async def test_a_gap_that_a_poll_clears_is_not_taken_for_a_later_one(scene: Scene) -> None:
+    scene.watch.tune(FreshnessSettings(least_s=0.1, first_s=0.1, step_s=0.05, again_s=30.0), {})
+    scene.watch.want([ONE, TWO], {})
+    scene.watch.opened()
+    scene.tick(1, 5, at := now())
+    scene.provider.values[ONE.id] = LastValue(instrument=ONE.id, price=100.0, traded_at=at)
+    for _ in range(8):
+        scene.tick(2, 7)
+        await scene.watch.look()
+        await asyncio.sleep(0.05)
+    await scene.watch.poll()
+    assert scene.watch.report(ONE.id, now()).reason.startswith("quiet")
+    scene.tick(1, 6)
+    await scene.watch.look()
+    scene.watch.closed("cut")
+    scene.watch.opened()
+    scene.provider.past = PastTrades(ticks=trades(5, 6, 7, 8, 9), since=Nanos(0))
+    scene.tick(1, 9)
+    await scene.watch.look()
+    await until(lambda: len(scene.store.gaps) >= 1 and scene.store.gaps[1].state == "filled", 5, "the gap filled")
+    assert scene.out.filled[0]["sequence"].tolist() == [7, 8]
+    assert [gap.reason for gap in scene.store.gaps.values()] == ["the stream was gone: cut"]
