@@ -103,6 +103,12 @@ class MarketHours:
         return found
 
 
+def edges_in(raw: bytes) -> dict[int, tuple[Nanos, Edge]]:
+    """By instrument number when the last tick came, and its last trade; those without a tick are left out."""
+    rows = np.frombuffer(raw, dtype="<i8").reshape(-1, 4).tolist()
+    return {number: (Nanos(last), Edge(sequence, Nanos(at))) for number, last, sequence, at in rows if last}
+
+
 class FeedWatch:
     """Watches one worker's subscriptions; `look` every second or half."""
 
@@ -135,22 +141,31 @@ class FeedWatch:
 
     # What happens
 
-    def want(self, instruments: Sequence[Instrument], seen: Mapping[int, Edge]) -> None:
+    def edges(self) -> bytes:
+        """How far each instrument has come, for the worker that may have to go on from there (`edges_in`)."""
+        habits = self.freshness.habits
+        rows = [
+            (instrument.number, habits.last_at(instrument.number) or 0, *habits.trade(instrument.number))
+            for instrument in self._carried.values()
+        ]
+        return np.array(rows, dtype="<i8").tobytes()
+
+    def want(self, instruments: Sequence[Instrument], seen: Mapping[int, tuple[Nanos, Edge]]) -> None:
         """Instruments are carried from now on.
 
-        ``seen``: by number the last tick that a worker before this one is known to have published, where none has
+        ``seen``: by number when the last tick came to a worker before this one, and its last trade, where none has
         handed the instrument over.  What came since is a gap.
         """
         at = now()
         for instrument in instruments:
             self._carried[instrument.id] = instrument
-            edge = seen.get(instrument.number)
-            since = None if edge is None else edge.at
+            last = seen.get(instrument.number)
+            since = None if last is None else last[0]
             self.freshness.want(
                 instrument.id, instrument.number, instrument.calendar, at, can_poll=True, gap_from=since
             )
-            if edge is not None:
-                self._gaps.open(instrument.number, edge)
+            if last is not None:
+                self._gaps.open(instrument.number, last[1])
                 self._broke[instrument.id] = "the worker before this one ended"
 
     def drop(self, instruments: Sequence[Instrument]) -> None:
@@ -276,18 +291,26 @@ class FeedWatch:
             values = await self._market.last_values(asked)
             at = now()
             for value in values:
-                self.freshness.polled(value.instrument, self._venue_at(value), at)
+                self._take_answer(value, at)
             self._publisher.show_polled(self._ticks(values, at))
 
-    def _venue_at(self, value: LastValue) -> Nanos:
-        """When something last happened that the stream should have brought."""
-        times = []
-        channels = self._publisher.channels_of(value.instrument)
+    def _take_answer(self, value: LastValue, at: Nanos) -> None:
+        """Compare like with like: venue and stream by the venue's clock, which may be far from ours."""
+        instrument = self._carried.get(value.instrument)
+        if instrument is None:
+            return
+        _, last_trade = self.freshness.habits.trade(instrument.number)
+        channels = self._publisher.channels_of(instrument.id)
+        told: list[tuple[Nanos, Nanos | None]] = []
         if "trade" in channels:
-            times.append(value.traded_at)
-        if "quote" in channels:
-            times.append(value.quoted_at)
-        return max(times, default=Nanos(0))
+            told.append((value.traded_at, last_trade or None))
+        if "quote" in channels and value.quoted_at:
+            told.append((value.quoted_at, self.freshness.habits.venue_at(instrument.number)))
+        if told:
+            venue_at, known = max(told, key=lambda each: each[0] - (each[1] or 0))
+            if self.freshness.polled(value.instrument, venue_at, at, known):
+                self._gaps.cancel(instrument.number)
+                self._broke.pop(value.instrument, None)
 
     def _ticks(self, values: Sequence[LastValue], at: Nanos) -> TickArray:
         """What is news among polled values, as ticks."""
@@ -298,7 +321,8 @@ class FeedWatch:
                 continue
             last = self.freshness.habits.venue_at(instrument.number) or 0
             channels = self._publisher.channels_of(instrument.id)
-            is_trade = value.price == value.price and value.traded_at > last and "trade" in channels
+            last_trade = self.freshness.habits.trade(instrument.number)[1] or last
+            is_trade = value.price == value.price and value.traded_at > last_trade and "trade" in channels
             is_quote = (value.bid == value.bid or value.ask == value.ask) and "quote" in channels
             # A quote without a time is as of now.
             is_quote = is_quote and (not value.quoted_at or value.quoted_at > last)

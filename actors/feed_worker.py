@@ -17,7 +17,7 @@ import msgspec
 from actors.feed_figures import FeedFigures
 from actors.feed_quality import FeedQuality
 from actors.feed_stats import InstrumentStats, WorkerStats
-from actors.feed_watch import FeedWatch
+from actors.feed_watch import FeedWatch, edges_in
 from actors.shell import Shell, patiently
 from cluster import names, process, streams
 from cluster.feeds import fence_key
@@ -116,8 +116,9 @@ class FeedWorker(Shell):
         self._depths: deque[DepthArray] = deque()
         self._deepened = asyncio.Event()
         self._depth_batch = 0
-        #: The last values of instruments as the feed's workers published them, by number, before this one did.
-        self._before: dict[int, Any] = {}
+        #: How far the feed's workers had come with an instrument, by number, before this one had it; and prices then.
+        self._before: dict[int, tuple[Nanos, Edge]] = {}
+        self._last_prices: dict[int, float] = {}
         self._made_at = Nanos(0)
         #: What the provider logs in with; the connection reads it anew each time, so it changes in place.
         self._log_in: dict[str, str] = {}
@@ -205,15 +206,16 @@ class FeedWorker(Shell):
         await self.quality.show(self.hot, {i.number: i.id for i in self._listed.values()})
 
     async def _read_last(self) -> None:
-        """Take note of what the feed's workers published last: half a second old at most, and kept for an hour."""
-        for raw in (await self.hot.scan(f"last:{self.feed}:", bytes)).values():
-            for row in decode(raw):
-                number = int(row["instrument"])
-                known = self._before.get(number)
+        """Take note of how far the feed's workers had come: half a second old at most, and kept for an hour."""
+        for raw in (await self.hot.scan(f"edges:{self.feed}:", bytes)).values():
+            for number, edge in edges_in(raw).items():
                 # What is older was of another feed by this name.
-                is_of_this_feed = row["received_at"] > self._made_at
-                if is_of_this_feed and (known is None or row["received_at"] > known["received_at"]):
-                    self._before[number] = row
+                if edge[0] > max(self._made_at, self._before.get(number, edge)[0] - 1):
+                    self._before[number] = edge
+        for raw in (await self.hot.scan(f"last:{self.feed}:", bytes)).values():
+            self._last_prices |= {
+                int(row["instrument"]): float(row["price"]) for row in decode(raw) if row["price"] > 0
+            }
 
     async def _begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
         """Watch instruments from now on; of those that nobody hands over a gap is open since they were published."""
@@ -224,10 +226,8 @@ class FeedWorker(Shell):
                 log.warning("what was published last is not known, a gap will not be filled: %s", error)
         # What was let go meanwhile is not begun.
         fresh = [instrument for instrument in fresh if instrument.id in self._carried]
-        last = {} if muted else {i.number: self._before[i.number] for i in fresh if i.number in self._before}
-        prices = {number: float(row["price"]) for number, row in last.items() if row["price"] > 0}
-        self.quality.know(fresh, prices)
-        self.watch.want(fresh, {n: Edge(0, Nanos(int(row["received_at"]))) for n, row in last.items()})
+        self.quality.know(fresh, self._last_prices)
+        self.watch.want(fresh, {} if muted else self._before)
 
     def _end(self, gone: Sequence[Instrument]) -> None:
         """Instruments are no longer carried."""
@@ -236,6 +236,7 @@ class FeedWorker(Shell):
         for instrument in gone:
             self.figures.forget(instrument.number)
             self._before.pop(instrument.number, None)
+            self._last_prices.pop(instrument.number, None)
 
     async def _learn(self) -> None:
         self._listed = {i.id: i for i in await self.instruments.all()}
@@ -603,6 +604,7 @@ class FeedWorker(Shell):
         self.figures.look([self._listed[id_].number for id_ in self._carried], self.watch.freshness.habits)
         await self.hot.put(f"worker:{self.feed}:{self.shard}", self.stats(), ttl_s=30)
         await self.hot.put(f"last:{self.feed}:{self.shard}", self.last_values.all().tobytes(), ttl_s=3600)
+        await self.hot.put(f"edges:{self.feed}:{self.shard}", self.watch.edges(), ttl_s=3600)
 
     def stats(self) -> WorkerStats:
         """Counts, rates and ages."""

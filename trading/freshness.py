@@ -222,23 +222,30 @@ class Freshness:
         """Ticks have come by the stream."""
         self.habits.take(ticks)
 
-    def polled(self, id_: InstrumentId, venue_at: Nanos, now: Nanos) -> None:
-        """A REST answer: the venue's last tick of the instrument was at ``venue_at`` (0: it has none)."""
+    def polled(self, id_: InstrumentId, venue_at: Nanos, now: Nanos, known: Nanos | None = None) -> bool:
+        """A REST answer: the venue's last tick of the instrument was at ``venue_at`` (0: it has none).
+
+        ``known``: venue time of the last one of the same kind that the stream brought.  Where it is not told, the last
+        tick of any kind stands in for it, by its receipt where the venue sends no time.  Returns whether it shows that
+        nothing is missing, so that there is no gap to be filled.
+        """
         watch = self._watched.get(id_)
-        if watch is None:
-            return
-        known = self.habits.venue_at(watch.number) or watch.asked_at
+        if watch is None or self.habits.first_at(watch.number) is not None:
+            return False  # the stream goes on: the answer tells nothing of what was missed before
+        known = known or self.habits.venue_at(watch.number) or watch.asked_at
         if venue_at > known + _CLOCKS_NS:
             watch.proven, watch.quiet_at = True, None
-            return
+            return False
         if venue_at > known:
-            return  # newer, but not by so much that clocks could not explain it
+            return False  # newer, but not by so much that clocks could not explain it
         watch.quiet_at = now
         if watch.state is State.STALE and not self._down:
             watch.gap_from = None
             self._become(watch, State.LIVE, "quiet: the venue has nothing newer", now)
-        elif watch.state is State.PENDING:
+            return True
+        if watch.state is State.PENDING:
             watch.reason = "quiet: the venue has had nothing since it was asked for"
+        return False
 
     # Looking
 

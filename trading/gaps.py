@@ -91,6 +91,14 @@ class Gaps:
             if not known:
                 del self._open[number]
 
+    def cancel(self, number: int) -> None:
+        """Nothing was missed in the gap that is still open."""
+        known = self._open.get(number)
+        if known and known[-1].after is None:
+            del known[-1]
+            if not known:
+                del self._open[number]
+
     def forget(self, number: int) -> None:
         """The instrument is no longer carried."""
         self._open.pop(number, None)

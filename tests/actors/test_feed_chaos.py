@@ -111,7 +111,10 @@ def settled(deck: DeckUnderTest, trades: Trades) -> None:
     deck.wait("all filled", lambda: all(gap["state"] == "filled" for gap in gaps(deck)), 60)
     deadline = time.monotonic() + 20
     while lost := trades.missing():
-        assert time.monotonic() < deadline, (lost, gaps(deck))
+        if time.monotonic() > deadline:
+            ranges = {number: (own[0], own[-1], len(own)) for number, own in lost.items()}
+            brief = [(g["instrument"], g["since"], g["until"], g["state"], g["trades"]) for g in gaps(deck)]
+            pytest.fail(f"missing {ranges}; gaps {brief}; unpublished {total(deck, 'unpublished')}")
         time.sleep(0.2)
 
 
@@ -164,8 +167,7 @@ def test_bad_ticks_are_counted_shown_and_given_to_nobody(
     # Only the worker that carries it takes them for its ticks.
     assert shown["counts"] == {"not_positive": 1, "out_of_band": 2}
     assert [tick["price"] for tick in shown["last"]] == [1e-08, 999999999.0, -1.0]
-    assert total(deck, "quarantined") == before + 3
-    assert total(deck, "garbage") >= 2
+    deck.wait("the counts", lambda: total(deck, "quarantined") == before + 3 and total(deck, "garbage") >= 2, 20)
     assert 1 not in {sequence for own in trades.seen.values() for sequence, _ in own}
     assert instruments(deck)[victim]["last"]["price"] < 1e8
 

@@ -39,7 +39,7 @@ __all__ = ["database_url", "db", "redis_url", "server_url"]
 
 FEED = FeedId("main")
 #: Short, so that a test need not wait for minutes.
-QUICK = Tuning(freshness={"least_s": 0.6, "first_s": 1.0, "pending_s": 1.5, "step_s": 0.7, "again_s": 3.0})
+QUICK = Tuning(freshness={"least_s": 1.0, "first_s": 2.0, "pending_s": 2.0, "step_s": 1.0, "again_s": 3.0})
 SYMBOLS = 4
 
 
@@ -111,7 +111,7 @@ class Scene:
 
         self._hearing = asyncio.create_task(hear())
         await self.start()
-        await until(lambda: self.states() == ["live"] * SYMBOLS, 20, "all live")
+        await until(lambda: self.states() == ["live"] * SYMBOLS, 30, "all live")
         # Some seconds, so that each has a habit.
         await asyncio.sleep(1.5)
 
@@ -125,7 +125,7 @@ class Scene:
 
     async def start(self) -> None:
         self.worker = FeedWorker(FEED, 0)
-        await until(lambda: self.worker.state == "ready", 20, "the worker")
+        await until(lambda: self.worker.state == "ready", 30, "the worker")
         await self.worker.carry(self.ids, False)
 
     async def end(self) -> None:
@@ -162,7 +162,7 @@ class Scene:
 
     async def all_filled(self, count: int) -> list[FeedGap]:
         """Wait until there are so many gaps and all of them are filled."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while True:
             found = await self.written()
             if len(found) >= count and all(gap.state == "filled" for gap in found):
@@ -200,8 +200,10 @@ class Scene:
 
 @pytest.fixture
 async def scene(its_own_process: None, db: Database, redis_url: str) -> AsyncIterator[Scene]:
-    venue = BinanceSimulator(SyntheticSource(SyntheticSettings(symbols=SYMBOLS, ticks_per_s=240)), restamp=True)
+    venue = BinanceSimulator(SyntheticSource(SyntheticSettings(symbols=SYMBOLS, ticks_per_s=240)))
     await venue.start()
+    # Its clock stands still until somebody subscribes: from then on it is behind ours.
+    await asyncio.sleep(3.0)
     made = Scene(venue, db, redis_url)
     try:
         await made.begin()
@@ -214,20 +216,20 @@ async def scene(its_own_process: None, db: Database, redis_url: str) -> AsyncIte
 async def test_a_silent_part_of_a_subscription_is_found_asked_for_again_polled_and_filled_in(scene: Scene) -> None:
     quiet = scene.ids[1]
     scene.silence(quiet)
-    await until(lambda: scene.stats(quiet).state == "stale", 10, "it stale")
+    await until(lambda: scene.stats(quiet).state == "stale", 30, "it stale")
     assert scene.stats(quiet).reason.startswith("silent for")
     assert [each.state for each in scene.worker.stats().instruments if each.id != quiet] == ["live"] * (SYMBOLS - 1)
-    await until(lambda: scene.worker.stats().resubscribed > 0, 5, "a new subscription")
-    await until(lambda: scene.stats(quiet).polled and scene.worker.stats().polled > 0, 10, "polls")
+    await until(lambda: scene.worker.stats().resubscribed > 0, 30, "a new subscription")
+    await until(lambda: scene.stats(quiet).polled and scene.worker.stats().polled > 0, 30, "polls")
     number = scene.numbers[quiet]
     rows = scene.worker.last_values.all()
     assert rows["flags"][rows["instrument"] == number][0] & SNAPSHOT
     scene.silence(quiet, begin=False)
-    await until(lambda: scene.stats(quiet).state == "live", 10, "it live again")
-    await until(lambda: not scene.stats(quiet).polled, 5, "no more polls")
+    await until(lambda: scene.stats(quiet).state == "live", 30, "it live again")
+    await until(lambda: not scene.stats(quiet).polled, 30, "no more polls")
     (gap,) = await scene.all_filled(1)
     assert (gap.instrument, gap.shard, gap.reason) == (quiet, 0, "it fell silent")
-    assert gap.until - gap.since > 0.6e9
+    assert gap.until - gap.since > 1.0e9
     assert gap.trades == sum(filled for _, filled in scene.trades[number]) > 0
     assert scene.stats(quiet).gaps == 1
     await scene.all_out()
@@ -239,19 +241,20 @@ async def test_a_silent_part_of_a_subscription_is_found_asked_for_again_polled_a
 async def test_a_stream_that_is_silent_as_a_whole_is_given_up_and_one_that_is_cut_comes_back(scene: Scene) -> None:
     for each in scene.ids:
         scene.silence(each)
-    await until(lambda: scene.worker.stats().given_up == 1, 15, "a new connection")
-    await until(lambda: set(scene.states()) == {"stale"}, 10, "all stale")
+    await until(lambda: scene.worker.stats().given_up >= 1, 30, "a new connection")
+    await until(lambda: set(scene.states()) == {"stale"}, 30, "all stale")
     for each in scene.ids:
         scene.silence(each, begin=False)
-    await until(lambda: scene.states() == ["live"] * SYMBOLS, 20, "all live again")
+    await until(lambda: scene.states() == ["live"] * SYMBOLS, 30, "all live again")
     silent = await scene.all_filled(SYMBOLS)
     assert {gap.instrument for gap in silent} == set(scene.ids)
+    await until(lambda: scene.states() == ["live"] * SYMBOLS, 30, "all live still")
     reconnects = scene.worker.stats().reconnects
     scene.command("drop")
-    await until(lambda: scene.worker.stats().reconnects > reconnects, 10, "the loss to be seen")
-    await until(lambda: scene.worker.stats().connected, 10, "the stream again")
+    await until(lambda: scene.worker.stats().reconnects > reconnects, 30, "the loss to be seen")
+    await until(lambda: scene.worker.stats().connected, 30, "the stream again")
     cut = await scene.all_filled(2 * SYMBOLS)
-    assert sum(gap.reason.startswith("the stream was gone") for gap in cut) == SYMBOLS, cut
+    assert {gap.instrument for gap in cut if gap.reason.startswith("the stream was gone")} == set(scene.ids), cut
     await scene.all_out()
     scene.check_each_trade_once()
     scene.check_accounts()
@@ -268,12 +271,12 @@ def bad_trade(symbol: str, price: str, sequence: int, at: int) -> str:
 async def test_bad_ticks_are_kept_from_everybody_and_shown_and_the_filter_is_tuned_while_it_runs(scene: Scene) -> None:
     victim = scene.ids[0]
     number, symbol = scene.numbers[victim], victim.partition(":")[2]
-    await until(lambda: scene.stats(victim).ticks > 150, 20, "a known price")
+    await until(lambda: scene.stats(victim).ticks > 150, 30, "a known price")
     good = float(scene.worker.last_values.all()["price"][0])
     assert good > 0
     for price in ("0.00000001", "99999999.0", "-5.0"):
         scene.command("garbage", text=bad_trade(symbol, price, 1, time.time_ns() // 1_000_000))
-    await until(lambda: scene.worker.stats().quarantined == 3, 5, "three refused")
+    await until(lambda: scene.worker.stats().quarantined == 3, 30, "three refused")
     assert scene.worker.stats().refused_ticks == {"not_positive": 1, "out_of_band": 2}
     assert scene.stats(victim).quarantined == 3
     key = f"quarantine:{FEED}:0:{victim}"
@@ -289,11 +292,13 @@ async def test_bad_ticks_are_kept_from_everybody_and_shown_and_the_filter_is_tun
     assert held["last"][0]["reference"] > 0
     # Its own settings let through what the feed's refuse; the others go on as they were.
     await scene.tunings.put(FEED, victim, Tuning(filter={"off": ["out_of_band"]}), "test")
-    await until(lambda: "out_of_band" in scene.worker.quality.filter.settings_of(number).off, 5, "the settings")
+    await until(lambda: "out_of_band" in scene.worker.quality.filter.settings_of(number).off, 30, "the settings")
     assert scene.worker.quality.filter.settings.off == ()
     last = max(sequence for sequence, _ in scene.trades[number])
-    scene.command("garbage", text=bad_trade(symbol, "99999999.0", last + 10_000_000, time.time_ns() // 1_000_000))
-    await until(lambda: (last + 10_000_000, False) in scene.trades[number], 5, "it to come through")
+    # By the venue's clock, or all that follows would seem to run backwards.
+    at = scene.worker.watch.freshness.habits.trade(number)[1] // 1_000_000
+    scene.command("garbage", text=bad_trade(symbol, "99999999.0", last + 10_000_000, at))
+    await until(lambda: (last + 10_000_000, False) in scene.trades[number], 30, "it to come through")
     scene.trades[number].remove((last + 10_000_000, False))
     assert scene.worker.stats().quarantined == 3
     await scene.all_out()
@@ -302,14 +307,14 @@ async def test_bad_ticks_are_kept_from_everybody_and_shown_and_the_filter_is_tun
     assert scene.worker.stats().received == scene.sent() + 4
     skew = scene.stats(victim).skew_ms
     assert skew is not None
-    assert -100 < skew < 5000
+    assert 2_500 < skew < 60_000
 
 
 async def test_what_a_worker_that_ended_did_not_publish_is_filled_in_by_the_next_one(scene: Scene) -> None:
     await scene.end()
     await asyncio.sleep(1.5)
     await scene.start()
-    await until(lambda: scene.states() == ["live"] * SYMBOLS, 10, "all live again")
+    await until(lambda: scene.states() == ["live"] * SYMBOLS, 30, "all live again")
     gaps = await scene.all_filled(SYMBOLS)
     assert {gap.reason for gap in gaps} == {"the worker before this one ended"}
     assert all(gap.trades for gap in gaps), gaps

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actors import feed_watch
-from actors.feed_watch import FeedWatch, MarketHours
+from actors.feed_watch import FeedWatch, MarketHours, edges_in
 from cluster.process import now
 from connectors.base import FeedLimits, LastValue, PastTrades
 from storage.records import FeedGap
@@ -235,7 +235,7 @@ async def test_without_a_database_a_gap_waits_and_is_neither_lost_nor_filled_unw
 
 
 async def test_what_is_let_go_is_filled_no_more(scene: Scene) -> None:
-    scene.watch.want([ONE], {ONE.number: Edge(0, Nanos(now() - SECOND))})
+    scene.watch.want([ONE], {ONE.number: (Nanos(now() - SECOND), Edge(0, Nanos(0)))})
     scene.watch.opened()
     scene.tick(1, 9)
     scene.filling.cancel()
@@ -306,3 +306,75 @@ async def test_markets_are_open_by_their_calendar_and_one_that_is_not_known_coun
     assert not hours.at(Nanos(at + 100))["XNYS"].is_open
     assert hours.at(at)["24x7"].is_open
     assert "XBOM" not in hours.at(at)
+
+
+async def test_how_far_it_has_come_is_told_to_the_worker_after_it(scene: Scene) -> None:
+    scene.watch.want([ONE, TWO], {})
+    scene.tick(1, 7, at := now())
+    assert edges_in(scene.watch.edges()) == {1: (at, Edge(7, at))}
+    assert edges_in(b"") == {}
+
+
+async def test_a_venue_whose_clock_is_behind_is_not_taken_for_quiet(scene: Scene) -> None:
+    """Its quotes have no time, so that the last tick has that of receipt; trades are compared with trades."""
+    scene.watch.tune(FreshnessSettings(least_s=0.1, first_s=0.1, step_s=0.05, again_s=30.0), {})
+    scene.watch.want([ONE, TWO], {})
+    scene.watch.opened()
+    behind = now() - 60 * SECOND
+    buffer = TickBuffer()
+    buffer.trade(1, 100.0, 1.0, 0, behind, now(), 5)
+    buffer.quote(1, 99.0, 1.0, 101.0, 1.0, 0, 0, now(), 0)
+    scene.watch.take(decode(buffer.take()))
+    for _ in range(8):
+        scene.tick(2, 7)
+        await scene.watch.look()
+        await asyncio.sleep(0.05)
+    scene.provider.values[ONE.id] = LastValue(instrument=ONE.id, price=101.0, traded_at=Nanos(behind + 9 * SECOND))
+    await scene.watch.poll()
+    await scene.watch.look()
+    assert str(scene.watch.report(ONE.id, now()).state) == "stale"
+    assert scene.out.polled[0]["price"].tolist() == [101.0]
+
+
+async def test_an_answer_that_comes_after_the_stream_went_on_hides_no_gap(scene: Scene) -> None:
+    scene.provider.past = PastTrades(ticks=trades(6, 7, 8), since=Nanos(0))
+    scene.watch.tune(FreshnessSettings(least_s=0.1, first_s=0.1, step_s=0.05, again_s=30.0), {})
+    scene.watch.want([ONE, TWO], {})
+    scene.watch.opened()
+    scene.tick(1, 5)
+    for _ in range(8):
+        scene.tick(2, 7)
+        await scene.watch.look()
+        await asyncio.sleep(0.05)
+    assert str(scene.watch.report(ONE.id, now()).state) == "stale"
+    # The stream goes on, and has brought what the answer tells of, before anybody looked.
+    scene.tick(1, 9, at := now())
+    scene.provider.values[ONE.id] = LastValue(instrument=ONE.id, price=100.0, traded_at=at)
+    await scene.watch.poll()
+    await scene.watch.look()
+    await until(lambda: bool(scene.store.gaps) and scene.store.gaps[1].state == "filled", 5, "the gap filled")
+    assert scene.out.filled[0]["sequence"].tolist() == [6, 7, 8]
+
+
+async def test_a_gap_that_a_poll_clears_is_not_taken_for_a_later_one(scene: Scene) -> None:
+    scene.watch.tune(FreshnessSettings(least_s=0.1, first_s=0.1, step_s=0.05, again_s=30.0), {})
+    scene.watch.want([ONE, TWO], {})
+    scene.watch.opened()
+    scene.tick(1, 5, at := now())
+    scene.provider.values[ONE.id] = LastValue(instrument=ONE.id, price=100.0, traded_at=at)
+    for _ in range(8):
+        scene.tick(2, 7)
+        await scene.watch.look()
+        await asyncio.sleep(0.05)
+    await scene.watch.poll()
+    assert scene.watch.report(ONE.id, now()).reason.startswith("quiet")
+    scene.tick(1, 6)
+    await scene.watch.look()
+    scene.watch.closed("cut")
+    scene.watch.opened()
+    scene.provider.past = PastTrades(ticks=trades(5, 6, 7, 8, 9), since=Nanos(0))
+    scene.tick(1, 9)
+    await scene.watch.look()
+    await until(lambda: len(scene.store.gaps) >= 1 and scene.store.gaps[1].state == "filled", 5, "the gap filled")
+    assert scene.out.filled[0]["sequence"].tolist() == [7, 8]
+    assert [gap.reason for gap in scene.store.gaps.values()] == ["the stream was gone: cut"]

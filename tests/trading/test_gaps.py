@@ -88,3 +88,20 @@ def test_without_trades_at_its_ends_the_times_of_the_gap_bound_it() -> None:
     gaps.open(2, Edge(2, Nanos(2 * SECOND)))
     assert gaps.begin(2, Nanos(3 * SECOND)) == 2 * SECOND
     assert np.array_equal(gaps.missing(2, told, Nanos(0), Nanos(5 * SECOND))["sequence"], [3, 4])
+
+
+def test_a_gap_in_which_nothing_was_missed_makes_room_for_the_next_one() -> None:
+    gaps = Gaps()
+    gaps.open(1, edge(5, True))
+    gaps.cancel(1)
+    assert not gaps.waiting
+    gaps.open(1, edge(5, True))
+    gaps.take(trades([6]))
+    gaps.cancel(1)
+    assert gaps.is_over(1), "one that a trade has ended is to be filled"
+    assert gaps.waiting
+    gaps.open(1, edge(6, True))
+    gaps.cancel(1)
+    assert gaps.missing(1, trades([5, 6, 7]), Nanos(0), Nanos(0))["sequence"].tolist() == []
+    gaps.close(1)
+    assert not gaps.waiting
