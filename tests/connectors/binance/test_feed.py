@@ -311,7 +311,7 @@ async def test_seconds_of_the_spot_market_are_its_trades_and_usd_m_has_none() ->
     async with setting(synthetic(symbols=1, ticks_per_s=200, futures=False)) as it:
         (one,) = it.listed
         await it.feed.subscribe([one], ["trade"])
-        await until(lambda: it.simulator.stats()["messages"] > 400)
+        await until(lambda: it.simulator.stats()["messages"] > 900)
         await it.command("hold")
         await until(lambda: sum(map(len, it.sink.raw)) // TICK.itemsize == it.tick_messages())
         ticks = decode(b"".join(it.sink.raw))
