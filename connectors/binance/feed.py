@@ -122,16 +122,18 @@ class BinanceFeed:
         """Remove instruments, or these channels of them; those that are not there are passed over."""
         for instrument in instruments:
             had = self._channels.pop(instrument.id, ())
-            for channel in had if channels is None else [c for c in had if c in channels]:
-                stream = self._stream(instrument, channel)
-                self._links[self._product.route(stream)].unwant(stream)
             left = () if channels is None else tuple(c for c in had if c not in channels)
+            # Two channels may share a stream.
+            still = {self._stream(instrument, channel) for channel in left}
+            for stream in {self._stream(instrument, channel) for channel in had} - still:
+                self._links[self._product.route(stream)].unwant(stream)
             if left:
                 self._channels[instrument.id] = left
             else:
                 self._instruments.pop(instrument.id, None)
-            if self.books is not None and "book" not in left:
+            if self.books is not None and {"book", "depth"} & (set(had) - set(left)):
                 self.books.unwant(instrument.number)
+                self.books.want(instrument, left)
         await asyncio.gather(*(link.settle() for link in self._links.values()))
 
     async def resubscribe(self, instruments: Sequence[Instrument]) -> None:

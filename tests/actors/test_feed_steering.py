@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -73,7 +74,14 @@ def bare_worker() -> Any:
     worker._carried, worker._asked, worker._refused, worker._whole = {}, {}, {}, {}
     worker._asking, worker._urgent, worker._arrived = asyncio.Queue(), [], asyncio.Event()
     worker._unfenced_at = elapsed()
+    # What watches and judges ticks has tests of its own.
+    worker._begin, worker._end = _pass_over, lambda gone: None
+    worker.watch = SimpleNamespace(refused=lambda instrument, reason: None)
     return worker
+
+
+async def _pass_over(fresh: Any, muted: bool) -> None:
+    await asyncio.sleep(0)
 
 
 def _numbered(id_: InstrumentId, number: int) -> Instrument:
