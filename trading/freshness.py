@@ -232,6 +232,9 @@ class Freshness:
         watch = self._watched.get(id_)
         if watch is None or self.habits.first_at(watch.number) is not None:
             return False  # the stream goes on: the answer tells nothing of what was missed before
+        if known is not None and venue_at > known:
+            # Ticks were missed: this silence is none that is usual here.
+            self.habits.cut(watch.number, now)
         known = known or self.habits.venue_at(watch.number) or watch.asked_at
         if venue_at > known + _CLOCKS_NS:
             watch.proven, watch.quiet_at = True, None

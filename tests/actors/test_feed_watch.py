@@ -378,3 +378,26 @@ async def test_a_gap_that_a_poll_clears_is_not_taken_for_a_later_one(scene: Scen
     await until(lambda: len(scene.store.gaps) >= 1 and scene.store.gaps[1].state == "filled", 5, "the gap filled")
     assert scene.out.filled[0]["sequence"].tolist() == [7, 8]
     assert [gap.reason for gap in scene.store.gaps.values()] == ["the stream was gone: cut"]
+
+
+async def test_a_silence_in_which_ticks_were_missed_is_no_habit(scene: Scene) -> None:
+    scene.watch.tune(FreshnessSettings(gaps=0.05, least_s=0.1, first_s=0.1, step_s=0.05, again_s=30.0), {})
+    scene.watch.want([ONE, TWO], {})
+    scene.watch.opened()
+    began = now() - 100 * SECOND
+    for n in range(60):
+        scene.tick(1, n, Nanos(began + n * SECOND))
+    usual = scene.watch.freshness.habits.usual_gap(1)
+    assert usual is not None
+    assert usual < 2 * SECOND
+    for _ in range(4):
+        scene.tick(2, 7)
+        await scene.watch.look()
+        await asyncio.sleep(0.05)
+    assert str(scene.watch.report(ONE.id, now()).state) == "stale"
+    missed = Nanos(began + 61 * SECOND)
+    scene.provider.values[ONE.id] = LastValue(instrument=ONE.id, price=100.0, traded_at=missed)
+    await scene.watch.look()
+    await scene.watch.poll()
+    scene.tick(1, 99)
+    assert scene.watch.freshness.habits.usual_gap(1) == usual
