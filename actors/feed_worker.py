@@ -33,7 +33,7 @@ from storage.records import FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
 from trading.bars import Bar
 from trading.depth import DepthArray, pack_depth
-from trading.errors import BadInput, Fenced, NeedsOperator, NotReady, UnknownThing
+from trading.errors import BadInput, Fenced, NeedsOperator, NotReady, TradeError, UnknownThing
 from trading.feed_plan import Carried, Phase, WorkerReport
 from trading.gaps import Edge
 from trading.handover import Cuts, Handover
@@ -191,11 +191,15 @@ class FeedWorker(Shell):
             self._log_in.update(given)
 
     async def finish(self) -> None:
-        """Close the sockets."""
+        """Close the sockets, and say no more of what was carried."""
         for task in self._running:
             task.cancel()
         if self._market is not None:
             await self._market.close()
+        try:
+            await self.hot.delete(f"worker:{self.feed}:{self.shard}")
+        except TradeError as error:
+            log.debug("what it said of itself stays until it is too old: %s", error)
 
     async def _tune(self) -> None:
         """Take up settings of the filter and of patience that were set since."""

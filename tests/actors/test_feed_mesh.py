@@ -94,8 +94,11 @@ def all_arrived(deck: DeckUnderTest, market: Simulator, tap: Tap) -> None:
 
 
 def carried_once_each(deck: DeckUnderTest, name: str, wanted: list[str]) -> None:
-    carried = [i["id"] for w in deck.api.get(f"/feeds/{name}")["live"] for i in w["instruments"]]
-    assert sorted(carried) == sorted(wanted)
+    def carried() -> list[str]:
+        return sorted(i["id"] for w in deck.api.get(f"/feeds/{name}")["live"] for i in w["instruments"])
+
+    # Workers tell it twice a second, those that were removed say nothing any more.
+    deck.wait("each carried once", lambda: carried() == sorted(wanted), 10)
 
 
 def test_instruments_of_a_killed_worker_are_live_again_within_seconds_and_go_back_evenly(
