@@ -55,7 +55,7 @@ SMALL: Final = 96
 #: What decides how a tick is looked at.
 _KIND: Final = TRADE | QUOTE | SNAPSHOT | BACKFILLED
 #: Refused ticks that are kept to be given back, of an instrument's trades or quotes.
-_MOST_HELD: Final = 256
+_MOST_HELD: Final = 10_000
 #: Times of receipt less venue time are counted in when so many wait.
 _UNTOLD: Final = 512
 #: Columns of the bounds that whole batches are compared with.

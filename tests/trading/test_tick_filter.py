@@ -388,10 +388,12 @@ def through(filter_: TickFilter, batches: list[TickArray]) -> TickArray:
 
 
 def passed_by_kind(ticks: TickArray) -> dict[tuple[int, int], list[bytes]]:
-    """Each instrument's trades, and its quotes, in their order."""
+    """Each instrument's trades, and its quotes, in their order; those of the past, which wait for nothing, apart."""
     found: dict[tuple[int, int], list[bytes]] = {}
     for tick in ticks:
-        found.setdefault((int(tick["instrument"]), int(tick["flags"]) & (TRADE | QUOTE)), []).append(tick.tobytes())
+        found.setdefault((int(tick["instrument"]), int(tick["flags"]) & (TRADE | QUOTE | BACKFILLED)), []).append(
+            tick.tobytes()
+        )
     return found
 
 
