@@ -307,7 +307,7 @@ async def test_bad_ticks_are_kept_from_everybody_and_shown_and_the_filter_is_tun
     assert scene.worker.stats().received == scene.sent() + 4
     skew = scene.stats(victim).skew_ms
     assert skew is not None
-    assert 2_500 < skew < 60_000
+    assert -1_000 < skew < 60_000
 
 
 async def test_what_a_worker_that_ended_did_not_publish_is_filled_in_by_the_next_one(scene: Scene) -> None:
