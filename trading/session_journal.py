@@ -173,7 +173,8 @@ class Recorder:
         if any(event.kind is not EventKind.SUBMITTED for event in batch.events):
             return False
         until = Nanos(batch.events[0].at + min(_WAIT_OF_APPEND * self._append_took, _LONGEST_WAIT_NS))
-        if now >= until:
+        # A clock that was set back must not make it wait for longer.
+        if not batch.events[0].at <= now < until:
             return False
         if self._wake_at != until:
             self._wake_at = until
