@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,23 @@ def seen_since(deck: DeckUnderTest, numbers: list[int], at: int, seconds: int = 
     return all(any(b - max(a, at) >= seconds * SECOND for a, b in covered(deck, n)) for n in numbers)
 
 
-def recorder_facts(deck: DeckUnderTest) -> dict[str, Any]:
-    return dict(deck.actor("recorder/bars").get("facts") or {})
+def seen_this_minute(deck: DeckUnderTest, numbers: list[int]) -> bool:
+    """Whether the minute under way has been seen whole so far."""
+    begin = time.time_ns() // MINUTE * MINUTE
+    return all(any(a <= begin < b for a, b in covered(deck, n)) for n in numbers)
+
+
+@dataclass
+class Troubles:
+    """When things were killed."""
+
+    began: int = 0
+    ended: int = 0
+
+
+@pytest.fixture(scope="module")
+def troubles() -> Troubles:
+    return Troubles()
 
 
 def test_the_past_is_fetched_once_whoever_asks_and_however_many_at_once(
@@ -181,27 +197,27 @@ def test_the_past_is_fetched_once_whoever_asks_and_however_many_at_once(
     assert asked(market) == before
 
 
-def test_what_was_not_seen_whole_is_not_known_and_then_completed_from_the_provider_once(
-    deck: DeckUnderTest, market: Simulator, listed: dict[str, int]
+def test_what_was_not_seen_whole_is_not_known(
+    deck: DeckUnderTest, market: Simulator, listed: dict[str, int], troubles: Troubles
 ) -> None:
     numbers = list(listed.values())
     tap = Tap(deck.deck.settings.redis_url)
-    began = time.time_ns()
+    troubles.began = began = time.time_ns()
     deck.wait("bars of seconds", lambda: all(covered(deck, n) for n in numbers), 90)
     processes = Processes(deck)
     kills: list[int] = []
-    for victim in ("recorder/bars", "worker/bars/0", "late", "postgres"):
+    for victim in ("recorder/bars", "worker/bars/0", "asleep", "postgres"):
         at = time.time_ns()
         kills.append(at)
         if victim == "postgres":
             assert processes.kill(processes.servers()["postgres"])
-        elif victim == "late":
-            # What the venue sent meanwhile waits in the socket, and is received too late to count.
+        elif victim == "asleep":
+            # It is given up meanwhile, and what waits in its socket is not published when it wakes.
             pid = int(deck.actor("worker/bars/1")["pid"])
             processes.pause(pid)
-            time.sleep(8)
+            time.sleep(6)
             processes.go_on(pid)
-            deck.wait("late trades", lambda: recorder_facts(deck).get("late", 0) > 0, 30)
+            deck.wait_reborn("worker/bars/1", pid)
         else:
             old = deck.kill(victim)
             deck.wait_reborn(victim, old)
@@ -211,7 +227,7 @@ def test_what_was_not_seen_whole_is_not_known_and_then_completed_from_the_provid
             lambda at=at: deck.deck.watch() is not None and seen_since(deck, numbers, at),
             120,
         )
-    ended = time.time_ns()
+    troubles.ended = time.time_ns()
     # The recorder and the workers were away for some time, which nobody can have seen.
     for number in numbers:
         spans = covered(deck, number)
@@ -235,20 +251,6 @@ def test_what_was_not_seen_whole_is_not_known_and_then_completed_from_the_provid
                 part = inside[mine == opened]
                 assert (high, low, count) == (part["price"].max(), part["price"].min(), len(part))
                 assert volume == pytest.approx(float(part["size"].sum()))
-    # All minutes, once the last of them is final at the provider.
-    start, end = began // MINUTE * MINUTE, ended // MINUTE * MINUTE
-    time.sleep(max(0.0, (end + 62 * SECOND - time.time_ns()) / 1e9))
-    for instrument, number in listed.items():
-        unknown = not any(a <= start and end <= b for a, b in covered(deck, number, MINUTE))
-        before = asked(market)
-        page = history(deck, instrument, start, end)
-        assert page["gaps"] == []
-        fetched = asked(market) - before
-        assert unknown == (fetched > 0)
-        assert shown(page["items"]) == truth(market, instrument, start, end)
-        before = asked(market)
-        assert history(deck, instrument, start, end) == page
-        assert asked(market) == before
 
 
 def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
@@ -258,6 +260,7 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
     account = deck.account("barry", FEED)
     deck.api.post("/strategies", {"name": "keeps-bars", "source": KEEPS_BARS})
     deck.wait("the feed", lambda: deck.live_instruments(FEED) == set(listed))
+    deck.wait("a minute seen from its beginning", lambda: seen_this_minute(deck, list(listed.values())), 90)
     body = {"id": "keeper", "strategy": "keeps-bars", "account": account, "feed": FEED, "instruments": [first, second],
             "parameters": {}, "start": True}  # fmt: skip
     deck.api.post("/algos", body)
@@ -269,8 +272,8 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
         page = history(deck, first, since - 5 * MINUTE, time.time_ns())
         past = {bar["opened_at"]: bar for bar in shown(page["items"])}
         assert max(past) >= since - MINUTE
-        deadline = time.monotonic() + 200
-        while len(live) < 2 and time.monotonic() < deadline:
+        deadline = time.monotonic() + 150
+        while not live and time.monotonic() < deadline:
             try:
                 message = json.loads(socket.recv(5))
             except TimeoutError:
@@ -280,7 +283,7 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
                 assert update["body"]["closed"]
                 (bar,) = shown([update["body"]])
                 live[bar["opened_at"]] = bar
-    assert len(live) >= 2, "no live bars"
+    assert live, "no live bar"
     joined = past | live
     times = sorted(joined)
     assert times == list(range(times[0], times[-1] + MINUTE, MINUTE))
@@ -298,8 +301,8 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
         return found
 
     deck.wait("live bars at the algo", lambda: all(
-        sum(where == "live" for where, _, _ in told().get(id_, [])) >= 2 for id_ in (first, second)
-    ), 200)  # fmt: skip
+        any(where == "live" for where, _, _ in told().get(id_, [])) for id_ in (first, second)
+    ), 150)  # fmt: skip
     for instrument, lines in told().items():
         opened = [at for _, at, _ in lines]
         assert opened == list(range(opened[0], opened[-1] + MINUTE, MINUTE)), "a bar is missing, or comes twice"
@@ -310,6 +313,26 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
     deck.api.post("/algos/keeper/stop")
     deck.wait("the stop", lambda: deck.api.get("/algos/keeper")["state"] == "stopped", 40)
     deck.api.delete("/algos/keeper")
+
+
+def test_the_minutes_of_the_troubles_are_completed_from_the_provider_once(
+    deck: DeckUnderTest, market: Simulator, listed: dict[str, int], troubles: Troubles
+) -> None:
+    assert troubles.ended, "nothing was killed before"
+    start, end = troubles.began // MINUTE * MINUTE, troubles.ended // MINUTE * MINUTE
+    # The last of them must be final at the provider.
+    time.sleep(max(0.0, (end + 62 * SECOND - time.time_ns()) / 1e9))
+    for instrument, number in listed.items():
+        unknown = not any(a <= start and end <= b for a, b in covered(deck, number, MINUTE))
+        before = asked(market)
+        page = history(deck, instrument, start, end)
+        assert page["gaps"] == []
+        fetched = asked(market) - before
+        assert unknown == (fetched > 0)
+        assert shown(page["items"]) == truth(market, instrument, start, end)
+        before = asked(market)
+        assert history(deck, instrument, start, end) == page
+        assert asked(market) == before
 
 
 def test_the_ticks_of_a_day_are_on_disk_once_the_feed_has_ended(
