@@ -225,7 +225,7 @@ class Supervisor(Shell):
             log.info("%s exists already", spec.name)
 
     async def _start_algo(self, algo: AlgoId, node: NodeName) -> None:
-        epoch = await self.desired.new_algo_epoch(algo)
+        epoch = await self.desired.new_algo_epoch(algo, node)
         await self.desired.set_algo_state(algo, epoch, "starting", f"on node {node}")
         name = ActorName(Kind.ALGO, algo, epoch)
         self.memory.created[name] = now()

@@ -1,33 +1,129 @@
-"""Which node something runs on.  Pure."""
+"""Which machine an algo runs on.  Pure.
+
+A machine is possible where it is alive and takes new work, has the name or the labels that are asked for, may carry
+the account, and has room.  Of those that are possible one is chosen: the emptiest (``spread``), the fullest
+(``pack``), where asked one without other algos of the account.  Equal ones go by name, so the same question has the
+same answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
-from trading.ids import NodeName
+from cluster.selectors import Selector, read_selector
+from storage.records import Apart, Packing, Placement
+from trading.errors import BadInput
+from trading.ids import AccountId, NodeName
+
+#: A machine with this label carries algos of the accounts it names only, separated by ``+``: a broker may know its
+#: address, or its owner may want nobody else's work.
+ACCOUNTS_LABEL: Final = "accounts"
 
 
-class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that is alive and takes new work."""
+def check_placement(placement: Placement) -> Placement:
+    """Return itself.  Raises `BadInput` naming the field."""
+    read_selector(placement.selector)
+    if not 0 < placement.cpus <= 256:
+        raise BadInput("cpus", f"{placement.cpus} is not between 0 and 256 cores")
+    if not 64 <= placement.memory_mb <= 1_048_576:
+        raise BadInput("memory_mb", f"{placement.memory_mb} is not between 64 and 1048576 MiB")
+    return placement
+
+
+class Machine(msgspec.Struct, kw_only=True):
+    """A registered machine, with what it carries; changed as algos are placed."""
 
     name: NodeName
-    algos: int
+    alive: bool
+    cordoned: bool = False
+    draining: bool = False
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    #: In all, and what is left after everything else that runs there; None where it has not said.
+    cpus: float | None = None
+    memory_mb: int | None = None
+    algos: int = 0
+    cpus_taken: float = 0.0
+    memory_mb_taken: int = 0
+    accounts: dict[AccountId, int] = msgspec.field(default_factory=dict)
+
+    def take(self, account: AccountId, placement: Placement) -> None:
+        """An algo is carried there."""
+        self.algos += 1
+        self.cpus_taken += placement.cpus
+        self.memory_mb_taken += placement.memory_mb
+        self.accounts[account] = self.accounts.get(account, 0) + 1
+
+    @property
+    def share_taken(self) -> float:
+        """The fuller of cores and memory, 0 … 1; by count where the machine has not said what it has."""
+        shares = [
+            taken / there
+            for taken, there in ((self.cpus_taken, self.cpus), (self.memory_mb_taken, self.memory_mb))
+            if there
+        ]
+        return max(shares, default=0.0)
 
 
-def choose_node(wanted: NodeName, rooms: Sequence[Room], known: Mapping[NodeName, bool]) -> tuple[NodeName | None, str]:
-    """``(node, "")`` or ``(None, why not)``.  ``known`` says of every registered node whether it is cordoned.
+def choose(
+    account: AccountId, node: NodeName, placement: Placement, machines: Sequence[Machine]
+) -> tuple[Machine | None, str]:
+    """``(machine, "")`` or ``(None, why not)``.  ``node``: the only one that will do; "" for any."""
+    selector = _read(placement.selector)
+    if node:
+        machines = [each for each in machines if each.name == node]
+        if not machines:
+            return None, f"no node is named {node}"
+    possible: list[Machine] = []
+    reasons: list[str] = []
+    for machine in machines:
+        why = _against(account, placement, selector, machine)
+        if why:
+            reasons.append(f"{machine.name} {why}")
+        else:
+            possible.append(machine)
+    if not possible:
+        return None, _in_words(reasons)
+    apart = placement.apart is not Apart.NO
+    sign = 1 if placement.packing is Packing.SPREAD else -1
 
-    A named node is taken or waited for; without a name the one with the fewest algos, ties by name.
-    """
-    if wanted:
-        here = next((room.name for room in rooms if room.name == wanted), None)
-        if here is not None:
-            return here, ""
-        if known.get(wanted):
-            return None, f"node {wanted} is cordoned"
-        return None, f"node {wanted} is not here now" if wanted in known else f"no node is named {wanted}"
-    if not rooms:
-        return None, "no node takes new algos now"
-    return min(rooms, key=lambda room: (room.algos, room.name)).name, ""
+    def rank(machine: Machine) -> tuple[int, float, int, str]:
+        shared = machine.accounts.get(account, 0) if apart else 0
+        return shared, sign * machine.share_taken, sign * machine.algos, machine.name
+
+    return min(possible, key=rank), ""
+
+
+def _against(account: AccountId, placement: Placement, selector: Selector, machine: Machine) -> str:
+    """Why not this machine; "" where nothing speaks against it."""
+    if not machine.alive:
+        return "is not here now"
+    if machine.cordoned:
+        return "is cordoned"
+    failing = selector.failing(machine.labels)
+    if failing is not None:
+        return f"does not match {failing}"
+    only = machine.labels.get(ACCOUNTS_LABEL)
+    if only is not None and account not in only.split("+"):
+        return f"is kept for the accounts {only}"
+    if placement.apart is Apart.REQUIRE and machine.accounts.get(account):
+        return f"carries another algo of {account}"
+    if machine.cpus is not None and machine.cpus_taken + placement.cpus > machine.cpus + 1e-9:
+        return f"has {max(0.0, machine.cpus - machine.cpus_taken):g} cores left, {placement.cpus:g} are needed"
+    if machine.memory_mb is not None and machine.memory_mb_taken + placement.memory_mb > machine.memory_mb:
+        left = max(0, machine.memory_mb - machine.memory_mb_taken)
+        return f"has {left} MiB left, {placement.memory_mb} are needed"
+    return ""
+
+
+_read = lru_cache(maxsize=1_000)(read_selector)
+
+
+def _in_words(reasons: Sequence[str]) -> str:
+    if not reasons:
+        return "no node is registered"
+    shown = "; ".join(f"node {reason}" for reason in reasons[:5])
+    return shown if len(reasons) <= 5 else f"{shown}; and {len(reasons) - 5} more that cannot take it"

@@ -12,7 +12,7 @@ import msgspec
 
 from cluster.backoff import Attempts
 from cluster.names import ActorName, Kind
-from cluster.placement import Room, choose_node
+from cluster.placement import Machine, choose
 from cluster.specs import ActorSpec
 from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
@@ -22,6 +22,9 @@ _SECOND = 1_000_000_000
 APPEAR_NS = 20 * _SECOND
 #: An actor that has not answered for so long is replaced.
 SILENT_NS = 60 * _SECOND
+#: A machine that has not answered for so long, and so often, is given up: its algos go elsewhere.
+GIVEN_UP_NS = 6 * _SECOND
+GIVEN_UP_PROBES = 3
 #: Main loops that have not come round for so long are shown as blocked.
 BLOCKED_S = 2.0
 
@@ -51,12 +54,21 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeRecord, ...]
 
 
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine has for algos: all cores, and what memory is not taken by anything else."""
+
+    cpus: float
+    memory_mb: int
+
+
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is."""
 
     actors: dict[ActorName, Seen]
     #: Names of nodes alive now.
     nodes: tuple[NodeName, ...]
+    #: Of those that have said it.
+    capacities: dict[NodeName, Capacity] = msgspec.field(default_factory=dict)
 
 
 class Memory(msgspec.Struct):
@@ -65,12 +77,11 @@ class Memory(msgspec.Struct):
     #: actor -> when it was created, until it shows.
     created: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
     crashes: dict[AlgoId, Attempts] = msgspec.field(default_factory=dict)
-    #: actor -> since when it has not answered.
+    #: actor -> since when it has not answered, and how often it was asked meanwhile.
     silent: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
+    unanswered: dict[ActorName, int] = msgspec.field(default_factory=dict)
     #: algo -> epoch whose end has been counted, so that one end counts once.
     ended: dict[AlgoId, Epoch] = msgspec.field(default_factory=dict)
-    #: algo -> node it was last started on.
-    placed: dict[AlgoId, NodeName] = msgspec.field(default_factory=dict)
 
 
 class Spawn(msgspec.Struct, frozen=True):
@@ -161,21 +172,40 @@ def _remember(observed: Observed, memory: Memory, now: Nanos) -> None:
     for name, seen in observed.actors.items():
         if seen.answers:
             memory.silent.pop(name, None)
+            memory.unanswered.pop(name, None)
         else:
             memory.silent.setdefault(name, now)
+            memory.unanswered[name] = memory.unanswered.get(name, 0) + 1
     for name in list(memory.silent):
         if name not in observed.actors:
-            del memory.silent[name]
+            del memory.silent[name], memory.unanswered[name]
+
+
+def given_up(observed: Observed, memory: Memory, now: Nanos) -> dict[NodeName, str]:
+    """Machines that Ray still lists and that are not to be counted on, each with the reason.
+
+    Its agent has not answered for a while, nor has any algo that was placed there: the machine has no power, or no
+    network.  Ray finds that out too, a minute later.
+    """
+    found = {}
+    for node in observed.nodes:
+        agent = ActorName(Kind.NODE, node)
+        since = memory.silent.get(agent)
+        if since is None or now - since < GIVEN_UP_NS or memory.unanswered[agent] < GIVEN_UP_PROBES:
+            continue
+        if not any(seen.answers and seen.node == node for seen in observed.actors.values()):
+            found[node] = f"node {node} has not answered for {(now - since) // _SECOND} s"
+    return found
 
 
 def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> list[Action]:
     actions: list[Action] = []
-    known = {node.name: node.cordoned for node in desired.nodes}
-    load = dict.fromkeys((n for n in observed.nodes if not known.get(n, False)), 0)
+    lost = given_up(observed, memory, now)
+    machines = _machines(desired, observed, lost)
     for algo in desired.algos:
-        node = _where(algo, observed, memory)
-        if algo.want == "running" and algo.state != "failed" and node in load:
-            load[node] += 1
+        there = machines.get(_where(algo, observed, memory))
+        if algo.want == "running" and algo.state != "failed" and there is not None:
+            there.take(algo.account, algo.placement)
     records = {algo.id: algo for algo in desired.algos}
     feeds = {feed.id for feed in desired.feeds}
     for name, seen in observed.actors.items():
@@ -184,32 +214,51 @@ def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> 
         record = records.get(AlgoId(name.id))
         if record is None or record.epoch != name.number:
             actions.append(Remove(name, "a newer incarnation exists", gently=record is None and seen.answers))
-    for algo in desired.algos:
+    # First those that can go to one machine only.
+    for algo in sorted(desired.algos, key=lambda each: not each.node):
         name = ActorName(Kind.ALGO, algo.id, algo.epoch)
         mine = observed.actors.get(name)
         if algo.want == "stopped":
             gone = "" if algo.feed in feeds else f"its feed {algo.feed} was deleted"
             actions += _stop(algo, name, mine, memory, gone)
         elif algo.state != "failed":
-            actions += _run(algo, name, mine, memory, load, known, now)
+            actions += _run(algo, name, mine, memory, machines, lost, now)
         else:
             memory.crashes.pop(algo.id, None)  # whoever starts it again gives it all its tries
             if mine is not None:
                 actions.append(Remove(name, "it failed", gently=mine.answers))
-    for gone in {*memory.crashes, *memory.ended, *memory.placed} - records.keys():
-        for kept in (memory.crashes, memory.ended, memory.placed):
-            kept.pop(gone, None)
+    for gone in {*memory.crashes, *memory.ended} - records.keys():
+        memory.crashes.pop(gone, None)
+        memory.ended.pop(gone, None)
     return actions
 
 
+def _machines(desired: Desired, observed: Observed, lost: Mapping[NodeName, str]) -> dict[NodeName, Machine]:
+    """Every machine that is registered or here."""
+    machines = {}
+    records = {node.name: node for node in desired.nodes}
+    for name in sorted({*records, *observed.nodes}):
+        record, capacity = records.get(name), observed.capacities.get(name)
+        machines[name] = Machine(
+            name=name,
+            alive=name in observed.nodes and name not in lost,
+            cordoned=record is not None and (record.cordoned or record.draining),
+            draining=record is not None and record.draining,
+            labels={} if record is None else record.labels,
+            cpus=None if capacity is None else capacity.cpus,
+            memory_mb=None if capacity is None else capacity.memory_mb,
+        )
+    return machines
+
+
 def _where(algo: AlgoRecord, observed: Observed, memory: Memory) -> NodeName:
-    """The node that carries an algo, or will."""
+    """The node that carries an algo, or is about to; "" for one that is to be started, or of which it is not known."""
     seen = observed.actors.get(ActorName(Kind.ALGO, algo.id, algo.epoch))
     if seen is not None and seen.node:
         return seen.node
-    if algo.node or (seen is None and algo.state not in ("starting", "running")):
-        return algo.node
-    return memory.placed.get(algo.id, NodeName(""))
+    if seen is None and ActorName(Kind.ALGO, algo.id, algo.epoch) not in memory.created:
+        return NodeName("")
+    return algo.placed
 
 
 def _stop(algo: AlgoRecord, name: ActorName, mine: Seen | None, memory: Memory, why: str) -> list[Action]:
@@ -226,11 +275,13 @@ def _run(
     name: ActorName,
     mine: Seen | None,
     memory: Memory,
-    load: dict[NodeName, int],
-    known: Mapping[NodeName, bool],
+    machines: Mapping[NodeName, Machine],
+    lost: Mapping[NodeName, str],
     now: Nanos,
 ) -> list[Action]:
     if mine is not None:
+        if not mine.answers and algo.placed in lost:
+            return _start(algo, lost[algo.placed], machines)
         if not mine.answers:
             return [ShowAlgo(algo, "starting" if algo.state != "running" else "running", "its process does not answer")]
         if mine.state == "failed":
@@ -240,9 +291,21 @@ def _run(
         if mine.heart_age_s > BLOCKED_S:
             return [ShowAlgo(algo, "running", f"blocked: its loop has not come round for {mine.heart_age_s:.0f} s")]
         state = "running" if mine.state == "ready" else "starting"
+        there = machines.get(mine.node)
+        if there is not None and there.draining:
+            other, why = choose(algo.account, algo.node, algo.placement, [*machines.values()])
+            if other is None:
+                return [ShowAlgo(algo, state, f"node {mine.node} is being emptied, but it cannot go elsewhere: {why}")]
+            # Its place is kept while it ends here.
+            other.take(algo.account, algo.placement)
+            reason = f"moving, for node {mine.node} is being emptied"
+            return [ShowAlgo(algo, "stopping", reason), StopAlgo(name, reason)]
         return [ShowAlgo(algo, state, mine.reason)]
     if name in memory.created:
         return []
+    if algo.state in ("running", "starting") and algo.placed in machines and not machines[algo.placed].alive:
+        # Not its own fault, so no crash of its own.
+        return _start(algo, lost.get(algo.placed, f"node {algo.placed} is gone"), machines)
     if algo.state in ("running", "starting") and algo.epoch:
         attempts = memory.crashes.get(algo.id, Attempts())
         if memory.ended.get(algo.id) != algo.epoch:
@@ -256,11 +319,13 @@ def _run(
     attempts = memory.crashes.get(algo.id, Attempts())
     if now < attempts.next_at:
         return []
-    rooms = [Room(name=node, algos=count) for node, count in load.items()]
-    node, why = choose_node(algo.node, rooms, known)
-    if node is None:
-        return [ShowAlgo(algo, "waiting", why)]
-    if not algo.node:
-        load[node] += 1
-    memory.placed[algo.id] = node
-    return [StartAlgo(algo, node)]
+    return _start(algo, "", machines)
+
+
+def _start(algo: AlgoRecord, because: str, machines: Mapping[NodeName, Machine]) -> list[Action]:
+    """A new incarnation; it fences the one before, which is then removed as any older one."""
+    machine, why = choose(algo.account, algo.node, algo.placement, [*machines.values()])
+    if machine is None:
+        return [ShowAlgo(algo, "waiting", f"{because}; {why}" if because else why)]
+    machine.take(algo.account, algo.placement)
+    return [StartAlgo(algo, machine.name)]

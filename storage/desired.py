@@ -62,7 +62,7 @@ class Desired:
             AlgoRecord,
             kind="algo",
             table="algos",
-            fixed=made | {"updated_at", "epoch", "state", "reason"},
+            fixed=made | {"updated_at", "epoch", "state", "reason", "placed"},
             check=_check_algo,
         )
         self._nodes = Resource(
@@ -271,18 +271,20 @@ class Desired:
             await write_audit(connection, by, "set_algo_state", id, row, after)
         return True
 
-    async def new_algo_epoch(self, id: AlgoId, by: str = "supervisor") -> Epoch:
-        """Number the next incarnation before it is spawned; fences the last.  Raises `UnknownThing`."""
+    async def new_algo_epoch(self, id: AlgoId, node: NodeName = NodeName(""), by: str = "supervisor") -> Epoch:
+        """Number the next incarnation before it is spawned on ``node``; fences the last.  Raises `UnknownThing`."""
         async with self._db.connection() as connection, connection.transaction():
             row = await _one(
                 connection,
-                "UPDATE algos SET epoch = epoch + 1, updated_at = %s WHERE id = %s RETURNING epoch",
-                (time.time_ns(), id),
+                "UPDATE algos SET epoch = epoch + 1, placed = %s, updated_at = %s WHERE id = %s RETURNING epoch",
+                (node, time.time_ns(), id),
             )
             if row is None:
                 raise UnknownThing("algo", id)
             epoch = Epoch(row["epoch"])
-            await write_audit(connection, by, "new_algo_epoch", id, {"epoch": epoch - 1}, {"epoch": epoch})
+            await write_audit(
+                connection, by, "new_algo_epoch", id, {"epoch": epoch - 1}, {"epoch": epoch, "placed": node}
+            )
         return epoch
 
     # --- limits -----------------------------------------------------------------------------------------

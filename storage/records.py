@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -87,12 +88,39 @@ class FeedGap(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
 
 
+class Packing(StrEnum):
+    """Which of several possible machines is taken: the emptiest or the fullest."""
+
+    SPREAD = "spread"
+    PACK = "pack"
+
+
+class Apart(StrEnum):
+    """Whether algos of one account share a machine."""
+
+    NO = "no"
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an algo may run, if no machine is named; see `cluster.placement`."""
+
+    #: Labels, in the words of `cluster.selectors`; "" for any.
+    selector: str = ""
+    packing: Packing = Packing.SPREAD
+    apart: Apart = Apart.NO
+    #: What it needs of a machine, in cores and MiB.
+    cpus: float = 0.1
+    memory_mb: int = 256
+
+
 class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One instance of a strategy: what should run, and what is known of how it goes.
 
     ``want`` is ``running`` or ``stopped``.  ``state`` (waiting, starting, running, stopping, stopped,
     failed) and ``reason`` are the Supervisor's findings.  ``epoch`` numbers the incarnations: a new one is
-    written here before it is spawned.  ``node`` pins it to a machine ("" = anywhere).
+    written here before it is spawned.  ``node`` pins it to a machine ("" = wherever ``placement`` allows).
     """
 
     id: AlgoId
@@ -110,16 +138,23 @@ class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     created_at: Nanos
     updated_at: Nanos
+    placement: Placement = Placement()
+    #: The machine that the incarnation ``epoch`` was started on.
+    placed: NodeName = NodeName("")
     generation: int = 1
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered machine.  Live facts are in the hot store."""
+    """A registered machine.  Live facts are in the hot store.
+
+    ``cordoned``: it takes no new algos.  ``draining``: nor does it keep those that it has.
+    """
 
     name: NodeName
     labels: dict[str, str]
     registered_at: Nanos
     cordoned: bool = False
+    draining: bool = False
     generation: int = 1
 
 

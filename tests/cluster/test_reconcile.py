@@ -9,8 +9,10 @@ from msgspec.structs import replace
 from cluster.names import ActorName, Kind
 from cluster.reconcile import (
     APPEAR_NS,
+    GIVEN_UP_NS,
     SILENT_NS,
     Action,
+    Capacity,
     Desired,
     Memory,
     Observed,
@@ -83,6 +85,7 @@ class Cluster:
         self.coming: dict[ActorName, Seen] = {}
         self.starts: list[tuple[AlgoId, int]] = []
         self.slow = False
+        self.capacities: dict[NodeName, Capacity] = {}
 
     def desire(self, *records: AccountRecord | FeedRecord | AlgoRecord) -> None:
         for record in records:
@@ -104,7 +107,8 @@ class Cluster:
             algos=tuple(self.algos.values()),
             nodes=tuple(self.nodes.values()),
         )
-        return desired, Observed(actors=dict(self.actors), nodes=tuple(sorted(self.alive)))
+        nodes = tuple(sorted(self.alive))
+        return desired, Observed(actors=dict(self.actors), nodes=nodes, capacities=self.capacities)
 
     def round(self, lose: float = 0.0, rnd: random.Random | None = None) -> list[Action]:
         """One round; returns the actions that would change something."""
@@ -147,7 +151,7 @@ class Cluster:
                 assert node in self.alive
                 epoch = Epoch(self.algos[record.id].epoch + 1)
                 self.starts.append((record.id, epoch))
-                self.set(record.id, epoch=epoch, state="starting", reason=f"on node {node}")
+                self.set(record.id, epoch=epoch, placed=node, state="starting", reason=f"on node {node}")
                 name = ActorName(Kind.ALGO, record.id, epoch)
                 self.memory.created[name] = self.now
                 self.coming[name] = Seen(
@@ -378,8 +382,118 @@ def test_cordoned_node_takes_no_new_algo_and_keeps_its_own() -> None:
     assert states == {
         "x": ("running", ""),
         "y": ("waiting", "node n1 is cordoned"),
-        "z": ("waiting", "no node takes new algos now"),
+        "z": ("waiting", "node n1 is cordoned"),
     }
+
+
+def drain(cluster: Cluster, node: str, *, draining: bool = True) -> None:
+    cluster.nodes[NodeName(node)] = replace(cluster.nodes[NodeName(node)], draining=draining)
+
+
+def nodes_of(cluster: Cluster) -> dict[str, str]:
+    return {str(n.id): str(s.node) for n, s in cluster.actors.items() if n.kind is Kind.ALGO}
+
+
+def test_a_node_that_is_emptied_gives_its_algos_to_others_one_incarnation_at_a_time() -> None:
+    cluster = running("n1", "n2", "n3", x="", y="", z="")
+    assert nodes_of(cluster) == {"x": "n1", "y": "n2", "z": "n3"}
+    drain(cluster, "n1")
+    actions = cluster.round()
+    assert StopAlgo(ActorName(Kind.ALGO, "x", 1), "moving, for node n1 is being emptied") in actions
+    assert not any(isinstance(each, StartAlgo) for each in actions)
+    cluster.settle()
+    assert nodes_of(cluster) == {"x": "n2", "y": "n2", "z": "n3"}
+    assert cluster.algos[AlgoId("x")].epoch == 2
+
+
+def test_what_can_go_nowhere_else_stays_on_a_node_that_is_emptied_and_says_why() -> None:
+    cluster = running("n1", "n2", x="n1", y="")
+    drain(cluster, "n1")
+    drain(cluster, "n2")
+    cluster.settle()
+    assert nodes_of(cluster) == {"x": "n1", "y": "n2"}
+    words = {str(i): (a.state, a.reason) for i, a in cluster.algos.items()}
+    assert words["x"] == (
+        "running", "node n1 is being emptied, but it cannot go elsewhere: node n1 is cordoned",
+    )  # fmt: skip
+    assert words["y"][1].endswith("node n1 is cordoned; node n2 is cordoned")
+    drain(cluster, "n1", draining=False)
+    cluster.settle()
+    assert nodes_of(cluster) == {"x": "n1", "y": "n1"}
+
+
+def silence(cluster: Cluster, node: str) -> None:
+    """The machine has no network: nothing on it answers, and Ray has not noticed."""
+    for name, seen in list(cluster.actors.items()):
+        if seen.node == node or name == ActorName(Kind.NODE, node):
+            cluster.see(name, answers=False, state="", node=NodeName(""))
+
+
+def test_a_silent_node_is_given_up_after_a_while_and_its_algos_fenced_and_started_elsewhere() -> None:
+    cluster = running("n1", "n2", x="", y="")
+    silence(cluster, "n1")
+    began = cluster.now
+    while "x" not in {n for n, at in nodes_of(cluster).items() if at == "n2"}:
+        assert cluster.now - began < 10 * SECOND
+        assert cluster.algos[AlgoId("x")].epoch == 1
+        cluster.round()
+    assert cluster.now - began >= GIVEN_UP_NS
+    cluster.settle()
+    assert cluster.of(Kind.ALGO) == ["algo/x/2", "algo/y/1"]
+    assert not cluster.memory.crashes
+    # Nothing new is put there while it is silent.
+    cluster.desire(algo("w"))
+    cluster.settle()
+    assert nodes_of(cluster)["w"] == "n2"
+
+
+def test_a_silent_agent_alone_moves_nothing() -> None:
+    cluster = running("n1", "n2", x="", y="")
+    cluster.see(ActorName(Kind.NODE, "n1"), answers=False)
+    for _ in range(40):
+        cluster.round()
+    assert nodes_of(cluster) == {"x": "n1", "y": "n2"}
+
+
+def test_a_pause_of_the_supervisor_gives_no_node_up() -> None:
+    cluster = running("n1", "n2", x="", y="")
+    silence(cluster, "n1")
+    cluster.round()
+    cluster.now = Nanos(cluster.now + 60 * SECOND - GIVEN_UP_NS)
+    cluster.round()
+    assert cluster.algos[AlgoId("x")].epoch == 1
+
+
+def test_an_algo_whose_node_is_gone_starts_elsewhere_without_counting_as_a_crash() -> None:
+    cluster = running("n1", "n2", x="", y="")
+    for _ in range(8):
+        where = NodeName(nodes_of(cluster)["x"])
+        cluster.alive.discard(where)
+        cluster.actors = {n: s for n, s in cluster.actors.items() if s.node != where}
+        cluster.settle()
+        cluster.alive.add(where)
+        cluster.settle()
+    assert cluster.algos[AlgoId("x")].state == "running"
+    assert not cluster.memory.crashes
+
+
+def test_without_another_node_an_algo_waits_and_says_for_what() -> None:
+    cluster = running("n1", "n2", x="n1")
+    cluster.alive.discard(NodeName("n1"))
+    cluster.crash("x")
+    cluster.settle()
+    assert cluster.algos[AlgoId("x")].state == "waiting"
+    assert cluster.algos[AlgoId("x")].reason == "node n1 is not here now"
+
+
+def test_room_is_counted_with_what_starts_in_the_same_round() -> None:
+    cluster = Cluster("n1", "n2")
+    cluster.capacities = {NodeName(n): Capacity(cpus=1.0, memory_mb=600) for n in ("n1", "n2")}
+    cluster.desire(*(algo(f"x{n}") for n in range(5)))
+    cluster.settle()
+    assert sorted(nodes_of(cluster).values()) == ["n1", "n1", "n2", "n2"]
+    (left,) = (a for a in cluster.algos.values() if a.state == "waiting")
+    assert left.reason == "node n1 has 88 MiB left, 256 are needed; node n2 has 88 MiB left, 256 are needed"
 
 
 def test_algos_without_a_node_spread_also_when_they_come_one_by_one() -> None:
