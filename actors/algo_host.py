@@ -139,9 +139,8 @@ class AlgoHost(Shell):
         except (Refused, StrategyFailed) as error:
             await self._fail(str(error), getattr(error, "traceback_text", ""))
             return
-        runner.next_intent = max(
-            runner.next_intent, 1 + await self.session.call("highest_intent", record.account, record.id, timeout=10.0)
-        )
+        highest = await self.session.call("begin_algo", record.account, record.id, self.epoch, timeout=10.0)
+        runner.next_intent = max(runner.next_intent, 1 + highest)
         self.runner = runner
         history = await self._history(record, runner)
         if not self._began:
@@ -350,7 +349,9 @@ class AlgoHost(Shell):
     async def _try(self, method: str, argument: Any) -> None:
         """A cancel or modify: its outcome shows in the order's own changes; a failed one is logged."""
         try:
-            results = await self.session.call(method, argument, timeout=5.0)
+            results = await self.session.call(method, argument, self.epoch, self.algo, timeout=5.0)
+        except Fenced as error:
+            end(str(error))
         except TradeError as error:
             results = (error,)
         for result in results if isinstance(results, tuple) else (results,):
@@ -362,7 +363,9 @@ class AlgoHost(Shell):
         while True:
             crash_here(CrashPoint.ALGO_BEFORE_PLACE)
             try:
-                results = await self.session.call("place", intents, timeout=5.0)
+                results = await self.session.call("place", intents, self.epoch, timeout=5.0)
+            except Fenced as error:
+                end(str(error))
             except Unreachable as error:
                 if now() - began > UNCLEAR_NS:
                     await self._give_up(intents, str(error))
@@ -381,7 +384,9 @@ class AlgoHost(Shell):
         cancels = [CancelOrder(account=i.account, client_order_id=i.client_order_id) for i in intents]
         while True:
             try:
-                results = await self.session.call("cancel", cancels, timeout=5.0)
+                results = await self.session.call("cancel", cancels, self.epoch, self.algo, timeout=5.0)
+            except Fenced as error:
+                end(str(error))
             except TradeError:
                 await asyncio.sleep(1.0)
                 continue

@@ -17,6 +17,9 @@ from storage.desired import Desired
 from storage.records import NodeRecord
 from trading.ids import Nanos, NodeName
 
+#: What Ray calls a process that hosts an algo.
+ALGO_TITLE = "AlgoHost"
+
 
 class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One of our processes on the machine."""
@@ -59,9 +62,8 @@ class NodeAgent(Shell):
     async def start(self) -> None:
         """Register the machine and begin to tell."""
         await self.database.open()
-        await self.desired.upsert_node(
-            NodeRecord(name=self.node, labels={"host": platform.node()}, registered_at=now()), by=self.name
-        )
+        found = NodeRecord(name=self.node, labels={"host": platform.node()}, registered_at=now())
+        await self.desired.register_node(found, by=self.name)
         if not self._began:
             self._began = True
             psutil.cpu_percent()
@@ -116,4 +118,13 @@ class NodeAgent(Shell):
 
     def facts(self) -> dict[str, Any]:
         last = self._last
-        return {} if last is None else {"cpu_percent": last.cpu_percent, "processes": len(last.processes)}
+        if last is None:
+            return {}
+        algos = sum(each.memory_mb for each in last.processes if each.title == ALGO_TITLE)
+        return {
+            "cpu_percent": last.cpu_percent,
+            "processes": len(last.processes),
+            "cpus": last.cpus,
+            # What algos take is counted by what was promised to them.
+            "memory_for_algos_mb": last.memory_total_mb - last.memory_used_mb + int(algos),
+        }

@@ -19,6 +19,7 @@ from cluster.names import ActorName, Kind
 from cluster.process import now
 from cluster.reconcile import (
     Action,
+    Capacity,
     Desired,
     Memory,
     Observed,
@@ -141,6 +142,7 @@ class Supervisor(Shell):
         observed = Observed(
             actors=dict(zip(found, (_seen(n, s) for n, s in zip(found, statuses, strict=True)), strict=True)),
             nodes=tuple(sorted(NodeName(n.name) for n in nodes if n.alive and n.name)),
+            capacities=_capacities(found, statuses),
         )
         await self._show(found, statuses, observed, wanted_actors(wanted, observed.nodes))
         for action in reconcile(wanted, observed, self.memory, now()):
@@ -289,6 +291,15 @@ class Supervisor(Shell):
 
     def facts(self) -> dict[str, Any]:
         return {"stopping": len(self._stopping)}
+
+
+def _capacities(found: Iterable[ActorName], statuses: Iterable[Status | None]) -> dict[NodeName, Capacity]:
+    """What the machines' agents say that there is."""
+    return {
+        NodeName(name.id): Capacity(cpus=status.facts["cpus"], memory_mb=status.facts["memory_for_algos_mb"])
+        for name, status in zip(found, statuses, strict=True)
+        if name.kind is Kind.NODE and status is not None and "memory_for_algos_mb" in status.facts
+    }
 
 
 def _seen(name: ActorName, status: Status | None) -> Seen:

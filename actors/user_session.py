@@ -18,6 +18,7 @@ import msgspec
 
 from actors.day_reports import DayReports
 from actors.hours import sessions_of
+from actors.incarnations import Incarnations
 from actors.notes import NotePage, NoteRings
 from actors.session_io import SessionIO
 from actors.session_memory import Memory, memory_of
@@ -70,6 +71,7 @@ class UserSession(SessionIO):
         self.days = Days(self.database)
         self.kills = Kills(self.database)
         self.day_reports = DayReports(self.journal, Reconciliations(self.database), self.name)
+        self._incarnations = Incarnations()
         self._pollers: dict[AccountId, asyncio.Task[None]] = {}
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
@@ -85,6 +87,7 @@ class UserSession(SessionIO):
         core = SessionCore(self.user, epoch)
         self.epoch, self.notes = epoch, NoteRings(epoch)
         core.days.restore(await self.days.load([user_scope(self.user)]))
+        self._incarnations.know({algo.id: algo.epoch for algo in await self.desired.algos()})
         self.core = core
         for poller in self._pollers.values():
             poller.cancel()
@@ -234,22 +237,33 @@ class UserSession(SessionIO):
 
     # What others call
 
-    async def place(self, intents: Sequence[PlaceOrder]) -> tuple[Order | TradeError, ...]:
-        """Take intents; the answer comes once each is journaled (or refused)."""
+    async def place(self, intents: Sequence[PlaceOrder], epoch: int | None = None) -> tuple[Order | TradeError, ...]:
+        """Take intents; the answer comes once each is journaled (or refused).
+
+        ``epoch``: of the algo's incarnation that asks; `Fenced` where a newer one has begun.  None: a person asks.
+        """
         core = self._ready_core()
+        if epoch is not None:
+            self._incarnations.check((intent.algo for intent in intents), epoch)
         for intent in intents:
             if intent.instrument not in core.exposure.marks and (price := self.marks.price(intent.instrument)):
                 self._do(core.set_marks({intent.instrument: price}, now()))
         return pack(await self._command(lambda token: core.place(token, intents, now())))
 
-    async def modify(self, change: ModifyOrder) -> Order | TradeError:
-        """Change an open order."""
+    async def modify(self, change: ModifyOrder, epoch: int | None = None, algo: str = "") -> Order | TradeError:
+        """Change an open order; ``epoch`` as for `place`, of ``algo``."""
         core = self._ready_core()
+        if epoch is not None:
+            self._incarnations.check([AlgoId(algo)], epoch)
         return (await self._command(lambda token: core.modify(token, change, now())))[0]
 
-    async def cancel(self, cancels: Sequence[CancelOrder]) -> tuple[Order | TradeError, ...]:
-        """Take open orders back."""
+    async def cancel(
+        self, cancels: Sequence[CancelOrder], epoch: int | None = None, algo: str = ""
+    ) -> tuple[Order | TradeError, ...]:
+        """Take open orders back; ``epoch`` as for `place`, of ``algo``."""
         core = self._ready_core()
+        if epoch is not None:
+            self._incarnations.check([AlgoId(algo)], epoch)
         return pack(await self._command(lambda token: core.cancel(token, cancels, now())))
 
     async def cancel_all(self, account: str, algo: str | None, cause: str) -> tuple[Order | TradeError, ...]:
@@ -322,9 +336,13 @@ class UserSession(SessionIO):
             raise UnknownThing("account", account, f"of user {self.user}")
         return memory_of(book, self.epoch, now())
 
-    async def highest_intent(self, account: str, algo: str) -> int:
-        """The highest n of the keys ``<algo>-<n>`` ever journaled for this algo (0: none)."""
+    async def begin_algo(self, account: str, algo: str, epoch: int) -> int:
+        """An incarnation of an algo begins; what those before it ask for is refused from now on.
+
+        Returns the highest n of the keys ``<algo>-<n>`` ever journaled for this algo (0: none).
+        """
         self._ready_core()
+        self._incarnations.begin(AlgoId(algo), epoch)
         newest, _ = await self.journal.orders(OrderFilter(account=AccountId(account), algo=AlgoId(algo)), limit=200)
         prefix = f"{algo}-"
         numbers = [o.client_order_id[len(prefix) :] for o in newest if o.client_order_id.startswith(prefix)]

@@ -9,6 +9,7 @@ import msgspec
 from pydantic import ConfigDict
 
 from api.formats import Amount, Instant, InstantOrNone, Shown
+from storage.records import Apart, Packing
 from trading.histogram import Histogram
 from trading.journal import Break, BreakKind, Settlement
 from trading.orders import EventKind, OrderState, OrderType, Side, TimeInForce
@@ -243,6 +244,16 @@ class AlgoLive(Shown):
     intent_to_ack_ms: Latency
 
 
+class PlacementShown(Shown):
+    """Where an algo may run, beyond a machine's name; docs/nodes.md explains each."""
+
+    selector: str
+    packing: Packing
+    apart: Apart
+    cpus: float
+    memory_mb: int
+
+
 class AlgoShown(Shown):
     """One instance of a strategy: what should run, and how it goes."""
 
@@ -258,6 +269,14 @@ class AlgoShown(Shown):
                     "instruments": ["BINANCE-USDM:BTCUSDT"],
                     "feed": "crypto",
                     "node": "",
+                    "placement": {
+                        "selector": "region=eu",
+                        "packing": "spread",
+                        "apart": "no",
+                        "cpus": 0.05,
+                        "memory_mb": 256,
+                    },
+                    "placed": "edge",
                     "want": "running",
                     "state": "running",
                     "reason": "",
@@ -280,6 +299,9 @@ class AlgoShown(Shown):
     feed: str
     #: The node it is pinned to; "" = anywhere.
     node: str
+    placement: PlacementShown
+    #: The node that the present incarnation was started on; "" before the first.
+    placed: str
     want: str
     state: str
     #: The state in words.

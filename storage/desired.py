@@ -203,9 +203,12 @@ class Desired:
         """Register a machine."""
         return await self._nodes.create(record, by)
 
-    async def upsert_node(self, record: NodeRecord, by: str) -> NodeRecord:
-        """Register a machine or refresh what is known of it; `registered_at` stays as first written."""
-        return await self._nodes.put(record, by)
+    async def register_node(self, record: NodeRecord, by: str) -> NodeRecord:
+        """Register a machine; one that is known stays as it is, for its labels and its cordon are the operator's."""
+        try:
+            return await self._nodes.get(record.name)
+        except UnknownThing:
+            return await self._nodes.put(record, by)
 
     async def node(self, name: NodeName) -> NodeRecord:
         """One machine."""
@@ -271,7 +274,7 @@ class Desired:
             await write_audit(connection, by, "set_algo_state", id, row, after)
         return True
 
-    async def new_algo_epoch(self, id: AlgoId, node: NodeName = NodeName(""), by: str = "supervisor") -> Epoch:
+    async def new_algo_epoch(self, id: AlgoId, node: str = "", by: str = "supervisor") -> Epoch:
         """Number the next incarnation before it is spawned on ``node``; fences the last.  Raises `UnknownThing`."""
         async with self._db.connection() as connection, connection.transaction():
             row = await _one(

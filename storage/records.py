@@ -111,7 +111,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     packing: Packing = Packing.SPREAD
     apart: Apart = Apart.NO
     #: What it needs of a machine, in cores and MiB.
-    cpus: float = 0.1
+    cpus: float = 0.05
     memory_mb: int = 256
 
 

@@ -262,4 +262,4 @@ def missing_reference(error: psycopg.errors.ForeignKeyViolation) -> tuple[str, s
 
 
 def _parameter(value: Any) -> Any:
-    return jsonb(value) if isinstance(value, dict | list | tuple) else value
+    return jsonb(value) if isinstance(value, dict | list | tuple | msgspec.Struct) else value

@@ -14,7 +14,8 @@ from api.security import AlgoRunner, Caller, Viewer
 from api.services import Deck, Services, referenced
 from api.shapes import AlgoShown, algo_live
 from cluster import catalog
-from storage.records import AlgoRecord, StrategyRecord
+from cluster.placement import check_placement
+from storage.records import AlgoRecord, Apart, Packing, Placement, StrategyRecord
 from trading.errors import BadInput, Conflict, Fenced
 from trading.ids import AlgoId, Epoch, FeedId, Nanos, NodeName, instrument_id, name
 
@@ -25,8 +26,22 @@ _ALIVE = frozenset({"starting", "running", "stopping"})
 _ATTEMPTS = 5
 
 
+class PlacementGiven(Body):
+    """Where an algo may run.  ``selector``: labels of its machine; ``apart``: from other algos of its account."""
+
+    selector: str = Field("", max_length=2_000)
+    packing: Packing = Packing.SPREAD
+    apart: Apart = Apart.NO
+    cpus: float = Placement().cpus
+    memory_mb: int = Placement().memory_mb
+
+    def placement(self) -> Placement:
+        """Checked, as it is kept."""
+        return check_placement(Placement(**self.model_dump()))
+
+
 class NewAlgo(Body):
-    """An algo to add; ``node`` "" lets the Supervisor choose."""
+    """An algo to add; ``node`` "" lets the Supervisor choose, as ``placement`` says."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -52,16 +67,22 @@ class NewAlgo(Body):
     instruments: list[str] = Field(min_length=1, max_length=1_000)
     parameters: dict[str, Any] = Field(default_factory=dict)
     node: str = ""
+    placement: PlacementGiven = PlacementGiven()
     start: bool = False
 
 
 class AlgoChange(Body):
-    """What may change; a running algo is restarted with it.  What is left out stays."""
+    """What may change; a running algo is restarted with it.  What is left out stays.
+
+    ``generation``: of the algo as it was seen; where it has changed since, nothing is done (409).
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"parameters": {"fast": 8, "slow": 21}}]})
 
     parameters: dict[str, Any] | None = None
     node: str | None = None
+    placement: PlacementGiven | None = None
+    generation: int | None = Field(None, ge=1)
 
 
 class LogLineShown(Shown):
@@ -107,6 +128,7 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
         instruments=instruments,
         feed=feed.id,
         node=NodeName(body.node),
+        placement=body.placement.placement(),
         want="running" if body.start else "stopped",
         state="waiting" if body.start else "stopped",
         reason="",
@@ -164,17 +186,18 @@ async def restart_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
 
 @router.patch("/{id}", response_model=AlgoShown)
 async def change_algo(id: str, body: AlgoChange, caller: AlgoRunner, deck: Deck) -> AlgoShown:
-    """Change parameters or node."""
+    """Change parameters, node or placement: so it moves to another machine, from its snapshot."""
     record = await _find(deck, caller, id)
     if body.node is not None:
         await _check_node(deck, body.node)
     if body.parameters is not None:
         await _check_parameters(await deck.desired.strategy(record.strategy), body.parameters)
-    changes = {
-        field: value for field, value in body.model_dump(exclude_none=True).items() if getattr(record, field) != value
-    }
+    given = body.model_dump(exclude_none=True, exclude={"generation", "placement"})
+    if body.placement is not None:
+        given["placement"] = body.placement.placement()
+    changes = {field: value for field, value in given.items() if getattr(record, field) != value}
     if changes:
-        record = await deck.desired.update_algo(record.id, changes, by=caller.user)
+        record = await deck.desired.update_algo(record.id, changes, by=caller.user, generation=body.generation)
     return await _shown(deck, record)
 
 

@@ -6,13 +6,16 @@ import time
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import ConfigDict, Field
 
-from api.formats import Cursor, Instant, Limit, Page, Shown, page_of
-from api.security import Caller, Viewer
+from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.security import Caller, Operator, Viewer
 from api.services import Deck
 from cluster.names import Kind, parse
+from cluster.placement import Machine, choose
+from cluster.selectors import check_labels
 from storage.records import AlgoRecord, NodeRecord
-from trading.errors import NotReady
+from trading.errors import Conflict, NotReady
 from trading.ids import NodeName
 
 router = APIRouter(prefix="/v1", tags=["nodes"])
@@ -60,11 +63,26 @@ class NodeShown(Shown):
     name: str
     labels: dict[str, str]
     cordoned: bool
+    draining: bool
     registered_at: Instant
     generation: int
     #: Null where nothing has been heard of it lately.
     facts: NodeFacts | None
     algos: list[AlgoThere]
+
+
+class NodeChange(Body):
+    """What may change of a machine; what is left out stays.  ``labels`` takes the place of all that it has.
+
+    ``cordoned``: no new algos.  ``draining``: its algos go to other machines too, each in order.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"labels": {"region": "eu", "ssd": "yes"}}]})
+
+    labels: dict[str, str] | None = None
+    cordoned: bool | None = None
+    draining: bool | None = None
+    generation: int | None = Field(None, ge=1)
 
 
 class ActorShown(Shown):
@@ -111,6 +129,49 @@ async def get_node(name: str, caller: Viewer, deck: Deck) -> NodeShown:
     return _node(caller, record, facts, await deck.desired.algos(), hot)
 
 
+@router.patch("/nodes/{name}", response_model=NodeShown)
+async def change_node(name: str, body: NodeChange, caller: Operator, deck: Deck) -> NodeShown:
+    """Label, cordon or empty a machine."""
+    record = await deck.desired.node(NodeName(name))
+    given = body.model_dump(exclude_none=True, exclude={"generation"})
+    if body.labels is not None:
+        check_labels(body.labels)
+    changes = {field: value for field, value in given.items() if getattr(record, field) != value}
+    if changes:
+        await deck.desired.update_node(record.name, changes, by=caller.user, generation=body.generation)
+    return await get_node(name, caller, deck)
+
+
+@router.delete("/nodes/{name}", status_code=204)
+async def remove_node(name: str, caller: Operator, deck: Deck, force: bool = False) -> None:
+    """Forget a machine that is not here any more.
+
+    Refused while it is here, and, unless forced, where algos that should run can run nowhere else.
+    """
+    record = await deck.desired.node(NodeName(name))
+    view = await deck.hot.get("cluster", dict[str, Any])
+    here = set(view["nodes"]) if view is not None else set()
+    if record.name in here:
+        raise Conflict("node_is_here", f"node {name!r} is part of the cluster: drain it, end Ray on it, then remove it")
+    if not force:
+        machines = [Machine(name=each.name, alive=True, labels=each.labels) for each in await deck.desired.nodes()]
+        this = [each for each in machines if each.name == record.name]
+        others = [each for each in machines if each.name != record.name]
+        stuck = [
+            algo.id
+            for algo in await deck.desired.algos()
+            if algo.want == "running"
+            and choose(algo.account, algo.node, algo.placement, this)[0] is not None
+            and choose(algo.account, algo.node, algo.placement, others)[0] is None
+        ]
+        if stuck:
+            raise Conflict(
+                "node_is_needed",
+                f"no other node can take {', '.join(stuck[:10])}: change where they may run, stop them, or use force",
+            )
+    await deck.desired.delete_node(record.name, by=caller.user)
+
+
 @router.get("/cluster", response_model=ClusterShown)
 async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
     """Every actor; those who are not operators do not see other people's."""
@@ -150,6 +211,7 @@ def _node(
         name=record.name,
         labels=record.labels,
         cordoned=record.cordoned,
+        draining=record.draining,
         registered_at=record.registered_at,
         generation=record.generation,
         facts=shown,
@@ -162,9 +224,9 @@ def _node(
 
 
 def _is_on(algo: AlgoRecord, node: str, live: dict[str, Any] | None) -> bool:
-    """Whether the present incarnation runs there; before it has told anything, whether it is pinned there."""
+    """Whether the present incarnation runs there; before it has told anything, whether it was started there."""
     if algo.state not in ("starting", "running", "stopping"):
         return False
     if live is not None and live["epoch"] == algo.epoch:
         return bool(live["node"] == node)
-    return algo.node == node
+    return algo.placed == node

@@ -67,6 +67,78 @@ def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: 
         show(found, as_json, [*columns, ("algos", "algos")], rows)
 
 
+def _change_node(name: str, change: dict[str, Any], url: str, key: str, data_dir: Path | None, as_json: bool) -> None:
+    with told():
+        found = api_for(url, key, data_dir).patch(f"/nodes/{quote(name, safe='')}", change)
+        columns = [("node", "name"), ("labels", "labels"), ("cordoned", "cordoned"), ("draining", "draining")]
+        show(found, as_json, columns, [found])
+
+
+@nodes.command("cordon")
+def cordon_node(
+    name: str,
+    off: Annotated[bool, typer.Option("--off", help="Take new algos again.")] = False,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Put no new algos on a machine."""
+    _change_node(name, {"cordoned": not off}, url, key, data_dir, as_json)
+
+
+@nodes.command("drain")
+def drain_node(
+    name: str,
+    off: Annotated[bool, typer.Option("--off", help="Take algos again.")] = False,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Move a machine's algos to others, and put no new ones there."""
+    _change_node(name, {"draining": not off}, url, key, data_dir, as_json)
+
+
+@nodes.command("label")
+def label_node(
+    name: str,
+    labels: Annotated[list[str], typer.Argument(help="key=value to set, key- to take away.")],
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Set and take away labels of a machine."""
+    with told():
+        before = api_for(url, key, data_dir).get(f"/nodes/{quote(name, safe='')}")
+        wanted = dict(before["labels"])
+        for each in labels:
+            label, equals, value = each.partition("=")
+            if equals:
+                wanted[label] = value
+            elif each.endswith("-"):
+                wanted.pop(each[:-1], None)
+            else:
+                raise BadInput("labels", f"{each!r} is neither key=value nor key-")
+    # As it was seen: what somebody else labels meanwhile is not lost.
+    _change_node(name, {"labels": wanted, "generation": before["generation"]}, url, key, data_dir, as_json)
+
+
+@nodes.command("remove")
+def remove_node(
+    name: str,
+    force: Annotated[bool, typer.Option("--force", help="Even where algos need it.")] = False,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Forget a machine that is not here any more."""
+    with told():
+        api_for(url, key, data_dir).delete(f"/nodes/{quote(name, safe='')}?force={str(force).lower()}")
+        out.print(f"node {name} is forgotten")
+
+
 @algos.command("list")
 def list_algos(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """Algos, their state and the reason in words."""

@@ -149,15 +149,13 @@ async def test_racing_epochs_of_an_algo_are_all_different(desired: Desired) -> N
     assert sorted(await asyncio.gather(*(desired.new_algo_epoch(ALGO.id) for _ in range(10)))) == list(range(1, 11))
 
 
-async def test_a_node_registers_again_without_a_change_of_generation_when_nothing_changed(
-    desired: Desired,
-) -> None:
+async def test_a_node_that_registers_again_keeps_what_operators_gave_it(desired: Desired) -> None:
     node = NodeRecord(name=NodeName("n1"), labels={"region": "eu"}, registered_at=Nanos(5))
-    assert await desired.upsert_node(node, "n1") == node
-    later = msgspec.structs.replace(node, registered_at=Nanos(9))
-    assert await desired.upsert_node(later, "n1") == node
-    moved = await desired.upsert_node(msgspec.structs.replace(later, labels={"region": "us"}), "n1")
-    assert (moved.labels, moved.generation, moved.registered_at) == ({"region": "us"}, 2, 5)
+    assert await desired.register_node(node, "n1") == node
+    held = await desired.update_node(node.name, {"labels": {"region": "us"}, "cordoned": True}, "ops")
+    again = msgspec.structs.replace(node, registered_at=Nanos(9))
+    assert await desired.register_node(again, "n1") == held
+    assert await desired.node(node.name) == held
 
 
 async def test_a_strategy_is_replaced_only_by_another_version(desired: Desired) -> None:
