@@ -129,6 +129,7 @@ class Playing:
         limit = {"scope": "cluster", "kind": "position", "value": "5"}
         imported = {"provider": "binance-spot", "settings": {"base_url": self.venue}}
         more = {"instruments": [ETH]}
+        tuning = {"freshness": {"least_s": 2.0}}
         seen = {"ours": "1", "theirs": "2", "note": "bought by phone"}
         return [
             ("post", "/v1/users", "create_user", call("POST", "/v1/users", {"id": "cho", "roles": ["trader"]})),
@@ -154,6 +155,9 @@ class Playing:
              call("DELETE", f + f"/fx/clients/a/instruments/{BTC}")),
             ("put", c + "/instruments/{instrument}", "wish_of_feed",
              call("PUT", f + f"/fx/clients/a/instruments/{ETH}?channels=depth")),
+            ("put", f + "/{id}/tuning", "tune_feed", call("PUT", f + "/fx/tuning", tuning)),
+            ("put", f + "/{id}/tuning/{instrument}", "tune_feed", call("PUT", f + f"/fx/tuning/{BTC}", tuning)),
+            ("delete", f + "/{id}/tuning/{instrument}", "tune_feed", call("DELETE", f + f"/fx/tuning/{BTC}")),
             ("delete", c, "wish_of_feed", call("DELETE", f + "/fx/clients/a")),
             ("post", "/v1/strategies", "create_strategy",
              call("POST", "/v1/strategies", {"name": "quiet", "source": STRATEGY})),
