@@ -27,12 +27,16 @@ from trading.errors import TradeError
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
 
 TWINS = "chaos-twins"
-_ARGUMENTS: dict[str, Any] = {
-    "place": tuple[list[PlaceOrder]],
-    "modify": tuple[ModifyOrder],
-    "cancel": tuple[list[CancelOrder]],
-    "cancel_all": tuple[str, str | None, str],
-    "memory": tuple[str],
+#: Method and number of arguments -> what they are.
+_ARGUMENTS: dict[tuple[str, int], Any] = {
+    ("place", 1): tuple[list[PlaceOrder]],
+    ("place", 2): tuple[list[PlaceOrder], int],
+    ("modify", 1): tuple[ModifyOrder],
+    ("cancel", 1): tuple[list[CancelOrder]],
+    ("cancel", 3): tuple[list[CancelOrder], int, str],
+    ("cancel_all", 3): tuple[str, str | None, str],
+    ("begin_algo", 3): tuple[str, str, int],
+    ("memory", 1): tuple[str],
 }
 
 
@@ -65,7 +69,7 @@ class Direct:
 
     async def _call(self, request: dict[str, Any]) -> dict[str, Any]:
         peer = self._peers.setdefault(request["user"], Peer(names.session(request["user"])))
-        arguments = msgspec.convert(request["args"], _ARGUMENTS[request["method"]])
+        arguments = msgspec.convert(request["args"], _ARGUMENTS[request["method"], len(request["args"])])
         found = await peer.call(request["method"], *arguments, timeout=5.0)
         if request["method"] == "memory":
             return {"value": found}
