@@ -8,7 +8,7 @@ same answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -60,12 +60,9 @@ class Machine(msgspec.Struct, kw_only=True):
     @property
     def share_taken(self) -> float:
         """The fuller of cores and memory, 0 … 1; by count where the machine has not said what it has."""
-        shares = [
-            taken / there
-            for taken, there in ((self.cpus_taken, self.cpus), (self.memory_mb_taken, self.memory_mb))
-            if there
-        ]
-        return max(shares, default=0.0)
+        cpus = self.cpus_taken / self.cpus if self.cpus else 0.0
+        memory = self.memory_mb_taken / self.memory_mb if self.memory_mb else 0.0
+        return max(cpus, memory)
 
 
 def choose(
@@ -77,16 +74,9 @@ def choose(
         machines = [each for each in machines if each.name == node]
         if not machines:
             return None, f"no node is named {node}"
-    possible: list[Machine] = []
-    reasons: list[str] = []
-    for machine in machines:
-        why = _against(account, placement, selector, machine)
-        if why:
-            reasons.append(f"{machine.name} {why}")
-        else:
-            possible.append(machine)
+    possible = [each for each in machines if _against(account, placement, selector, each) is None]
     if not possible:
-        return None, _in_words(reasons)
+        return None, _in_words(account, placement, selector, machines)
     apart = placement.apart is not Apart.NO
     sign = 1 if placement.packing is Packing.SPREAD else -1
 
@@ -97,33 +87,41 @@ def choose(
     return min(possible, key=rank), ""
 
 
-def _against(account: AccountId, placement: Placement, selector: Selector, machine: Machine) -> str:
-    """Why not this machine; "" where nothing speaks against it."""
+def _against(
+    account: AccountId, placement: Placement, selector: Selector, machine: Machine
+) -> Callable[[], str] | None:
+    """Why not this machine, in words when asked for them; None where nothing speaks against it."""
     if not machine.alive:
-        return "is not here now"
+        return lambda: "is not here now"
     if machine.cordoned:
-        return "is cordoned"
-    failing = selector.failing(machine.labels)
-    if failing is not None:
-        return f"does not match {failing}"
+        return lambda: "is cordoned"
+    if selector.requirements and (failing := selector.failing(machine.labels)) is not None:
+        return lambda: f"does not match {failing}"
     only = machine.labels.get(ACCOUNTS_LABEL)
     if only is not None and account not in only.split("+"):
-        return f"is kept for the accounts {only}"
+        return lambda: f"is kept for the accounts {only}"
     if placement.apart is Apart.REQUIRE and machine.accounts.get(account):
-        return f"carries another algo of {account}"
-    if machine.cpus is not None and machine.cpus_taken + placement.cpus > machine.cpus + 1e-9:
-        return f"has {max(0.0, machine.cpus - machine.cpus_taken):g} cores left, {placement.cpus:g} are needed"
-    if machine.memory_mb is not None and machine.memory_mb_taken + placement.memory_mb > machine.memory_mb:
-        left = max(0, machine.memory_mb - machine.memory_mb_taken)
-        return f"has {left} MiB left, {placement.memory_mb} are needed"
-    return ""
+        return lambda: f"carries another algo of {account}"
+    cpus, memory_mb = machine.cpus, machine.memory_mb
+    if cpus is not None and machine.cpus_taken + placement.cpus > cpus + 1e-9:
+        cpus_left = max(0.0, cpus - machine.cpus_taken)
+        return lambda: f"has {cpus_left:g} cores left, {placement.cpus:g} are needed"
+    if memory_mb is not None and machine.memory_mb_taken + placement.memory_mb > memory_mb:
+        memory_left = max(0, memory_mb - machine.memory_mb_taken)
+        return lambda: f"has {memory_left} MiB left, {placement.memory_mb} are needed"
+    return None
 
 
 _read = lru_cache(maxsize=1_000)(read_selector)
 
 
-def _in_words(reasons: Sequence[str]) -> str:
-    if not reasons:
+def _in_words(account: AccountId, placement: Placement, selector: Selector, machines: Sequence[Machine]) -> str:
+    if not machines:
         return "no node is registered"
-    shown = "; ".join(f"node {reason}" for reason in reasons[:5])
-    return shown if len(reasons) <= 5 else f"{shown}; and {len(reasons) - 5} more that cannot take it"
+    told = []
+    for machine in machines[:5]:
+        why = _against(account, placement, selector, machine)
+        assert why is not None
+        told.append(f"node {machine.name} {why()}")
+    shown = "; ".join(told)
+    return shown if len(machines) <= 5 else f"{shown}; and {len(machines) - 5} more that cannot take it"
