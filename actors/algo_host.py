@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from actors.algo_history import AlgoHistory
 from actors.notes import NotePage
@@ -529,4 +530,5 @@ class AlgoHost(Shell):
             "ticks": self._ticks,
             "intents": self._sent,
             "stale": age is not None and max(age, self._behind_ns / 1e9) > STALE_S,
+            "memory_mb": psutil.Process().memory_info().rss >> 20,
         }

@@ -312,6 +312,7 @@ def _seen(name: ActorName, status: Status | None) -> Seen:
         reason=status.reason,
         heart_age_s=status.heart_age_s,
         generation=int(status.facts.get("generation", 0)),
+        memory_mb=int(status.facts.get("memory_mb", 0)),
         busy=bool(status.facts.get("instruments", 0)),
         node=NodeName(status.node),
     )

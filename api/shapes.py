@@ -274,7 +274,7 @@ class AlgoShown(Shown):
                         "packing": "spread",
                         "apart": "no",
                         "cpus": 0.05,
-                        "memory_mb": 256,
+                        "memory_mb": 512,
                     },
                     "placed": "edge",
                     "want": "running",

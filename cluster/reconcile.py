@@ -41,6 +41,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     #: Something is still carried (feed workers) or moving.
     busy: bool = False
+    #: What its process takes, in MiB (algos).
+    memory_mb: int = 0
     #: Where it runs; "" where that is not known.
     node: NodeName = NodeName("")
 
@@ -286,6 +288,9 @@ def _run(
             return [ShowAlgo(algo, "starting" if algo.state != "running" else "running", "its process does not answer")]
         if mine.state == "failed":
             return [ShowAlgo(algo, "failed", mine.reason), Remove(name, "it failed", gently=True)]
+        if mine.memory_mb > algo.placement.memory_mb:
+            reason = f"its process took {mine.memory_mb} MiB, {algo.placement.memory_mb} are allowed it"
+            return [ShowAlgo(algo, "failed", reason), Remove(name, reason, gently=False)]
         if mine.generation and mine.generation != algo.generation:
             return [ShowAlgo(algo, "stopping", "restarting with what was changed"), StopAlgo(name, "changed")]
         if mine.heart_age_s > BLOCKED_S:

@@ -112,7 +112,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     apart: Apart = Apart.NO
     #: What it needs of a machine, in cores and MiB.
     cpus: float = 0.05
-    memory_mb: int = 256
+    memory_mb: int = 512
 
 
 class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ def machines(draw: st.DrawFn) -> list[Machine]:
             cordoned=draw(st.booleans()),
             labels=draw(st.dictionaries(st.sampled_from(["region", "ssd", "accounts"]), st.sampled_from(["a", "eu"]))),
             cpus=draw(st.none() | st.floats(0.5, 4)),
-            memory_mb=draw(st.none() | st.integers(100, 2_000)),
+            memory_mb=draw(st.none() | st.integers(100, 4_000)),
         )
         for account in draw(st.lists(st.sampled_from([A, B]), max_size=3)):
             machine.take(account, Placement())
@@ -95,7 +95,7 @@ def test_spread_goes_round_and_pack_fills_up() -> None:
 
 
 def test_why_not_is_told_of_each_machine() -> None:
-    full = Machine(name=NodeName("full"), alive=True, cpus=1.0, memory_mb=300)
+    full = Machine(name=NodeName("full"), alive=True, cpus=1.0, memory_mb=700)
     full.take(A, Placement())
     here = [
         Machine(name=NodeName("gone"), alive=False),
@@ -108,7 +108,7 @@ def test_why_not_is_told_of_each_machine() -> None:
     assert choose(A, ANY, asked, here) == (
         None,
         "node gone is not here now; node held is cordoned; node us does not match region=eu; "
-        "node other is kept for the accounts b+c; node full has 44 MiB left, 256 are needed",
+        "node other is kept for the accounts b+c; node full has 188 MiB left, 512 are needed",
     )
     assert choose(A, NodeName("nowhere"), asked, here) == (None, "no node is named nowhere")
     assert choose(A, ANY, asked, []) == (None, "no node is registered")

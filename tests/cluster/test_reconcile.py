@@ -488,12 +488,22 @@ def test_without_another_node_an_algo_waits_and_says_for_what() -> None:
 
 def test_room_is_counted_with_what_starts_in_the_same_round() -> None:
     cluster = Cluster("n1", "n2")
-    cluster.capacities = {NodeName(n): Capacity(cpus=1.0, memory_mb=600) for n in ("n1", "n2")}
+    cluster.capacities = {NodeName(n): Capacity(cpus=1.0, memory_mb=1_100) for n in ("n1", "n2")}
     cluster.desire(*(algo(f"x{n}") for n in range(5)))
     cluster.settle()
     assert sorted(nodes_of(cluster).values()) == ["n1", "n1", "n2", "n2"]
     (left,) = (a for a in cluster.algos.values() if a.state == "waiting")
-    assert left.reason == "node n1 has 88 MiB left, 256 are needed; node n2 has 88 MiB left, 256 are needed"
+    assert left.reason == "node n1 has 76 MiB left, 512 are needed; node n2 has 76 MiB left, 512 are needed"
+
+
+def test_an_algo_that_takes_more_memory_than_it_may_is_ended_and_says_so() -> None:
+    cluster = running("n1", x="", y="")
+    cluster.see(cluster.name("x"), memory_mb=513)
+    cluster.see(cluster.name("y"), memory_mb=512)
+    cluster.settle()
+    assert cluster.of(Kind.ALGO) == ["algo/y/1"]
+    assert cluster.algos[AlgoId("x")].state == "failed"
+    assert cluster.algos[AlgoId("x")].reason == "its process took 513 MiB, 512 are allowed it"
 
 
 def test_algos_without_a_node_spread_also_when_they_come_one_by_one() -> None:
