@@ -48,6 +48,16 @@ class Blocks(Strategy):
             time.sleep(8)
 '''
 
+EATS = """
+from strategies import Strategy
+
+
+class Eats(Strategy):
+    def on_start(self):
+        self.log("hungry")
+        self.hoard = b"x" * (600 << 20)
+"""
+
 RESTS_THEN_HANGS = """
 import time
 
@@ -126,6 +136,14 @@ def test_a_market_maker_trades_on_the_second_node_stops_and_starts_again(deck: D
     )
     remove(deck, "maker")
     settle(deck, alice)
+
+
+def test_a_strategy_that_eats_memory_is_ended_and_says_what_it_took(deck: DeckUnderTest, alice: str) -> None:
+    deck.api.post("/strategies", {"name": "eats", "source": EATS})
+    make(deck, "glutton", "eats", alice, placement={"memory_mb": 500})
+    deck.wait("its end", lambda: algo(deck, "glutton")["state"] == "failed", 60)
+    assert "500 are allowed it" in algo(deck, "glutton")["reason"]
+    remove(deck, "glutton")
 
 
 def test_a_strategy_knows_the_last_values_at_its_start_and_fails_alone_with_its_traceback(
