@@ -2,7 +2,7 @@
 
 Worked out in a process of its own: it needs pandas, which a session must not carry.
 
-``python -m actors.hours XNYS`` prints them as JSON: the last week and the next year.
+``python -m actors.hours XNYS`` prints them as JSON: the last week and the next year, as far as they are known.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from cluster.venue_calendar import venue_calendar
 from trading.calendars import Sessions
 from trading.errors import NotReady
 
@@ -47,12 +48,8 @@ async def sessions_of(calendar: str) -> Sessions:
 
 
 def _hours(calendar: str) -> Hours:
-    import exchange_calendars  # pandas behind it takes a second to load
-
     today = datetime.now(UTC).date()
-    known = exchange_calendars.get_calendar(
-        calendar, start=str(today - timedelta(days=8)), end=str(today + timedelta(days=366))
-    )
+    known = venue_calendar(calendar, today - timedelta(days=8), today, today + timedelta(days=366))
     hours = Hours(opens=[], closes=[])
     for row in known.schedule[["open", "break_start", "break_end", "close"]].itertuples(index=False):
         # A day with a lunch break is two spans; NaT, where there is none, does not equal itself.

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from cluster.venue_calendar import venue_calendar
 from trading.errors import NotReady
 from trading.spans import Span
 
@@ -72,14 +73,10 @@ async def _ask(calendar: str, year: int) -> list[Span]:
 
 
 def _days(calendar: str, first: str, last: str) -> list[Span]:
-    import exchange_calendars  # pandas behind it takes a second to load
-
     # A day more on either side: a session may open on the evening before, by UTC.
     start, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (first, last))
     beyond = timedelta(days=4)
-    known = exchange_calendars.get_calendar(
-        calendar, start=str((start - beyond).date()), end=str((end + beyond).date())
-    )
+    known = venue_calendar(calendar, (start - beyond).date(), end.date(), (end + beyond).date())
     bounds = Span(int(start.timestamp()) * 10**9, int((end + timedelta(days=1)).timestamp()) * 10**9)
     rows = known.schedule[["open", "close"]].itertuples(index=False)
     days = [Span(*(int(at.as_unit("ns").value) for at in row)) for row in rows]

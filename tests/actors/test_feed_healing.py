@@ -31,6 +31,7 @@ from storage.instruments import Instruments
 from storage.records import FeedGap, FeedRecord
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
+from tests.support.tasks import end_tasks
 from trading.feed_tuning import Tuning
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.ticks import BACKFILLED, SNAPSHOT, TRADE, unpack_batch
@@ -130,15 +131,12 @@ class Scene:
 
     async def end(self) -> None:
         await self.worker.stop()
-        for task in [*self.worker._tasks]:
-            task.cancel()
-        await asyncio.gather(*self.worker._tasks, return_exceptions=True)
+        await end_tasks([*self.worker._tasks])
 
     async def close(self) -> None:
         await self.end()
         if self._hearing is not None:
-            self._hearing.cancel()
-            await asyncio.gather(self._hearing, return_exceptions=True)
+            await end_tasks([self._hearing])
         await self.bus.close()
         await self.hot.close()
 

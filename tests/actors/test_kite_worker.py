@@ -24,6 +24,7 @@ from storage.records import AccountRecord, FeedRecord, UserRecord
 from storage.secrets import Secrets, load_key, secret_name
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
+from tests.support.tasks import end_tasks
 from trading.depth import prices, unpack_depth
 from trading.ids import AccountId, FeedId, InstrumentId, Nanos, UserId
 from trading.ticks import QUOTE, TRADE, unpack_batch
@@ -133,10 +134,6 @@ async def test_ticks_and_depth_reach_the_bus_and_a_new_token_is_taken_up_without
         await until(lambda: last_price() == 1505.0, what="a tick after it")
     finally:
         await worker.stop()
-        for task in [*worker._tasks]:
-            task.cancel()
-        await asyncio.gather(*worker._tasks, return_exceptions=True)
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
+        await end_tasks([*worker._tasks, hearing])
         await heard.close()
         await bus.close()
