@@ -23,6 +23,7 @@ from api.routes import (
     history,
     holdings,
     instruments,
+    joining,
     kills,
     nodes,
     orders,
@@ -81,7 +82,7 @@ def create_app(
     app.state.services = services
     rooms: tuple[Any, ...] = (
         users, accounts, instruments, history, feeds, feed_clients, feed_health, strategies, algos, orders, holdings,
-        exports, breaks, reconciliations, risk, kills, nodes, audit, stream_routes, health,
+        exports, breaks, reconciliations, risk, kills, joining, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -31,6 +31,7 @@ from storage.desired import Desired
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.hot import Hot
 from storage.instruments import Instruments
+from storage.join_tokens import JoinTokens
 from storage.journal import Journal
 from storage.kills import Kills
 from storage.records import AccountRecord, FeedRecord
@@ -76,6 +77,7 @@ class Services:
         self.kills = Kills(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
+        self.join_tokens = JoinTokens(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)

@@ -24,8 +24,8 @@ import msgspec
 
 from cluster import children
 from cluster.children import Child
+from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
-from cluster.specs import NODE_LABEL
 from storage.database import check_postgres
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.first_run import first_run
@@ -172,7 +172,7 @@ class Deck:
         self._ray = Child(
             "the Ray head",
             [
-                *_ray_start(deck.node),
+                *ray_start(deck.node),
                 "--head",
                 f"--port={deck.ray_port}",
                 f"--node-ip-address={deck.host}",
@@ -203,7 +203,7 @@ class Deck:
         deck = self.settings.model_copy(update={"node": name})
         child = Child(
             f"node {name}",
-            [*_ray_start(name, labels), f"--address={deck.ray_address}", f"--node-ip-address={deck.host}"],
+            [*ray_start(name, labels), f"--address={deck.ray_address}", f"--node-ip-address={deck.host}"],
             environment(deck),
             self.home / "logs" / f"node-{name}.log",
         )
@@ -282,21 +282,6 @@ class Deck:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-
-def _ray_start(node: str, labels: dict[str, str] | None = None) -> list[str]:
-    all_labels = {NODE_LABEL: node, **(labels or {})}
-    return [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--block",
-        "--num-cpus=4",
-        "--object-store-memory=100000000",
-        "--disable-usage-stats",
-        "--labels=" + ",".join(f"{k}={v}" for k, v in all_labels.items()),
-    ]
 
 
 def _check(question: Coroutine[Any, Any, None], variable: str) -> None:

@@ -244,7 +244,8 @@ def _machines(desired: Desired, observed: Observed, lost: Mapping[NodeName, str]
         machines[name] = Machine(
             name=name,
             alive=name in observed.nodes and name not in lost,
-            cordoned=record is not None and (record.cordoned or record.draining),
+            # One that is not registered has just come, or is about to leave.
+            cordoned=record is None or record.cordoned or record.draining,
             draining=record is not None and record.draining,
             labels={} if record is None else record.labels,
             cpus=None if capacity is None else capacity.cpus,

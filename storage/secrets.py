@@ -52,8 +52,22 @@ def load_key(data_dir: Path) -> bytes:
         ) from error
 
 
-def _make_key(path: Path) -> None:
-    text = base64.urlsafe_b64encode(os.urandom(_KEY_BYTES))
+def key_text(data_dir: Path) -> str:
+    """The key as it is written, to be given to a machine that is trusted with it (`save_key`)."""
+    return base64.urlsafe_b64encode(load_key(data_dir)).decode()
+
+
+def save_key(data_dir: Path, text: str) -> None:
+    """Take up a key that was given.  Raises `NeedsOperator` where there is another one."""
+    path = Path(data_dir) / "secret.key"
+    if not path.exists():
+        _make_key(path, text.encode())
+    if load_key(data_dir) != _parse(text, "the key that was given"):
+        raise NeedsOperator(f"{path} is another key than the cluster's", "move it away and join again")
+
+
+def _make_key(path: Path, text: bytes = b"") -> None:
+    text = text or base64.urlsafe_b64encode(os.urandom(_KEY_BYTES))
     whole = path.with_name(f".secret.key-{os.getpid()}")
     descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

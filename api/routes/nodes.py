@@ -20,6 +20,9 @@ from trading.ids import NodeName
 
 router = APIRouter(prefix="/v1", tags=["nodes"])
 
+#: States in which something of an algo runs.
+_ALIVE = frozenset({"starting", "running", "stopping"})
+
 
 class ProcessShown(Shown):
     """One of our processes on a machine."""
@@ -144,16 +147,19 @@ async def change_node(name: str, body: NodeChange, caller: Operator, deck: Deck)
 
 @router.delete("/nodes/{name}", status_code=204)
 async def remove_node(name: str, caller: Operator, deck: Deck, force: bool = False) -> None:
-    """Forget a machine that is not here any more.
+    """Forget a machine; one that joined with a token leaves then.
 
-    Refused while it is here, and, unless forced, where algos that should run can run nowhere else.
+    Refused where it did not join so and is here, and, unless forced, while algos run on it or could run nowhere else.
     """
     record = await deck.desired.node(NodeName(name))
     view = await deck.hot.get("cluster", dict[str, Any])
     here = set(view["nodes"]) if view is not None else set()
-    if record.name in here:
+    if record.name in here and not await deck.join_tokens.has_joined(record.name):
         raise Conflict("node_is_here", f"node {name!r} is part of the cluster: drain it, end Ray on it, then remove it")
     if not force:
+        there = [algo.id for algo in await deck.desired.algos() if algo.placed == record.name and algo.state in _ALIVE]
+        if there:
+            raise Conflict("node_is_in_use", f"{', '.join(there[:10])} run on it: drain it first, or use force")
         machines = [Machine(name=each.name, alive=True, labels=each.labels) for each in await deck.desired.nodes()]
         this = [each for each in machines if each.name == record.name]
         others = [each for each in machines if each.name != record.name]
@@ -225,7 +231,7 @@ def _node(
 
 def _is_on(algo: AlgoRecord, node: str, live: dict[str, Any] | None) -> bool:
     """Whether the present incarnation runs there; before it has told anything, whether it was started there."""
-    if algo.state not in ("starting", "running", "stopping"):
+    if algo.state not in _ALIVE:
         return False
     if live is not None and live["epoch"] == algo.epoch:
         return bool(live["node"] == node)

@@ -8,6 +8,7 @@ from cluster.commands import breaks, deck, exports, market, resources
 from cluster.commands.audit import audit
 from cluster.commands.demo import demo
 from cluster.commands.history import history
+from cluster.commands.join import join, leave
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
 
@@ -20,6 +21,8 @@ app = typer.Typer(
 app.command()(deck.up)
 app.command()(deck.down)
 app.command()(deck.status)
+app.command()(join)
+app.command()(leave)
 app.command()(demo)
 app.command()(market.record)
 app.add_typer(market.simulators, name="simulate")

@@ -74,6 +74,28 @@ def _change_node(name: str, change: dict[str, Any], url: str, key: str, data_dir
         show(found, as_json, columns, [found])
 
 
+@nodes.command("token")
+def make_join_token(
+    name: Annotated[str, typer.Argument(help="Name of the machine; none: it names itself.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
+    with_secrets: Annotated[bool, typer.Option("--with-secrets", help="It may log in at brokers.")] = False,
+    valid_s: Annotated[int, typer.Option(help="Seconds for which it can be used.")] = 3_600,
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """A one-time token with which a machine joins, and the command to run there."""
+    with told():
+        labels = {k: str(v) for k, v in _pairs(label or [], "--label").items()}
+        body = {"node": name, "labels": labels, "with_secrets": with_secrets, "valid_s": valid_s}
+        made = api_for(url, key, data_dir).post("/nodes/tokens", body)
+        if as_json:
+            show(made, True, [], [])
+        else:
+            out.print(made["command"], soft_wrap=True, highlight=False)
+
+
 @nodes.command("cordon")
 def cordon_node(
     name: str,

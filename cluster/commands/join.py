@@ -1,0 +1,153 @@
+"""``join`` and ``leave``: this machine becomes part of a cluster, and is no more."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import signal
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from cluster import joining
+from cluster.commands.deck import settings_for
+from cluster.commands.output import err, out, told
+from cluster.commands.resources import _pairs
+from cluster.joining import Head, Membership
+from trading.errors import NeedsOperator, Refused
+from trading.ids import name as checked_name
+
+NodeDir = Annotated[
+    Path, typer.Option("--data-dir", help="Where this machine keeps what it was given.", envvar="QUARTERDECK_DATA_DIR")
+]
+_HOME = Path("~/.quarterdeck-node")
+UNIT = Path("/etc/systemd/system/quarterdeck-node.service")
+
+
+def join(
+    head: Annotated[str, typer.Argument(help="Address of the head's API; none: as when it joined before.")] = "",
+    token: Annotated[str, typer.Option(help="Join token.", envvar="QUARTERDECK_JOIN_TOKEN")] = "",
+    name: Annotated[str, typer.Option(help="Name of this machine (default: its host name).")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
+    node_ip: Annotated[str, typer.Option(help="Address under which the head reaches this machine.")] = "",
+    data_dir: NodeDir = _HOME,
+    check_only: Annotated[bool, typer.Option("--check", help="Only look whether it could join.")] = False,
+    install_service: Annotated[bool, typer.Option("--install-service", help="Run as a systemd unit.")] = False,
+) -> None:
+    """Check this machine, join a cluster, and stay in it until it is removed or this ends (Ctrl-C)."""
+    with told():
+        home = settings_for(data_dir).home
+        given = joining.kept(home)
+        if token or check_only:
+            if given is not None and not check_only:
+                raise NeedsOperator(
+                    f"this machine is node {given.node} of {given.api_url} already",
+                    "start it with `quarterdeck join`, or end that with `quarterdeck leave`",
+                )
+            given = _join(home, head, token, name, label or [], node_ip, check_only)
+            if given is None:
+                return
+        elif given is None:
+            raise NeedsOperator(
+                "this machine has not joined a cluster", "run the command that came with the join token"
+            )
+        if install_service:
+            _install(home)
+        else:
+            _stay(home, given)
+
+
+def _join(
+    home: Path, url: str, token: str, name: str, labels: list[str], node_ip: str, check_only: bool
+) -> joining.Given | None:
+    head = Head(url, token)
+    try:
+        facts = head.look()
+        address = node_ip or joining.own_address(head.host, head.port)
+        failed = 0
+        for check in joining.checks(head, facts, address):
+            mark, style = ("ok", "green") if check.ok else ("FAILED", "bold red")
+            out.print(Text.assemble((f"{mark:>6} ", style), f"{check.title}: {check.detail}"), soft_wrap=True)
+            if not check.ok:
+                failed += 1
+                out.print(Text(f"       {check.remedy}", style="yellow"), soft_wrap=True)
+        if failed:
+            raise NeedsOperator(f"{failed} of these must be mended first", "the token is still good: run this again")
+        if check_only:
+            out.print("This machine can join.")
+            return None
+        node = checked_name(facts.node or name or _host_name(), "--name")
+        own = {
+            "os": platform.system(),
+            "arch": platform.machine(),
+            **{k: str(v) for k, v in _pairs(labels, "--label").items()},
+        }
+        given = msgspec.structs.replace(head.join(node, own), api_url=head.url, token=token, node_ip=address)
+    finally:
+        head.close()
+    joining.keep(home, given)
+    shown = ", ".join(f"{key}={value}" for key, value in given.labels.items())
+    out.print(f"This machine is node [bold]{given.node}[/] of cluster {given.cluster} ({shown})")
+    return given
+
+
+def _host_name() -> str:
+    """The host's name as a node may be called."""
+    plain = "".join(c if c.isalnum() else "-" for c in platform.node().partition(".")[0].lower()).strip("-")
+    return plain[:30] or "node"
+
+
+def _stay(home: Path, given: joining.Given) -> None:
+    stop = False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    lock = joining.only_one(home)
+    try:
+        out.print(f"node {given.node} runs; Ctrl-C ends it, `quarterdeck join` starts it again")
+        joining.run(Membership(home, given), lambda: stop, lambda text: err.print(Text(text, style="yellow")))
+    except Refused as error:
+        joining.forget(home)
+        out.print(f"This machine is not part of the cluster any more: {error.detail}")
+    finally:
+        lock.close()
+
+
+def _install(home: Path) -> None:
+    """Write the unit and start it.  Raises `NeedsOperator` where this user may not."""
+    unit = joining.unit_of(joining.command_line(home), home, getpass.getuser())
+    if os.geteuid() != 0:
+        raise NeedsOperator(
+            f"only root may write {UNIT}", f"run this with sudo, or write there yourself what follows:\n{unit}"
+        )
+    try:
+        UNIT.write_text(unit)
+        for words in (["daemon-reload"], ["enable", "--now", UNIT.name]):
+            subprocess.run(["systemctl", *words], check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        raise NeedsOperator(
+            f"systemd did not take {UNIT}: {said.strip()}", "run it in the foreground instead"
+        ) from error
+    out.print(f"{UNIT.name} runs; `systemctl status {UNIT.name}` shows how it goes")
+
+
+def leave(data_dir: NodeDir = _HOME) -> None:
+    """Forget the cluster that this machine joined; end `join` first, drain it before that."""
+    with told():
+        home = settings_for(data_dir).home
+        given = joining.kept(home)
+        if given is None:
+            raise NeedsOperator("this machine has not joined a cluster", "nothing is to be done")
+        joining.only_one(home).close()
+        joining.forget(home)
+        out.print(f"Forgotten. On the head: quarterdeck nodes remove {given.node}")

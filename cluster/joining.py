@@ -1,0 +1,387 @@
+"""A machine joins: what it checks before, each failure with its remedy, and how it runs Ray from then on.
+
+Nothing is used up or changed until every check has passed.  What the machine was given is kept in its data directory,
+so it can be started again without a token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import platform
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from cluster.children import Child
+from cluster.raylet import ray_start
+from cluster.settings import DeckSettings, environment
+from storage.secrets import save_key
+from trading.errors import NeedsOperator, Refused, Unreachable
+
+#: Clocks further apart than this make ages, leases and bars wrong.
+MOST_SKEW_S: Final = 0.25
+#: Labels that say whose machine it is and whom it serves: given with the token, never by the machine itself.
+RESERVED_LABELS: Final = frozenset({"owner", "accounts"})
+#: Rooms of this distribution that have common names.
+ROOMS: Final = ("actors", "api", "cluster", "connectors", "storage", "strategies", "trading")
+FILE: Final = "node.json"
+LOOK_EVERY_S: Final = 5.0
+_CONNECT_S: Final = 5.0
+_SKEW_PROBES: Final = 5
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where something of the head listens."""
+
+    what: str
+    host: str
+    port: int
+
+
+class HeadFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the head says of itself (`GET /v1/nodes/join/look`)."""
+
+    at: str
+    cluster: str
+    python: str
+    ray: str
+    quarterdeck: str
+    node: str
+    addresses: list[Address]
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine is given when it joins; kept in its data directory."""
+
+    cluster: str
+    node: str
+    labels: dict[str, str]
+    ray_address: str
+    ray_token: str
+    database_url: str
+    redis_url: str
+    secret_key: str | None = None
+    #: Filled in by the machine.
+    api_url: str = ""
+    token: str = ""
+    node_ip: str = ""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at; ``remedy`` is what to do where it is not ``ok``."""
+
+    title: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def version(distribution: str = "quarterdeck") -> str:
+    """The installed version of a distribution."""
+    return metadata.version(distribution)
+
+
+class Head:
+    """The head's API, as a machine with a join token sees it."""
+
+    def __init__(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise NeedsOperator(f"{url!r} is no address of a head", "write https://host:port, as the command says")
+        self.url = url.rstrip("/")
+        self.host = parts.hostname
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(15.0, connect=_CONNECT_S),
+        )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._http.close()
+
+    def look(self) -> HeadFacts:
+        """What the head says of itself.  Raises `Unreachable`, or `Refused` with the head's words."""
+        return msgspec.convert(self._call("/v1/nodes/join/look"), HeadFacts, strict=False)
+
+    def skew_s(self) -> tuple[float, float]:
+        """How far this clock is ahead of the head's, and how far that may be wrong; of the quickest of some answers."""
+        found = []
+        for _ in range(_SKEW_PROBES):
+            before = time.time()
+            at = datetime.fromisoformat(self.look().at).timestamp()
+            after = time.time()
+            found.append((after - before, (before + after) / 2 - at))
+        took, skew = min(found)
+        return skew, took / 2
+
+    def reach(self, host: str, port: int, nonce: str) -> str:
+        """Let the head try to reach this machine; "" where it does, else why not."""
+        said = self._call("/v1/nodes/join/reach", host=host, port=port, nonce=nonce)
+        return "" if said["reached"] else str(said["detail"])
+
+    def join(self, node: str, labels: Mapping[str, str]) -> Given:
+        """Join: uses the token up."""
+        return msgspec.convert(self._call("/v1/nodes/join", node=node, labels=dict(labels)), Given)
+
+    def _call(self, path: str, **body: Any) -> Any:
+        try:
+            answer = self._http.post(path, json=body)
+        except httpx.HTTPError as error:
+            raise Unreachable(self.url, f"{type(error).__name__} {error}".strip()) from error
+        if answer.is_success:
+            return answer.json()
+        try:
+            said = answer.json()
+            code, detail = str(said["code"]), str(said["detail"])
+        except (ValueError, KeyError, TypeError):
+            raise Unreachable(self.url, f"it answers {answer.status_code}, but not as a head does") from None
+        if answer.status_code >= 500:
+            raise Unreachable(self.url, detail)
+        raise Refused(code, detail)
+
+
+def own_address(host: str, port: int) -> str:
+    """The address of this machine on its way to ``host``.  Raises `Unreachable` where there is no way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Sends nothing: it only asks which way it would go.
+            probe.connect((host, port))
+        except OSError as error:
+            raise Unreachable(host, f"there is no way to it ({error.strerror or error})") from error
+        return str(probe.getsockname()[0])
+
+
+def checks(head: Head, facts: HeadFacts, node_ip: str) -> Iterator[Check]:
+    """Look at everything that joining needs, one by one."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    yield Check(
+        "Python", python == facts.python, f"{python} here, {facts.python} at the head",
+        f"install Quarterdeck here with Python {facts.python}",
+    )  # fmt: skip
+    for title, package, wanted in (("Ray", "ray", facts.ray), ("Quarterdeck", "quarterdeck", facts.quarterdeck)):
+        here = version(package)
+        yield Check(
+            title, here == wanted, f"{here} here, {wanted} at the head", f"pip install {package}=={wanted}"
+        )  # fmt: skip
+    yield _rooms()
+    skew, may_be_wrong = head.skew_s()
+    yield Check(
+        "clock",
+        abs(skew) - may_be_wrong <= MOST_SKEW_S,
+        f"{skew * 1_000:+.0f} ms from the head's (± {may_be_wrong * 1_000:.0f} ms)",
+        "let chrony or systemd-timesyncd set the clocks of both machines",
+    )
+    away = not _is_loopback(head.host)
+    for address in facts.addresses:
+        where = f"{address.host}:{address.port}"
+        if away and _is_loopback(address.host):
+            remedy = f"start the head with --host <its address in this network> (it listens on {address.host} only)"
+            yield Check(address.what, False, f"{where} is the head's own loopback", remedy)
+            continue
+        trouble = _connects(address)
+        yield Check(
+            address.what, not trouble, f"{where} {trouble or 'answers'}",
+            f"open port {address.port} of {address.host} to this machine",
+        )  # fmt: skip
+    trouble = _is_reached(head, node_ip)
+    yield Check(
+        "the way back", not trouble, f"the head {'reaches' if not trouble else 'does not reach'} {node_ip}"
+        + (f": {trouble}" if trouble else ""),
+        "open this machine's ports above 1024 to the head, or give an address that it reaches with --node-ip "
+        "(behind NAT: that of a WireGuard or Tailscale interface)",
+    )  # fmt: skip
+
+
+def _rooms() -> Check:
+    """Whether the packages with common names are ours, and not somebody else's that come first."""
+    home = Path(__file__).resolve().parent.parent
+    others = []
+    for room in ROOMS:
+        found = Path(str(import_module(room).__file__)).resolve()
+        if found.parent.parent != home:
+            others.append(f"{room} is {found}")
+    return Check(
+        "packages", not others, "; ".join(others) or "are Quarterdeck's own",
+        "use a virtual environment of its own for Quarterdeck",
+    )  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def _connects(address: Address) -> str:
+    try:
+        socket.create_connection((address.host, address.port), timeout=_CONNECT_S).close()
+    except OSError as error:
+        return f"does not answer ({error.strerror or error})"
+    return ""
+
+
+def _is_reached(head: Head, node_ip: str) -> str:
+    """Let the head call back on a port of this machine."""
+    nonce = secrets.token_hex(16)
+    try:
+        listener = socket.create_server((node_ip, 0))
+    except OSError as error:
+        return f"this machine has no address {node_ip} ({error.strerror or error})"
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            caller, _ = listener.accept()
+            with caller:
+                caller.sendall(nonce.encode())
+
+    with listener:
+        listener.settimeout(20.0)
+        threading.Thread(target=answer, daemon=True).start()
+        return head.reach(node_ip, listener.getsockname()[1], nonce)
+
+
+def keep(home: Path, given: Given) -> None:
+    """Write down what was given, readable by its owner only."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, content in (
+        (FILE, msgspec.json.format(msgspec.json.encode(given))),
+        ("ray-token", given.ray_token.encode()),
+    ):
+        path = home / name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+    if given.secret_key is not None:
+        save_key(home, given.secret_key)
+
+
+def kept(home: Path) -> Given | None:
+    """What was given before; None where this machine has not joined."""
+    try:
+        return msgspec.json.decode((home / FILE).read_bytes(), type=Given)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise NeedsOperator(
+            f"{home / FILE} cannot be read ({error})", "remove it, and join with a new token"
+        ) from error
+
+
+def forget(home: Path) -> None:
+    """Remove what was given."""
+    for name in (FILE, "ray-token"):
+        (home / name).unlink(missing_ok=True)
+
+
+def only_one(home: Path) -> IO[str]:
+    """A lock on the data directory, held until it is closed.  Raises `NeedsOperator` where another process has it."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (home / "node.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise NeedsOperator(f"a node runs already on {home}", "end it first") from None
+    return lock
+
+
+class Membership:
+    """Ray on a machine that has joined: started, watched, ended.  `watch` it every second or so."""
+
+    def __init__(self, home: Path, given: Given) -> None:
+        self.given = given
+        deck = DeckSettings(
+            data_dir=home,
+            cluster=given.cluster,
+            DATABASE_URL=given.database_url,
+            REDIS_URL=given.redis_url,
+            ray_address=given.ray_address,
+            node=given.node,
+        )
+        command = [*ray_start(given.node), f"--address={given.ray_address}", f"--node-ip-address={given.node_ip}"]
+        self._child = Child(f"node {given.node}", command, environment(deck), home / "logs" / "node.log")
+        self._head = Head(given.api_url, given.token)
+        self._looked_at = 0.0
+        self._again_at = 0.0
+        self._delay = 1.0
+
+    def start(self) -> None:
+        """Start Ray."""
+        self._child.start()
+
+    def watch(self) -> str:
+        """Start again what has ended; says what was done, "" where nothing was.
+
+        Raises `Refused` once the machine was removed from the cluster.
+        """
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_EVERY_S:
+            self._looked_at = now
+            # A head that is away is no reason to leave.
+            with contextlib.suppress(Unreachable):
+                self._head.look()
+        if self._child.alive():
+            return ""
+        if now < self._again_at:
+            return ""
+        self._again_at = now + self._delay
+        self._delay = min(self._delay * 2, 30.0)
+        self._child.stop()
+        self._child.start()
+        return "Ray had ended and was started again"
+
+    def stop(self) -> None:
+        """End Ray on this machine."""
+        self._child.stop()
+        self._head.close()
+
+
+def unit_of(command: Sequence[str], home: Path, user: str) -> str:
+    """A systemd unit that runs ``command`` (`man 5 systemd.service`)."""
+    words = " ".join(f'"{word}"' if " " in word else word for word in command)
+    return f"""[Unit]
+Description=Quarterdeck node ({home})
+After=network-online.target time-sync.target
+Wants=network-online.target
+
+[Service]
+User={user}
+ExecStart={words}
+Restart=always
+RestartSec=5
+KillMode=mixed
+TimeoutStopSec=30
+LimitNOFILE=65535
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def run(membership: Membership, stopped: Callable[[], bool], say: Callable[[str], None]) -> None:
+    """Keep the machine in the cluster until ``stopped`` or removed (`Refused`)."""
+    membership.start()
+    try:
+        while not stopped():
+            time.sleep(1.0)
+            if done := membership.watch():
+                say(done)
+    finally:
+        membership.stop()
+
+
+def command_line(home: Path) -> list[str]:
+    """The command that runs a machine that has joined."""
+    return [sys.executable, "-m", "cluster", "join", "--data-dir", str(home)]

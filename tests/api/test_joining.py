@@ -1,0 +1,172 @@
+"""What the head tells a machine that wants to join, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from api.formats import parse_time
+from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, unit_of, version
+from storage.join_tokens import JoinTokens
+from storage.secrets import load_key
+from tests.api.playing import Stage
+from trading.errors import NeedsOperator
+
+
+async def token(stage: Stage, **wish: Any) -> str:
+    made = await stage.make("/v1/nodes/tokens", wish)
+    assert made["command"] == f"quarterdeck join http://deck --token {made['token']}"
+    return str(made["token"])
+
+
+@pytest.fixture(autouse=True)
+def ray_token(stage: Stage) -> None:
+    """What the deck makes when it starts Ray."""
+    settings = stage.services.deck
+    (settings.home / "ray-token").write_text("abc\n")
+    settings.ray_address = "10.1.2.3:6380"
+
+
+async def test_a_machine_looks_and_joins_once(stage: Stage) -> None:
+    text = await token(stage, node="edge", labels={"region": "eu", "accounts": "p-1"})
+    facts = (await stage.ask("POST", "/v1/nodes/join/look", key=text)).json()
+    assert abs(parse_time(facts["at"]) - time.time_ns()) < 5e9
+    assert (facts["node"], facts["ray"], facts["quarterdeck"]) == ("edge", version("ray"), version())
+    assert facts["addresses"][0] == {"what": "Ray's head", "host": "10.1.2.3", "port": 6380}
+    assert all(each["host"] and each["port"] for each in facts["addresses"])
+    for body, field in (
+        ({"node": "other"}, "node"),
+        ({"node": "edge", "labels": {"owner": "me"}}, "labels"),
+        ({"node": "edge", "labels": {"region": "us"}}, "labels"),
+        ({"node": "edge", "labels": {"a b": "x"}}, "labels"),
+    ):
+        assert (await stage.refused(422, "bad_input", "POST", "/v1/nodes/join", body, key=text))["field"] == field
+    joined = await stage.make("/v1/nodes/join", {"node": "edge", "labels": {"os": "Linux"}}, key=text)
+    settings = stage.services.deck
+    assert joined["database_url"] == settings.database_url
+    assert (joined["ray_token"], joined["ray_address"], joined["secret_key"]) == ("abc", "10.1.2.3:6380", None)
+    (node,) = (await stage.get("/v1/nodes"))["items"]
+    assert node["labels"] == joined["labels"]
+    assert {"region": "eu", "accounts": "p-1", "os": "Linux"}.items() <= node["labels"].items()
+    again = await stage.refused(409, "join_token_used", "POST", "/v1/nodes/join", {"node": "edge"}, key=text)
+    assert "edge" in again["detail"]
+    # A used token still opens the look, until its machine is forgotten.
+    assert (await stage.ask("POST", "/v1/nodes/join/look", key=text)).status_code == 200
+    assert (await stage.ask("DELETE", "/v1/nodes/edge")).status_code == 204
+    await stage.refused(410, "node_removed", "POST", "/v1/nodes/join/look", key=text)
+    actions = [entry.action for entry in await stage.services.desired.audit_of("edge")]
+    assert actions == ["delete_node", "join_node"]
+
+
+async def test_the_key_of_secrets_is_given_with_a_token_that_says_so_only(stage: Stage) -> None:
+    from storage.secrets import key_text
+
+    text = await token(stage, node="trusted", with_secrets=True)
+    joined = await stage.make("/v1/nodes/join", {"node": "trusted"}, key=text)
+    assert joined["secret_key"] == key_text(stage.services.deck.home)
+    assert len(load_key(stage.services.deck.home)) == 32
+
+
+async def test_forged_expired_and_revoked_tokens_open_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for forged in ("qdj_" + "x" * 43, stage.operator_key):
+        await stage.refused(401, "join_token_unknown", "POST", "/v1/nodes/join", {"node": "a"}, key=forged)
+    late = await token(stage, valid_s=60)
+    real = time.time_ns
+    monkeypatch.setattr("storage.join_tokens.time.time_ns", lambda: real() + 61 * 10**9)
+    await stage.refused(422, "join_token_expired", "POST", "/v1/nodes/join", {"node": "a"}, key=late)
+    monkeypatch.undo()
+    text = await token(stage)
+    listed = (await stage.get("/v1/nodes/tokens"))["items"]
+    assert len(listed) == 2
+    assert not any(text in str(each) for each in listed)
+    newest = max(listed, key=lambda each: each["created_at"])
+    assert (await stage.ask("DELETE", f"/v1/nodes/tokens/{newest['id']}")).status_code == 204
+    await stage.refused(401, "join_token_revoked", "POST", "/v1/nodes/join/look", key=text)
+    await stage.refused(404, "unknown_join_token", "DELETE", f"/v1/nodes/tokens/{newest['id']}")
+    assert (await stage.get("/v1/nodes"))["items"] == []
+
+
+async def test_a_name_is_taken_once_however_many_come_at_once(stage: Stage) -> None:
+    texts = [await token(stage) for _ in range(4)]
+    answers = await asyncio.gather(
+        *(stage.ask("POST", "/v1/nodes/join", {"node": "edge"}, key=text) for text in (*texts, texts[0]))
+    )
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
+    tokens = await JoinTokens(stage.services.database).list()
+    assert sum(each.used_at > 0 for each in tokens) == 1
+
+
+async def test_the_head_tries_to_reach_the_machine(stage: Stage) -> None:
+    text = await token(stage)
+    nonce = "0123456789abcdef"
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(nonce.encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    body = {"host": "127.0.0.1", "port": port, "nonce": nonce}
+    async with server:
+        assert (await stage.ask("POST", "/v1/nodes/join/reach", body, key=text)).json()["reached"]
+        other = {**body, "nonce": "fedcba9876543210"}
+        said = (await stage.ask("POST", "/v1/nodes/join/reach", other, key=text)).json()
+        assert said == {"reached": False, "detail": "something else answers there"}
+    said = (await stage.ask("POST", "/v1/nodes/join/reach", body, key=text)).json()
+    assert not said["reached"]
+    assert "refused" in said["detail"].lower()
+    wrong = {**body, "host": "edge.example"}
+    assert (await stage.refused(422, "bad_input", "POST", "/v1/nodes/join/reach", wrong, key=text))["field"] == "host"
+
+
+async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
+    stage: Stage, served: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.services.deck.ray_address = redis_url.rpartition("@")[2].removeprefix("redis://").partition("/")[0]
+    head = Head(f"http://{served}", await token(stage))
+
+    async def failing(facts: HeadFacts, address: str = "127.0.0.1") -> dict[str, Check]:
+        found = await asyncio.to_thread(lambda: list(checks(head, facts, address)))
+        assert len(found) == 9
+        assert all(check.remedy for check in found if not check.ok)
+        return {check.title: check for check in found if not check.ok}
+
+    facts = await asyncio.to_thread(head.look)
+    assert await failing(facts) == {}
+    other = msgspec.structs.replace(facts, python="3.9", ray="1.0", quarterdeck="9")
+    assert (await failing(other)).keys() == {"Python", "Ray", "Quarterdeck"}
+    closed = msgspec.structs.replace(facts, addresses=[Address("Redis", "127.0.0.1", 1), *facts.addresses[1:]])
+    assert "does not answer" in (await failing(closed))["Redis"].detail
+    assert "has no address 192.0.2.1" in (await failing(facts, "192.0.2.1"))["the way back"].detail
+    real = time.time
+    monkeypatch.setattr("cluster.joining.time.time", lambda: real() + 1.0)
+    assert (await failing(facts))["clock"].detail.startswith("+1")
+    monkeypatch.undo()
+    # From another machine the head's own loopback leads nowhere.
+    monkeypatch.setattr(head, "host", "192.0.2.7")
+    (remedy,) = {check.remedy.partition(" (")[0] for check in (await failing(facts)).values()}
+    assert remedy == "start the head with --host <its address in this network>"
+    head.close()
+
+
+def test_what_was_given_is_kept_for_its_owner_only(tmp_path: Path) -> None:
+    given = Given(cluster="main", node="edge", labels={}, ray_address="10.0.0.1:6380", ray_token="abc",
+                  database_url="postgresql://x", redis_url="redis://y", api_url="http://z", token="qdj_1")  # fmt: skip
+    keep(tmp_path, given)
+    assert kept(tmp_path) == given
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "node.json": 0o600, "ray-token": 0o600,
+    }  # fmt: skip
+    (tmp_path / "node.json").write_text("{")
+    with pytest.raises(NeedsOperator, match="cannot be read"):
+        kept(tmp_path)
+    forget(tmp_path)
+    assert kept(tmp_path) is None
+    unit = unit_of(["/venv/bin/python", "-m", "cluster", "join", "--data-dir", "/var/lib/q d"], tmp_path, "deck")
+    assert 'ExecStart=/venv/bin/python -m cluster join --data-dir "/var/lib/q d"\n' in unit
+    assert "Restart=always" in unit
