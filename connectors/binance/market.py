@@ -40,9 +40,11 @@ class MarketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bar_interval: str = "1m"
     #: Seconds after which a connection is replaced by a fresh one; the venue cuts at 24 h.
     replace_after_s: float = 23 * 3600.0
-    #: For a server of one's own: streams that a connection carries, control messages a second; 0: as the venue's.
+    #: For a server of one's own: streams that a connection carries, control messages a second, weight of requests a
+    #: minute; 0: as the venue's.
     streams_per_connection: int = 0
     messages_per_s: int = 0
+    weight_per_minute: int = 0
 
 
 def now() -> Nanos:
@@ -148,7 +150,7 @@ class BinanceMarket:
 
 def _lifted(product: Product, chosen: MarketSettings) -> Product:
     """The product with the limits of the settings, which the venue's own servers would not keep to."""
-    for field in ("streams_per_connection", "messages_per_s"):
+    for field in ("streams_per_connection", "messages_per_s", "weight_per_minute"):
         limit = getattr(chosen, field)
         if limit and not chosen.base_url:
             raise BadInput(field, f"{product.provider} sets its own limits: leave it out, or give a base_url")

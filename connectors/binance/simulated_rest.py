@@ -36,8 +36,9 @@ def error(code: int, message: str, status: int = 400) -> Answer:
 class SimulatedRest:
     """Answers GET requests from the market's state; counts weight per minute as the real one does."""
 
-    def __init__(self, market: SimulatedMarket) -> None:
+    def __init__(self, market: SimulatedMarket, weight_per_minute: int | None = None) -> None:
         self._market = market
+        self._most = weight_per_minute or market.product.weight_per_minute
         self._minute = 0
         self._used = 0
         #: Requests so far, by path.
@@ -58,7 +59,7 @@ class SimulatedRest:
             self._minute, self._used = wall_ms // 60_000, 0
         self._used += _WEIGHTS.get(path, 1)
         headers = (("X-MBX-USED-WEIGHT-1M", str(self._used)),)
-        if self.limited > 0 or self._used > product.weight_per_minute:
+        if self.limited > 0 or self._used > self._most:
             self.limited = max(0, self.limited - 1)
             said = error(-1003, "Too many requests; current limit is exceeded.", self.limit_status)
             return Answer(said.status, said.body, (*headers, ("Retry-After", str(self.retry_after))))
