@@ -16,7 +16,7 @@ from storage.feed_quality import FeedTunings
 from storage.hot import Hot
 from trading.errors import BadInput
 from trading.feed_tuning import NOTHING, Tuning, settled
-from trading.freshness import FreshnessSettings
+from trading.freshness_terms import FreshnessSettings
 from trading.ids import FeedId, InstrumentId
 from trading.instruments import Instrument
 from trading.quarantine import good

@@ -24,7 +24,8 @@ from storage.records import FeedGap
 from trading.bars import Bar
 from trading.calendars import Sessions
 from trading.errors import BadInput, NotReady, TradeError
-from trading.freshness import Freshness, FreshnessSettings, Hours, Report, State
+from trading.freshness import Freshness
+from trading.freshness_terms import FreshnessSettings, Hours, Report, State
 from trading.gaps import Edge, Gaps
 from trading.healing import (
     BackFill,

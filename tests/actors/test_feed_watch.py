@@ -19,7 +19,7 @@ from tests.connectors.support import instrument, until
 from trading.bars import Bar
 from trading.calendars import Sessions
 from trading.errors import BadInput, NotReady, TradeError
-from trading.freshness import FreshnessSettings
+from trading.freshness_terms import FreshnessSettings
 from trading.gaps import Edge
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -99,6 +99,9 @@ class Out:
     def bar(self, instrument: int, bar: Bar, final: bool) -> None:
         self.bars.append((instrument, bar, final))
 
+    def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
+        return ("trade", "quote")
+
 
 class Connection:
     """Remembers what was asked of it."""
@@ -119,7 +122,7 @@ class Scene:
         store: Any = self.store
         self.watch = FeedWatch(FeedId("main"), 3, self.out, store)
         played: Any = (self.provider, self.connection)
-        self.watch.serve(*played, ("trade", "quote"))
+        self.watch.serve(*played)
         self.filling = asyncio.create_task(self.watch.fill())
 
     def tick(self, number: int, sequence: int, at: int | None = None) -> None:

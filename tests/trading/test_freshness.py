@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trading.errors import BadInput
-from trading.freshness import Freshness, FreshnessSettings, Hours, State
+from trading.freshness import Freshness
+from trading.freshness_terms import FreshnessSettings, Hours, State
 from trading.habits import Habits
 from trading.healing import (
     BackFill,
