@@ -24,8 +24,17 @@ class Host(Protocol):
     async def begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
         """Instruments are carried from now on."""
 
-    def end(self, gone: Sequence[Instrument]) -> None:
-        """Instruments are no longer carried."""
+    async def flushed(self) -> None:
+        """All that came is published.  Raises `NotReady`."""
+
+    async def mark(self) -> None:
+        """How far it has come is noted.  Raises `NotReady`."""
+
+    def takes_over(self, instrument: Instrument, cuts: Cuts) -> None:
+        """An instrument is this worker's to publish from these on."""
+
+    def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
+        """Instruments are no longer carried; ``cuts``, by number: from which on another worker has them."""
 
     def refused(self, instrument: InstrumentId, reason: str) -> None:
         """The provider refused an instrument."""
@@ -114,16 +123,21 @@ class FeedCarrier:
                 self._asking.put_nowait((False, those, over))
 
     async def release(self, instruments: Sequence[InstrumentId]) -> None:
-        """Stop carrying instruments."""
+        """Stop carrying instruments.  Raises `NotReady` where what came of them is not out yet."""
+        numbers = [self.listed[id_].number for id_ in instruments if id_ in self.carried]
+        if any(self._handover.is_ending(number) for number in numbers):
+            # What lies before a cut and is not out by then lacks.
+            await self._host.flushed()
         gone = []
         for id_ in instruments:
             self.refused.pop(id_, None)
             self._asked.pop(id_, None)
             if self.carried.pop(id_, None) is not None:
                 gone.append(self.listed[id_])
+        cuts = {each.number: self._handover.cuts_of(each.number) for each in gone}
         for instrument in gone:
             self._handover.forget(instrument.number)
-        self._host.end(gone)
+        self._host.end(gone, cuts)
         if gone:
             self._asking.put_nowait((False, gone, None))
 
@@ -136,13 +150,18 @@ class FeedCarrier:
                 if not self._handover.is_ending(number):
                     self.carried[id_] = now()
                 cuts[id_] = self._handover.cut(number, first)
+        # Whoever goes on after this worker must know what is not its own any more.
+        await self._host.mark()
         return cuts
 
     async def activate(self, cuts: Mapping[InstrumentId, Cuts]) -> None:
         """Publish instruments from their cuts on."""
         for id_, cut in cuts.items():
-            if id_ in self.carried and len(kept := self._handover.activate(self.listed[id_].number, cut)):
-                self._line_up(kept)
+            if id_ in self.carried and self._handover.is_muted(self.listed[id_].number):
+                self._host.takes_over(self.listed[id_], cut)
+                if len(kept := self._handover.activate(self.listed[id_].number, cut)):
+                    self._line_up(kept)
+        await self._host.mark()
 
     # The provider
 

@@ -1,6 +1,9 @@
 """The way of a feed worker's ticks onto the bus, and what else it says there.
 
 A batch is whatever has arrived: when idle a tick leaves at once, while a publish is under way arrivals gather.
+
+While the bus is away the batch under way is sent again under its number until it is known to be out, for readers use
+each number once; what arrives waits for some seconds, and is let go after that: a gap, to be filled in from history.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from actors.feed_fence import FenceLook
 from actors.feed_quality import FeedQuality
 from actors.feed_watch import FeedWatch
 from cluster import streams
-from cluster.process import now
+from cluster.process import elapsed, now
 from connectors.base import BookDelta
 from storage.bus import Bus
+from storage.hot import Hot
 from trading.bars import Bar
 from trading.depth import DepthArray, pack_depth
 from trading.errors import NotReady
@@ -39,6 +43,9 @@ LARGEST_BATCH: Final = 4_096
 MOST_DEPTHS: Final = 32
 #: Bars and changes of books that wait for Redis.
 MOST_ASIDE: Final = 10_000
+#: While the bus is away ticks wait for so long; readers may then take so long to be there again.
+HOLD_S: Final = 5.0
+READERS_S: Final = 2.0
 _PAUSE_S: Final = 0.05
 
 
@@ -55,6 +62,7 @@ class FeedOutlet:
         last_values: LastValues,
         quality: FeedQuality,
         watch: FeedWatch,
+        hot: Hot,
     ) -> None:
         self.feed = feed
         self.shard = shard
@@ -66,9 +74,14 @@ class FeedOutlet:
         self._last_values = last_values
         self._quality = quality
         self._watch = watch
+        self._hot = hot
+        #: How many listened to the last batch.
+        self._listeners = 0
         self._arrived = asyncio.Event()
         #: Ticks to be published next, in this order.
-        self._urgent: list[TickArray] = []
+        self._urgent: deque[TickArray] = deque()
+        #: Ticks that were ever lined up, and those of them that are out or were let go.
+        self._lined_up = self._done_with = 0
         #: By number since when everything of an instrument has been sent; what is not here has not come yet since the
         #: stream was opened, or is not live.
         self._whole: dict[int, Nanos] = {}
@@ -80,7 +93,8 @@ class FeedOutlet:
         self._deepened = asyncio.Event()
         self._depth_batch = 0
         #: Counted since the worker began (`actors.feed_stats`).
-        self.batches = self.published = self.unpublished = self.withheld = self.backfilled = self.polled = 0
+        #: ``batches`` are those that were begun, ``sent`` the number of the last one that is out.
+        self.sent = self.batches = self.published = self.unpublished = self.withheld = self.backfilled = self.polled = 0
         self.rate = 0.0
         self._rate_from = (time.monotonic(), 0)
 
@@ -96,6 +110,7 @@ class FeedOutlet:
     def line_up(self, ticks: TickArray) -> None:
         """Publish ticks next; whoever calls has seen to it that they are good and this worker's to publish."""
         if len(ticks):
+            self._lined_up += len(ticks)
             self._urgent.append(ticks)
             self._arrived.set()
 
@@ -107,6 +122,8 @@ class FeedOutlet:
         ticks = decode(raw)
         self._watch.take(ticks)
         sifted = self._quality.sift(ticks)
+        if len(sifted) < len(ticks):
+            self._watch.holes.refused(self._quality.kept_out)
         admitted = self._handover.admit(sifted)
         self.withheld += len(sifted) - len(admitted)
         self.line_up(admitted)
@@ -120,6 +137,13 @@ class FeedOutlet:
         filled = self._outside_the_stream(ticks)
         self.backfilled += filled
         return filled
+
+    def fill_hole(self, ticks: TickArray) -> TickArray:
+        """Trades that this worker owes, whoever carries the instrument by now; returns those that were good."""
+        ticks = good(ticks, self._quality.filter.judge(ticks))
+        self.backfilled += len(ticks)
+        self.line_up(ticks)
+        return ticks
 
     def _outside_the_stream(self, ticks: TickArray) -> int:
         ticks = self._handover.owned(good(ticks, self._quality.filter.judge(ticks)))
@@ -169,10 +193,11 @@ class FeedOutlet:
             self.digest()
             # All of it goes out in this round: nobody need be woken for it.
             self._arrived.clear()
-            parts, self._urgent = self._urgent, []
-            for ticks in parts:
-                for start in range(0, len(ticks), LARGEST_BATCH):
-                    await self._publish_batch(channel, ticks[start : start + LARGEST_BATCH])
+            while self._urgent:
+                ticks = self._urgent.popleft()
+                if len(ticks) > LARGEST_BATCH:
+                    self._urgent.appendleft(ticks[LARGEST_BATCH:])
+                await self._publish_batch(channel, ticks[:LARGEST_BATCH])
             self._published_until = began
             self._publishing = False
 
@@ -180,17 +205,65 @@ class FeedOutlet:
         self.batches += 1
         # What is filled in is older than what is there.
         self._last_values.take(live(ticks))
-        try:
-            await self._fence.may_publish()
-            await self._bus.publish(channel, pack_batch(self.epoch, self.batches, self.shard, ticks.tobytes()))
-        except NotReady as error:
-            # Nobody can be reached: ticks stop, readers see the gap by the batch numbers.
-            if not self.unpublished:
-                log.warning("ticks are not published: %s", error)
-            self.unpublished += len(ticks)
+        batch = pack_batch(self.epoch, self.batches, self.shard, ticks.tobytes())
+        note = self._watch.holes.note(ticks)
+        began = 0.0
+        while True:
+            try:
+                await self._fence.may_publish()
+                if began:
+                    await self._wait_for_readers(channel)
+                if note is None:
+                    self._listeners = await self._bus.publish(channel, batch)
+                else:
+                    self._listeners, notes = await self._bus.publish_noted(channel, batch, *note)
+                    self._watch.holes.noted(notes)
+            except NotReady as error:
+                if not began:
+                    began = elapsed()
+                    log.warning("ticks are not published: %s", error)
+                if elapsed() - began > HOLD_S:
+                    self._let_go(ticks)
+                    return
+                self._hold()
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                break
+        if began:
+            log.info("ticks are published again after %.1f s", elapsed() - began)
+        self.sent = self.batches
+        self._done_with += len(ticks)
+        self.published += len(ticks)
+        self._watch.published(ticks)
+
+    async def _wait_for_readers(self, channel: str) -> None:
+        """Those that listened before the bus went away come back one by one; nothing is kept for who is late."""
+        deadline = elapsed() + READERS_S
+        while elapsed() < deadline:
+            if await self._hot.listeners(channel) >= self._listeners:
+                return
             await asyncio.sleep(_PAUSE_S)
-        else:
-            self.published += len(ticks)
+
+    def _hold(self) -> None:
+        """Take in what came, and let go of what has waited for too long."""
+        self.digest()
+        oldest = now() - int(HOLD_S * 1e9)
+        while self._urgent and int(self._urgent[0]["received_at"][-1]) < oldest:
+            self._let_go(self._urgent.popleft())
+
+    def _let_go(self, ticks: TickArray) -> None:
+        self._done_with += len(ticks)
+        self.unpublished += len(ticks)
+        self._watch.withheld(ticks, "not published: the bus was away")
+
+    async def flushed(self, within_s: float) -> None:
+        """Wait until all that is lined up by now is out.  Raises `NotReady`."""
+        deadline = elapsed() + within_s
+        target = self._lined_up
+        while self._done_with < target:
+            if elapsed() > deadline:
+                raise NotReady(f"what came is not published within {within_s:g} s", 1.0)
+            await asyncio.sleep(0.005)
 
     async def publish_side(self) -> None:
         """Publish bars and changes of books, for ever."""
@@ -241,7 +314,7 @@ class FeedOutlet:
             if (self._last_values.seen_at(number) or 0) >= since
         }
         self._whole = whole
-        beat = Beat(self.shard, self.epoch, self.batches, at, tuple(whole.items()), every_trade)
+        beat = Beat(self.shard, self.epoch, self.sent, at, tuple(whole.items()), every_trade)
         await self._bus.publish(streams.beats(self.feed), msgspec.msgpack.encode(beat))
 
     def ticks_of(self, number: int) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 
+from actors.feed_holes import FeedHoles
 from actors.hours import sessions_of
 from cluster.process import now
 from connectors.base import FeedConnection, LastValue, MarketData
@@ -23,6 +24,7 @@ from storage.feed_quality import FeedGaps
 from storage.records import FeedGap
 from trading.bars import Bar
 from trading.calendars import Sessions
+from trading.continuity import Hole
 from trading.errors import BadInput, NotReady, TradeError
 from trading.freshness import Freshness
 from trading.freshness_terms import FreshnessSettings, Hours, Report, State
@@ -65,6 +67,9 @@ class Publisher(Protocol):
 
     def fill_in(self, ticks: TickArray) -> int:
         """Publish trades of the past; returns how many of them were good."""
+
+    def fill_hole(self, ticks: TickArray) -> TickArray:
+        """Publish trades of the past that nobody else may publish; returns those that were good."""
 
     def bar(self, instrument: int, bar: Bar, final: bool) -> None:
         """Publish a bar of the provider."""
@@ -113,7 +118,7 @@ def edges_in(raw: bytes) -> dict[int, tuple[Nanos, Edge]]:
 class FeedWatch:
     """Watches one worker's subscriptions; `look` every second or half."""
 
-    def __init__(self, feed: FeedId, shard: int, publisher: Publisher, gaps: FeedGaps) -> None:
+    def __init__(self, feed: FeedId, shard: int, publisher: Publisher, gaps: FeedGaps, holes: FeedHoles) -> None:
         self.feed = feed
         self.shard = shard
         self.freshness = Freshness()
@@ -121,10 +126,16 @@ class FeedWatch:
         self._publisher = publisher
         self._store = gaps
         self._gaps = Gaps()
+        self.holes = holes
         self._market: MarketData | None = None
         self._connection: FeedConnection | None = None
         self._carried: dict[InstrumentId, Instrument] = {}
+        self._by_number: dict[int, Instrument] = {}
         self._polled: dict[InstrumentId, None] = {}
+        #: Let go, but what lacks of them is still filled in here.
+        self._released: dict[InstrumentId, Instrument] = {}
+        #: Of what was not published since anything was: from when to when, and why.
+        self._kept_back: dict[InstrumentId, tuple[Nanos, Nanos, str]] = {}
         #: Gaps that are over and not written yet; those to be filled.
         self._fresh: list[FeedGap] = []
         self._waiting: deque[FeedGap] = deque()
@@ -139,6 +150,7 @@ class FeedWatch:
     def serve(self, market: MarketData, connection: FeedConnection) -> None:
         """What it works with from now on."""
         self._market, self._connection = market, connection
+        self.holes.serve(market)
 
     # What happens
 
@@ -160,6 +172,7 @@ class FeedWatch:
         at = now()
         for instrument in instruments:
             self._carried[instrument.id] = instrument
+            self._by_number[instrument.number] = instrument
             last = seen.get(instrument.number)
             since = None if last is None else last[0]
             self.freshness.want(
@@ -172,8 +185,11 @@ class FeedWatch:
     def drop(self, instruments: Sequence[Instrument]) -> None:
         """Instruments are no longer carried."""
         for instrument in instruments:
-            self._carried.pop(instrument.id, None)
-            self._broke.pop(instrument.id, None)
+            reason = self._broke.pop(instrument.id, "")
+            if self._carried.pop(instrument.id, None) and self.holes.continuity.has_holes(instrument.number):
+                # What lacks before another worker took over is nobody else's to fill in.
+                self._released[instrument.id] = instrument
+                self._open_gap(instrument, now(), now(), reason or "trades lacked when it was let go")
             self._gaps.forget(instrument.number)
             self.gaps.pop(instrument.id, None)
             self.freshness.drop(instrument.id)
@@ -196,6 +212,7 @@ class FeedWatch:
         """Ticks have come by the stream, good and bad."""
         self.freshness.take(ticks)
         if self._gaps.waiting:
+            # Where trades are numbered, what was published tells more (`published`).
             self._gaps.take(ticks)
 
     def tune(self, settings: FreshnessSettings, own: Mapping[InstrumentId, FreshnessSettings]) -> None:
@@ -208,6 +225,48 @@ class FeedWatch:
             if instrument is not None:
                 self._broke[id_] = reason
                 self._gaps.open(instrument.number, Edge(*self.freshness.habits.trade(instrument.number)))
+
+    def published(self, ticks: TickArray) -> None:
+        """Ticks are out: what lacks before them is a gap, at once and whatever the habit."""
+        for id_, (since, until, why) in self._kept_back.items():
+            if id_ in self._carried:
+                self._open_gap(self._carried[id_], since, until, why)
+        self._kept_back.clear()
+        for number, hole in self.holes.published(ticks):
+            instrument = self._by_number.get(number)
+            if instrument is not None and instrument.id not in self._broke and not self._has_gap(instrument.id):
+                reason = f"trades {hole.first} to {hole.last} did not come"
+                self._open_gap(instrument, hole.since or hole.until, hole.until, reason)
+
+    def withheld(self, ticks: TickArray, reason: str) -> None:
+        """Ticks of the stream were not published, and will not be."""
+        self.holes.lost(ticks)
+        numbers, received = ticks["instrument"], ticks["received_at"]
+        for number in np.unique(numbers).tolist():
+            instrument = self._by_number.get(number)
+            if instrument is not None:
+                mine = received[numbers == number]
+                since, until, _ = self._kept_back.get(instrument.id, (2**63 - 1, 0, ""))
+                span = Nanos(min(since, int(mine.min()))), Nanos(max(until, int(mine.max())))
+                self._kept_back[instrument.id] = (*span, reason)
+
+    def owe(self, instrument: Instrument, hole: Hole) -> None:
+        """A worker by this number before this one owes trades."""
+        self._released[instrument.id] = instrument
+        if not self._has_gap(instrument.id):
+            reason = "the worker before this one ended"
+            self._open_gap(instrument, hole.since or hole.until or now(), hole.until or now(), reason)
+
+    def _open_gap(self, instrument: Instrument, since: Nanos, until: Nanos, reason: str) -> None:
+        """A gap that is over; one that touches it and that nobody has begun to fill is made longer."""
+        self.gaps[instrument.id] = self.gaps.get(instrument.id, 0) + 1
+        self._fresh.append(
+            FeedGap(feed=self.feed, shard=self.shard, instrument=instrument.id, since=since, until=until, reason=reason)
+        )
+
+    def _has_gap(self, id_: InstrumentId) -> bool:
+        """Whether a gap is told of, and not filled yet, that what lacks belongs to."""
+        return any(gap.instrument == id_ for gap in (*self._fresh, *self._waiting))
 
     # What is known
 
@@ -251,17 +310,9 @@ class FeedWatch:
                 for id_ in ids:
                     self._polled.pop(id_, None)
             case BackFill(id_, since, until):
-                self.gaps[id_] = self.gaps.get(id_, 0) + 1
-                self._fresh.append(
-                    FeedGap(
-                        feed=self.feed,
-                        shard=self.shard,
-                        instrument=id_,
-                        since=since,
-                        until=until,
-                        reason=self._broke.pop(id_, ""),
-                    )
-                )
+                reason = self._broke.pop(id_, "")
+                if id_ in self._carried:
+                    self._open_gap(self._carried[id_], since, until, reason)
             case UseSecond() | StopSecond():
                 raise AssertionError("no instrument is said to have a second provider")
 
@@ -353,15 +404,47 @@ class FeedWatch:
             if not self._waiting:
                 self._work.clear()
                 continue
-            gap = self._waiting.popleft()
-            instrument = self._carried.get(gap.instrument)
+            gap = self._next()
+            if gap is None:
+                # Ticks tell, and come without asking.
+                await asyncio.sleep(0.05)
+                continue
+            self._waiting.remove(gap)
+            instrument = self._instrument(gap)
             if instrument is None:
                 done = msgspec.structs.replace(gap, state="failed", detail="the instrument is no longer carried here")
             else:
                 done = await self._filled(gap, instrument)
                 self._gaps.close(instrument.number)
+                if not self._has_gap(gap.instrument):
+                    self._released.pop(gap.instrument, None)
             self.unfilled += done.state == "failed"
             await self._settle(done)
+
+    def _instrument(self, gap: FeedGap) -> Instrument | None:
+        return self._carried.get(gap.instrument) or self._released.get(gap.instrument)
+
+    def _next(self) -> FeedGap | None:
+        """The oldest gap of which it is known which trade came first after it, or that none does for a while: one that
+        is not over holds up no other."""
+        at = now()
+        asked: set[InstrumentId] = set()
+        for gap in self._waiting:
+            instrument = self._instrument(gap)
+            if instrument is None or gap.instrument not in self._carried:
+                return gap
+            is_late = at >= gap.until + int(PATIENCE_S * _SECOND)
+            if gap.instrument not in asked and (is_late or self._is_over(gap, instrument)):
+                return gap
+            # The gaps of one instrument are filled in turn.
+            asked.add(gap.instrument)
+        return None
+
+    def _is_over(self, gap: FeedGap, instrument: Instrument) -> bool:
+        if not self.holes.is_numbered:
+            return self._gaps.is_over(instrument.number)
+        brings_trades = "trade" in self._publisher.channels_of(instrument.id)
+        return not brings_trades or self.holes.is_over(gap, instrument.number)
 
     async def _settle(self, gap: FeedGap) -> None:
         pause = FIRST_PAUSE_S
@@ -377,15 +460,20 @@ class FeedWatch:
 
     async def _filled(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
         """Fill one gap; returns what has become of it."""
+        if self.holes.is_numbered:
+            return await self._fill_numbered(gap, instrument)
         if "trade" not in self._publisher.channels_of(gap.instrument):
             return msgspec.structs.replace(gap, state="partly", detail="quotes of the past are not to be had")
+        return await self._patiently(gap, lambda: self._fill(gap, instrument))
+
+    async def _patiently(self, gap: FeedGap, attempt_it: Callable[[], Awaitable[FeedGap]]) -> FeedGap:
         pause, trouble = FIRST_PAUSE_S, ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(pause)
                 pause *= 2
             try:
-                return await self._fill(gap, instrument)
+                return await attempt_it()
             except BadInput as error:
                 trouble = str(error)
                 break
@@ -394,9 +482,18 @@ class FeedWatch:
         log.warning("a gap of %s is not filled: %s", gap.instrument, trouble)
         return msgspec.structs.replace(gap, state="failed", detail=trouble)
 
+    async def _fill_numbered(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
+        lacks = self.holes.continuity.has_holes(instrument.number)
+        if not lacks and "trade" not in self._publisher.channels_of(gap.instrument):
+            return msgspec.structs.replace(gap, state="partly", detail="quotes of the past are not to be had")
+        done = await self.holes.fill(gap, instrument, self._publisher.fill_hole)
+        if done is None:
+            return await self._patiently(gap, lambda: self._fill_with_bars(gap, instrument))
+        self.filled_trades += done.trades
+        return done
+
     async def _fill(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
         assert self._market is not None
-        await self._until_over(gap, instrument.number)
         begin = self._gaps.begin(instrument.number, gap.since)
         start = Nanos(begin - AROUND_NS)
         end = Nanos(max(gap.until, now()) + AROUND_NS)
@@ -411,13 +508,6 @@ class FeedWatch:
             return msgspec.structs.replace(gap, state="filled", trades=filled)
         detail = f"the provider's trades reach back to {told.since} ns only: bars of before are in /v1/history"
         return msgspec.structs.replace(gap, state="partly", trades=filled, detail=detail)
-
-    async def _until_over(self, gap: FeedGap, number: int) -> None:
-        """Until it is known which trade came first after the gap, or that none does for a while."""
-        until = gap.until + int(PATIENCE_S * _SECOND)
-        # Ticks tell, and come without asking.
-        while not self._gaps.is_over(number) and now() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
 
     async def _fill_with_bars(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
         """The provider's own bars of all minutes that the gap touches and that have closed."""

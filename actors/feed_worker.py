@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.feed_carrier import FeedCarrier
 from actors.feed_fence import FenceLook
+from actors.feed_holes import FeedHoles
 from actors.feed_outlet import FeedOutlet
 from actors.feed_quality import FeedQuality
 from actors.feed_stats import FeedStats, StreamState, WorkerStats
@@ -30,6 +31,7 @@ from storage.leases import Leases
 from storage.records import FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
 from trading.bars import Bar
+from trading.continuity import Mark
 from trading.depth import DepthArray
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
 from trading.feed_plan import Phase, WorkerReport
@@ -38,7 +40,7 @@ from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.last_values import LastValues
-from trading.ticks import TickArray, decode
+from trading.ticks import TRADE, TickArray, decode
 
 log = logging.getLogger("quarterdeck")
 
@@ -54,6 +56,8 @@ LOOK_EVERY_S = 0.5
 POLL_EVERY_S = 1.0
 TUNING_EVERY_S = 1.0
 QUARANTINE_EVERY_S = 1.0
+#: What came of instruments that are let go is published within this, or they are not let go yet.
+FLUSH_S = 1.0
 
 
 class FeedWorker(Shell):
@@ -71,9 +75,10 @@ class FeedWorker(Shell):
         self.last_values = LastValues()
         self.quality = FeedQuality(self.feed, shard, FeedTunings(self.database))
         self.gaps = FeedGaps(self.database)
-        self.watch = FeedWatch(self.feed, shard, self, self.gaps)
+        self.holes = FeedHoles(self.feed, shard, self.hot)
+        self.watch = FeedWatch(self.feed, shard, self, self.gaps, self.holes)
         self.outlet = FeedOutlet(
-            self.feed, shard, self.bus, self.fence, self.handover, self.last_values, self.quality, self.watch
+            self.feed, shard, self.bus, self.fence, self.handover, self.last_values, self.quality, self.watch, self.hot
         )
         self.ticks = self.outlet.ticks
         self.carrier = FeedCarrier(
@@ -86,6 +91,8 @@ class FeedWorker(Shell):
         self._running: list[asyncio.Task[None]] = []
         #: How far the feed's workers had come with an instrument, by number, before this one had it; and prices then.
         self._before: dict[int, tuple[Nanos, Edge]] = {}
+        #: And with trades that are numbered.
+        self._marks: dict[int, Mark] = {}
         self._last_prices: dict[int, float] = {}
         self._made_at = Nanos(0)
         #: What the provider logs in with; the connection reads it anew each time, so it changes in place.
@@ -113,6 +120,7 @@ class FeedWorker(Shell):
         await self._tune()
         # Before the values of this worker take the place of those of the one before it.
         await self._read_last()
+        await self._take_over()
         self._running = [
             self.spawn(connection.run(), "stream"),
             self.spawn(self.carrier.ask(connection), "subscriptions"),
@@ -167,6 +175,7 @@ class FeedWorker(Shell):
             await self._market.close()
         try:
             await self.hot.delete(f"worker:{self.feed}:{self.shard}")
+            await self.holes.forget()
         except TradeError as error:
             log.debug("what it said of itself stays until it is too old: %s", error)
 
@@ -185,10 +194,19 @@ class FeedWorker(Shell):
                 # What is older was of another feed by this name.
                 if edge[0] > max(self._made_at, self._before.get(number, edge)[0] - 1):
                     self._before[number] = edge
+        self._marks = await self.holes.read(self._made_at)
         for raw in (await self.hot.scan(f"last:{self.feed}:", bytes)).values():
             self._last_prices |= {
                 int(row["instrument"]): float(row["price"]) for row in decode(raw) if row["price"] > 0
             }
+
+    async def _take_over(self) -> None:
+        """Fill in what a worker by this number before this one owes."""
+        by_number = {each.number: each for each in self.carrier.listed.values()}
+        for number, holes in (await self.holes.take_over()).items():
+            for hole in holes:
+                if number in by_number:
+                    self.watch.owe(by_number[number], hole)
 
     async def _renew(self) -> None:
         await self.leases.renew(self.name, Epoch(self.epoch), LEASE_S)
@@ -250,15 +268,36 @@ class FeedWorker(Shell):
         fresh = [instrument for instrument in fresh if instrument.id in self.carrier]
         self.quality.know(fresh, self._last_prices)
         self.watch.want(fresh, {} if muted else self._before)
+        if not muted:
+            for instrument in fresh:
+                self.holes.continuity.begin(instrument.number, self._marks.get(instrument.number))
 
-    def end(self, gone: Sequence[Instrument]) -> None:
-        """Instruments are no longer carried."""
+    async def flushed(self) -> None:
+        """All that came is published.  Raises `NotReady`."""
+        await self.outlet.flushed(FLUSH_S)
+
+    async def mark(self) -> None:
+        """How far it has come is noted.  Raises `NotReady`."""
+        cuts = {number: self.handover.cuts_of(number).get(TRADE, 0) for _, number, _ in self.carrier.numbers()}
+        await self.holes.save(cuts)
+
+    def takes_over(self, instrument: Instrument, cuts: Cuts) -> None:
+        """An instrument is this worker's to publish from these on."""
+        cut = cuts.get(TRADE)
+        mark = None if cut is None else Mark(cut, Nanos(0), now())
+        self.holes.continuity.begin(instrument.number, mark)
+
+    def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
+        """Instruments are no longer carried; ``cuts``, by number: from which on another worker has them."""
+        for instrument in gone:
+            self.holes.continuity.end(instrument.number, cuts[instrument.number].get(TRADE, 0))
         self.quality.forget(gone)
         self.watch.drop(gone)
         for instrument in gone:
             self.outlet.forget(instrument.number)
             self._stats.figures.forget(instrument.number)
             self._before.pop(instrument.number, None)
+            self._marks.pop(instrument.number, None)
             self._last_prices.pop(instrument.number, None)
 
     def refused(self, instrument: InstrumentId, reason: str) -> None:
@@ -324,6 +363,10 @@ class FeedWorker(Shell):
         """Trades of a gap; returns how many of them were good and are this worker's to publish."""
         return self.outlet.fill_in(ticks)
 
+    def fill_hole(self, ticks: TickArray) -> TickArray:
+        """Trades that this worker owes; returns those that were good."""
+        return self.outlet.fill_hole(ticks)
+
     def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
         """In which channels the provider was asked for an instrument; none where it is not carried."""
         return self.carrier.channels_of(instrument)
@@ -348,6 +391,7 @@ class FeedWorker(Shell):
         await self.hot.put(f"worker:{self.feed}:{self.shard}", self.stats(), ttl_s=30)
         await self.hot.put(f"last:{self.feed}:{self.shard}", self.last_values.all().tobytes(), ttl_s=3600)
         await self.hot.put(f"edges:{self.feed}:{self.shard}", self.watch.edges(), ttl_s=3600)
+        await self.mark()
 
     def stats(self) -> WorkerStats:
         """Counts, rates and ages."""

@@ -125,9 +125,7 @@ def main() -> None:
     parser.add_argument("--bad-every", type=int, default=0)
     options = parser.parse_args()
     asyncio.run(
-        serve(
-            NumberedSource(options.symbols, options.ticks_per_s, quotes=options.quotes, bad_every=options.bad_every)
-        )
+        serve(NumberedSource(options.symbols, options.ticks_per_s, quotes=options.quotes, bad_every=options.bad_every))
     )
 
 

@@ -4,8 +4,8 @@ A whole deck with one feed over four workers, at Binance's simulator in which ev
 and some have bad prices; a reader on the bus (`bench.soak_ledger`); and seeded faults all along (`bench.soak_faults`).
 At the end all is left to settle, the market stands still, and each trade that the venue sent of an instrument that was
 wanted all along has exactly one name: streamed, filled in from history, quarantined, or in a gap that REST names as
-not filled.  ``unaccounted`` and ``duplicates`` must be 0, else this ends with 1.  Quotes, of which the past is not to be
-had, are streamed or in a gap that REST names, whatever its state.
+not filled.  ``unaccounted`` and ``duplicates`` must be 0, else this ends with 1.  Quotes, of which the past is not to
+be had, are streamed or in a gap that REST names, whatever its state.
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ class Soak:
             {"id": FEED, **source, "instruments": self.names, "workers": self.workers, "channels": ["trade", "quote"]},
         )
         self._until("the feed has settled", self._has_settled, 120.0)
-        self._until(
-            "all streams are asked for", lambda: self.market.stats()["subscribed"] >= 2 * len(self.names), 60.0
-        )
+        self._until("all streams are asked for", lambda: self.market.stats()["subscribed"] >= 2 * len(self.names), 60.0)
         self.ledger = Ledger(self._redis_url, FEED)
 
     def run(self, seconds: float, calm_s: float = CALM_S, between_s: tuple[float, float] = BETWEEN_S) -> Result:

@@ -200,9 +200,7 @@ def _name_quotes(made: Account, number: int, sent: int, streamed: _Ints, gaps: S
     made.lost += [f"{number} quotes {first} to {last}" for first, last in lost]
 
 
-def _split(
-    missing: _Ints, streamed: _Ints, gaps: Sequence[NamedGap], sent: int
-) -> tuple[int, list[tuple[int, int]]]:
+def _split(missing: _Ints, streamed: _Ints, gaps: Sequence[NamedGap], sent: int) -> tuple[int, list[tuple[int, int]]]:
     """Of the numbers that did not come: how many lie in gaps, and the runs that do not.
 
     A run lies in a gap where that touches the time between the receipt of the tick before it and of that after it.

@@ -13,7 +13,7 @@ from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from connectors.binance.feed import CHANNELS, BinanceFeed
 from connectors.binance.history import klines
 from connectors.binance.link import Tuning
-from connectors.binance.product import Product, check_interval
+from connectors.binance.product import SPOT, Product, check_interval
 from connectors.binance.quotes import last_value, recent_trades
 from connectors.binance.rest import Rest
 from connectors.binance.symbols import parse_exchange_info
@@ -94,6 +94,8 @@ class BinanceMarket:
             messages_per_s=product.messages_per_s,
             channels=CHANNELS,
             every_trade=True,
+            # USD-M leaves trades of the insurance fund and of auto-deleveraging out of what it tells, but numbers them.
+            consecutive_trades=product.venue == SPOT.venue or chosen.trade_stream == "aggTrade",
             instruments_per_poll=5,
             bar_interval=chosen.bar_interval,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from tests.api.playing import instrument
 from trading.errors import BadInput, NotReady, Unreachable
 from trading.feed_mesh import FeedMesh, Fence
 from trading.feed_plan import Carried, Carry, Move, Phase, Release, Retune, WorkerReport
-from trading.handover import Handover
+from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId
 from trading.instruments import Instrument
 from trading.last_values import LastValues
@@ -69,11 +69,28 @@ class BareHost:
     def __init__(self) -> None:
         self.ended: list[InstrumentId] = []
         self.refusals: dict[InstrumentId, str] = {}
+        self.taken_over: dict[InstrumentId, Cuts] = {}
+        self.cuts: dict[InstrumentId, Cuts] = {}
+        self.marks = 0
+        self.is_full = self.is_away = False
 
     async def begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
         await asyncio.sleep(0)
 
-    def end(self, gone: Sequence[Instrument]) -> None:
+    async def flushed(self) -> None:
+        if self.is_full:
+            raise NotReady("what came is not out yet", 0.1)
+
+    async def mark(self) -> None:
+        self.marks += 1
+        if self.is_away:
+            raise NotReady("redis is away", 0.1)
+
+    def takes_over(self, instrument: Instrument, cuts: Cuts) -> None:
+        self.taken_over[instrument.id] = dict(cuts)
+
+    def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
+        self.cuts |= {each.id: cuts[each.number] for each in gone}
         self.ended += [each.id for each in gone]
 
     def refused(self, instrument: InstrumentId, reason: str) -> None:

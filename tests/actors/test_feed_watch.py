@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actors import feed_watch
+from actors.feed_holes import FeedHoles
 from actors.feed_watch import FeedWatch, MarketHours, edges_in
 from cluster.process import now
 from connectors.base import FeedLimits, LastValue, PastTrades
@@ -96,6 +97,10 @@ class Out:
         self.filled.append(ticks)
         return len(ticks)
 
+    def fill_hole(self, ticks: TickArray) -> TickArray:
+        self.filled.append(ticks)
+        return ticks
+
     def bar(self, instrument: int, bar: Bar, final: bool) -> None:
         self.bars.append((instrument, bar, final))
 
@@ -120,7 +125,8 @@ class Scene:
     def __init__(self) -> None:
         self.store, self.provider, self.out, self.connection = Store(), Provider(), Out(), Connection()
         store: Any = self.store
-        self.watch = FeedWatch(FeedId("main"), 3, self.out, store)
+        hot: Any = None
+        self.watch = FeedWatch(FeedId("main"), 3, self.out, store, FeedHoles(FeedId("main"), 3, hot))
         played: Any = (self.provider, self.connection)
         self.watch.serve(*played)
         self.filling = asyncio.create_task(self.watch.fill())

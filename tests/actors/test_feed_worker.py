@@ -38,7 +38,7 @@ def outlet_on(bus: FakeBus, handover: Handover) -> FeedOutlet:
     rest: Any = None
     fence: Any = NeverFenced()
     onto: Any = bus
-    outlet = FeedOutlet(FeedId("india"), 1, onto, fence, handover, LastValues(), rest, rest)
+    outlet = FeedOutlet(FeedId("india"), 1, onto, fence, handover, LastValues(), rest, rest, rest)
     outlet.epoch = 7
     return outlet
 
