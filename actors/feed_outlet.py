@@ -257,7 +257,8 @@ class FeedOutlet:
         self._watch.withheld(ticks, "not published: the bus was away")
 
     async def flushed(self, within_s: float) -> None:
-        """Wait until all that is lined up by now is out.  Raises `NotReady`."""
+        """Wait until all that has come by now is out.  Raises `NotReady`."""
+        self.digest()
         deadline = elapsed() + within_s
         target = self._lined_up
         while self._done_with < target:

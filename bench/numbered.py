@@ -30,7 +30,7 @@ BAD_PRICES = ("0.00", "-7.00", "99999.00")
 
 def is_bad(symbol: int, number: int, bad_every: int) -> bool:
     """Whether trade ``number`` of the symbol with this place in the list has a bad price (0: none has)."""
-    return bool(bad_every) and (number + symbol) % bad_every == 0
+    return bool(bad_every) and (number + 101 * symbol) % bad_every == 0
 
 
 class NumberedSource:
@@ -78,7 +78,8 @@ class NumberedSource:
                     yield self._quote(at, line, spec.symbol, number)
 
     def _trade(self, at: int, line: int, index: int, symbol: str, number: int) -> Event:
-        price = f"100.{number % 100:02}"
+        # Up and down by small steps: no move here is one that a filter has to think about.
+        price = f"100.{abs(number % 60 - 30):02}"
         if is_bad(index, number, self._bad_every):
             price = BAD_PRICES[number % len(BAD_PRICES)]
         stream, ms = f"{symbol.lower()}@trade", at // 1_000_000

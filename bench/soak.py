@@ -309,7 +309,9 @@ def servers_of(deck: Any) -> Callable[[], dict[str, int]]:
 
 def soak(seconds: float, rate: float, seed: int, kinds: Sequence[str], instruments: int) -> Result:
     """A whole soak on a deck of its own."""
-    options = (str(instruments + GUESTS), str(rate), "--quotes", "--bad-every", str(BAD_EVERY))
+    # The guests tick at the same pace as the others, but mostly for nobody.
+    pace = rate * (instruments + GUESTS) / instruments
+    options = (str(instruments + GUESTS), str(pace), "--quotes", "--bad-every", str(BAD_EVERY))
     with numbered_market(*options) as market, whole_deck() as (deck, api):
 
         def say(text: str) -> None:
@@ -339,7 +341,7 @@ def main() -> int:
     """Run and print; 1 where something is unaccounted for or came twice."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--rate", type=float, default=RATE, help="ticks per second of all instruments together")
+    parser.add_argument("--rate", type=float, default=RATE, help="ticks per second of the feed's own instruments")
     parser.add_argument("--instruments", type=int, default=INSTRUMENTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", default=[], help="only this kind of fault; may be repeated")

@@ -176,7 +176,11 @@ def _name_trades(
     seen = sum(1 for n in np.flatnonzero(withheld).tolist() if n in shown)
     _add(told, "quarantined", int(withheld.sum()))
     _add(told, "quarantined_and_shown", seen)
-    in_gaps, lost = _split(np.flatnonzero(good & (stream == 0) & (fill == 0)), streamed, gaps, sent)
+    is_shown = np.zeros(len(is_sent), dtype=np.bool_)
+    is_shown[[n for n in shown if 0 < n <= sent]] = True
+    nowhere = good & (stream == 0) & (fill == 0)
+    _add(told, "good_and_quarantined", int((nowhere & is_shown).sum()))
+    in_gaps, lost = _split(np.flatnonzero(nowhere & ~is_shown), streamed, gaps, sent)
     _add(told, "in_named_gaps", in_gaps)
     _add(told, "unaccounted", sum(last - first + 1 for first, last in lost))
     made.lost += [f"{number} trades {first} to {last}" for first, last in lost]
