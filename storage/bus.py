@@ -65,11 +65,14 @@ class Bus:
     async def publish_noted(self, channel: str, payload: bytes, key: str, note: bytes) -> tuple[int, int]:
         """As `publish`, and in the same instant put a note at the end of the list at ``key`` (`storage.hot`).
 
-        Redis does both or neither.  Returns how many listened, and how many notes there are.
+        Redis does both or neither (but publishes all the same where something else than a list is at ``key``, which is
+        a bug).  Returns how many listened, and how many notes there are.
         """
         words = (b"*1\r\n$5\r\nMULTI\r\n", self._command(channel, payload))
         pushed = command(b"RPUSH", (PREFIX + key).encode(), note)
         listeners, notes = await self._send(b"".join((*words, pushed, b"*1\r\n$4\r\nEXEC\r\n")), 3)
+        if isinstance(notes, hiredis.ReplyError):
+            raise refused(self._address, str(notes))
         return int(listeners), int(notes)
 
     def _command(self, channel: str, payload: bytes) -> bytes:

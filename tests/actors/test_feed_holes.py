@@ -1,4 +1,4 @@
-"""A feed worker's way onto a bus that fails, and what it owes: each trade goes out once, or is told of, or filled in."""
+"""A feed worker's way onto a bus that fails, and what it owes: each trade is streamed once, filled in, or told of."""
 
 from __future__ import annotations
 

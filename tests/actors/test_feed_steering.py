@@ -192,6 +192,31 @@ async def test_a_move_in_batches_leaves_out_what_is_not_carried() -> None:
     assert [ticks["sequence"].tolist() for ticks in taker.lined_up] == [[7]]
 
 
+async def test_what_is_cut_or_taken_over_is_on_record_before_the_coordinator_hears_of_it() -> None:
+    giver, taker = Bench(), Bench()
+    await giver.carrier.carry([A], False)
+    giver.host.is_away = True
+    with pytest.raises(NotReady):
+        await giver.carrier.cut({A: {TRADE: 7}})
+    giver.host.is_away = False
+    cuts = await giver.carrier.cut({A: {TRADE: 7}})
+    assert (cuts, giver.host.marks) == ({A: {TRADE: 7}}, 2)
+    await taker.carrier.carry([A], True)
+    taker.host.is_away = True
+    with pytest.raises(NotReady):
+        await taker.carrier.activate(cuts)
+    taker.host.is_away = False
+    await taker.carrier.activate(cuts)
+    assert (taker.host.taken_over, taker.host.marks) == (cuts, 2)
+    giver.host.is_full = True
+    with pytest.raises(NotReady):
+        await giver.carrier.release([A])
+    assert A in giver.carrier, "what came of it is not out yet"
+    giver.host.is_full = False
+    await giver.carrier.release([A])
+    assert (giver.host.cuts, giver.host.ended) == ({A: {TRADE: 7}}, [A])
+
+
 async def test_a_worker_that_is_not_ready_says_so_in_its_report() -> None:
     worker: Any = object.__new__(FeedWorker)
     worker.state, worker._connection = "starting", FakeConnection()
