@@ -33,6 +33,11 @@ def is_bad(symbol: int, number: int, bad_every: int) -> bool:
     return bool(bad_every) and (number + 101 * symbol) % bad_every == 0
 
 
+def is_far(number: int) -> bool:
+    """Whether a bad trade's price is only far from all others: history, which is taken as it is, vouches for it."""
+    return BAD_PRICES[number % len(BAD_PRICES)] == "99999.00"
+
+
 class NumberedSource:
     """Ticks of all symbols in turn (`connectors.binance.source.Source`)."""
 

@@ -36,13 +36,25 @@ WORKERS = 4
 RATE = 10_000
 #: One of so many trades has a bad price.
 BAD_EVERY = 499
-#: Without faults at first, so that each instrument has a habit.
-CALM_S = 15.0
-BETWEEN_S = (3.0, 10.0)
 SETTLE_S = 180.0
 FEED = "soak"
 #: What the provider's limits are lifted to.
 LIFTED = {"streams_per_connection": 20_000, "messages_per_s": 100, "weight_per_minute": 9_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a soak goes, in seconds."""
+
+    #: Without faults at first, so that each instrument has a habit; then between faults.
+    calm: float = 15.0
+    between: tuple[float, float] = (3.0, 10.0)
+    #: What stops or is silent is so for no longer.
+    longest: float = 6.0
+    #: After all has settled: what was lost without a trace shows with the trades that come then.
+    trail: float = 5.0
+    #: Of a market that stands still, so long without a tick is the end.
+    quiet: float = 3.0
 
 
 @dataclass(slots=True)
@@ -107,12 +119,14 @@ class Soak:
         guests: int = GUESTS,
         workers: int = WORKERS,
         kinds: Sequence[str] = (),
+        pace: Pace = Pace(),
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.api = api
         self.market = market
         self.bad_every = bad_every
         self.workers = workers
+        self.pace = pace
         self._say = say
         self._http = httpx.Client(base_url=market.url, timeout=20.0)
         listed = self._http.get("/api/v3/exchangeInfo").json()["symbols"]
@@ -130,6 +144,7 @@ class Soak:
             servers=servers,
             redis_url=redis_url,
             most_workers=max(2, workers + 2),
+            longest_s=pace.longest,
         )
         self.faults = Faults(self.target, seed, kinds)
         #: Instrument name -> trades that the quarantine has shown.
@@ -147,24 +162,24 @@ class Soak:
         self._until("all streams are asked for", lambda: self.market.stats()["subscribed"] >= 2 * len(self.names), 60.0)
         self.ledger = Ledger(self._redis_url, FEED)
 
-    def run(self, seconds: float, calm_s: float = CALM_S, between_s: tuple[float, float] = BETWEEN_S) -> Result:
+    def run(self, seconds: float) -> Result:
         """Let it run under attack for so long, settle, and account for everything."""
         if self.ledger is None:
             raise RuntimeError("prepare it first")
         self.market.run()
         began, began_at = time.monotonic(), time.time_ns()
-        time.sleep(calm_s)
+        time.sleep(self.pace.calm)
         calm_until = time.time_ns()
         self._note_quarantine()
         while time.monotonic() - began < seconds:
             done = self.faults.one()
             self._say(f"{time.monotonic() - began:6.1f} s  {done.kind}: {done.what}")
-            time.sleep(self.faults.pause(*between_s))
+            time.sleep(self.faults.pause(*self.pace.between))
             self._note_quarantine()
         unsettled = self._settle()
         self.market.hold()
         elapsed = time.monotonic() - began
-        self.ledger.until_quiet(3.0, 60.0)
+        self.ledger.until_quiet(self.pace.quiet, 60.0)
         unsettled = unsettled or self._gaps_are_over()
         self._note_quarantine()
         return self._judge(elapsed, unsettled, (began_at, calm_until))
@@ -182,8 +197,7 @@ class Soak:
             self._until("no gap waits", lambda: not self._waiting_gaps(), SETTLE_S)
         except TimeoutError as error:
             return str(error)
-        # What was lost without a trace shows itself with the next trades.
-        time.sleep(5.0)
+        time.sleep(self.pace.trail)
         return ""
 
     def _gaps_are_over(self) -> str:

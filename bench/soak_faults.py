@@ -46,6 +46,8 @@ class Target:
     servers: Callable[[], dict[str, int]]
     redis_url: str
     most_workers: int = 6
+    #: What stops or is silent is so for no longer.
+    longest_s: float = 6.0
     paused: set[int] = field(default_factory=set)
 
 
@@ -119,7 +121,7 @@ class Faults:
 
     def _pause_worker(self) -> str:
         name, pid = self._actor("worker/")
-        seconds = self._chance.uniform(0.5, 6.0)
+        seconds = self._chance.uniform(0.5, self._target.longest_s)
         self._target.paused.add(pid)
         self._signal(pid, signal.SIGSTOP)
         time.sleep(seconds)
@@ -138,7 +140,7 @@ class Faults:
     def _drop_streams(self) -> str:
         """Shorter than any habit of silence: only the numbers tell."""
         streams = self._some(self._chance.randint(1, 25))
-        seconds = self._chance.uniform(0.3, 3.0)
+        seconds = self._chance.uniform(0.3, min(3.0, self._target.longest_s))
         for stream in streams:
             self._control("pause", stream=stream)
         time.sleep(seconds)
@@ -150,7 +152,7 @@ class Faults:
         streams = self._some(self._chance.randint(1, 25))
         self._control("ignore", streams=streams)
         dropped = self._control("drop", connections=2)["dropped"]
-        time.sleep(self._chance.uniform(1.0, 4.0))
+        time.sleep(self._chance.uniform(0.3, 0.7) * self._target.longest_s)
         self._control("ignore", streams=[])
         return f"{len(streams)} streams, as {dropped} connections came back"
 
@@ -181,7 +183,7 @@ class Faults:
         from cluster import streams
 
         at = urlsplit(self._target.redis_url)
-        seconds = self._chance.uniform(2.0, 6.0)
+        seconds = self._chance.uniform(0.3, 1.0) * self._target.longest_s
         with socket.socket() as reader:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.settimeout(5.0)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.numbered import is_far
+
 _Ints = npt.NDArray[np.int64]
 
 #: Of a tick here: instrument number, flags, sequence, venue time, receipt by the worker, arrival here.
@@ -172,7 +174,11 @@ def _name_trades(
     _add(told, "duplicates", int(np.maximum(stream - 1, 0).sum()))
     _add(told, "never_sent", int(((stream > 0) | (fill > 0))[~is_sent].sum()))
     withheld = is_bad & is_sent & (stream == 0) & (fill == 0)
-    _add(told, "bad_and_published", int((is_bad & is_sent).sum()) - int(withheld.sum()))
+    # What history tells to be so was no garbage: only a price that cannot be is kept out of it.
+    vouched = is_bad & is_sent & (stream == 0) & (fill > 0)
+    vouched[[n for n in bad if n <= sent and not is_far(n)]] = False
+    _add(told, "far_and_filled_in", int(vouched.sum()))
+    _add(told, "bad_and_published", int((is_bad & is_sent).sum()) - int(withheld.sum()) - int(vouched.sum()))
     seen = sum(1 for n in np.flatnonzero(withheld).tolist() if n in shown)
     _add(told, "quarantined", int(withheld.sum()))
     _add(told, "quarantined_and_shown", seen)
