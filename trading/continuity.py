@@ -19,10 +19,8 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trading.ids import Nanos
-from trading.slots import Slots
 from trading.ticks import BACKFILLED, SNAPSHOT, TRADE, TickArray
 
 _KIND: Final = TRADE | SNAPSHOT | BACKFILLED
@@ -32,8 +30,9 @@ MOST_MISSING: Final = 1_000_000
 _ANEW: Final = 100
 #: Refused trades that are remembered of an instrument until one after them is published.
 _MOST_REFUSED: Final = 20_000
-#: Columns of the memory: the number that must come next (0: any), and of the last trade venue time and receipt.
 _NEXT, _AT, _RECEIVED = range(3)
+#: Batches up to this long are quicker trade by trade.
+_SMALL: Final = 64
 #: Rows of a dump: how far an instrument has come (number, next, venue time, receipt, cut); a hole (number, first,
 #: last, since, until, venue time before it).
 _STATE, _HOLE = 0, 1
@@ -79,13 +78,13 @@ class Continuity:
     """The numbered trades of one worker."""
 
     def __init__(self) -> None:
-        self._slots = Slots()
-        self._rows = np.zeros((64, 3), dtype=np.int64)
+        #: By instrument number what must come next (0: any), and of the last trade venue time and receipt.
+        self._last: dict[int, list[int]] = {}
         #: By instrument number: holes that nobody fills yet, and those that somebody does.
         self._open: dict[int, list[Hole]] = {}
         self._claimed: dict[int, list[Hole]] = {}
         self._refused: dict[int, set[int]] = {}
-        #: By slot, trades in a row that came with numbers below what was published.
+        #: By number, trades in a row that came with numbers below what was published.
         self._below: dict[int, int] = {}
         #: Numbers of what this worker publishes.
         self.carried: set[int] = set()
@@ -97,18 +96,15 @@ class Continuity:
     def begin(self, number: int, mark: Mark | None = None) -> None:
         """Publish an instrument from here on; without a mark the first trade that is published begins it."""
         self.carried.add(number)
-        row = self._row(number)
-        self._rows[row] = (0, 0, 0) if mark is None else (mark.begin, mark.at, mark.received_at)
-        self._below.pop(row, None)
+        self._last[number] = [0, 0, 0] if mark is None else [mark.begin, mark.at, mark.received_at]
+        self._below.pop(number, None)
 
     def end(self, number: int, cut: int = 0) -> Hole | None:
         """Let an instrument go; returns the hole before ``cut``, from which on it is another worker's."""
         if number not in self.carried:
             return None
         self.carried.discard(number)
-        row = self._row(number)
-        expected, at, received = self._rows[row].tolist()
-        self._rows[row] = 0
+        expected, at, received = self._last.pop(number)
         hole = None
         if cut and expected:
             hole = self._hole(number, expected, cut - 1, Nanos(received), Nanos(0), Nanos(at))
@@ -127,57 +123,81 @@ class Continuity:
 
     def take(self, ticks: TickArray) -> list[tuple[int, Hole]]:
         """Ticks have been published; returns the holes that they show, with the instruments' numbers."""
-        kinds = ticks["flags"] & np.uint32(_KIND)
-        if self._claimed and (kinds == (TRADE | BACKFILLED)).any():
-            self._fill(ticks[kinds == (TRADE | BACKFILLED)])
-        is_one = (kinds == TRADE) & (ticks["sequence"] > 0)
-        if not is_one.all():
-            ticks = ticks[is_one]
-        if not len(ticks):
-            return []
-        slots = self._slots.many(ticks["instrument"])
-        self._reach()
-        order = np.argsort(slots, kind="stable")
-        slots, sequences = slots[order], ticks["sequence"][order]
-        is_first = np.empty(len(slots), dtype=np.bool_)
-        is_first[0] = True
-        np.not_equal(slots[1:], slots[:-1], out=is_first[1:])
-        expected = np.empty(len(slots), dtype=np.int64)
-        expected[1:] = sequences[:-1] + 1
-        firsts = np.flatnonzero(is_first)
-        known = self._rows[slots[firsts], _NEXT]
-        expected[firsts] = np.where(known, known, sequences[firsts])
-        if (sequences == expected).all():
-            lasts = np.append(firsts[1:], len(slots)) - 1
-            mine = slots[lasts]
-            self._rows[mine, _NEXT] = sequences[lasts] + 1
-            self._rows[mine, _AT] = ticks["exchange_at"][order[lasts]]
-            self._rows[mine, _RECEIVED] = ticks["received_at"][order[lasts]]
-            return []
-        return self._take_each(ticks[order], slots, set(slots[sequences != expected].tolist()))
-
-    def _take_each(self, ticks: TickArray, slots: npt.NDArray[np.int32], odd: set[int]) -> list[tuple[int, Hole]]:
-        """As `take`, one trade after the other: something is missing, or came late."""
-        found = []
-        for slot, number, sequence, at, received in zip(
-            slots.tolist(),
-            *(ticks[field].tolist() for field in ("instrument", "sequence", "exchange_at", "received_at")),
+        if len(ticks) > _SMALL:
+            kinds = ticks["flags"] & np.uint32(_KIND)
+            if self._claimed and (is_old := kinds == (TRADE | BACKFILLED)).any():
+                self._fill(ticks[is_old])
+            is_one = (kinds == TRADE) & (ticks["sequence"] > 0)
+            return self._take_many(ticks if is_one.all() else ticks[is_one])
+        found: list[tuple[int, Hole]] = []
+        known = self._last
+        for number, flags, at, received, sequence in zip(
+            *(ticks[field].tolist() for field in ("instrument", "flags", "exchange_at", "received_at", "sequence")),
             strict=True,
         ):
-            expected, before_at, before = self._rows[slot].tolist()
-            if slot in odd and expected and sequence != expected:
-                if not self._is_credible(slot, sequence, expected, is_newer=received > before):
-                    self._came_late(number, sequence)
-                    continue
-                if expected < sequence <= expected + MOST_MISSING:
-                    for first, last in self._not_refused(number, expected, sequence):
-                        hole = self._hole(number, first, last, Nanos(before), Nanos(received), Nanos(before_at))
-                        if hole is not None:
-                            found.append((number, hole))
-            self._below.pop(slot, None)
-            self._rows[slot] = (sequence + 1, at, received)
-            if (refused := self._refused.get(number)) and min(refused) <= sequence:
-                self._refused[number] = {each for each in refused if each > sequence}
+            kind = flags & _KIND
+            if kind == TRADE and sequence > 0:
+                last = known.get(number)
+                if last is None or last[_NEXT] == sequence or not last[_NEXT]:
+                    known[number] = [sequence + 1, at, received]
+                    if self._below:
+                        self._below.pop(number, None)
+                else:
+                    found += self._take_odd(number, last, at, received, sequence)
+            elif kind == TRADE | BACKFILLED and number in self._claimed:
+                left = [run for hole in self._claimed[number] for run in less(hole, {sequence})]
+                self._keep(number, left)
+        return found
+
+    def _take_many(self, ticks: TickArray) -> list[tuple[int, Hole]]:
+        """As `take`, for trades that were streamed: a batch without a hole is seen to be so as a whole."""
+        if not len(ticks):
+            return []
+        order = np.argsort(ticks["instrument"], kind="stable")
+        numbers, sequences = ticks["instrument"][order], ticks["sequence"][order]
+        is_first = np.empty(len(numbers), dtype=np.bool_)
+        is_first[0] = True
+        np.not_equal(numbers[1:], numbers[:-1], out=is_first[1:])
+        firsts = np.flatnonzero(is_first)
+        mine = numbers[firsts].tolist()
+        known = self._last
+        following = np.array([known[number][_NEXT] if number in known else 0 for number in mine], dtype=np.int64)
+        expected = np.empty(len(numbers), dtype=np.int64)
+        expected[1:] = sequences[:-1] + 1
+        expected[firsts] = np.where(following, following, sequences[firsts])
+        found: list[tuple[int, Hole]] = []
+        odd: set[int] = set()
+        if (is_odd := sequences != expected).any():
+            odd = set(numbers[is_odd].tolist())
+            these = ticks[order[np.isin(numbers, np.array(sorted(odd), dtype=np.int32))]]
+            for start in range(0, len(these), _SMALL):
+                found += self.take(these[start : start + _SMALL])
+        lasts = order[np.append(firsts[1:], len(numbers)) - 1]
+        for number, *row in zip(
+            mine, (ticks["sequence"][lasts] + 1).tolist(), ticks["exchange_at"][lasts].tolist(),
+            ticks["received_at"][lasts].tolist(), strict=True,
+        ):  # fmt: skip
+            if number not in odd:
+                known[number] = row
+                self._below.pop(number, None)
+        return found
+
+    def _take_odd(self, number: int, last: list[int], at: int, received: int, sequence: int) -> list[tuple[int, Hole]]:
+        """A trade that is not the one that must come next."""
+        expected, before_at, before = last
+        if not self._is_credible(number, sequence, expected, is_newer=received > before):
+            self._came_late(number, sequence)
+            return []
+        found = []
+        if expected < sequence <= expected + MOST_MISSING:
+            for first, end in self._not_refused(number, expected, sequence):
+                hole = self._hole(number, first, end, Nanos(before), Nanos(received), Nanos(before_at))
+                if hole is not None:
+                    found.append((number, hole))
+        self._below.pop(number, None)
+        self._last[number] = [sequence + 1, at, received]
+        if (refused := self._refused.get(number)) and min(refused) <= sequence:
+            self._refused[number] = {each for each in refused if each > sequence}
         return found
 
     def _came_late(self, number: int, sequence: int) -> None:
@@ -191,12 +211,12 @@ class Continuity:
                 else:
                     del holes[number]
 
-    def _is_credible(self, slot: int, sequence: int, expected: int, *, is_newer: bool) -> bool:
+    def _is_credible(self, number: int, sequence: int, expected: int, *, is_newer: bool) -> bool:
         """Whether it goes on from this number: not from a late one, nor from one far ahead that stays alone."""
         if expected < sequence <= expected + MOST_MISSING:
             return True
-        self._below[slot] = self._below.get(slot, 0) + is_newer
-        return self._below[slot] >= _ANEW
+        self._below[number] = self._below.get(number, 0) + is_newer
+        return self._below[number] >= _ANEW
 
     def _not_refused(self, number: int, first: int, end: int) -> list[tuple[int, int]]:
         """``[first, end)`` less the trades that were kept out, as runs."""
@@ -271,8 +291,8 @@ class Continuity:
 
     def received_at(self, number: int) -> Nanos:
         """Receipt of the last trade that was published (0: none was)."""
-        slot = self._slots.get(number)
-        return Nanos(0) if slot is None else Nanos(int(self._rows[slot, _RECEIVED]))
+        last = self._last.get(number)
+        return Nanos(0 if last is None else last[_RECEIVED])
 
     def dump(self, cuts: Mapping[int, int], left: Mapping[int, Mark] = NOBODYS) -> bytes:
         """All that is known, for `Marks`; ``cuts``: from which numbers on instruments are another worker's; ``left``:
@@ -281,22 +301,13 @@ class Continuity:
             (_STATE, number, mark.begin, int(mark.at), int(mark.received_at), 0, 0) for number, mark in left.items()
         ]
         for number in self.carried:
-            expected, at, received = self._rows[self._row(number)].tolist()
+            expected, at, received = self._last[number]
             if expected:
                 rows.append((_STATE, number, expected, at, received, cuts.get(number, 0), 0))
         for holes in (self._open, self._claimed):
             for number, own in holes.items():
                 rows += [(_HOLE, number, h.first, h.last, int(h.since), int(h.until), int(h.begin)) for h in own]
         return np.array(rows, dtype="<i8").tobytes()
-
-    def _row(self, number: int) -> int:
-        slot = self._slots.one(number)
-        self._reach()
-        return slot
-
-    def _reach(self) -> None:
-        while len(self._rows) < len(self._slots):
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
 
 
 class Marks:

@@ -161,6 +161,18 @@ def test_a_venue_that_numbers_anew_is_followed_after_a_while() -> None:
     assert runs(continuity.claim(1)) == [(201, 202)]
 
 
+def test_trades_that_come_late_now_and_then_are_no_new_numbering() -> None:
+    continuity = Continuity()
+    continuity.begin(1, mark(1))
+    buffer = TickBuffer()
+    for n in range(1, 400):
+        for each in (n, max(1, n - 1)):
+            buffer.trade(1, 100.0, 1.0, 0, n * SECOND, n * SECOND + (each < n), each)
+    ticks = decode(buffer.take())
+    for start in range(0, len(ticks), 3):
+        assert continuity.take(ticks[start : start + 3]) == []
+
+
 def test_snapshots_and_quotes_tell_nothing_of_numbers() -> None:
     continuity = Continuity()
     continuity.begin(1, mark(3))
@@ -217,5 +229,6 @@ def test_a_batch_costs_next_to_nothing() -> None:
     began = time.perf_counter()
     for batch in batches:
         assert continuity.take(batch) == []
+        note_of(batch)
     per_tick = (time.perf_counter() - began) / (rounds * 1000)
     assert per_tick < 1e-6
