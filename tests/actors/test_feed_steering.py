@@ -20,12 +20,12 @@ from tests.api.playing import instrument
 from trading.errors import BadInput, NotReady, Unreachable
 from trading.feed_mesh import FeedMesh, Fence
 from trading.feed_plan import Carried, Carry, Move, Phase, Release, Retune, WorkerReport
-from trading.handover import Handover
+from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId
 from trading.instruments import Instrument
 from trading.last_values import LastValues
 from trading.subscriptions import Capacity
-from trading.ticks import TRADE, TickArray, TickBuffer, decode
+from trading.ticks import SECOND, TRADE, TickArray, TickBuffer, decode
 
 A, B, C = (InstrumentId(f"T:{name}") for name in "ABC")
 
@@ -69,12 +69,20 @@ class BareHost:
     def __init__(self) -> None:
         self.ended: list[InstrumentId] = []
         self.refusals: dict[InstrumentId, str] = {}
+        self.taken_over: list[TickArray] = []
 
     async def begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
         await asyncio.sleep(0)
 
     def end(self, gone: Sequence[Instrument]) -> None:
         self.ended += [each.id for each in gone]
+
+    def hand_over(self, number: int) -> Cuts:
+        return {SECOND | TRADE: 100}
+
+    def take_over(self, number: int, cuts: Cuts, kept: TickArray) -> None:
+        assert cuts == {TRADE: 7, SECOND | TRADE: 100}
+        self.taken_over.append(kept)
 
     def refused(self, instrument: InstrumentId, reason: str) -> None:
         self.refusals[instrument] = reason
@@ -86,9 +94,8 @@ class Bench:
     def __init__(self) -> None:
         self.host, self.connection = BareHost(), FakeConnection()
         self.handover, self.last_values = Handover(), LastValues()
-        self.lined_up: list[TickArray] = []
         unread: Any = None
-        self.carrier = FeedCarrier(unread, self.handover, self.last_values, self.host, self.lined_up.append)
+        self.carrier = FeedCarrier(unread, self.handover, self.last_values.seen_at, self.host)
         self.carrier.channels = ("trade", "quote")
         self.carrier.listed = {id_: _numbered(id_, number) for number, id_ in enumerate((A, B, C), 1)}
 
@@ -167,12 +174,12 @@ async def test_a_move_in_batches_leaves_out_what_is_not_carried() -> None:
     taker.handover.admit(decode(raw))
     firsts = {i: how.firsts for i, how in taker.carried().items()}
     cuts = await giver.carrier.cut({A: firsts[A], B: firsts[B]})
-    assert cuts == {A: {TRADE: 7}}
+    assert cuts == {A: {TRADE: 7, SECOND | TRADE: 100}}
     since = giver.carried()[A].since
     assert await giver.carrier.cut({A: {}}) == cuts
     assert giver.carried()[A].since == since, "asked again it began no later"
     await taker.carrier.activate({**cuts, C: {}})
-    assert [ticks["sequence"].tolist() for ticks in taker.lined_up] == [[7]]
+    assert [ticks["sequence"].tolist() for ticks in taker.host.taken_over] == [[7]]
 
 
 async def test_a_worker_that_is_not_ready_says_so_in_its_report() -> None:

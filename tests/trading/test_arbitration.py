@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.arbitration import Arbiter, ArbiterSettings, Source
@@ -149,6 +149,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         Arbiter(ArbiterSettings(hold_s=0.0))
 
 
+@settings(deadline=None)
 @given(
     gaps=st.lists(st.sampled_from([0, 1, 3, 2000]), min_size=1, max_size=40),
     lost=st.tuples(st.sets(st.integers(0, 39)), st.sets(st.integers(0, 39))),
