@@ -62,6 +62,11 @@ class TwinMarkets:
         for kind in ("trade", "bookTicker"):
             self.control(which, "pause" if begin else "resume", stream=f"{symbol}@{kind}")
 
+    def symbols(self) -> list[str]:
+        """What both list, as they spell it."""
+        listed = httpx.get(f"{self.urls[0]}/api/v3/exchangeInfo", timeout=10).json()["symbols"]
+        return sorted(each["symbol"] for each in listed)
+
     def subscribed(self, which: int) -> int:
         """Streams that one of them has subscribers for."""
         return int(httpx.get(f"{self.urls[which]}/simulator/stats", timeout=10).json()["subscribed"])
