@@ -37,10 +37,10 @@ from trading.ticks import BACKFILLED, SECOND, SNAPSHOT, TRADE, unpack_batch
 __all__ = ["database_url", "db", "its_own_process", "redis_url", "server_url"]
 
 OWN, OTHER = FeedId("own"), FeedId("other")
-QUICK = Tuning(freshness={"least_s": 1.0, "first_s": 2.0, "pending_s": 2.0, "step_s": 1.0, "again_s": 2.0})
+QUICK = Tuning(freshness={"least_s": 1.0, "first_s": 1.5, "pending_s": 2.0, "step_s": 1.0, "again_s": 2.0})
 SYMBOLS = 2
-#: From the last tick of the first provider: its patience, a look, and a second on top.
-TAKEN_OVER_S = 1.0 + 0.1 + 1.0
+#: From the last tick of the first provider: the patience of one without a habit, a look, and a second on top.
+TAKEN_OVER_S = 1.5 + 0.1 + 1.0
 
 
 class Scene:
@@ -100,8 +100,7 @@ class Scene:
         await until(lambda: all(self.twins.subscribed(n) == 2 * SYMBOLS for n in (0, 1)), 30, "all subscribed")
         self.twins.go()
         await until(lambda: self.states(OWN) == self.states(OTHER) == ["live"] * SYMBOLS, 30, "all live")
-        # Some seconds, so that each has a habit.
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.5)
 
     def _take(self, channel: str, raw: bytes) -> None:
         for number, flags, price, size, *_, at, _, sequence in unpack_batch(raw)[3].tolist():

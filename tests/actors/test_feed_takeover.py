@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.chaos]
 
 OWN, OTHER = "doubly", "standby"
 SYMBOLS = 4
-PATIENCE = {"least_s": 1.5, "first_s": 2.0, "pending_s": 3.0, "step_s": 1.0, "again_s": 2.0}
-#: From the last tick of the first provider: its patience, the pace of looking, and a second on top.
+PATIENCE = {"least_s": 1.5, "first_s": 1.5, "pending_s": 3.0, "step_s": 1.0, "again_s": 2.0}
+#: From the last tick of the first provider: the patience of one without a habit, the pace of looking, and a second.
 TAKEN_OVER_S = 1.5 + 0.5 + 1.0
 #: Instruments of a worker that is killed tick again within.
 AGAIN_S = 5.0
@@ -96,8 +96,8 @@ class Scene:
         self.names = names
         listed = deck.api.get("/instruments", provider=twins.provider, limit=100)["items"]
         self.numbers = {each["id"]: each["number"] for each in listed}
-        # Some seconds, so that each has a habit.
-        time.sleep(2)
+        # What is set is taken up within a second.
+        time.sleep(1.5)
 
     def shown(self, name: str) -> dict[str, Any]:
         found = self.deck.api.get(f"/feeds/{OWN}/instruments")["items"]
