@@ -14,8 +14,7 @@ from trading.feed_plan import Carried, Phase, WorkerReport
 from trading.handover import Cuts, Handover
 from trading.ids import Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.last_values import LastValues
-from trading.ticks import TickArray
+from trading.ticks import QUOTE, TRADE, TickArray
 
 
 class Host(Protocol):
@@ -30,11 +29,14 @@ class Host(Protocol):
     async def mark(self) -> None:
         """How far it has come is noted.  Raises `NotReady`."""
 
-    def takes_over(self, instrument: Instrument, cuts: Cuts) -> None:
-        """An instrument is this worker's to publish from these on."""
-
     def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
         """Instruments are no longer carried; ``cuts``, by number: from which on another worker has them."""
+
+    def hand_over(self, number: int) -> Cuts:
+        """Another worker takes an instrument over; returns what to tell it beside the cut."""
+
+    def take_over(self, number: int, cuts: Cuts, kept: TickArray) -> None:
+        """Publish an instrument from ``cuts`` on, as another worker said it; ``kept`` are its ticks until now."""
 
     def refused(self, instrument: InstrumentId, reason: str) -> None:
         """The provider refused an instrument."""
@@ -47,15 +49,14 @@ class FeedCarrier:
         self,
         instruments: Instruments,
         handover: Handover,
-        last_values: LastValues,
+        seen_at: Callable[[int], Nanos | None],
         host: Host,
-        line_up: Callable[[TickArray], None],
     ) -> None:
+        """``seen_at``: when the last tick of an instrument that was published came by the stream."""
         self._instruments = instruments
         self._handover = handover
-        self._last_values = last_values
+        self._seen_at = seen_at
         self._host = host
-        self._line_up = line_up
         #: The feed's channels.
         self.channels: tuple[str, ...] = ()
         self.listed: dict[InstrumentId, Instrument] = {}
@@ -149,7 +150,7 @@ class FeedCarrier:
                 number = self.listed[id_].number
                 if not self._handover.is_ending(number):
                     self.carried[id_] = now()
-                cuts[id_] = self._handover.cut(number, first)
+                cuts[id_] = {**self._handover.cut(number, first), **self._host.hand_over(number)}
         # Whoever goes on after this worker must know what is not its own any more.
         await self._host.mark()
         return cuts
@@ -157,10 +158,11 @@ class FeedCarrier:
     async def activate(self, cuts: Mapping[InstrumentId, Cuts]) -> None:
         """Publish instruments from their cuts on."""
         for id_, cut in cuts.items():
-            if id_ in self.carried and self._handover.is_muted(self.listed[id_].number):
-                self._host.takes_over(self.listed[id_], cut)
-                if len(kept := self._handover.activate(self.listed[id_].number, cut)):
-                    self._line_up(kept)
+            number = self.listed[id_].number if id_ in self.carried else None
+            # Asked once more it is done already.
+            if number is not None and self._handover.is_muted(number):
+                kinds = {kind: sequence for kind, sequence in cut.items() if kind in (TRADE, QUOTE)}
+                self._host.take_over(number, cut, self._handover.activate(number, kinds))
         await self._host.mark()
 
     # The provider
@@ -214,6 +216,6 @@ class FeedCarrier:
             firsts=self._handover.firsts(number) if phase is Phase.MUTED else {},
             passed=phase is Phase.ENDING and self._handover.has_passed(number),
             kinds=self._handover.kinds(number) if phase is Phase.LIVE else (),
-            last_at=self._last_values.seen_at(number) or Nanos(0),
+            last_at=self._seen_at(number) or Nanos(0),
             channels=self._asked[id_],
         )

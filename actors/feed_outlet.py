@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from actors.feed_fence import FenceLook
 from actors.feed_quality import FeedQuality
@@ -25,6 +26,7 @@ from cluster.process import elapsed, now
 from connectors.base import BookDelta
 from storage.bus import Bus
 from storage.hot import Hot
+from trading.arbitration import Arbiter, Source
 from trading.bars import Bar
 from trading.depth import DepthArray, pack_depth
 from trading.errors import NotReady
@@ -62,6 +64,7 @@ class FeedOutlet:
         last_values: LastValues,
         quality: FeedQuality,
         watch: FeedWatch,
+        arbiter: Arbiter,
         hot: Hot,
     ) -> None:
         self.feed = feed
@@ -77,6 +80,7 @@ class FeedOutlet:
         self._hot = hot
         #: How many listened to the last batch.
         self._listeners = 0
+        self._arbiter = arbiter
         self._arrived = asyncio.Event()
         #: Ticks to be published next, in this order.
         self._urgent: deque[TickArray] = deque()
@@ -95,6 +99,7 @@ class FeedOutlet:
         #: Counted since the worker began (`actors.feed_stats`).
         #: ``batches`` are those that were begun, ``sent`` the number of the last one that is out.
         self.sent = self.batches = self.published = self.unpublished = self.withheld = self.backfilled = self.polled = 0
+        self.from_second = 0
         self.rate = 0.0
         self._rate_from = (time.monotonic(), 0)
 
@@ -126,10 +131,34 @@ class FeedOutlet:
             self._watch.holes.refused(self._quality.kept_out)
         admitted = self._handover.admit(sifted)
         self.withheld += len(sifted) - len(admitted)
-        self.line_up(admitted)
+        self.publish_first(admitted)
+
+    def publish_first(self, ticks: TickArray) -> None:
+        """Ticks of the stream that are this worker's to publish; of those that have a second, what comes out."""
+        passing = self._arbiter.take(Source.FIRST, ticks)
+        if len(passing) < len(ticks):
+            # What the second has brought instead does not lack.
+            passed = set(zip(passing["instrument"].tolist(), passing["sequence"].tolist(), strict=True))
+            each = zip(ticks["instrument"].tolist(), ticks["sequence"].tolist(), strict=True)
+            self._watch.holes.refused(ticks[[tick not in passed for tick in each]])
+        self.withheld += len(ticks) - len(passing)
+        self.line_up(passing)
+
+    def publish_kept(self, ticks: TickArray) -> None:
+        """Ticks of the stream that were withheld while the second was in use."""
+        self.withheld -= len(ticks)
+        self.line_up(ticks)
+
+    def publish_second(self, ticks: TickArray) -> None:
+        """Ticks of a second provider that come out, of what is this worker's to publish."""
+        ticks = self._handover.owned(ticks)
+        self.from_second += len(ticks)
+        self.line_up(ticks)
 
     def show_polled(self, ticks: TickArray) -> None:
-        """Last values from a poll, of what is this worker's to publish."""
+        """Last values from a poll, of what is this worker's to publish and does not come from a second provider."""
+        if by_second := self._arbiter.by_second():
+            ticks = ticks[~np.isin(ticks["instrument"], np.array(by_second, dtype=np.int32))]
         self.polled += self._outside_the_stream(ticks)
 
     def fill_in(self, ticks: TickArray) -> int:

@@ -8,6 +8,7 @@ from actors.feed_carrier import FeedCarrier
 from actors.feed_figures import FeedFigures
 from actors.feed_outlet import FeedOutlet
 from actors.feed_quality import FeedQuality
+from actors.feed_second import FeedSecond, SecondStats
 from actors.feed_watch import FeedWatch
 from trading.ids import InstrumentId, Nanos
 
@@ -46,6 +47,8 @@ class InstrumentStats(msgspec.Struct, frozen=True, kw_only=True):
     skew_p99_ms: float | None
     #: Whether it is asked for by REST meanwhile.
     polled: bool
+    #: Its second provider; None where it has none.
+    second: SecondStats | None
 
 
 class WorkerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +74,13 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True):
     withheld: int
     backfilled: int
     polled: int
+    #: Ticks that were published of second providers, instruments that come from one now, switches between the two,
+    #: ticks that both had sent, and batches of second providers that did not come here.
+    from_second: int
+    by_second: int
+    second_switches: int
+    second_doubles: int
+    second_lost: int
     resubscribed: int
     #: Connections that were given up for their silence.
     given_up: int
@@ -94,12 +104,14 @@ class FeedStats:
         outlet: FeedOutlet,
         watch: FeedWatch,
         quality: FeedQuality,
+        second: FeedSecond,
     ) -> None:
         self._stream = stream
         self._carrier = carrier
         self._outlet = outlet
         self._watch = watch
         self._quality = quality
+        self._second = second
         self.figures = FeedFigures(quality.filter)
 
     def look(self) -> None:
@@ -129,6 +141,11 @@ class FeedStats:
             withheld=outlet.withheld,
             backfilled=outlet.backfilled,
             polled=outlet.polled,
+            from_second=outlet.from_second,
+            by_second=len(self._second.arbiter.by_second()),
+            second_switches=self._second.arbiter.switches,
+            second_doubles=self._second.arbiter.doubles,
+            second_lost=self._second.lost,
             resubscribed=watch.resubscribed,
             given_up=watch.reconnects,
             gaps=sum(watch.gaps.values()),
@@ -161,4 +178,5 @@ class FeedStats:
             skew_ms=figures.skew_ms,
             skew_p99_ms=figures.skew_p99_ms,
             polled=report.polled,
+            second=self._second.report(number),
         )

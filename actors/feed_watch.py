@@ -77,6 +77,9 @@ class Publisher(Protocol):
     def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
         """In which channels an instrument is carried; none where it is not."""
 
+    def looked(self, at: Nanos) -> None:
+        """The states are those of now."""
+
 
 class MarketHours:
     """Whether markets are open, by calendar."""
@@ -286,6 +289,8 @@ class FeedWatch:
         at = now()
         steps = self.freshness.look(at, self.hours.at(at))
         self._note_gaps("it fell silent")
+        # Before anything that takes its time.
+        self._publisher.looked(at)
         for step in steps:
             await self._do(step)
         await self._write_down()
@@ -313,8 +318,10 @@ class FeedWatch:
                 reason = self._broke.pop(id_, "")
                 if id_ in self._carried:
                     self._open_gap(self._carried[id_], since, until, reason)
-            case UseSecond() | StopSecond():
-                raise AssertionError("no instrument is said to have a second provider")
+            case UseSecond(ids):
+                log.warning("%d silent instruments may come from their second provider, e.g. %s", len(ids), ids[0])
+            case StopSecond(ids):
+                log.info("%d instruments need no second provider, e.g. %s", len(ids), ids[0])
 
     def _known(self, ids: Sequence[InstrumentId]) -> list[Instrument]:
         return [self._carried[id_] for id_ in ids if id_ in self._carried]

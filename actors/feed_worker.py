@@ -1,7 +1,8 @@
 """One shard of a feed: a streaming connection, its instruments, their ticks onto the bus.
 
 Its parts each do one thing: `FeedCarrier` what the coordinator commands, `FeedQuality` keeps bad ticks out, `FeedWatch`
-heals, `FeedOutlet` publishes, `FeedStats` tells.  Here they are put together and given life.
+heals, `FeedSecond` reads second providers, `FeedOutlet` publishes, `FeedStats` tells.  Here they are put together and
+given life.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from actors.feed_fence import FenceLook
 from actors.feed_holes import FeedHoles
 from actors.feed_outlet import FeedOutlet
 from actors.feed_quality import FeedQuality
+from actors.feed_second import FeedSecond
 from actors.feed_stats import FeedStats, StreamState, WorkerStats
 from actors.feed_watch import FeedWatch, edges_in
 from actors.shell import Shell, patiently
@@ -26,10 +28,12 @@ from connectors.registry import market_data
 from storage.bus import Bus
 from storage.desired import Desired
 from storage.feed_quality import FeedGaps, FeedTunings
+from storage.feed_seconds import FeedSeconds
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.records import FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
+from trading.arbitration import Arbiter, Source
 from trading.bars import Bar
 from trading.continuity import Mark
 from trading.depth import DepthArray
@@ -77,15 +81,19 @@ class FeedWorker(Shell):
         self.gaps = FeedGaps(self.database)
         self.holes = FeedHoles(self.feed, shard, self.hot)
         self.watch = FeedWatch(self.feed, shard, self, self.gaps, self.holes)
+        self.arbiter = Arbiter()
         self.outlet = FeedOutlet(
-            self.feed, shard, self.bus, self.fence, self.handover, self.last_values, self.quality, self.watch, self.hot
+            *(self.feed, shard, self.bus, self.fence, self.handover, self.last_values, self.quality, self.watch),
+            *(self.arbiter, self.hot),
         )
         self.ticks = self.outlet.ticks
-        self.carrier = FeedCarrier(
-            Instruments(self.database), self.handover, self.last_values, self, self.outlet.line_up
+        self.carrier = FeedCarrier(Instruments(self.database), self.handover, self._streamed_at, self)
+        self.second = FeedSecond(
+            *(self.feed, shard, self.bus, self.hot, FeedSeconds(self.database)),
+            *(self.arbiter, self.carrier, self.outlet, self.watch),
         )
         self.stream = StreamState()
-        self._stats = FeedStats(self.stream, self.carrier, self.outlet, self.watch, self.quality)
+        self._stats = FeedStats(self.stream, self.carrier, self.outlet, self.watch, self.quality, self.second)
         self._market: MarketData | None = None
         self._connection: FeedConnection | None = None
         self._running: list[asyncio.Task[None]] = []
@@ -118,6 +126,8 @@ class FeedWorker(Shell):
         self.watch.serve(market, connection)
         await self.gaps.abandon(self.feed, self.shard, "the worker ended before it was filled")
         await self._tune()
+        self.second.tune(self.quality.freshness)
+        await self.second.take_up()
         # Before the values of this worker take the place of those of the one before it.
         await self._read_last()
         await self._take_over()
@@ -136,6 +146,9 @@ class FeedWorker(Shell):
             self.spawn(patiently("polls", self.watch.poll, every=POLL_EVERY_S), "polls"),
             self.spawn(self.watch.fill(), "gaps"),
             self.spawn(patiently("settings", self._tune, every=TUNING_EVERY_S), "settings"),
+            self.spawn(patiently("seconds", self.second.take_up, every=TUNING_EVERY_S), "seconds"),
+            self.spawn(self.second.listen(), "ticks of seconds"),
+            self.spawn(self.second.follow(), "feeds of seconds"),
             self.spawn(patiently("quarantine", self._show_quarantine, every=QUARANTINE_EVERY_S), "quarantine"),
         ]
         if record.settings.get("account"):
@@ -183,6 +196,7 @@ class FeedWorker(Shell):
         """Take up settings of the filter and of patience that were set since."""
         if await self.quality.take_up_settings():
             self.watch.tune(self.quality.freshness, self.quality.own_freshness)
+            self.second.tune(self.quality.freshness)
 
     async def _show_quarantine(self) -> None:
         await self.quality.show(self.hot, {i.number: i.id for i in self.carrier.listed.values()})
@@ -271,6 +285,7 @@ class FeedWorker(Shell):
         if not muted:
             for instrument in fresh:
                 self.holes.continuity.begin(instrument.number, self._marks.get(instrument.number))
+        await self.second.begin(fresh, muted)
 
     async def flushed(self) -> None:
         """All that came is published.  Raises `NotReady`."""
@@ -281,24 +296,30 @@ class FeedWorker(Shell):
         cuts = {number: self.handover.cuts_of(number).get(TRADE, 0) for _, number, _ in self.carrier.numbers()}
         await self.holes.save(cuts)
 
-    def takes_over(self, instrument: Instrument, cuts: Cuts) -> None:
-        """An instrument is this worker's to publish from these on."""
-        cut = cuts.get(TRADE)
-        mark = None if cut is None else Mark(cut, Nanos(0), now())
-        self.holes.continuity.begin(instrument.number, mark)
-
     def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
         """Instruments are no longer carried; ``cuts``, by number: from which on another worker has them."""
         for instrument in gone:
             self.holes.continuity.end(instrument.number, cuts[instrument.number].get(TRADE, 0))
         self.quality.forget(gone)
         self.watch.drop(gone)
+        self.second.end(gone)
         for instrument in gone:
             self.outlet.forget(instrument.number)
             self._stats.figures.forget(instrument.number)
             self._before.pop(instrument.number, None)
             self._marks.pop(instrument.number, None)
             self._last_prices.pop(instrument.number, None)
+
+    def hand_over(self, number: int) -> Cuts:
+        """Another worker takes an instrument over; returns how far its two providers have come out."""
+        return self.second.cut(number)
+
+    def take_over(self, number: int, cuts: Cuts, kept: TickArray) -> None:
+        """Publish an instrument from ``cuts`` on."""
+        self.second.resume(number, cuts)
+        cut = cuts.get(TRADE)
+        self.holes.continuity.begin(number, None if cut is None else Mark(cut, Nanos(0), now()))
+        self.outlet.publish_first(kept)
 
     def refused(self, instrument: InstrumentId, reason: str) -> None:
         """The provider refused an instrument."""
@@ -371,7 +392,17 @@ class FeedWorker(Shell):
         """In which channels the provider was asked for an instrument; none where it is not carried."""
         return self.carrier.channels_of(instrument)
 
+    def looked(self, at: Nanos) -> None:
+        """The states of the subscriptions are those of now."""
+        self.second.judge(at)
+
     # What it tells
+
+    def _streamed_at(self, number: int) -> Nanos | None:
+        """When the last tick came: of those that come from a second, by the stream nevertheless."""
+        if number in self.arbiter and self.arbiter.active(number) is Source.SECOND:
+            return self.watch.freshness.habits.last_at(number)
+        return self.last_values.seen_at(number)
 
     async def _publish_beat(self) -> None:
         if self._market is not None:
@@ -383,7 +414,8 @@ class FeedWorker(Shell):
             return
         for id_, number, since in self.carrier.numbers():
             brings_trades = "trade" in self.carrier.channels_of(id_) and self.watch.is_whole(id_)
-            if brings_trades and self.carrier.phase(number) is Phase.LIVE:
+            is_own = self.carrier.phase(number) is Phase.LIVE and self.arbiter.active(number) is Source.FIRST
+            if brings_trades and is_own:
                 yield number, max(since, self.stream.opened_at)
 
     async def _publish_stats(self) -> None:
@@ -392,6 +424,7 @@ class FeedWorker(Shell):
         await self.hot.put(f"last:{self.feed}:{self.shard}", self.last_values.all().tobytes(), ttl_s=3600)
         await self.hot.put(f"edges:{self.feed}:{self.shard}", self.watch.edges(), ttl_s=3600)
         await self.mark()
+        await self.second.tell()
 
     def stats(self) -> WorkerStats:
         """Counts, rates and ages."""

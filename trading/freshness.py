@@ -12,8 +12,9 @@ the connection, ``refused`` and ``listed`` from the provider's answers, ``take``
 are values: a calendar that is not among them counts as closed, so that nothing is healed by guess.
 
 Steps of healing, each after the one before has had `step_s`: subscribe again (or connect again, where all is silent),
-poll by REST, use the second provider.  A poll can also clear the provider: as long as the venue itself has nothing
-newer, the instrument is quiet and nothing is wrong; once it has, the provider is found out.
+poll by REST.  An instrument that has a second provider uses it at once, whatever else is tried: it stands by for that.
+A poll can also clear the provider: as long as the venue itself has nothing newer, the instrument is quiet and nothing
+is wrong; once it has, the provider is found out.
 """
 
 from __future__ import annotations
@@ -121,6 +122,19 @@ class Freshness:
         settings = self._own.get(id_, self.settings)
         self._watched[id_] = _Watch(number, calendar, can_poll, has_second, settings, now, now, gap_from=gap_from)
         self.habits.arm(number)
+
+    def second(self, id_: InstrumentId, has_second: bool) -> None:
+        """Whether an instrument that is watched has a second provider from now on."""
+        watch = self._watched[id_]
+        watch.has_second = has_second
+        if watch.second and not has_second:
+            watch.second = False
+            self._dropped.append((id_, False, True))
+
+    def needs_second(self, id_: InstrumentId) -> bool:
+        """Whether an instrument is to come from its second provider, for its stream is not as it should be."""
+        watch = self._watched[id_]
+        return watch.second and watch.state is not State.LIVE
 
     def drop(self, id_: InstrumentId) -> None:
         """An instrument is no longer carried."""
@@ -317,6 +331,9 @@ class Freshness:
         is_all_silent = False
         for id_ in silent:
             watch = self._watched[id_]
+            if watch.has_second and not watch.second:
+                watch.second = True
+                second.append(id_)
             if watch.state is State.PENDING and self._down:
                 continue  # nothing was asked for yet
             if watch.step_at is None:
@@ -333,9 +350,6 @@ class Freshness:
             if watch.can_poll and not watch.polled:
                 watch.polled, watch.step_at = True, now
                 poll.append(id_)
-            elif watch.has_second and not watch.second:
-                watch.second, watch.step_at = True, now
-                second.append(id_)
             elif not alive:
                 is_all_silent = True
             elif waited > (watch.settings.again_s if watch.state is not State.PENDING else 0) * _SECOND:
@@ -348,12 +362,12 @@ class Freshness:
                 Reconnect(f"nothing has come of {len(self._watched)} instruments while their markets are open")
             )
             again.clear()
+        if second:
+            steps.append(UseSecond(tuple(second)))
         if again and not self._down:
             steps.append(Resubscribe(tuple(again)))
         if poll:
             steps.append(Poll(tuple(poll)))
-        if second:
-            steps.append(UseSecond(tuple(second)))
         return steps
 
     def _judge_pending(self, watch: _Watch, alive: int, now: Nanos) -> None:

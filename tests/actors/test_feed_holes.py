@@ -19,6 +19,7 @@ from cluster.process import now
 from connectors.base import FeedLimits, PastTrades
 from storage.records import FeedGap
 from tests.connectors.support import instrument, until
+from trading.arbitration import Arbiter
 from trading.bars import Bar
 from trading.continuity import Mark
 from trading.errors import NotReady, TradeError
@@ -138,7 +139,8 @@ class Worker:
         self.handover = Handover()
         self.watch = FeedWatch(MAIN, 0, self, self.store, self.holes)
         self.outlet = FeedOutlet(
-            MAIN, 0, played, fence, self.handover, LastValues(), FeedQuality(MAIN, 0, unread), self.watch, played
+            *(MAIN, 0, played, fence, self.handover, LastValues(), FeedQuality(MAIN, 0, unread), self.watch),
+            *(Arbiter(), played),
         )
         self.outlet.epoch = epoch
         self.watch.serve(market, unread)
@@ -159,6 +161,9 @@ class Worker:
         for task in self.running:
             task.cancel()
         await asyncio.gather(*self.running, return_exceptions=True)
+
+    def looked(self, at: Nanos) -> None:
+        pass
 
     def show_polled(self, ticks: TickArray) -> None:
         self.outlet.show_polled(ticks)

@@ -107,6 +107,9 @@ class Out:
     def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
         return ("trade", "quote")
 
+    def looked(self, at: Nanos) -> None:
+        self.looked_at = at
+
 
 class Connection:
     """Remembers what was asked of it."""

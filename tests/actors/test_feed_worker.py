@@ -10,6 +10,7 @@ import numpy as np
 from actors.feed_outlet import MOST_DEPTHS, FeedOutlet
 from actors.feed_worker import FeedWorker
 from storage.records import FeedRecord
+from trading.arbitration import Arbiter
 from trading.depth import DEPTH, DepthArray, unpack_depth
 from trading.errors import NotReady
 from trading.handover import Handover
@@ -38,7 +39,7 @@ def outlet_on(bus: FakeBus, handover: Handover) -> FeedOutlet:
     rest: Any = None
     fence: Any = NeverFenced()
     onto: Any = bus
-    outlet = FeedOutlet(FeedId("india"), 1, onto, fence, handover, LastValues(), rest, rest, rest)
+    outlet = FeedOutlet(FeedId("india"), 1, onto, fence, handover, LastValues(), rest, rest, Arbiter(), rest)
     outlet.epoch = 7
     return outlet
 
