@@ -263,7 +263,9 @@ class FeedOutlet:
         self.sent = self.batches
         self._done_with += len(ticks)
         self.published += len(ticks)
-        self._watch.published(ticks)
+        for number in self._watch.published(ticks):
+            # What lacks ends what is whole.
+            self._whole.pop(number, None)
 
     async def _wait_for_readers(self, channel: str) -> None:
         """Those that listened before the bus went away come back one by one; nothing is kept for who is late."""

@@ -229,17 +229,22 @@ class FeedWatch:
                 self._broke[id_] = reason
                 self._gaps.open(instrument.number, Edge(*self.freshness.habits.trade(instrument.number)))
 
-    def published(self, ticks: TickArray) -> None:
-        """Ticks are out: what lacks before them is a gap, at once and whatever the habit."""
+    def published(self, ticks: TickArray) -> list[int]:
+        """Ticks are out: what lacks before them is a gap, at once and whatever the habit.
+
+        Returns the numbers of the instruments of which something lacks.
+        """
         for id_, (since, until, why) in self._kept_back.items():
             if id_ in self._carried:
                 self._open_gap(self._carried[id_], since, until, why)
         self._kept_back.clear()
-        for number, hole in self.holes.published(ticks):
+        found = self.holes.published(ticks)
+        for number, hole in found:
             instrument = self._by_number.get(number)
             if instrument is not None and instrument.id not in self._broke and not self._has_gap(instrument.id):
                 reason = f"trades {hole.first} to {hole.last} did not come"
                 self._open_gap(instrument, hole.since or hole.until, hole.until, reason)
+        return [number for number, _ in found]
 
     def withheld(self, ticks: TickArray, reason: str) -> None:
         """Ticks of the stream were not published, and will not be."""
