@@ -128,7 +128,7 @@ class FeedOutlet:
         self._watch.take(ticks)
         sifted = self._quality.sift(ticks)
         if len(sifted) < len(ticks):
-            self._watch.holes.refused(self._quality.kept_out)
+            self._watch.gaps.holes.refused(self._quality.kept_out)
         admitted = self._handover.admit(sifted)
         self.withheld += len(sifted) - len(admitted)
         self.publish_first(admitted)
@@ -140,7 +140,7 @@ class FeedOutlet:
             # What the second has brought instead does not lack.
             passed = set(zip(passing["instrument"].tolist(), passing["sequence"].tolist(), strict=True))
             each = zip(ticks["instrument"].tolist(), ticks["sequence"].tolist(), strict=True)
-            self._watch.holes.refused(ticks[[tick not in passed for tick in each]])
+            self._watch.gaps.holes.refused(ticks[[tick not in passed for tick in each]])
         self.withheld += len(ticks) - len(passing)
         self.line_up(passing)
 
@@ -235,7 +235,7 @@ class FeedOutlet:
         # What is filled in is older than what is there.
         self._last_values.take(live(ticks))
         batch = pack_batch(self.epoch, self.batches, self.shard, ticks.tobytes())
-        note = self._watch.holes.note(ticks)
+        note = self._watch.gaps.holes.note(ticks)
         began = 0.0
         while True:
             try:
@@ -246,7 +246,7 @@ class FeedOutlet:
                     self._listeners = await self._bus.publish(channel, batch)
                 else:
                     self._listeners, notes = await self._bus.publish_noted(channel, batch, *note)
-                    self._watch.holes.noted(notes)
+                    self._watch.gaps.holes.noted(notes)
             except NotReady as error:
                 if not began:
                     began = elapsed()

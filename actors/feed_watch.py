@@ -1,34 +1,30 @@
 """A feed worker's watch over its subscriptions: what `trading.freshness` orders is done here.
 
-Subscribing and connecting again, polls by REST, and the filling of gaps from the provider's history.  What is filled in
-goes out marked BACKFILLED, what is polled marked SNAPSHOT; both pass by the hand-over, for they are no part of the
-stream's sequence, and never take the place of a later value.
+Subscribing and connecting again, and polls by REST; gaps are told to `GapFiller`.  What is polled goes out marked
+SNAPSHOT and passes by the hand-over, for it is no part of the stream's sequence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-import msgspec
 import numpy as np
 
+from actors.feed_gaps import GapFiller, Outlet
 from actors.feed_holes import FeedHoles
 from actors.hours import sessions_of
 from cluster.process import now
 from connectors.base import FeedConnection, LastValue, MarketData
 from storage.feed_quality import FeedGaps
-from storage.records import FeedGap
-from trading.bars import Bar
 from trading.calendars import Sessions
 from trading.continuity import Hole
-from trading.errors import BadInput, NotReady, TradeError
+from trading.errors import NotReady
 from trading.freshness import Freshness
 from trading.freshness_terms import FreshnessSettings, Hours, Report, State
-from trading.gaps import Edge, Gaps
+from trading.gaps import Edge
 from trading.healing import (
     BackFill,
     Healing,
@@ -50,32 +46,13 @@ _MINUTE: Final = 60 * _SECOND
 AROUND_THE_CLOCK: Final = "24x7"
 #: A calendar that could not be worked out is tried again after this.
 CALENDAR_AGAIN_S: Final = 60.0
-#: A gap is filled once a trade has ended it, but at the latest after this.
-PATIENCE_S: Final = 10.0
-#: How often, and how long apart at first, a provider is asked again that does not answer.
-ATTEMPTS: Final = 5
-FIRST_PAUSE_S: Final = 1.0
-#: Venues' clocks and the way from there: history is asked for a little more than the gap.
-AROUND_NS: Final = 5 * _SECOND
 
 
-class Publisher(Protocol):
+class Publisher(Outlet, Protocol):
     """The worker, as far as the watch needs it."""
 
     def show_polled(self, ticks: TickArray) -> None:
         """Publish last values that a poll brought."""
-
-    def fill_in(self, ticks: TickArray) -> int:
-        """Publish trades of the past; returns how many of them were good."""
-
-    def fill_hole(self, ticks: TickArray) -> TickArray:
-        """Publish trades of the past that nobody else may publish; returns those that were good."""
-
-    def bar(self, instrument: int, bar: Bar, final: bool) -> None:
-        """Publish a bar of the provider."""
-
-    def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
-        """In which channels an instrument is carried; none where it is not."""
 
     def looked(self, at: Nanos) -> None:
         """The states are those of now."""
@@ -127,33 +104,21 @@ class FeedWatch:
         self.freshness = Freshness()
         self.hours = MarketHours()
         self._publisher = publisher
-        self._store = gaps
-        self._gaps = Gaps()
-        self.holes = holes
         self._market: MarketData | None = None
         self._connection: FeedConnection | None = None
         self._carried: dict[InstrumentId, Instrument] = {}
+        self.gaps = GapFiller(feed, shard, publisher, gaps, holes, self._carried)
         self._by_number: dict[int, Instrument] = {}
         self._polled: dict[InstrumentId, None] = {}
-        #: Let go, but what lacks of them is still filled in here.
-        self._released: dict[InstrumentId, Instrument] = {}
-        #: Of what was not published since anything was: from when to when, and why.
-        self._kept_back: dict[InstrumentId, tuple[Nanos, Nanos, str]] = {}
-        #: Gaps that are over and not written yet; those to be filled.
-        self._fresh: list[FeedGap] = []
-        self._waiting: deque[FeedGap] = deque()
-        self._work = asyncio.Event()
         #: Why an instrument's stream broke, until its gap is over.
         self._broke: dict[InstrumentId, str] = {}
-        self.gaps: dict[InstrumentId, int] = {}
         self.resubscribed = self.reconnects = self.polls = 0
-        #: Trades and bars filled in; gaps that could not be filled.
-        self.filled_trades = self.filled_bars = self.unfilled = 0
 
     def serve(self, market: MarketData, connection: FeedConnection) -> None:
         """What it works with from now on."""
         self._market, self._connection = market, connection
-        self.holes.serve(market)
+        self.gaps.serve(market)
+        self.gaps.holes.serve(market)
 
     # What happens
 
@@ -182,19 +147,15 @@ class FeedWatch:
                 instrument.id, instrument.number, instrument.calendar, at, can_poll=True, gap_from=since
             )
             if last is not None:
-                self._gaps.open(instrument.number, last[1])
+                self.gaps.edges.open(instrument.number, last[1])
                 self._broke[instrument.id] = "the worker before this one ended"
 
     def drop(self, instruments: Sequence[Instrument]) -> None:
         """Instruments are no longer carried."""
         for instrument in instruments:
             reason = self._broke.pop(instrument.id, "")
-            if self._carried.pop(instrument.id, None) and self.holes.continuity.has_holes(instrument.number):
-                # What lacks before another worker took over is nobody else's to fill in.
-                self._released[instrument.id] = instrument
-                self._open_gap(instrument, now(), now(), reason or "trades lacked when it was let go")
-            self._gaps.forget(instrument.number)
-            self.gaps.pop(instrument.id, None)
+            self._carried.pop(instrument.id, None)
+            self.gaps.let_go(instrument, reason)
             self.freshness.drop(instrument.id)
 
     def opened(self) -> None:
@@ -214,9 +175,9 @@ class FeedWatch:
     def take(self, ticks: TickArray) -> None:
         """Ticks have come by the stream, good and bad."""
         self.freshness.take(ticks)
-        if self._gaps.waiting:
+        if self.gaps.edges.waiting:
             # Where trades are numbered, what was published tells more (`published`).
-            self._gaps.take(ticks)
+            self.gaps.edges.take(ticks)
 
     def tune(self, settings: FreshnessSettings, own: Mapping[InstrumentId, FreshnessSettings]) -> None:
         """Put settings in force."""
@@ -227,54 +188,34 @@ class FeedWatch:
             instrument = self._carried.get(id_)
             if instrument is not None:
                 self._broke[id_] = reason
-                self._gaps.open(instrument.number, Edge(*self.freshness.habits.trade(instrument.number)))
+                self.gaps.edges.open(instrument.number, Edge(*self.freshness.habits.trade(instrument.number)))
 
     def published(self, ticks: TickArray) -> list[int]:
         """Ticks are out: what lacks before them is a gap, at once and whatever the habit.
 
         Returns the numbers of the instruments of which something lacks.
         """
-        for id_, (since, until, why) in self._kept_back.items():
-            if id_ in self._carried:
-                self._open_gap(self._carried[id_], since, until, why)
-        self._kept_back.clear()
-        found = self.holes.published(ticks)
+        self.gaps.published()
+        found = self.gaps.holes.published(ticks)
         for number, hole in found:
             instrument = self._by_number.get(number)
-            if instrument is not None and instrument.id not in self._broke and not self._has_gap(instrument.id):
-                reason = f"trades {hole.first} to {hole.last} did not come"
-                self._open_gap(instrument, hole.since or hole.until, hole.until, reason)
+            # A gap that is not over yet is about to be told of.
+            if instrument is not None and instrument.id not in self._broke:
+                self.gaps.lacks(instrument, hole, f"trades {hole.first} to {hole.last} did not come")
         return [number for number, _ in found]
 
     def withheld(self, ticks: TickArray, reason: str) -> None:
-        """Ticks of the stream were not published, and will not be."""
-        self.holes.lost(ticks)
-        numbers, received = ticks["instrument"], ticks["received_at"]
-        for number in np.unique(numbers).tolist():
+        """Ticks were not published, and will not be."""
+        self.gaps.holes.lost(ticks)
+        for number in np.unique(ticks["instrument"]).tolist():
             instrument = self._by_number.get(number)
             if instrument is not None:
-                mine = received[numbers == number]
-                since, until, _ = self._kept_back.get(instrument.id, (2**63 - 1, 0, ""))
-                span = Nanos(min(since, int(mine.min()))), Nanos(max(until, int(mine.max())))
-                self._kept_back[instrument.id] = (*span, reason)
+                self.gaps.withhold(instrument, ticks[ticks["instrument"] == number], reason)
 
     def owe(self, instrument: Instrument, hole: Hole) -> None:
         """A worker by this number before this one owes trades."""
-        self._released[instrument.id] = instrument
-        if not self._has_gap(instrument.id):
-            reason = "the worker before this one ended"
-            self._open_gap(instrument, hole.since or hole.until or now(), hole.until or now(), reason)
-
-    def _open_gap(self, instrument: Instrument, since: Nanos, until: Nanos, reason: str) -> None:
-        """A gap that is over; one that touches it and that nobody has begun to fill is made longer."""
-        self.gaps[instrument.id] = self.gaps.get(instrument.id, 0) + 1
-        self._fresh.append(
-            FeedGap(feed=self.feed, shard=self.shard, instrument=instrument.id, since=since, until=until, reason=reason)
-        )
-
-    def _has_gap(self, id_: InstrumentId) -> bool:
-        """Whether a gap is told of, and not filled yet, that what lacks belongs to."""
-        return any(gap.instrument == id_ for gap in (*self._fresh, *self._waiting))
+        self._by_number[instrument.number] = instrument
+        self.gaps.lacks(instrument, hole, "the worker before this one ended")
 
     # What is known
 
@@ -298,7 +239,7 @@ class FeedWatch:
         self._publisher.looked(at)
         for step in steps:
             await self._do(step)
-        await self._write_down()
+        await self.gaps.write_down()
 
     async def _do(self, step: Healing) -> None:
         connection = self._connection
@@ -322,7 +263,7 @@ class FeedWatch:
             case BackFill(id_, since, until):
                 reason = self._broke.pop(id_, "")
                 if id_ in self._carried:
-                    self._open_gap(self._carried[id_], since, until, reason)
+                    self.gaps.open(self._carried[id_], since, until, reason)
             case UseSecond(ids):
                 log.warning("%d silent instruments may come from their second provider, e.g. %s", len(ids), ids[0])
             case StopSecond(ids):
@@ -330,15 +271,6 @@ class FeedWatch:
 
     def _known(self, ids: Sequence[InstrumentId]) -> list[Instrument]:
         return [self._carried[id_] for id_ in ids if id_ in self._carried]
-
-    async def _write_down(self) -> None:
-        """A gap is on record before anybody fills it; without a database it waits."""
-        if self._fresh:
-            fresh = self._fresh[:]
-            written = await self._store.add(fresh)
-            del self._fresh[: len(fresh)]
-            self._waiting.extend(written)
-            self._work.set()
 
     # Polls
 
@@ -373,7 +305,7 @@ class FeedWatch:
         if told:
             venue_at, known = max(told, key=lambda each: each[0] - (each[1] or 0))
             if self.freshness.polled(value.instrument, venue_at, at, known):
-                self._gaps.cancel(instrument.number)
+                self.gaps.edges.cancel(instrument.number)
                 self._broke.pop(value.instrument, None)
 
     def _ticks(self, values: Sequence[LastValue], at: Nanos) -> TickArray:
@@ -406,130 +338,3 @@ class FeedWatch:
                     )
                 )
         return np.array(rows, dtype=TICK) if rows else empty()
-
-    # Gaps
-
-    async def fill(self) -> None:
-        """Fill gaps, one after the other, for ever."""
-        while True:
-            await self._work.wait()
-            if not self._waiting:
-                self._work.clear()
-                continue
-            gap = self._next()
-            if gap is None:
-                # Ticks tell, and come without asking.
-                await asyncio.sleep(0.05)
-                continue
-            self._waiting.remove(gap)
-            instrument = self._instrument(gap)
-            if instrument is None:
-                done = msgspec.structs.replace(gap, state="failed", detail="the instrument is no longer carried here")
-            else:
-                done = await self._filled(gap, instrument)
-                self._gaps.close(instrument.number)
-                if not self._has_gap(gap.instrument):
-                    self._released.pop(gap.instrument, None)
-            self.unfilled += done.state == "failed"
-            await self._settle(done)
-
-    def _instrument(self, gap: FeedGap) -> Instrument | None:
-        return self._carried.get(gap.instrument) or self._released.get(gap.instrument)
-
-    def _next(self) -> FeedGap | None:
-        """The oldest gap of which it is known which trade came first after it, or that none does for a while: one that
-        is not over holds up no other."""
-        at = now()
-        asked: set[InstrumentId] = set()
-        for gap in self._waiting:
-            instrument = self._instrument(gap)
-            if instrument is None or gap.instrument not in self._carried:
-                return gap
-            is_late = at >= gap.until + int(PATIENCE_S * _SECOND)
-            if gap.instrument not in asked and (is_late or self._is_over(gap, instrument)):
-                return gap
-            # The gaps of one instrument are filled in turn.
-            asked.add(gap.instrument)
-        return None
-
-    def _is_over(self, gap: FeedGap, instrument: Instrument) -> bool:
-        if not self.holes.is_numbered:
-            return self._gaps.is_over(instrument.number)
-        brings_trades = "trade" in self._publisher.channels_of(instrument.id)
-        return not brings_trades or self.holes.is_over(gap, instrument.number)
-
-    async def _settle(self, gap: FeedGap) -> None:
-        pause = FIRST_PAUSE_S
-        while True:
-            try:
-                await self._store.settle(gap)
-            except NotReady as error:
-                log.warning("what became of a gap is not written down yet: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(30.0, pause * 2)
-            else:
-                return
-
-    async def _filled(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        """Fill one gap; returns what has become of it."""
-        if self.holes.is_numbered:
-            return await self._fill_numbered(gap, instrument)
-        if "trade" not in self._publisher.channels_of(gap.instrument):
-            return msgspec.structs.replace(gap, state="partly", detail="quotes of the past are not to be had")
-        return await self._patiently(gap, lambda: self._fill(gap, instrument))
-
-    async def _patiently(self, gap: FeedGap, attempt_it: Callable[[], Awaitable[FeedGap]]) -> FeedGap:
-        pause, trouble = FIRST_PAUSE_S, ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(pause)
-                pause *= 2
-            try:
-                return await attempt_it()
-            except BadInput as error:
-                trouble = str(error)
-                break
-            except TradeError as error:
-                trouble = str(error)
-        log.warning("a gap of %s is not filled: %s", gap.instrument, trouble)
-        return msgspec.structs.replace(gap, state="failed", detail=trouble)
-
-    async def _fill_numbered(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        lacks = self.holes.continuity.has_holes(instrument.number)
-        if not lacks and "trade" not in self._publisher.channels_of(gap.instrument):
-            return msgspec.structs.replace(gap, state="partly", detail="quotes of the past are not to be had")
-        done = await self.holes.fill(gap, instrument, self._publisher.fill_hole)
-        if done is None:
-            return await self._patiently(gap, lambda: self._fill_with_bars(gap, instrument))
-        self.filled_trades += done.trades
-        return done
-
-    async def _fill(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        assert self._market is not None
-        begin = self._gaps.begin(instrument.number, gap.since)
-        start = Nanos(begin - AROUND_NS)
-        end = Nanos(max(gap.until, now()) + AROUND_NS)
-        told = await self._market.trades(instrument, start, end)
-        if told is None:
-            return await self._fill_with_bars(gap, instrument)
-        missing = self._gaps.missing(instrument.number, told.ticks, gap.since, gap.until).copy()
-        missing["received_at"] = now()
-        filled = self._publisher.fill_in(missing)
-        self.filled_trades += filled
-        if told.since <= begin:
-            return msgspec.structs.replace(gap, state="filled", trades=filled)
-        detail = f"the provider's trades reach back to {told.since} ns only: bars of before are in /v1/history"
-        return msgspec.structs.replace(gap, state="partly", trades=filled, detail=detail)
-
-    async def _fill_with_bars(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        """The provider's own bars of all minutes that the gap touches and that have closed."""
-        assert self._market is not None
-        start = Nanos(gap.since // _MINUTE * _MINUTE)
-        end = Nanos(-(-gap.until // _MINUTE) * _MINUTE)
-        if (wait := end + AROUND_NS - now()) > 0:
-            await asyncio.sleep(wait / 1e9)
-        bars = await self._market.history(instrument, "1m", start, end)
-        for bar in bars:
-            self._publisher.bar(instrument.number, bar, True)
-        self.filled_bars += len(bars)
-        return msgspec.structs.replace(gap, state="filled", bars=len(bars), detail="by the provider's minutes")

@@ -144,7 +144,7 @@ class FeedWorker(Shell):
             self.spawn(patiently("stats", self._publish_stats, every=STATS_EVERY_S), "stats"),
             self.spawn(patiently("freshness", self.watch.look, every=LOOK_EVERY_S), "freshness"),
             self.spawn(patiently("polls", self.watch.poll, every=POLL_EVERY_S), "polls"),
-            self.spawn(self.watch.fill(), "gaps"),
+            self.spawn(self.watch.gaps.fill(), "gaps"),
             self.spawn(patiently("settings", self._tune, every=TUNING_EVERY_S), "settings"),
             self.spawn(patiently("seconds", self.second.take_up, every=TUNING_EVERY_S), "seconds"),
             self.spawn(self.second.listen(), "ticks of seconds"),
@@ -188,7 +188,8 @@ class FeedWorker(Shell):
             await self._market.close()
         try:
             await self.hot.delete(f"worker:{self.feed}:{self.shard}")
-            await self.holes.forget()
+            # What it still has somebody else goes on with.
+            await (self.mark() if self.carrier.carried else self.holes.forget())
         except TradeError as error:
             log.debug("what it said of itself stays until it is too old: %s", error)
 

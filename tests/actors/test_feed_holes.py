@@ -144,7 +144,7 @@ class Worker:
         )
         self.outlet.epoch = epoch
         self.watch.serve(market, unread)
-        self.running = [asyncio.create_task(self.outlet.publish()), asyncio.create_task(self.watch.fill())]
+        self.running = [asyncio.create_task(self.outlet.publish()), asyncio.create_task(self.watch.gaps.fill())]
 
     def carry(self, mark: Mark | None = None) -> None:
         self.watch.want([ONE, TWO], {})

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from actors import feed_watch
+from actors import feed_gaps, feed_watch
 from actors.feed_holes import FeedHoles
 from actors.feed_watch import FeedWatch, MarketHours, edges_in
 from cluster.process import now
@@ -132,7 +132,7 @@ class Scene:
         self.watch = FeedWatch(FeedId("main"), 3, self.out, store, FeedHoles(FeedId("main"), 3, hot))
         played: Any = (self.provider, self.connection)
         self.watch.serve(*played)
-        self.filling = asyncio.create_task(self.watch.fill())
+        self.filling = asyncio.create_task(self.watch.gaps.fill())
 
     def tick(self, number: int, sequence: int, at: int | None = None) -> None:
         buffer = TickBuffer()
@@ -156,9 +156,9 @@ class Scene:
 
 @pytest.fixture
 async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    monkeypatch.setattr(feed_watch, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(feed_watch, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(feed_watch, "AROUND_NS", 0)
+    monkeypatch.setattr(feed_gaps, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(feed_gaps, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(feed_gaps, "AROUND_NS", 0)
     made = Scene()
     yield made
     made.filling.cancel()
@@ -178,7 +178,7 @@ async def test_a_gap_is_filled_with_exactly_what_was_not_streamed(scene: Scene) 
     assert (gap.state, gap.trades, gap.shard, gap.reason) == ("filled", 3, 3, "the stream was gone: cut")
     assert scene.out.filled[0]["sequence"].tolist() == [6, 7, 8]
     assert abs(int(scene.out.filled[0]["received_at"][0]) - now()) < 10 * SECOND
-    assert (scene.watch.filled_trades, scene.watch.gaps) == (3, {ONE.id: 1})
+    assert (scene.watch.gaps.filled_trades, scene.watch.gaps.counts) == (3, {ONE.id: 1})
 
 
 async def test_what_a_provider_does_not_reach_back_to_is_said(scene: Scene) -> None:
@@ -218,12 +218,12 @@ async def test_a_provider_that_does_not_answer_is_asked_again_and_one_that_never
 
 
 @pytest.mark.parametrize(
-    ("trouble", "asked"), [(BadInput("symbol", "unknown"), 1), (NotReady("away", 0.1), feed_watch.ATTEMPTS)]
+    ("trouble", "asked"), [(BadInput("symbol", "unknown"), 1), (NotReady("away", 0.1), feed_gaps.ATTEMPTS)]
 )
 async def test_a_gap_that_cannot_be_filled_says_why(scene: Scene, trouble: TradeError, asked: int) -> None:
     scene.provider.trouble = [trouble] * 20
     gap = await scene.gap()
-    assert (gap.state, gap.detail, scene.watch.unfilled) == ("failed", str(trouble), 1)
+    assert (gap.state, gap.detail, scene.watch.gaps.unfilled) == ("failed", str(trouble), 1)
     assert len(scene.provider.asked) == asked
 
 
@@ -253,7 +253,7 @@ async def test_what_is_let_go_is_filled_no_more(scene: Scene) -> None:
     scene.filling.cancel()
     await scene.watch.look()
     scene.watch.drop([ONE])
-    scene.filling = asyncio.create_task(scene.watch.fill())
+    scene.filling = asyncio.create_task(scene.watch.gaps.fill())
     await until(lambda: scene.store.gaps[1].state == "failed", 5, "the end of it")
     assert "no longer carried" in scene.store.gaps[1].detail
     assert scene.store.gaps[1].reason == "the worker before this one ended"
