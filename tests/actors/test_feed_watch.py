@@ -181,6 +181,29 @@ async def test_a_gap_is_filled_with_exactly_what_was_not_streamed(scene: Scene) 
     assert (scene.watch.gaps.filled_trades, scene.watch.gaps.counts) == (3, {ONE.id: 1})
 
 
+async def test_what_was_not_published_is_filled_in_by_its_times_where_nothing_is_numbered(scene: Scene) -> None:
+    scene.watch.want([ONE], {})
+    scene.watch.opened()
+    buffer = TickBuffer()
+    for second in range(1, 10):
+        buffer.trade(1, 100.0, 1.0, 0, second * SECOND, second * SECOND + 7, 0)
+    every = decode(buffer.take())
+    scene.provider.past = PastTrades(ticks=every, since=Nanos(0))
+    scene.watch.published(every[:2])
+    scene.watch.withheld(every[2:4], "not published: the bus was away")
+    scene.watch.withheld(every[4:5], "not published: the bus was away")
+    await scene.watch.look()
+    assert not scene.store.gaps, "it is not over yet"
+    scene.watch.published(every[5:])
+    # Another gap of the same instrument has edges of its own.
+    scene.watch.gaps.edges.open(1, Edge(0, Nanos(8 * SECOND)))
+    await scene.watch.look()
+    await until(lambda: [gap.state for gap in scene.store.gaps.values()] == ["filled"], 10, "it to be filled")
+    assert scene.store.gaps[1].reason == "not published: the bus was away"
+    assert (scene.out.filled[0]["exchange_at"] // SECOND).tolist() == [3, 4, 5]
+    assert scene.watch.gaps.edges.waiting, "the other one is still open"
+
+
 async def test_what_a_provider_does_not_reach_back_to_is_said(scene: Scene) -> None:
     scene.provider.past = PastTrades(ticks=trades(7, 8), since=Nanos(now() + SECOND))
     gap = await scene.gap()
