@@ -102,8 +102,6 @@ class FeedHoles:
 
     async def save(self, cuts: Mapping[int, int]) -> None:
         """Note how far it has come; ``cuts``: numbers from which on instruments are another worker's.  `NotReady`."""
-        if not self.is_numbered:
-            return
         if self._left and elapsed() > self._left_until:
             self._left = {}
         left = {number: mark for number, mark in self._left.items() if number not in self.continuity.carried}
@@ -145,7 +143,8 @@ class FeedHoles:
     async def _marks_of(self, shard: int) -> Marks:
         dump = await self._hot.get(marks_key(self.feed, shard), bytes)
         marks = Marks(dump or b"")
-        marks.replay(await self._hot.notes(notes_key(self.feed, shard)))
+        if notes := await self._hot.notes(notes_key(self.feed, shard)):
+            marks.replay(notes)
         return marks
 
     # Filling

@@ -236,6 +236,10 @@ class FeedWorker(Shell):
     async def retune(self, instruments: Sequence[InstrumentId], channels: Sequence[str]) -> None:
         """Stream other channels of instruments: those that are new are asked for, then the others ended."""
         self._ready()
+        for id_ in instruments:
+            if id_ in self.carrier and "trade" in channels and "trade" not in self.carrier.channels_of(id_):
+                # What nobody had asked for does not lack.
+                self.holes.continuity.begin(self.carrier.listed[id_].number)
         await self.carrier.retune(instruments, channels)
 
     async def release(self, instruments: Sequence[InstrumentId]) -> None:
@@ -294,8 +298,9 @@ class FeedWorker(Shell):
 
     async def mark(self) -> None:
         """How far it has come is noted.  Raises `NotReady`."""
-        cuts = {number: self.handover.cuts_of(number).get(TRADE, 0) for _, number, _ in self.carrier.numbers()}
-        await self.holes.save(cuts)
+        if self.holes.is_numbered:
+            cuts = {number: self.handover.cuts_of(number).get(TRADE, 0) for _, number, _ in self.carrier.numbers()}
+            await self.holes.save(cuts)
 
     def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
         """Instruments are no longer carried; ``cuts``, by number: from which on another worker has them."""
