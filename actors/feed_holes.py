@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from cluster.process import elapsed, now
 from connectors.base import MarketData
@@ -32,6 +33,8 @@ AROUND_NS: Final = 5 * _SECOND
 #: How often, and how long apart at first, a provider is asked again that does not answer, or does not know yet.
 ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 1.0
+#: Trades that are asked for at once for several holes.
+MOST_AT_ONCE: Final = 1_000
 #: What a worker left is kept for so long, for whoever carries its instruments next.
 KEPT_S: Final = 3600.0
 #: What a worker before this one left is told on for so long: its instruments have been given to others by then.
@@ -201,19 +204,39 @@ class FeedHoles:
         if self._market is None:
             raise NotReady("it is not connected yet")
         start = min(hole.begin for hole in holes)
-        told = await self._market.trades(instrument, Nanos(max(0, start - AROUND_NS)), Nanos(now() + AROUND_NS))
-        if told is None:
-            return None
-        wanted = told.ticks["sequence"] != told.ticks["sequence"]
+        parts, since = [], Nanos(0)
+        for numbers in _together(holes):
+            told = await self._market.trades(
+                instrument, Nanos(max(0, start - AROUND_NS)), Nanos(now() + AROUND_NS), numbers
+            )
+            if told is None:
+                return None
+            parts.append(told.ticks)
+            since = max(since, told.since)
+        # Where numbers are not asked for, each answer has them all.
+        found = np.concatenate(parts)
+        found = found[np.unique(found["sequence"], return_index=True)[1]]
+        wanted = np.zeros(len(found), dtype=np.bool_)
         for hole in holes:
-            wanted |= (told.ticks["sequence"] >= hole.first) & (told.ticks["sequence"] <= hole.last)
-        ticks = told.ticks[wanted].copy()
+            wanted |= (found["sequence"] >= hole.first) & (found["sequence"] <= hole.last)
+        ticks = found[wanted]
         ticks["received_at"] = now()
-        return ticks, told.since
+        return ticks, since
 
     def _give_up(self, number: int, holes: list[Hole]) -> None:
         for hole in holes:
             self.continuity.give_up(number, hole)
+
+
+def _together(holes: list[Hole]) -> list[tuple[int, int]]:
+    """First and last numbers to ask for at once: holes that lie close together in one go."""
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted((hole.first, hole.last) for hole in holes):
+        if spans and last - spans[-1][0] < MOST_AT_ONCE:
+            spans[-1] = spans[-1][0], max(last, spans[-1][1])
+        else:
+            spans.append((first, last))
+    return spans
 
 
 def _of(holes: list[Hole], sequences: set[int]) -> list[Hole]:

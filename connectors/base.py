@@ -163,9 +163,12 @@ class MarketData(Protocol):
         …
         """
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         """Trades of ``start <= exchange_at < end``, as far back as the provider tells them.
 
+        ``numbers``: where trades are numbered, those from the first to the last of these are enough, of whatever time.
         None: it tells none, bars must do.
         """
 

@@ -14,7 +14,7 @@ from connectors.binance.feed import CHANNELS, BinanceFeed
 from connectors.binance.history import klines
 from connectors.binance.link import Tuning
 from connectors.binance.product import SPOT, Product, check_interval
-from connectors.binance.quotes import last_value, recent_trades
+from connectors.binance.quotes import last_value, old_trades, recent_trades
 from connectors.binance.rest import Rest
 from connectors.binance.symbols import parse_exchange_info
 from connectors.recordings import Tap
@@ -134,10 +134,17 @@ class BinanceMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await klines(self._rest, self.product, instrument, interval, start, end)
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
-        """Trades of ``start <= exchange_at < end`` out of the last thousand; aggregated ones have other ids."""
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
+        """Trades of ``start <= exchange_at < end`` out of the last thousand, at spot any by their ``numbers``.
+
+        None of aggregated streams, which have other ids.
+        """
         if self._settings.trade_stream != "trade":
             return None
+        if numbers is not None and self.product.venue == SPOT.venue:
+            return await old_trades(self._rest, instrument, *numbers)
         return await recent_trades(self._rest, instrument, start, end)
 
     async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:

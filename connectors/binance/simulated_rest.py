@@ -17,7 +17,14 @@ from connectors.binance.product import SPOT, intervals
 from connectors.binance.simulated_market import SimulatedMarket
 from connectors.binance.source import MinuteBar, SymbolSpec
 
-_WEIGHTS: Final = {"/exchangeInfo": 20, "/depth": 5, "/klines": 2, "/trades": 5, "/ticker/bookTicker": 2}
+_WEIGHTS: Final = {
+    "/exchangeInfo": 20,
+    "/depth": 5,
+    "/klines": 2,
+    "/trades": 25,
+    "/historicalTrades": 25,
+    "/ticker/bookTicker": 2,
+}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -77,6 +84,8 @@ class SimulatedRest:
             return self._klines(query, now_ms)
         if path == "/trades":
             return self._trades(query)
+        if path == "/historicalTrades":
+            return self._historical_trades(query)
         if path == "/ticker/bookTicker":
             spec = self._symbol(query)
             return spec if isinstance(spec, Answer) else _said(self._market.quote(spec.symbol))
@@ -142,6 +151,20 @@ class SimulatedRest:
         if not 1 <= numbers[0] <= 1000:
             return error(-1130, "Data sent for parameter 'limit' is not valid.")
         return _said(self._market.trades(spec.symbol, numbers[0]))
+
+    def _historical_trades(self, query: Mapping[str, str]) -> Answer:
+        if self._market.product is not SPOT:
+            return error(-2014, "API-key format invalid.", 401)
+        spec = self._symbol(query)
+        if isinstance(spec, Answer):
+            return spec
+        numbers = _numbers(query, limit=500, fromId=-1)
+        if isinstance(numbers, Answer):
+            return numbers
+        limit, first = numbers
+        if not 1 <= limit <= 1000:
+            return error(-1130, "Data sent for parameter 'limit' is not valid.")
+        return _said(self._market.trades(spec.symbol, limit, None if first < 0 else first))
 
     def _depth(self, query: Mapping[str, str], now_ms: int) -> Answer:
         spec = self._symbol(query)

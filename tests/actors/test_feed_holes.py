@@ -100,7 +100,9 @@ class Provider:
         self.trouble: list[TradeError] = []
         self.since = Nanos(0)
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         if self.trouble:
             raise self.trouble.pop(0)
         return PastTrades(ticks=self.past[instrument.number], since=self.since)

@@ -67,7 +67,9 @@ class Provider:
         self.asked: list[tuple[str, Any]] = []
         self.values: dict[InstrumentId, LastValue] = {}
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         self.asked.append(("trades", (start, end)))
         if self.trouble:
             raise self.trouble.pop(0)
