@@ -226,9 +226,9 @@ def test_a_batch_costs_next_to_nothing() -> None:
     batches = [
         trades(*((number, n) for n in (2 * r + 1, 2 * r + 2) for number in range(1, 501))) for r in range(rounds)
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     for batch in batches:
         assert continuity.take(batch) == []
         note_of(batch)
-    per_tick = (time.perf_counter() - began) / (rounds * 1000)
+    per_tick = (time.process_time() - began) / (rounds * 1000)
     assert per_tick < 1e-6
