@@ -29,6 +29,7 @@ from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
 from storage.feed_quality import FeedGaps, FeedTunings
+from storage.feed_seconds import FeedSeconds
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.journal import Journal
@@ -76,6 +77,7 @@ class Services:
         self.kills = Kills(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
+        self.feed_seconds = FeedSeconds(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors import feed_watch, feed_worker
+from actors import feed_gaps, feed_worker
 from actors.feed_worker import FeedWorker
 from cluster import process, streams
 from connectors.binance.simulator import BinanceSimulator
@@ -56,7 +56,7 @@ def its_own_process(
     monkeypatch.setattr(feed_worker, "POLL_EVERY_S", 0.2)
     monkeypatch.setattr(feed_worker, "TUNING_EVERY_S", 0.2)
     monkeypatch.setattr(feed_worker, "QUARANTINE_EVERY_S", 0.2)
-    monkeypatch.setattr(feed_watch, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(feed_gaps, "PATIENCE_S", 3.0)
 
     def end(reason: str, code: int = 0) -> None:
         raise AssertionError(f"the actor ends its process: {reason}")

@@ -105,7 +105,7 @@ async def test_ticks_and_depth_reach_the_bus_and_a_new_token_is_taken_up_without
         await until(lambda: len(got[streams.depth("india")]) >= 1, what="depth on the bus")
         await until(lambda: len(worker.stats().instruments) == 2, what="the instruments")
         await until(lambda: {i.state for i in worker.stats().instruments} == {"live"}, what="both live")
-        number = worker._listed[INFY].number
+        number = worker.carrier.listed[INFY].number
         epoch, batch, shard, books = unpack_depth(got[streams.depth("india")][0])
         assert (epoch, batch, shard) == (worker.epoch, 1, 0)
         assert books["instrument"].tolist() == [number]
