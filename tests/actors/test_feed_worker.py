@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.feed_holes import FeedHoles
 from actors.feed_outlet import MOST_DEPTHS, FeedOutlet
 from actors.feed_worker import FeedWorker
 from storage.records import FeedRecord
@@ -38,12 +39,12 @@ class NeverFenced:
 
 
 def outlet_on(bus: FakeBus, handover: Handover, arbiter: Arbiter | None = None) -> FeedOutlet:
-    """An outlet without a watch: what is tested here passes by it."""
+    """An outlet without a watch but for its holes: what is tested here passes by it."""
     quality: Any = SimpleNamespace(filter=TickFilter())
-    watch: Any = None
+    hot: Any = None
+    watch: Any = SimpleNamespace(gaps=SimpleNamespace(holes=FeedHoles(FeedId("india"), 1, hot)))
     fence: Any = NeverFenced()
     onto: Any = bus
-    hot: Any = None
     outlet = FeedOutlet(
         FeedId("india"), 1, onto, fence, handover, LastValues(), quality, watch, arbiter or Arbiter(), hot
     )
