@@ -41,7 +41,7 @@ from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.intent_queue import Intent, IntentQueue
 from trading.orders import CancelOrder, EventKind, Order, OrderState, PlaceOrder, order_from
-from trading.ticks import Senders, TickArray, empty, unpack_batch
+from trading.ticks import Senders, TickArray, decode, empty, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
@@ -146,6 +146,7 @@ class AlgoHost(Shell):
         history = await self._history(record, runner)
         if not self._began:
             self._began = True
+            await self._know_last(record, runner)
             self._send_out(runner.start(now(), history))
             self.spawn(self._listen(record), "ticks")
             self.spawn(self._send(), "intents")
@@ -182,6 +183,15 @@ class AlgoHost(Shell):
         except (TradeError, TimeoutError) as error:
             self._lines.append(LogLine(at=now(), level="warning", text=f"no history: {error or 'it took too long'}"))
             return {}
+
+    async def _know_last(self, record: AlgoRecord, runner: Runner) -> None:
+        """What the feed's workers had last; without it the strategy waits for the first ticks."""
+        try:
+            rows = [decode(raw) for raw in (await self.hot.scan(f"last:{record.feed}:", bytes)).values()]
+        except NotReady as error:
+            self._lines.append(LogLine(at=now(), level="warning", text=f"last values are not known: {error}"))
+        else:
+            runner.know(np.concatenate(rows) if rows else empty())
 
     async def _fill_bars(self, record: AlgoRecord) -> None:
         """Give the strategy the bars whose first ticks came before it listened, once they have closed."""
@@ -247,6 +257,8 @@ class AlgoHost(Shell):
         is_mine[numbers] = True
         subscription = await listen(self.bus, [streams.ticks(record.feed)], [], size=WAITING_BATCHES)
         runner.listening(Nanos(now() + SKEW))
+        # Once more, now that every later tick will come: so nothing between is missed.
+        await self._know_last(record, runner)
         self.spawn(self._fill_bars(record), "first bars")
         rested_at = time.monotonic()
         async for item in subscription:

@@ -142,12 +142,12 @@ class FeedSecond:
         self.arbiter.tune(ArbiterSettings(hold_s=settings.again_s, silent_s=settings.least_s))
 
     async def take_up(self) -> None:
-        """Read which instruments have a second, and what was in use before.  Raises `NotReady`."""
+        """Read which instruments have a second.  Raises `NotReady`."""
         found = await self._store.of(self.feed)
         if found != self._seconds:
-            self._seconds = found
             if any(source.instrument not in self._carrier.listed for source in found.values()):
                 await self._carrier.learn()
+            self._seconds = found
             log.info("%d instruments have a second provider", len(found))
             self._pair()
 
@@ -313,7 +313,7 @@ class FeedSecond:
                 await self._subscription.remove(had - wanted)
             except NotReady as error:
                 log.info("the second providers' feeds are listened to once Redis is back: %s", error)
-            for channel in had - wanted:
+            for channel in had - wanted - self._wanted():
                 del self._reading[channel]
             had = wanted
             while self._wanted() == had:

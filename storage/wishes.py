@@ -25,6 +25,11 @@ class _NothingNew(Exception):
     """Ends a transaction that has nothing to write."""
 
 
+def all_wanted(feed: FeedRecord, wishes: WishesByClient) -> set[InstrumentId]:
+    """What a feed is to carry: its own list, and what its clients want."""
+    return {*feed.instruments, *(each for wish in wishes.values() for each in wish)}
+
+
 class Wishes:
     """The table of wishes.  Every change raises its feed's generation and wakes the readers of desired state.
 

@@ -107,6 +107,9 @@ class Host(Protocol):
     def history(self, instrument: Instrument, interval: str, count: int) -> list[Bar]:
         """Closed bars."""
 
+    def last(self, instrument: Instrument) -> Tick | None:
+        """Last trade and quote."""
+
     def log(self, text: str, level: str) -> None:
         """Note a line."""
 
@@ -284,6 +287,14 @@ class Strategy(Generic[P]):
     def history(self, instrument: Instrument | InstrumentId, interval: str, count: int) -> list[Bar]:
         """Up to ``count`` closed bars, oldest first: those of `warm_up`, then those of `bars` since."""
         return self._host.history(self._host.instrument(instrument), interval, count)
+
+    def last(self, instrument: Instrument | InstrumentId) -> Tick | None:
+        """The last trade and the last quote in one, as they stood before the ticks that are being given just now.
+
+        `on_start` has what the feed knew by then, so nobody has to wait for the next tick; None where nothing has
+        come.  It may be old: ``received_at`` says when its later half came.
+        """
+        return self._host.last(self._host.instrument(instrument))
 
     def log(self, text: str, level: str = "info") -> None:
         """Write a line to the algo's log; ``level`` is debug, info, warning or error."""

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from strategies.base import Strategy
+from strategies.base import Strategy, Tick
 from strategies.books import Books, BooksState
+from strategies.last_ticks import LastTicks
 from strategies.loader import check_parameters
 from strategies.numbers import Number, decimal_of, price_of
 from strategies.outputs import LogLine, Output, StrategyFailed
@@ -103,6 +105,7 @@ class Runner:
         self._restored = False
         self._out: list[Output] = []
         self._books = Books(account)
+        self._last = LastTicks()
         self._builders: dict[str, BarBuilder] = {}
         self._bars: dict[tuple[InstrumentId, str], deque[Bar]] = {}
         self._warm_up: dict[str, int] = {}
@@ -152,6 +155,10 @@ class Runner:
             self._call("on_start", self.strategy.on_start)
         return self._take()
 
+    def know(self, rows: TickArray) -> None:
+        """Take last values (`trading.last_values`) of those who have listened for longer, for `Strategy.last`."""
+        self._last.seed(rows[self._own(rows)])
+
     def listening(self, now: Nanos) -> None:
         """Every tick from ``now`` on will come.
 
@@ -190,8 +197,7 @@ class Runner:
         self._advance(now)
         if not self._running or not len(ticks):
             return self._take()
-        last = len(self._is_mine) - 1
-        mine = self._is_mine[np.clip(ticks["instrument"], 0, last)]
+        mine = self._own(ticks)
         if not mine.all():
             ticks = ticks[mine]
             if not len(ticks):
@@ -199,13 +205,19 @@ class Runner:
         ticks = live(ticks)
         for interval, builder in self._builders.items():
             self._give_bars(interval, builder.add(ticks))
+        given = ticks
         if waited and self.strategy.conflate:
-            count = len(ticks)
-            ticks = newest(ticks)
-            self.conflated += count - len(ticks)
-        if self._wants_ticks and len(ticks):
-            self._call("on_ticks", self.strategy.on_ticks, ticks)
+            given = newest(ticks)
+            self.conflated += len(ticks) - len(given)
+        if self._wants_ticks and len(given):
+            self._call("on_ticks", self.strategy.on_ticks, given)
+        # Not before: what is yet to be given must not be seen, or the back-test would look ahead.
+        self._last.take(ticks)
         return self._take()
+
+    def _own(self, ticks: TickArray) -> npt.NDArray[np.bool_]:
+        found: npt.NDArray[np.bool_] = self._is_mine[np.clip(ticks["instrument"], 0, len(self._is_mine) - 1)]
+        return found
 
     def order(self, order: Order, now: Nanos) -> list[Output]:
         """An own order has changed; ``order`` is kept, so give a copy that nobody changes.
@@ -424,6 +436,11 @@ class Runner:
         if count < 1:
             raise BadInput("count", f"{count} is below 1")
         return list(self._bars.get((instrument.id, interval), ()))[-count:]
+
+    def last(self, instrument: Instrument) -> Tick | None:
+        """The last trade and quote that are known."""
+        row = self._last.get(instrument.number)
+        return None if row is None else Tick(instrument, *row.tolist()[1:])
 
     def log(self, text: str, level: str) -> None:
         """Note a line of the algo's log."""

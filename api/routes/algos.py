@@ -15,6 +15,7 @@ from api.services import Deck, Services, referenced
 from api.shapes import AlgoShown, algo_live
 from cluster import catalog
 from storage.records import AlgoRecord, StrategyRecord
+from storage.wishes import all_wanted
 from trading.errors import BadInput, Conflict, Fenced
 from trading.ids import AlgoId, Epoch, FeedId, Nanos, NodeName, instrument_id, name
 
@@ -83,7 +84,7 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
         raise BadInput("account", f"account {account.id} is disabled: enable it, or leave out start")
     strategy = await referenced("strategy", deck.desired.strategy(body.strategy))
     feed, wishes = await referenced("feed", deck.wishes.read(FeedId(body.feed)))
-    carried = {*feed.instruments, *(each for wish in wishes.values() for each in wish)}
+    carried = all_wanted(feed, wishes)
     instruments = tuple(dict.fromkeys(instrument_id(text, "instruments") for text in body.instruments))
     missing = [each for each in instruments if each not in carried]
     if missing:

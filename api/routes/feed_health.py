@@ -13,6 +13,7 @@ from api.formats import Body, Cursor, GivenInstant, Instant, InstantOrNone, Limi
 from api.security import FeedKeeper, Viewer
 from api.services import Deck, Services
 from storage.records import FeedRecord
+from storage.wishes import WishesByClient, all_wanted
 from trading.errors import BadInput, UnknownThing
 from trading.feed_tuning import Tuning, settled
 from trading.ids import FeedId, InstrumentId, Nanos, instrument_id
@@ -211,9 +212,9 @@ async def list_instruments(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     """The instruments of a feed with state, age, rate, gaps and last tick, by name."""
-    feed = await deck.desired.feed(FeedId(id))
+    feed, wishes = await deck.wishes.read(FeedId(id))
     rows = await _carried(deck, feed)
-    wanted = sorted({*feed.instruments, *rows})
+    wanted = sorted(all_wanted(feed, wishes) | rows.keys())
     missing = InstrumentHealth(id="", shard=None, state="pending", reason=_NOT_CARRIED)
     all_of_them = [rows.get(name) or missing.model_copy(update={"id": name}) for name in wanted]
     if state is not None:
@@ -234,10 +235,8 @@ async def list_quarantine(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     """What was refused as bad: counts by reason, and the last ticks of each instrument; kept for a day."""
-    feed = await deck.desired.feed(FeedId(id))
-    only = None if instrument is None else instrument_id(instrument)
-    if only is not None and only not in feed.instruments:
-        raise UnknownThing("instrument", only, f"in feed {id}")
+    feed, wishes = await deck.wishes.read(FeedId(id))
+    only = None if instrument is None else _wanted(feed, wishes, instrument)
     workers, trouble = await deck.look_all(f"worker:{feed.id}:")
     shown, note = await deck.look_all(f"quarantine:{feed.id}:")
     counts: dict[str, int] = {}
@@ -305,8 +304,8 @@ async def tune_feed(id: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -
 @router.put("/{id}/tuning/{instrument:path}", response_model=TuningShown)
 async def tune_instrument(id: str, instrument: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
     """Set them for one instrument, on top of the feed's."""
-    feed = await deck.desired.feed(FeedId(id))
-    name = _of_feed(feed, instrument)
+    feed, wishes = await deck.wishes.read(FeedId(id))
+    name = _wanted(feed, wishes, instrument)
     tuning = Tuning(filter=body.filter, freshness=body.freshness)
     whole, _ = await deck.feed_tunings.of(feed.id)
     shown = _tuning(whole, name, tuning)
@@ -321,9 +320,9 @@ async def untune_instrument(id: str, instrument: str, caller: FeedKeeper, deck: 
     await deck.feed_tunings.put(feed.id, instrument_id(instrument), Tuning(), by=caller.user)
 
 
-def _of_feed(feed: FeedRecord, text: str) -> InstrumentId:
+def _wanted(feed: FeedRecord, wishes: WishesByClient, text: str) -> InstrumentId:
     name = instrument_id(text)
-    if name not in feed.instruments:
+    if name not in all_wanted(feed, wishes):
         raise UnknownThing("instrument", name, f"in feed {feed.id}")
     return name
 

@@ -16,6 +16,7 @@ from api.services import Deck, Services
 from cluster import catalog
 from cluster.feeds import subscriptions_of
 from storage.records import FeedRecord
+from storage.wishes import all_wanted
 from trading import seconds as rules
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import FeedId, InstrumentId, instrument_id
@@ -205,7 +206,7 @@ async def _change(
         after = decide(record.seconds)
         if after == record.seconds:
             return record
-        carried = {*record.instruments, *(each for wish in wishes.values() for each in wish)}
+        carried = all_wanted(record, wishes)
         await check_seconds(deck, caller, msgspec.structs.replace(record, seconds=after), carried, given, field_of)
         try:
             return await deck.desired.update_feed(

@@ -17,10 +17,12 @@ from strategies import Strategy
 
 
 class Raises(Strategy):
-    """Raises at its tenth tick."""
+    """Raises at its tenth tick; before the first it knows the last ones."""
 
     def on_start(self):
         self.seen = 0
+        last = self.last(self.instruments[0])
+        self.log(f"LAST {last.price} {last.bid} {last.ask} {self.now - last.received_at}")
 
     def on_tick(self, tick):
         self.seen += 1
@@ -126,7 +128,9 @@ def test_a_market_maker_trades_on_the_second_node_stops_and_starts_again(deck: D
     settle(deck, alice)
 
 
-def test_a_strategy_that_raises_fails_alone_with_its_traceback(deck: DeckUnderTest, alice: str, bob: str) -> None:
+def test_a_strategy_knows_the_last_values_at_its_start_and_fails_alone_with_its_traceback(
+    deck: DeckUnderTest, alice: str, bob: str
+) -> None:
     deck.api.post("/strategies", {"name": "raises", "source": RAISES})
     make(deck, "good", "market-maker", bob, parameters=MAKER)
     make(deck, "bad", "raises", alice)
@@ -135,6 +139,10 @@ def test_a_strategy_that_raises_fails_alone_with_its_traceback(deck: DeckUnderTe
     text = "\n".join(line["text"] for line in deck.api.get("/algos/bad/logs", limit=100)["items"])
     assert "Traceback" in text
     assert "RuntimeError: the tenth tick was too much" in text
+    price, bid, ask, age = map(float, text.partition("LAST ")[2].splitlines()[0].split(" "))
+    assert price > 0
+    assert 0 < bid < ask
+    assert age < 10e9
     deck.wait("the other one still running", lambda: algo(deck, "good")["state"] == "running", 30)
     remove(deck, "good")
     remove(deck, "bad")

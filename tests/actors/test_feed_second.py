@@ -242,9 +242,11 @@ async def test_a_worker_that_is_started_again_goes_on_with_the_second_and_double
     await scene.end(f"{OWN}/0", orderly=False)
     ended = time.monotonic()
     await scene.start(OWN)
+    started = time.monotonic()
     await until(lambda: bool(scene.came(quiet, since=ended + 0.05)), 10, "ticks of the second")
-    again = scene.came(quiet, since=ended + 0.05)[0]
-    assert again[0] & SECOND
+    flags, _, came = scene.came(quiet, since=ended + 0.05)[0]
+    assert flags & SECOND
+    assert came - started < 1.0, "it does not wait for the first to be found wanting once more"
     assert scene.second(quiet).in_use
     scene.twins.silence(0, quiet, begin=False)
     await scene.in_use(quiet, used=False)

@@ -1,12 +1,14 @@
-"""Parts of a feed worker that need no cluster: depth onto the bus, and credentials that change under it."""
+"""Parts of a feed worker that need no cluster: what goes onto the bus, and credentials that change under it."""
 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from actors.feed_holes import FeedHoles
 from actors.feed_outlet import MOST_DEPTHS, FeedOutlet
 from actors.feed_worker import FeedWorker
 from storage.records import FeedRecord
@@ -16,6 +18,8 @@ from trading.errors import NotReady
 from trading.handover import Handover
 from trading.ids import FeedId, Nanos
 from trading.last_values import LastValues
+from trading.tick_filter import TickFilter
+from trading.ticks import TRADE, TickArray, TickBuffer, decode
 
 
 class FakeBus:
@@ -34,12 +38,16 @@ class NeverFenced:
         pass
 
 
-def outlet_on(bus: FakeBus, handover: Handover) -> FeedOutlet:
-    """An outlet without a filter or a watch: depth passes neither."""
-    rest: Any = None
+def outlet_on(bus: FakeBus, handover: Handover, arbiter: Arbiter | None = None) -> FeedOutlet:
+    """An outlet without a watch: what is tested here passes by it."""
+    quality: Any = SimpleNamespace(filter=TickFilter())
+    hot: Any = None
+    watch: Any = SimpleNamespace(gaps=SimpleNamespace(holes=FeedHoles(FeedId("india"), 1, hot)))
     fence: Any = NeverFenced()
     onto: Any = bus
-    outlet = FeedOutlet(FeedId("india"), 1, onto, fence, handover, LastValues(), rest, rest, Arbiter(), rest)
+    outlet = FeedOutlet(
+        *(FeedId("india"), 1, onto, fence, handover, LastValues(), quality, watch), *(arbiter or Arbiter(), hot)
+    )
     outlet.epoch = 7
     return outlet
 
@@ -93,6 +101,41 @@ async def test_while_redis_is_away_old_depth_gives_way_to_new_and_is_counted() -
     outlet.depth(books(99))
     await published(outlet, bus, MOST_DEPTHS)
     assert unpack_depth(bus.sent[-2][1])[3]["instrument"].tolist() == [MOST_DEPTHS + 2] * 2
+
+
+def trades(*numbers: int) -> TickArray:
+    buffer = TickBuffer()
+    for number in numbers:
+        at = 1_700_000_000_000_000_000 + number
+        buffer.trade(number, 100.0, 1.0, 0, at, at, 0)
+    return decode(buffer.take())
+
+
+async def test_what_a_second_sends_goes_out_only_where_it_is_this_workers_to_publish() -> None:
+    handover = Handover()
+    outlet = outlet_on(FakeBus(), handover)
+    handover.mute(2)
+    handover.cut(3, {TRADE: 5})
+    handover.forget(4)
+    outlet.publish_second(trades(1, 2, 3, 4))
+    assert outlet.from_second == 1
+    outlet.publish_second(trades(2, 3, 4))
+    assert outlet.from_second == 1
+
+
+async def test_polls_show_nothing_of_what_comes_from_a_second_and_what_it_kept_back_is_withheld() -> None:
+    arbiter = Arbiter()
+    outlet = outlet_on(FakeBus(), Handover(), arbiter)
+    arbiter.pair(1)
+    arbiter.adopt(1, Nanos(1_700_000_000_000_000_000))
+    outlet.show_polled(trades(1, 2))
+    assert outlet.polled == 1
+    outlet.publish_first(trades(1, 2))
+    assert outlet.withheld == 1
+    later = Nanos(1_700_000_000_000_000_000 + 3600 * 1_000_000_000)
+    for at in (later, Nanos(2 * later)):
+        outlet.publish_kept(arbiter.judge(1, is_stale=False, now=at))
+    assert outlet.withheld == 0
 
 
 async def test_credentials_change_in_the_mapping_that_the_connection_holds() -> None:

@@ -124,11 +124,16 @@ class Playing:
         async def kill() -> None:
             made["kill"] = (await self.ask("POST", "/v1/risk/kill", {"scope": "user:cho", "reason": "x"}))["id"]
 
+        async def seconds() -> None:
+            await self.ask("POST", "/v1/feeds", {"id": "fy", "provider": "binance-spot"})
+            await self.ask("PUT", "/v1/feeds/fx/seconds", {"seconds": {BTC: {"feed": "fy"}}})
+
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
         c = f + "/{id}/clients/{client}"
         limit = {"scope": "cluster", "kind": "position", "value": "5"}
         imported = {"provider": "binance-spot", "settings": {"base_url": self.venue}}
         more = {"instruments": [ETH]}
+        tuning = {"freshness": {"least_s": 2.0}}
         seen = {"ours": "1", "theirs": "2", "note": "bought by phone"}
         return [
             ("post", "/v1/users", "create_user", call("POST", "/v1/users", {"id": "cho", "roles": ["trader"]})),
@@ -154,7 +159,15 @@ class Playing:
              call("DELETE", f + f"/fx/clients/a/instruments/{BTC}")),
             ("put", c + "/instruments/{instrument}", "wish_of_feed",
              call("PUT", f + f"/fx/clients/a/instruments/{ETH}?channels=depth")),
+            ("put", f + "/{id}/tuning", "tune_feed", call("PUT", f + "/fx/tuning", tuning)),
+            ("put", f + "/{id}/tuning/{instrument}", "tune_feed", call("PUT", f + f"/fx/tuning/{BTC}", tuning)),
+            ("delete", f + "/{id}/tuning/{instrument}", "tune_feed", call("DELETE", f + f"/fx/tuning/{BTC}")),
             ("delete", c, "wish_of_feed", call("DELETE", f + "/fx/clients/a")),
+            ("put", f + "/{id}/seconds", "update_feed", seconds),
+            ("put", f + "/{id}/seconds/{instrument}", "update_feed",
+             call("PUT", f + f"/fx/seconds/{ETH}", {"feed": "fy"})),
+            ("delete", f + "/{id}/seconds/{instrument}", "update_feed", call("DELETE", f + f"/fx/seconds/{ETH}")),
+            ("delete", f + "/{id}/seconds", "update_feed", call("DELETE", f + "/fx/seconds")),
             ("post", "/v1/strategies", "create_strategy",
              call("POST", "/v1/strategies", {"name": "quiet", "source": STRATEGY})),
             ("delete", "/v1/strategies/{name}", "delete_strategy", call("DELETE", "/v1/strategies/quiet")),

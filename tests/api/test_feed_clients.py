@@ -81,7 +81,7 @@ async def test_capacity_is_shown_and_what_does_not_fit_is_refused_with_what_woul
     before = await fed.get("/v1/feeds/crypto")
     assert before["capacity"] == {
         "provider": "binance-spot",
-        "channels": ["trade", "quote", "depth", "bar"],
+        "channels": ["trade", "quote", "depth", "bar", "book"],
         "instruments_per_worker": 256,
         "workers": 2,
         "max_workers": 20,

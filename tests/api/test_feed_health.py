@@ -212,3 +212,15 @@ async def test_metrics_tell_of_bad_ticks_states_and_gaps(feed: Stage) -> None:
         f"quarterdeck_feed_worker_longest_silence_seconds{of}}} 0.5",
     ):
         assert line in text, line
+
+
+async def test_what_only_a_client_wants_is_listed_and_tuned_as_well(feed: Stage, venue: str) -> None:
+    sol = "BINANCE:SOLUSDT"
+    await feed.refused(404, "unknown_instrument", "PUT", f"/v1/feeds/crypto/tuning/{sol}", {"filter": {}})
+    wanted = await feed.ask("PUT", "/v1/feeds/crypto/clients/momo/instruments", {"instruments": [sol]})
+    assert wanted.status_code == 200, wanted.text
+    listed = (await feed.get("/v1/feeds/crypto/instruments"))["items"]
+    assert {each["id"]: each["state"] for each in listed} == {BTC: "pending", ETH: "pending", sol: "pending"}
+    tuned = await feed.ask("PUT", f"/v1/feeds/crypto/tuning/{sol}", {"freshness": {"least_s": 3.0}})
+    assert tuned.status_code == 200, tuned.text
+    assert (await feed.get(f"/v1/feeds/crypto/quarantine?instrument={sol}"))["items"] == []

@@ -101,6 +101,41 @@ def test_ticks_of_other_instruments_are_passed_over() -> None:
     assert {e[1] for e in ticks} == {A.id}
 
 
+class Looks(Told):
+    """Notes what was last before each thing it is told."""
+
+    def look(self) -> None:
+        last = self.last(self.instruments[0])
+        self.seen.append(None if last is None else (last.price, last.bid, last.received_at - START))
+
+    def on_start(self) -> None:
+        self.look()
+
+    def on_tick(self, tick: Tick) -> None:
+        self.look()
+
+
+def test_the_last_values_are_known_from_the_start_and_never_those_just_being_given() -> None:
+    r = runner(Looks, None, A, B)
+
+    def trade(of: Instrument, after: int, price: float) -> TickArray:
+        return prints(price, number=of.number, start=START + after)
+
+    r.know(np.concatenate([trade(A, 5, 100.0), trade(B, 9, 7.0), trade(A, 4, 3.0)]))
+    r.start(NOW)
+    quote = quotes((99.0, 101.0), number=A.number).copy()
+    quote["received_at"] += 10
+    r.ticks(quote, NOW)
+    r.ticks(trade(A, 11, 102.0), NOW)
+    r.ticks(trade(B, 12, 8.0), NOW)
+    # What others had may be older than what has come since, or not.
+    r.know(np.concatenate([trade(A, 6, 1.0), trade(B, 20, 9.0)]))
+    s: Any = r.strategy
+    expected = [(100.0, math.nan, 5), (100.0, math.nan, 5), (100.0, 99.0, 10), (102.0, 99.0, 11)]
+    assert s.seen == [pytest.approx(each, nan_ok=True) for each in expected]
+    assert [s.last(each).price for each in (A, B)] == [102.0, 9.0]
+
+
 def test_trades_filled_in_after_a_gap_are_neither_told_nor_counted_into_bars() -> None:
     r, s = started(BarTold)
     filled = prints(500.0, 600.0).copy()
