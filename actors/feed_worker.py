@@ -290,6 +290,11 @@ class FeedWorker(Shell):
         if not muted:
             for instrument in fresh:
                 self.holes.continuity.begin(instrument.number, self._marks.get(instrument.number))
+            try:
+                # What is published from here on is noted as this worker's: where that began must be known with it.
+                await self.mark()
+            except NotReady as error:
+                log.warning("how far it has come is not on record yet: %s", error)
         await self.second.begin(fresh, muted)
 
     async def flushed(self) -> None:

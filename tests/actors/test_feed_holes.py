@@ -206,8 +206,9 @@ def read(redis: Redis) -> tuple[list[int], list[int]]:
 @pytest.fixture
 async def redis(monkeypatch: pytest.MonkeyPatch) -> Redis:
     monkeypatch.setattr(feed_outlet, "_PAUSE_S", 0.005)
-    monkeypatch.setattr(feed_outlet, "HOLD_S", 0.1)
-    monkeypatch.setattr(feed_outlet, "READERS_S", 0.1)
+    # Patient: what a test means to be too late makes it less so.
+    monkeypatch.setattr(feed_outlet, "HOLD_S", 60.0)
+    monkeypatch.setattr(feed_outlet, "READERS_S", 60.0)
     monkeypatch.setattr(feed_holes, "FIRST_PAUSE_S", 0.01)
     return Redis()
 
@@ -273,7 +274,10 @@ async def test_a_short_absence_of_the_bus_loses_and_doubles_nothing(
     assert read(redis) == ([1, 2, 3, 4], [])
 
 
-async def test_what_waited_for_the_bus_for_too_long_is_a_gap_and_filled_in(redis: Redis, provider: Provider) -> None:
+async def test_what_waited_for_the_bus_for_too_long_is_a_gap_and_filled_in(
+    redis: Redis, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_outlet, "HOLD_S", 0.1)
     async with worker_on(redis, provider) as worker:
         worker.carry()
         worker.came(1)
@@ -294,7 +298,9 @@ async def test_what_waited_for_the_bus_for_too_long_is_a_gap_and_filled_in(redis
         assert sum(gap.trades for gap in gaps) == len(filled)
 
 
-async def test_readers_that_the_bus_lost_are_waited_for_but_not_for_ever(redis: Redis, provider: Provider) -> None:
+async def test_readers_that_the_bus_lost_are_waited_for_but_not_for_ever(
+    redis: Redis, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with worker_on(redis, provider) as worker:
         worker.carry()
         worker.came(1)
@@ -308,6 +314,7 @@ async def test_readers_that_the_bus_lost_are_waited_for_but_not_for_ever(redis: 
         redis.readers = 1
         await worker.out()
         assert read(redis) == ([1, 2], [])
+        monkeypatch.setattr(feed_outlet, "READERS_S", 0.05)
         redis.fault = "away"
         worker.came(3)
         await asyncio.sleep(0.02)
@@ -427,7 +434,10 @@ async def test_a_provider_that_does_not_answer_or_does_not_know_yet_is_asked_aga
     assert read(redis) == ([1, 4], [2, 3])
 
 
-async def test_what_was_to_be_filled_in_when_the_bus_went_away_is_owed_again(redis: Redis, provider: Provider) -> None:
+async def test_what_was_to_be_filled_in_when_the_bus_went_away_is_owed_again(
+    redis: Redis, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_outlet, "HOLD_S", 0.1)
     async with worker_on(redis, provider) as worker:
         worker.carry()
         worker.came(1, 5)

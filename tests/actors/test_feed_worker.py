@@ -39,14 +39,14 @@ class NeverFenced:
 
 
 def outlet_on(bus: FakeBus, handover: Handover, arbiter: Arbiter | None = None) -> FeedOutlet:
-    """An outlet without a watch but for its holes: what is tested here passes by it."""
+    """An outlet without a watch: what is tested here passes by it."""
     quality: Any = SimpleNamespace(filter=TickFilter())
     hot: Any = None
     watch: Any = SimpleNamespace(gaps=SimpleNamespace(holes=FeedHoles(FeedId("india"), 1, hot)))
     fence: Any = NeverFenced()
     onto: Any = bus
     outlet = FeedOutlet(
-        FeedId("india"), 1, onto, fence, handover, LastValues(), quality, watch, arbiter or Arbiter(), hot
+        *(FeedId("india"), 1, onto, fence, handover, LastValues(), quality, watch), *(arbiter or Arbiter(), hot)
     )
     outlet.epoch = 7
     return outlet

@@ -164,6 +164,8 @@ class Mesh:
         worker.continuity.begin(ONE, max(found, key=lambda mark: mark.begin))
         worker.is_asked, worker.inbox = True, []
         self.live = heir
+        # Where it began must be known with what it publishes.
+        self.save(heir)
 
     def settle(self) -> None:
         """All goes well from here on."""
