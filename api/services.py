@@ -36,6 +36,7 @@ from storage.journal import Journal
 from storage.kills import Kills
 from storage.records import AccountRecord, FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
+from storage.tasks import end_tasks
 from storage.wishes import Wishes
 from trading.bars import Bar
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
@@ -133,9 +134,7 @@ class Services:
 
     async def stop(self) -> None:
         """End the tasks, close the stores."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)

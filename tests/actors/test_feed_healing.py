@@ -29,9 +29,9 @@ from storage.feed_quality import FeedGaps, FeedTunings
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.records import FeedGap, FeedRecord
+from storage.tasks import end_tasks
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
-from tests.support.tasks import end_tasks
 from trading.feed_tuning import Tuning
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.ticks import BACKFILLED, SNAPSHOT, TRADE, unpack_batch

@@ -22,9 +22,9 @@ from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.records import AccountRecord, FeedRecord, UserRecord
 from storage.secrets import Secrets, load_key, secret_name
+from storage.tasks import end_tasks
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
-from tests.support.tasks import end_tasks
 from trading.depth import prices, unpack_depth
 from trading.ids import AccountId, FeedId, InstrumentId, Nanos, UserId
 from trading.ticks import QUOTE, TRADE, unpack_batch
