@@ -121,10 +121,23 @@ class GapFiller:
         elif instrument.id not in self._carried:
             self._released[instrument.id] = instrument
 
-    def let_go(self, instrument: Instrument, reason: str) -> None:
-        """An instrument is no longer carried; what lacks of it is nobody else's to fill in."""
-        if self.holes.continuity.has_holes(instrument.number):
-            self.open(instrument, now(), now(), reason or "trades lacked when it was let go")
+    def let_go(self, instrument: Instrument, pending: tuple[Nanos, Nanos | None] | None, reason: str) -> None:
+        """An instrument is no longer carried; what lacks of it is nobody else's to fill in.
+
+        ``pending``: a gap of which nobody has told yet, from the last tick before it to the first one after it, if any.
+        """
+        if pending is not None:
+            self.open(instrument, pending[0], pending[1] or now(), reason)
+        elif not self._is_told(instrument.id):
+            holes = self.holes.continuity.holes(instrument.number)
+            if holes:
+                since = min(hole.since for hole in holes) or now()
+                self.open(instrument, since, now(), reason or "trades lacked when it was let go")
+        if not self.holes.is_numbered:
+            # Whose trades are whose cannot be told any more: it is on record as not filled.
+            self._released.pop(instrument.id, None)
+        elif self._is_told(instrument.id):
+            self._released[instrument.id] = instrument
         self.edges.forget(instrument.number)
         self.counts.pop(instrument.id, None)
 
@@ -224,7 +237,7 @@ class GapFiller:
 
     async def _filled(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
         """Fill one gap; returns what has become of it."""
-        brings_trades = "trade" in self._outlet.channels_of(gap.instrument)
+        brings_trades = "trade" in self._outlet.channels_of(gap.instrument) or gap.instrument in self._released
         if not brings_trades and not self.holes.continuity.has_holes(instrument.number):
             return msgspec.structs.replace(gap, state="partly", detail=NO_QUOTES)
         if not self.holes.is_numbered:

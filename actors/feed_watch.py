@@ -154,8 +154,9 @@ class FeedWatch:
         """Instruments are no longer carried."""
         for instrument in instruments:
             reason = self._broke.pop(instrument.id, "")
-            self._carried.pop(instrument.id, None)
-            self.gaps.let_go(instrument, reason)
+            pending = self.freshness.pending_gap(instrument.id)
+            if self._carried.pop(instrument.id, None) is not None:
+                self.gaps.let_go(instrument, pending, reason)
             self.freshness.drop(instrument.id)
 
     def opened(self) -> None:

@@ -241,6 +241,10 @@ class Continuity:
         """Whether trades are missing that nobody fills in yet."""
         return number in self._open
 
+    def holes(self, number: int) -> list[Hole]:
+        """What lacks of an instrument and nobody fills in yet."""
+        return list(self._open.get(number, ()))
+
     def claim(self, number: int) -> list[Hole]:
         """The holes of an instrument, to be filled by whoever asks; each is given once."""
         mine = self._open.pop(number, [])

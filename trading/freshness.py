@@ -238,6 +238,14 @@ class Freshness:
         told, self._gaps = self._gaps, []
         return told
 
+    def pending_gap(self, id_: InstrumentId) -> tuple[Nanos, Nanos | None] | None:
+        """The last tick before a gap of which no look has told yet, and the first one after it (None: none has come);
+        None where there is no such gap."""
+        watch = self._watched.get(id_)
+        if watch is None or watch.gap_from is None:
+            return None
+        return watch.gap_from, self.habits.first_at(watch.number)
+
     def report(self, id_: InstrumentId, now: Nanos) -> Report:
         """How one subscription goes, as of the last look."""
         watch = self._watched[id_]

@@ -456,6 +456,32 @@ async def test_what_was_to_be_filled_in_when_the_bus_went_away_is_owed_again(
     assert read(redis) == ([1, 5, 6], [2, 3, 4])
 
 
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_a_gap_that_nobody_had_told_of_is_told_when_the_instrument_is_let_go(
+    redis: Redis, provider: Provider, *, is_back: bool
+) -> None:
+    """Its time names the quotes that lie in it, too: they are not to be had any more."""
+    async with worker_on(redis, provider) as worker:
+        worker.carry()
+        worker.watch.opened()
+        worker.came(1, 2)
+        await worker.out()
+        await worker.watch.look()
+        before = now()
+        worker.watch.closed("cut")
+        worker.watch.opened()
+        if is_back:
+            worker.came(5)
+            await worker.out()
+        worker.holes.continuity.end(1, cut=0 if is_back else 5)
+        worker.watch.drop([ONE])
+        (gap,) = await worker.filled()
+        await worker.out()
+        assert (gap.state, gap.trades, gap.reason) == ("filled", 2, "the stream was gone: cut")
+        assert gap.since <= before <= gap.until
+    assert read(redis) == ([1, 2, 5] if is_back else [1, 2], [3, 4])
+
+
 async def test_what_lacks_of_an_instrument_that_was_let_go_is_still_filled_in(redis: Redis, provider: Provider) -> None:
     async with worker_on(redis, provider) as worker:
         worker.carry()

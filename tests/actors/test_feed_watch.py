@@ -284,6 +284,21 @@ async def test_what_is_let_go_is_filled_no_more(scene: Scene) -> None:
     assert scene.store.gaps[1].reason == "the worker before this one ended"
 
 
+async def test_a_gap_of_what_is_let_go_before_anybody_looked_is_on_record(scene: Scene) -> None:
+    scene.watch.want([ONE], {})
+    scene.watch.opened()
+    scene.tick(1, 5)
+    await scene.watch.look()
+    scene.watch.closed("cut")
+    scene.watch.opened()
+    scene.tick(1, 9)
+    scene.watch.drop([ONE])
+    await scene.watch.look()
+    await until(lambda: bool(scene.store.gaps) and scene.store.gaps[1].state == "failed", 5, "the end of it")
+    gap = scene.store.gaps[1]
+    assert (gap.reason, "no longer carried" in gap.detail) == ("the stream was gone: cut", True)
+
+
 async def test_silence_is_answered_step_by_step_and_polled_values_are_news_only(scene: Scene) -> None:
     quick = FreshnessSettings(least_s=0.1, first_s=0.2, step_s=0.1, again_s=30.0)
     scene.watch.tune(quick, {})
