@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.chaos,
     pytest.mark.timeout(180),
-    # One of some dozens of runs on a crowded machine still finds ticks that nothing accounts for: it is looked into with
-    # `python -m bench.soak`, and must not hold up what has nothing to do with it meanwhile.
+    # One of some dozens of runs on a crowded machine still finds ticks that nothing accounts for: that is looked into
+    # with `python -m bench.soak`, and must not hold up what has nothing to do with it meanwhile.
     pytest.mark.skipif(
         not os.environ.get("QUARTERDECK_SOAK"), reason="attacks a feed for half a minute; set QUARTERDECK_SOAK=1"
     ),
