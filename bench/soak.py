@@ -173,7 +173,7 @@ class Soak:
         time.sleep(self.pace.calm)
         calm_until = time.time_ns()
         self._note_quarantine()
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds or not self.faults.came_all:
             done = self.faults.one()
             self._say(f"{time.monotonic() - began:6.1f} s  {done.kind}: {done.what}")
             time.sleep(self.faults.pause(*self.pace.between))

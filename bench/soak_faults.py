@@ -92,6 +92,11 @@ class Faults:
         self.done.append(done)
         return done
 
+    @property
+    def came_all(self) -> bool:
+        """Whether each kind has come once at least."""
+        return {done.kind for done in self.done} >= set(self._kinds)
+
     def pause(self, least_s: float, most_s: float) -> float:
         """Seconds until the next one."""
         return self._chance.uniform(least_s, most_s)
