@@ -37,6 +37,8 @@ RATE = 10_000
 #: One of so many trades has a bad price.
 BAD_EVERY = 499
 SETTLE_S = 180.0
+#: An instrument whose last tick is older does not tick.
+TICKS_S = 3.0
 FEED = "soak"
 #: What the provider's limits are lifted to.
 LIFTED = {"streams_per_connection": 20_000, "messages_per_s": 100, "weight_per_minute": 9_000_000}
@@ -171,7 +173,7 @@ class Soak:
         time.sleep(self.pace.calm)
         calm_until = time.time_ns()
         self._note_quarantine()
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds or not self.faults.came_all:
             done = self.faults.one()
             self._say(f"{time.monotonic() - began:6.1f} s  {done.kind}: {done.what}")
             time.sleep(self.faults.pause(*self.pace.between))
@@ -212,8 +214,12 @@ class Soak:
         return bool(view["settled"]) and not view["uncarried"] and not view["moving"] and not view["note"]
 
     def _are_live(self) -> bool:
-        states = {each["id"]: each["state"] for each in self._pages(f"/feeds/{FEED}/instruments")}
-        return all(states.get(name) == "live" for name in self.names)
+        """All tick.  One that a worker has had for seconds only has no habit: it may be silent for a minute before that
+        is found out."""
+        ages = {
+            each["id"]: each["age_s"] for each in self._pages(f"/feeds/{FEED}/instruments") if each["shard"] is not None
+        }
+        return all((age := ages.get(name)) is not None and age < TICKS_S for name in self.names)
 
     def _waiting_gaps(self) -> int:
         return sum(gap["state"] == "waiting" for gap in self._pages(f"/feeds/{FEED}/gaps"))
