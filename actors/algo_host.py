@@ -243,6 +243,7 @@ class AlgoHost(Shell):
             try:
                 await self._save()
                 await self._write_log()
+                await self._tell()
             except TradeError as error:
                 log.warning("the last snapshot was not kept: %s", error)
         await super().stop()

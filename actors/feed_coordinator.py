@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from actors.feed_worker import FENCE_S
+from actors.feed_fence import FENCE_S
 from actors.shell import Shell, patiently
 from cluster import catalog, names, runtime
 from cluster.calls import Peer

@@ -16,12 +16,12 @@ from storage.feed_quality import FeedTunings
 from storage.hot import Hot
 from trading.errors import BadInput
 from trading.feed_tuning import NOTHING, Tuning, settled
-from trading.freshness import FreshnessSettings
+from trading.freshness_terms import FreshnessSettings
 from trading.ids import FeedId, InstrumentId
 from trading.instruments import Instrument
 from trading.quarantine import good
 from trading.tick_filter import TickFilter
-from trading.ticks import TickArray
+from trading.ticks import TickArray, empty
 
 log = logging.getLogger("quarterdeck")
 
@@ -42,6 +42,8 @@ class FeedQuality:
         self.own_freshness: dict[InstrumentId, FreshnessSettings] = {}
         #: Ticks that came from the stream, and those of them that were refused.
         self.received = self.refused = 0
+        #: Those of the last batch that were refused.
+        self.kept_out: TickArray = empty()
         self._tunings = tunings
         self._tuning: tuple[Tuning, dict[InstrumentId, Tuning]] = (NOTHING, {})
         self._carried: dict[InstrumentId, Instrument] = {}
@@ -50,7 +52,9 @@ class FeedQuality:
 
     def sift(self, ticks: TickArray) -> TickArray:
         """The good ones of what came, after those of before that turned out to be good; others are in quarantine."""
-        passed = good(ticks, self.filter.judge(ticks))
+        verdicts = self.filter.judge(ticks)
+        passed = good(ticks, verdicts)
+        self.kept_out = ticks[verdicts != 0] if len(passed) < len(ticks) else ticks[:0]
         earlier = self.filter.returned()
         if len(earlier):
             passed = np.concatenate([earlier, passed])

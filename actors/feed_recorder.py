@@ -226,6 +226,7 @@ class FeedRecorder(Shell):
             self._tidied_on = int(today)
 
     async def _retire(self) -> None:
+        await self.bars.settle_hours()
         today = now() // DAY
         if today == self._retired_on:
             return

@@ -1,31 +1,30 @@
 """A feed worker's watch over its subscriptions: what `trading.freshness` orders is done here.
 
-Subscribing and connecting again, polls by REST, and the filling of gaps from the provider's history.  What is filled in
-goes out marked BACKFILLED, what is polled marked SNAPSHOT; both pass by the hand-over, for they are no part of the
-stream's sequence, and never take the place of a later value.
+Subscribing and connecting again, and polls by REST; gaps are told to `GapFiller`.  What is polled goes out marked
+SNAPSHOT and passes by the hand-over, for it is no part of the stream's sequence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-import msgspec
 import numpy as np
 
+from actors.feed_gaps import GapFiller, Outlet
+from actors.feed_holes import FeedHoles
 from actors.hours import sessions_of
 from cluster.process import now
 from connectors.base import FeedConnection, LastValue, MarketData
 from storage.feed_quality import FeedGaps
-from storage.records import FeedGap
-from trading.bars import Bar
 from trading.calendars import Sessions
-from trading.errors import BadInput, NotReady, TradeError
-from trading.freshness import Freshness, FreshnessSettings, Hours, Report, State
-from trading.gaps import Edge, Gaps
+from trading.continuity import Hole
+from trading.errors import NotReady
+from trading.freshness import Freshness
+from trading.freshness_terms import FreshnessSettings, Hours, Report, State
+from trading.gaps import Edge
 from trading.healing import (
     BackFill,
     Healing,
@@ -47,29 +46,16 @@ _MINUTE: Final = 60 * _SECOND
 AROUND_THE_CLOCK: Final = "24x7"
 #: A calendar that could not be worked out is tried again after this.
 CALENDAR_AGAIN_S: Final = 60.0
-#: A gap is filled once a trade has ended it, but at the latest after this.
-PATIENCE_S: Final = 10.0
-#: How often, and how long apart at first, a provider is asked again that does not answer.
-ATTEMPTS: Final = 5
-FIRST_PAUSE_S: Final = 1.0
-#: Venues' clocks and the way from there: history is asked for a little more than the gap.
-AROUND_NS: Final = 5 * _SECOND
 
 
-class Publisher(Protocol):
+class Publisher(Outlet, Protocol):
     """The worker, as far as the watch needs it."""
 
     def show_polled(self, ticks: TickArray) -> None:
         """Publish last values that a poll brought."""
 
-    def fill_in(self, ticks: TickArray) -> int:
-        """Publish trades of the past; returns how many of them were good."""
-
-    def bar(self, instrument: int, bar: Bar, final: bool) -> None:
-        """Publish a bar of the provider."""
-
-    def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
-        """In which channels an instrument is carried; none where it is not."""
+    def looked(self, at: Nanos) -> None:
+        """The states are those of now."""
 
 
 class MarketHours:
@@ -112,32 +98,27 @@ def edges_in(raw: bytes) -> dict[int, tuple[Nanos, Edge]]:
 class FeedWatch:
     """Watches one worker's subscriptions; `look` every second or half."""
 
-    def __init__(self, feed: FeedId, shard: int, publisher: Publisher, gaps: FeedGaps) -> None:
+    def __init__(self, feed: FeedId, shard: int, publisher: Publisher, gaps: FeedGaps, holes: FeedHoles) -> None:
         self.feed = feed
         self.shard = shard
         self.freshness = Freshness()
         self.hours = MarketHours()
         self._publisher = publisher
-        self._store = gaps
-        self._gaps = Gaps()
         self._market: MarketData | None = None
         self._connection: FeedConnection | None = None
         self._carried: dict[InstrumentId, Instrument] = {}
+        self.gaps = GapFiller(feed, shard, publisher, gaps, holes, self._carried)
+        self._by_number: dict[int, Instrument] = {}
         self._polled: dict[InstrumentId, None] = {}
-        #: Gaps that are over and not written yet; those to be filled.
-        self._fresh: list[FeedGap] = []
-        self._waiting: deque[FeedGap] = deque()
-        self._work = asyncio.Event()
         #: Why an instrument's stream broke, until its gap is over.
         self._broke: dict[InstrumentId, str] = {}
-        self.gaps: dict[InstrumentId, int] = {}
         self.resubscribed = self.reconnects = self.polls = 0
-        #: Trades and bars filled in; gaps that could not be filled.
-        self.filled_trades = self.filled_bars = self.unfilled = 0
 
     def serve(self, market: MarketData, connection: FeedConnection) -> None:
         """What it works with from now on."""
         self._market, self._connection = market, connection
+        self.gaps.serve(market)
+        self.gaps.holes.serve(market)
 
     # What happens
 
@@ -159,22 +140,23 @@ class FeedWatch:
         at = now()
         for instrument in instruments:
             self._carried[instrument.id] = instrument
+            self._by_number[instrument.number] = instrument
             last = seen.get(instrument.number)
             since = None if last is None else last[0]
             self.freshness.want(
                 instrument.id, instrument.number, instrument.calendar, at, can_poll=True, gap_from=since
             )
             if last is not None:
-                self._gaps.open(instrument.number, last[1])
+                self.gaps.edges.open(instrument.number, last[1])
                 self._broke[instrument.id] = "the worker before this one ended"
 
     def drop(self, instruments: Sequence[Instrument]) -> None:
         """Instruments are no longer carried."""
         for instrument in instruments:
-            self._carried.pop(instrument.id, None)
-            self._broke.pop(instrument.id, None)
-            self._gaps.forget(instrument.number)
-            self.gaps.pop(instrument.id, None)
+            reason = self._broke.pop(instrument.id, "")
+            pending = self.freshness.pending_gap(instrument.id)
+            if self._carried.pop(instrument.id, None) is not None:
+                self.gaps.let_go(instrument, pending, reason)
             self.freshness.drop(instrument.id)
 
     def opened(self) -> None:
@@ -194,8 +176,9 @@ class FeedWatch:
     def take(self, ticks: TickArray) -> None:
         """Ticks have come by the stream, good and bad."""
         self.freshness.take(ticks)
-        if self._gaps.waiting:
-            self._gaps.take(ticks)
+        if self.gaps.edges.waiting:
+            # Where trades are numbered, what was published tells more (`published`).
+            self.gaps.edges.take(ticks)
 
     def tune(self, settings: FreshnessSettings, own: Mapping[InstrumentId, FreshnessSettings]) -> None:
         """Put settings in force."""
@@ -206,7 +189,34 @@ class FeedWatch:
             instrument = self._carried.get(id_)
             if instrument is not None:
                 self._broke[id_] = reason
-                self._gaps.open(instrument.number, Edge(*self.freshness.habits.trade(instrument.number)))
+                self.gaps.edges.open(instrument.number, Edge(*self.freshness.habits.trade(instrument.number)))
+
+    def published(self, ticks: TickArray) -> list[int]:
+        """Ticks are out: what lacks before them is a gap, at once and whatever the habit.
+
+        Returns the numbers of the instruments of which something lacks.
+        """
+        self.gaps.published()
+        found = self.gaps.holes.published(ticks)
+        for number, hole in found:
+            instrument = self._by_number.get(number)
+            # A gap that is not over yet is about to be told of.
+            if instrument is not None and instrument.id not in self._broke:
+                self.gaps.lacks(instrument, hole, f"trades {hole.first} to {hole.last} did not come")
+        return [number for number, _ in found]
+
+    def withheld(self, ticks: TickArray, reason: str) -> None:
+        """Ticks were not published, and will not be."""
+        self.gaps.holes.lost(ticks)
+        for number in np.unique(ticks["instrument"]).tolist():
+            instrument = self._by_number.get(number)
+            if instrument is not None:
+                self.gaps.withhold(instrument, ticks[ticks["instrument"] == number], reason)
+
+    def owe(self, instrument: Instrument, hole: Hole) -> None:
+        """A worker by this number before this one owes trades."""
+        self._by_number[instrument.number] = instrument
+        self.gaps.lacks(instrument, hole, "the worker before this one ended")
 
     # What is known
 
@@ -226,9 +236,11 @@ class FeedWatch:
         at = now()
         steps = self.freshness.look(at, self.hours.at(at))
         self._note_gaps("it fell silent")
+        # Before anything that takes its time.
+        self._publisher.looked(at)
         for step in steps:
             await self._do(step)
-        await self._write_down()
+        await self.gaps.write_down()
 
     async def _do(self, step: Healing) -> None:
         connection = self._connection
@@ -250,31 +262,16 @@ class FeedWatch:
                 for id_ in ids:
                     self._polled.pop(id_, None)
             case BackFill(id_, since, until):
-                self.gaps[id_] = self.gaps.get(id_, 0) + 1
-                self._fresh.append(
-                    FeedGap(
-                        feed=self.feed,
-                        shard=self.shard,
-                        instrument=id_,
-                        since=since,
-                        until=until,
-                        reason=self._broke.pop(id_, ""),
-                    )
-                )
-            case UseSecond() | StopSecond():
-                raise AssertionError("no instrument is said to have a second provider")
+                reason = self._broke.pop(id_, "")
+                if id_ in self._carried:
+                    self.gaps.open(self._carried[id_], since, until, reason)
+            case UseSecond(ids):
+                log.warning("%d silent instruments may come from their second provider, e.g. %s", len(ids), ids[0])
+            case StopSecond(ids):
+                log.info("%d instruments need no second provider, e.g. %s", len(ids), ids[0])
 
     def _known(self, ids: Sequence[InstrumentId]) -> list[Instrument]:
         return [self._carried[id_] for id_ in ids if id_ in self._carried]
-
-    async def _write_down(self) -> None:
-        """A gap is on record before anybody fills it; without a database it waits."""
-        if self._fresh:
-            fresh = self._fresh[:]
-            written = await self._store.add(fresh)
-            del self._fresh[: len(fresh)]
-            self._waiting.extend(written)
-            self._work.set()
 
     # Polls
 
@@ -309,7 +306,7 @@ class FeedWatch:
         if told:
             venue_at, known = max(told, key=lambda each: each[0] - (each[1] or 0))
             if self.freshness.polled(value.instrument, venue_at, at, known):
-                self._gaps.cancel(instrument.number)
+                self.gaps.edges.cancel(instrument.number)
                 self._broke.pop(value.instrument, None)
 
     def _ticks(self, values: Sequence[LastValue], at: Nanos) -> TickArray:
@@ -342,91 +339,3 @@ class FeedWatch:
                     )
                 )
         return np.array(rows, dtype=TICK) if rows else empty()
-
-    # Gaps
-
-    async def fill(self) -> None:
-        """Fill gaps, one after the other, for ever."""
-        while True:
-            await self._work.wait()
-            if not self._waiting:
-                self._work.clear()
-                continue
-            gap = self._waiting.popleft()
-            instrument = self._carried.get(gap.instrument)
-            if instrument is None:
-                done = msgspec.structs.replace(gap, state="failed", detail="the instrument is no longer carried here")
-            else:
-                done = await self._filled(gap, instrument)
-                self._gaps.close(instrument.number)
-            self.unfilled += done.state == "failed"
-            await self._settle(done)
-
-    async def _settle(self, gap: FeedGap) -> None:
-        pause = FIRST_PAUSE_S
-        while True:
-            try:
-                await self._store.settle(gap)
-            except NotReady as error:
-                log.warning("what became of a gap is not written down yet: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(30.0, pause * 2)
-            else:
-                return
-
-    async def _filled(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        """Fill one gap; returns what has become of it."""
-        if "trade" not in self._publisher.channels_of(gap.instrument):
-            return msgspec.structs.replace(gap, state="partly", detail="quotes of the past are not to be had")
-        pause, trouble = FIRST_PAUSE_S, ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(pause)
-                pause *= 2
-            try:
-                return await self._fill(gap, instrument)
-            except BadInput as error:
-                trouble = str(error)
-                break
-            except TradeError as error:
-                trouble = str(error)
-        log.warning("a gap of %s is not filled: %s", gap.instrument, trouble)
-        return msgspec.structs.replace(gap, state="failed", detail=trouble)
-
-    async def _fill(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        assert self._market is not None
-        await self._until_over(gap, instrument.number)
-        begin = self._gaps.begin(instrument.number, gap.since)
-        start = Nanos(begin - AROUND_NS)
-        end = Nanos(max(gap.until, now()) + AROUND_NS)
-        told = await self._market.trades(instrument, start, end)
-        if told is None:
-            return await self._fill_with_bars(gap, instrument)
-        missing = self._gaps.missing(instrument.number, told.ticks, gap.since, gap.until).copy()
-        missing["received_at"] = now()
-        filled = self._publisher.fill_in(missing)
-        self.filled_trades += filled
-        if told.since <= begin:
-            return msgspec.structs.replace(gap, state="filled", trades=filled)
-        detail = f"the provider's trades reach back to {told.since} ns only: bars of before are in /v1/history"
-        return msgspec.structs.replace(gap, state="partly", trades=filled, detail=detail)
-
-    async def _until_over(self, gap: FeedGap, number: int) -> None:
-        """Until it is known which trade came first after the gap, or that none does for a while."""
-        until = gap.until + int(PATIENCE_S * _SECOND)
-        # Ticks tell, and come without asking.
-        while not self._gaps.is_over(number) and now() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-    async def _fill_with_bars(self, gap: FeedGap, instrument: Instrument) -> FeedGap:
-        """The provider's own bars of all minutes that the gap touches and that have closed."""
-        assert self._market is not None
-        start = Nanos(gap.since // _MINUTE * _MINUTE)
-        end = Nanos(-(-gap.until // _MINUTE) * _MINUTE)
-        if (wait := end + AROUND_NS - now()) > 0:
-            await asyncio.sleep(wait / 1e9)
-        bars = await self._market.history(instrument, "1m", start, end)
-        for bar in bars:
-            self._publisher.bar(instrument.number, bar, True)
-        self.filled_bars += len(bars)
-        return msgspec.structs.replace(gap, state="filled", bars=len(bars), detail="by the provider's minutes")

@@ -18,6 +18,7 @@ from api.routes import (
     exports,
     feed_clients,
     feed_health,
+    feed_seconds,
     feeds,
     health,
     history,
@@ -81,8 +82,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, feed_clients, feed_health, strategies, algos, orders, holdings,
-        exports, breaks, reconciliations, risk, kills, joining, nodes, audit, stream_routes, health,
+        users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies, algos,
+        orders, holdings, exports, breaks, reconciliations, risk, kills, joining, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -108,6 +108,10 @@ class _FeedQuality:
         "unpublished": "Ticks, books and bars that could not be published",
         "backfilled": "Trades filled in from history",
         "polled": "Ticks from polls by REST",
+        "from_second": "Ticks of second providers that were published",
+        "second_switches": "Changes of an instrument from one provider to the other",
+        "second_doubles": "Ticks left out that the other provider had sent",
+        "second_lost": "Batches of second providers that did not come",
         "garbage": "Frames that make no sense",
         "reconnects": "Connections lost",
         "given_up": "Connections given up for their silence",
@@ -134,6 +138,12 @@ class _FeedQuality:
             labels,
             registry=registry,
         )
+        self._by_second = Gauge(
+            "quarterdeck_feed_instruments_by_second",
+            "Instruments that come from their second provider now",
+            labels,
+            registry=registry,
+        )
         self._silence = Gauge(
             "quarterdeck_feed_worker_longest_silence_seconds",
             "Age of the last tick of the instrument that is silent longest",
@@ -146,6 +156,7 @@ class _FeedQuality:
         of = (stats["feed"], str(stats["shard"]))
         for name, gauge in self._counts.items():
             gauge.labels(*of).set(stats.get(name, 0))
+        self._by_second.labels(*of).set(stats.get("by_second", 0))
         for reason, count in stats.get("refused_ticks", {}).items():
             self._reasons.labels(*of, reason).set(count)
         for state, count in stats.get("states", {}).items():

@@ -29,6 +29,7 @@ from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
 from storage.feed_quality import FeedGaps, FeedTunings
+from storage.feed_seconds import FeedSeconds
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.join_tokens import JoinTokens
@@ -36,6 +37,7 @@ from storage.journal import Journal
 from storage.kills import Kills
 from storage.records import AccountRecord, FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
+from storage.tasks import end_tasks
 from storage.wishes import Wishes
 from trading.bars import Bar
 from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
@@ -78,6 +80,7 @@ class Services:
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
         self.join_tokens = JoinTokens(self.database)
+        self.feed_seconds = FeedSeconds(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
@@ -133,9 +136,7 @@ class Services:
 
     async def stop(self) -> None:
         """End the tasks, close the stores."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)

@@ -1,4 +1,4 @@
-"""A deck without API for benchmarks: servers, Ray, and actors made directly."""
+"""Decks for benchmarks: servers, Ray, and actors made directly; or the whole of it with its API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.client import ApiClient
 from cluster.deck import Deck
 from cluster.settings import DeckSettings, environment
 
@@ -49,6 +51,36 @@ def bench_deck() -> Iterator[BenchDeck]:
     finally:
         deck.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_deck() -> Iterator[tuple[Deck, ApiClient]]:
+    """A running deck with its API in a temporary directory, watched: what ends is started again."""
+    home = Path(tempfile.mkdtemp(prefix="qd-bench-"))
+    settings = DeckSettings(data_dir=home, api_port=0, ray_port=0)
+    settings.database_url = settings.redis_url = ""
+    deck = Deck(settings, say=lambda _: None)
+    deck.start()
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(deck, over))
+    try:
+        if deck.admin_key is None:
+            raise RuntimeError("a new deck has told no key")
+        watch.start()
+        api = ApiClient(deck.api_url, deck.admin_key)
+        yield deck, api
+        api.close()
+    finally:
+        over.set()
+        if watch.is_alive():
+            watch.join()
+        deck.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _watch(deck: Deck, over: threading.Event) -> None:
+    while not over.wait(0.2):
+        deck.watch()
 
 
 async def ready(name: str, within_s: float = 60.0) -> int:

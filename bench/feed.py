@@ -4,7 +4,8 @@ Pipeline: simulator process → FeedWorker → Redis → AlgoHost → ``Strategy
 in a deck.  Floor: a bare ``websockets`` receive loop with typed msgspec decoding (`bench.bare`), fed by the same
 simulator process.  Both take turns, each with the next few seconds of one seeded market played as fast as it
 can; per second means from the simulator's start command to the last message delivered.  ``ratio`` is the median
-of the turns' ratios.  ``lost`` compares what the simulator wrote with what the strategies themselves counted.
+of the turns' ratios.  ``lost`` compares what the simulator wrote with what the strategies themselves counted and what
+the filter refused (``quarantined``: at full speed a minute of the market passes in seconds, and a jump looks wilder).
 
 Near 1 the ratio says that the simulator was the bottleneck of both.  ``cpu_us_per_tick`` tells how far away the
 stages were from being it: a stage of x µs can take 1,000,000 / x ticks/s with a core of its own.
@@ -204,6 +205,17 @@ class Bench:
             raise RuntimeError(f"{name} has told nothing of itself yet")
         return found
 
+    async def refused(self) -> int:
+        """Ticks that the worker's filter kept out so far."""
+        from actors.feed_stats import WorkerStats
+
+        # It tells twice a second.
+        await asyncio.sleep(1.5)
+        found = await self.hot.get(f"worker:{FEED}:0", WorkerStats)
+        if found is None:
+            raise RuntimeError("the worker has told nothing of itself lately")
+        return found.quarantined
+
     async def settled(self, name: str, ticks: int) -> Any:
         """Its figures once ``ticks`` have been delivered; what has not come after three silent seconds is lost."""
         while True:
@@ -298,7 +310,7 @@ class Bench:
         # The first moments of a market are spent on its history and on cold caches.
         await self.warm("counter")
         turns = []
-        lost = 0
+        lost, refused = 0, await self.refused()
         self.costs.clear()
         for turn in range(TURNS):
             if turn % 2:
@@ -317,7 +329,7 @@ class Bench:
         await self.carry(True)
         self.market.set_pace(PACES[0])
         _, sent = await self.run_for(1.0)
-        await self.settled("watcher", sent)
+        lost += sent - (await self.settled("watcher", sent)).ticks
         samples: dict[int, list[tuple[float, float]]] = {pace: [] for pace in PACES}
         for _ in range(TURNS):
             for pace in PACES:
@@ -325,6 +337,7 @@ class Bench:
                 samples[pace].append((p50, p99))
                 lost += missing
         await self.stop_algo("watcher")
+        refused = await self.refused() - refused
         await self.database.close()
         await self.hot.close()
         median = statistics.median
@@ -332,7 +345,8 @@ class Bench:
             "pipeline_per_s": round(median(p for p, _ in turns)),
             "bare_per_s": round(median(b for _, b in turns)),
             "ratio": round(median(p / b for p, b in turns), 3),
-            "lost": lost,
+            "lost": lost - refused,
+            "quarantined": refused,
             "tick_to_strategy_ms": {
                 str(pace): {
                     "p50": round(median(p50 for p50, _ in got), 3),

@@ -235,9 +235,9 @@ async def until(true: Callable[[], bool], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def numbered_market() -> Iterator[Market]:
-    """The market, in a process of its own, holding still."""
-    command = [sys.executable, "-m", "bench.numbered", str(INSTRUMENTS), str(TICKS_PER_S)]
+def numbered_market(*options: str) -> Iterator[Market]:
+    """The market of `bench.numbered`, in a process of its own, holding still."""
+    command = [sys.executable, "-m", "bench.numbered", *options]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -264,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    with numbered_market() as market, bench_deck() as deck:
+    with numbered_market(str(INSTRUMENTS), str(TICKS_PER_S)) as market, bench_deck() as deck:
         found = asyncio.run(Rebalance(deck, market).measure())
     if options.json:
         print(json.dumps(found))

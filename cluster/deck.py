@@ -13,6 +13,7 @@ import secrets
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,8 @@ class Deck:
         self._api: Child | None = None
         self._nodes: dict[str, Child] = {}
         self._ray_dir: Path | None = None
+        #: Two that watch must not both start the same server.
+        self._watching = threading.Lock()
 
     @property
     def api_url(self) -> str:
@@ -236,7 +239,11 @@ class Deck:
     # Watch
 
     def watch(self) -> list[str]:
-        """Start again what has ended; says what that was.  Call it every second or so."""
+        """Start again what has ended; says what that was.  Call it every second or so, from any thread."""
+        with self._watching:
+            return self._revive()
+
+    def _revive(self) -> list[str]:
         revived = []
         if self._postgres is not None and not self._postgres.alive():
             self._postgres.start()

@@ -7,6 +7,7 @@ from typing import Final
 from connectors.base import FeedLimits
 from storage.records import FeedRecord
 from storage.wishes import WishesByClient
+from trading import seconds
 from trading.subscriptions import Capacity, Subscriptions
 
 #: The client that a feed's own list counts as.
@@ -26,10 +27,19 @@ def capacity_of(provider: str, limits: FeedLimits) -> Capacity:
 def subscriptions_of(record: FeedRecord, wishes: WishesByClient, limits: FeedLimits) -> Subscriptions:
     """Everybody's wishes, the feed's own list among them.
 
-    Raises `BadInput` for channels that the provider does not have (any more).
+    Raises `BadInput` for channels that the provider does not have (any more); feeds that this one stands by for do
+    without them.
     """
     own = dict.fromkeys(record.instruments, record.channels)
-    return Subscriptions(capacity_of(record.provider, limits), {**wishes, OWN_LIST: own})
+    capacity = capacity_of(record.provider, limits)
+    wanted: WishesByClient = {}
+    for client, wish in wishes.items():
+        if not seconds.is_second_client(client):
+            wanted[client] = wish
+            continue
+        had = {each: tuple(c for c in channels if c in capacity.channels) for each, channels in wish.items()}
+        wanted[client] = {each: channels for each, channels in had.items() if channels}
+    return Subscriptions(capacity, {**wanted, OWN_LIST: own})
 
 
 def fence_key(worker: str) -> str:

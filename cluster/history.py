@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from storage.bars import Bars, Cover, Source, StoredBar
-from trading.bar_deriving import DAY, SECOND, STORED, check_width, derive, derive_days, stored_width
+from trading.bar_deriving import DAY, HOUR, SECOND, STORED, check_width, derive, derive_days, stored_width
 from trading.bars import Bar
 from trading.errors import BadInput, NotReady, Unreachable
 from trading.ids import Nanos
@@ -104,14 +104,16 @@ class History:
         base = stored_width(width)
         first = ceiling(start, width)
         last = max(first, min(ceiling(end, width), floor(now, width)))
-        budget = max(1, MOST_INTERVALS * base // width)
+        # Years of hours are kept whole by some servers; else they are made of as many minutes.
+        kept = HOUR if width % HOUR == 0 and await self._bars.keeps_hours() else base
+        budget = max(1, MOST_INTERVALS * kept // width)
         found: list[Bar] = []
         gaps: list[Gap] = []
         at = first
         while at < last and len(found) < limit and budget > 0:
             window = Span(at, min(last, at + min(limit - len(found), budget) * width))
-            bars, unknown = await self._whole(instrument, base, window, now)
-            found += bars if width == base else derive(bars, width)
+            bars, unknown = await self._whole(instrument, base, window, now, kept)
+            found += bars if width == kept else derive(bars, width, kept)
             gaps += unknown
             budget -= (window.end - window.start) // width
             at = window.end
@@ -149,12 +151,20 @@ class History:
             until=Nanos(until),
         )
 
-    async def _whole(self, instrument: Instrument, width: int, wanted: Span, now: int) -> tuple[list[Bar], list[Gap]]:
-        """The stored bars of a span, fetched where they were missing, and what is not known whole all the same."""
+    async def _whole(
+        self, instrument: Instrument, width: int, wanted: Span, now: int, kept: int = 0
+    ) -> tuple[list[Bar], list[Gap]]:
+        """The stored bars of a span, fetched where they were missing, and what is not known whole all the same.
+
+        ``kept``: the width in which they are given, an hour or that of the stored ones.
+        """
         trouble = await self._complete(instrument, width, wanted, now)
         # Coverage first: bars are never stored after what covers them.
         covered = await self._bars.covered(instrument.number, width, wanted)
-        bars = await self._bars.read(instrument.number, width, wanted)
+        if kept == HOUR:
+            bars = await self._bars.read_hours(instrument.number, wanted)
+        else:
+            bars = await self._bars.read(instrument.number, width, wanted)
         young = floor(now - SETTLED_AFTER, width)
         gaps = []
         for span in missing(covered, wanted):

@@ -44,6 +44,9 @@ class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether channel ``trade`` brings every trade that counts in the provider's own bars, and no other: no samples,
     #: none that its bars leave out by their condition.  Only then do bars built of it stand in for the provider's.
     every_trade: bool = False
+    #: Whether the sequences of an instrument's trades are numbers 1 apart: a trade that is missing shows with the next
+    #: one (`trading.continuity`).
+    consecutive_trades: bool = False
     #: Instruments whose last values are asked for at once when the stream does not bring them.
     instruments_per_poll: int = 20
     #: Interval of what channel ``bar`` brings.
@@ -160,9 +163,12 @@ class MarketData(Protocol):
         …
         """
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         """Trades of ``start <= exchange_at < end``, as far back as the provider tells them.
 
+        ``numbers``: where trades are numbered, those from the first to the last of these are enough, of whatever time.
         None: it tells none, bars must do.
         """
 

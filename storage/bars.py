@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -81,6 +81,7 @@ class Bars:
         self._db = db
         #: By width, the days that are known to have partitions.
         self._ready: dict[int, set[int]] = {}
+        self._keeps_hours: bool | None = None
 
     async def save(self, bars: Sequence[StoredBar], covered: Sequence[Cover] = (), spoilt: Sequence[Cover] = ()) -> int:
         """Write all of it or nothing; returns how many bars were new or changed.
@@ -141,11 +142,37 @@ class Bars:
                 "ORDER BY opened_at LIMIT %s",
                 (instrument, width, wanted.start, wanted.end, limit),
             )
-            rows = await cursor.fetchall()
-        return [
-            Bar(opened_at=Nanos(r[0]), open=r[1], high=r[2], low=r[3], close=r[4], volume=r[5], trades=r[6])
-            for r in rows
-        ]
+            return [_bar(row) for row in await cursor.fetchall()]
+
+    async def keeps_hours(self) -> bool:
+        """Whether bars of an hour are kept beside the minutes: where the server has TimescaleDB."""
+        if self._keeps_hours is None:
+            async with self._db.connection() as connection:
+                row = await (await connection.execute("SELECT to_regclass('bar_hours') IS NOT NULL")).fetchone()
+            assert row is not None
+            self._keeps_hours = bool(row[0])
+        return self._keeps_hours
+
+    async def read_hours(self, instrument: int, wanted: Span) -> list[Bar]:
+        """Bars of an hour that open in ``wanted``, oldest first, as their stored minutes make them.
+
+        Only where `keeps_hours`.
+        """
+        async with self._db.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT opened_at, open, high, low, close, volume, trades FROM read_bar_hours(%s, %s, %s)",
+                (instrument, wanted.start, wanted.end),
+            )
+            return [_bar(row) for row in await cursor.fetchall()]
+
+    async def settle_hours(self) -> int:
+        """Let hours that changed be read from the aggregate again, once it was refreshed; returns how many."""
+        if not await self.keeps_hours():
+            return 0
+        async with self._db.connection() as connection:
+            row = await (await connection.execute("SELECT settle_bar_hours()")).fetchone()
+        assert row is not None
+        return int(row[0])
 
     async def covered(self, instrument: int, width: int, wanted: Span) -> list[Span]:
         """The spans that are known whole and reach into ``wanted``, oldest first."""
@@ -193,6 +220,11 @@ class Bars:
         self._ready.pop(width, None)
         assert row is not None
         return int(row[0])
+
+
+def _bar(row: tuple[Any, ...]) -> Bar:
+    opened, first, high, low, last, volume, trades = row
+    return Bar(opened_at=Nanos(opened), open=first, high=high, low=low, close=last, volume=volume, trades=trades)
 
 
 async def _mark(connection: Connection, function: str, covers: Sequence[Cover]) -> None:

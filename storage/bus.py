@@ -20,6 +20,7 @@ from typing import Any, Final
 import hiredis
 
 from storage.database import address_of
+from storage.hot import PREFIX
 from storage.resp import Wire, command, connect, refused
 from trading.errors import NeedsOperator, NotReady
 
@@ -58,12 +59,33 @@ class Bus:
 
         Raises `NotReady` when Redis is away; the message may have been delivered none the less.
         """
-        publisher = self._publisher
-        if publisher is None or not publisher.open:
-            publisher = await self._connect()
+        answer: int = await self._send(self._command(channel, payload), 0)
+        return answer
+
+    async def publish_noted(self, channel: str, payload: bytes, key: str, note: bytes) -> tuple[int, int]:
+        """As `publish`, and in the same instant put a note at the end of the list at ``key`` (`storage.hot`).
+
+        Redis does both or neither (but publishes all the same where something else than a list is at ``key``, which is
+        a bug).  Returns how many listened, and how many notes there are.
+        """
+        words = (b"*1\r\n$5\r\nMULTI\r\n", self._command(channel, payload))
+        pushed = command(b"RPUSH", (PREFIX + key).encode(), note)
+        listeners, notes = await self._send(b"".join((*words, pushed, b"*1\r\n$4\r\nEXEC\r\n")), 3)
+        if isinstance(notes, hiredis.ReplyError):
+            raise refused(self._address, str(notes))
+        return int(listeners), int(notes)
+
+    def _command(self, channel: str, payload: bytes) -> bytes:
         head = self._heads.get(channel)
         if head is None:
             head = self._head(channel)
+        return b"%b%d\r\n%b\r\n" % (head, len(payload), payload)
+
+    async def _send(self, data: bytes, before: int) -> Any:
+        """Send commands and return the last one's reply, which comes after so many others."""
+        publisher = self._publisher
+        if publisher is None or not publisher.open:
+            publisher = await self._connect()
         if publisher.full:
             try:
                 async with asyncio.timeout(ANSWER_S):
@@ -71,8 +93,7 @@ class Bus:
             except TimeoutError:
                 publisher.abort()
                 raise NotReady(f"Redis at {self._address} has not read for {ANSWER_S:g} s") from None
-        answer = publisher.publish(b"%b%d\r\n%b\r\n" % (head, len(payload), payload))
-        return await answer
+        return await publisher.ask(data, before)
 
     async def subscribe(
         self,
@@ -130,13 +151,14 @@ class _Publisher(Wire):
     def __init__(self, address: str) -> None:
         super().__init__()
         self._address = address
-        self._waiting: deque[tuple[asyncio.Future[int], float]] = deque()
+        #: Who waits for a reply, since when, and how many replies come before that one.
+        self._waiting: deque[tuple[asyncio.Future[Any], float, int]] = deque()
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
 
-    def publish(self, data: bytes) -> asyncio.Future[int]:
-        answer: asyncio.Future[int] = self._loop.create_future()
-        self._waiting.append((answer, self._loop.time()))
+    def ask(self, data: bytes, before: int) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((answer, self._loop.time(), before))
         if self._watch is None:
             # One timer watches the oldest; a timeout for each message would cost more than the message.
             self._watch = self._loop.call_later(ANSWER_S, self._check)
@@ -148,7 +170,12 @@ class _Publisher(Wire):
             # An answer to nothing: whoever this is, it does not keep the protocol.
             self.abort()
             return
-        answer, _ = self._waiting.popleft()
+        answer, since, before = self._waiting[0]
+        if before:
+            # Of a transaction: what was refused in it makes its last reply an error.
+            self._waiting[0] = (answer, since, before - 1)
+            return
+        self._waiting.popleft()
         if answer.done():
             return
         if isinstance(reply, hiredis.ReplyError):
@@ -160,7 +187,7 @@ class _Publisher(Wire):
         if self._watch is not None:
             self._watch.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for answer, _ in waiting:
+        for answer, _, _ in waiting:
             if not answer.done():
                 answer.set_exception(NotReady(f"Redis at {self._address} went away"))
 

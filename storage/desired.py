@@ -25,7 +25,7 @@ from storage.records import (
     StrategyRecord,
     UserRecord,
 )
-from storage.resource import CHANNEL, Resource, change, write_audit
+from storage.resource import CHANNEL, Resource, change, jsonb, write_audit
 from trading import ids
 from trading.errors import BadInput, Fenced, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, NodeName, UserId
@@ -145,11 +145,14 @@ class Desired:
         return await self._feeds.update(id, changes, by, generation)
 
     async def delete_feed(self, id: FeedId, by: str, generation: int | None = None) -> None:
-        """Remove a feed that no algo uses."""
+        """Remove a feed that no algo uses and that stands by for no other."""
         await self._feeds.delete(id, by, generation)
 
     async def force_delete_feed(self, id: FeedId, by: str) -> list[AlgoRecord]:
-        """Remove a feed whoever uses it; its algos stay and are to stop.  Returns those that were to run."""
+        """Remove a feed whoever uses it; its algos stay and are to stop.  Returns those that were to run.
+
+        Feeds that it stands by for have no second any more.
+        """
         async with change(self._db) as connection, connection.cursor(row_factory=dict_row) as cursor:
             before = await _one(connection, "SELECT * FROM feeds WHERE id = %s FOR UPDATE", (id,))
             if before is None:
@@ -166,6 +169,7 @@ class Desired:
             for algo in stopped:
                 why = {"want": "stopped", "because": f"its feed {id} was deleted by force"}
                 await write_audit(connection, by, "update_algo", algo.id, {"want": "running"}, why)
+            await _end_seconds(connection, id, by)
             await connection.execute("SELECT set_config('quarterdeck.forced', %s, true)", (id,))
             await connection.execute("DELETE FROM feeds WHERE id = %s", (id,))
             await write_audit(connection, by, "delete_feed", id, before, None)
@@ -436,6 +440,23 @@ async def _limits(connection: Connection, key: tuple[str, str, str] | None) -> l
         return msgspec.convert(await cursor.fetchall(), list[LimitRecord])
 
 
+async def _end_seconds(connection: Connection, feed: FeedId, by: str) -> None:
+    """Let no feed have its second in this one any more."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            "SELECT id, seconds FROM feeds WHERE EXISTS "
+            "(SELECT FROM jsonb_each(seconds) AS s WHERE s.value ->> 'feed' = %s) AND id <> %s FOR UPDATE",
+            (feed, feed),
+        )
+        for row in await cursor.fetchall():
+            left = {each: source for each, source in row["seconds"].items() if source["feed"] != feed}
+            await connection.execute(
+                "UPDATE feeds SET seconds = %s, generation = generation + 1 WHERE id = %s", (jsonb(left), row["id"])
+            )
+            why = {"seconds": left, "because": f"feed {feed} was deleted by force"}
+            await write_audit(connection, by, "update_feed", row["id"], {"seconds": row["seconds"]}, why)
+
+
 def _named(text: str, field: str) -> None:
     ids.name(text, field)
 
@@ -446,6 +467,11 @@ def _check_feed(record: FeedRecord) -> None:
         raise BadInput("workers", f"{record.workers} is too few: a feed needs at least 1 worker")
     for instrument in record.instruments:
         ids.instrument_id(instrument, "instruments")
+    for instrument, source in record.seconds.items():
+        ids.instrument_id(instrument, "seconds")
+        ids.instrument_id(source.instrument, "seconds")
+        if source.feed == record.id:
+            raise BadInput("seconds", f"the second of {instrument} is in feed {record.id} itself: name another feed")
 
 
 def _check_algo(record: AlgoRecord) -> None:

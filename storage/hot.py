@@ -68,6 +68,28 @@ class Hot:
                 found[key] = _decode(key, raw, type)
         return dict(sorted(found.items()))
 
+    async def notes(self, key: str) -> list[bytes]:
+        """The list at ``key``, to which `storage.bus.Bus.publish_noted` adds.  `NotReady`."""
+        async with _mapped(self._address):
+            found = await self._client.lrange(PREFIX + key, 0, -1)
+        return [note.encode() if isinstance(note, str) else note for note in found]
+
+    async def put_and_trim(self, key: str, value: Any, ttl_s: float, notes: str, count: int) -> None:
+        """As `put`, and in the same instant take the first ``count`` from the list at ``notes``, which lives as long.
+        `NotReady`."""
+        ttl_ms = max(1, int(ttl_s * 1000))
+        async with _mapped(self._address), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.set(PREFIX + key, msgspec.json.encode(value), px=ttl_ms)
+            pipeline.ltrim(PREFIX + notes, count, -1)
+            pipeline.pexpire(PREFIX + notes, ttl_ms)
+            await pipeline.execute()
+
+    async def listeners(self, channel: str) -> int:
+        """How many listen to a channel of the bus now.  `NotReady`."""
+        async with _mapped(self._address):
+            found = await self._client.pubsub_numsub(channel)
+        return int(found[0][1]) if found else 0
+
     async def delete(self, key: str) -> None:
         """Remove; nothing happens where there is none.  `NotReady`."""
         async with _mapped(self._address):

@@ -24,6 +24,7 @@ from trading.ids import (
 )
 from trading.journal import BreakKind
 from trading.orders import Fill, OrderState, Side
+from trading.seconds import SecondSource
 
 #: SQL list of the states in which an order may still fill; as in the partial index ``orders_open``.
 OPEN_STATES: Final = "('pending', 'submitted', 'partially_filled', 'unknown')"
@@ -65,6 +66,8 @@ class FeedRecord(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 1
     #: Machines that its workers run on, in turn; none: where the Supervisor is.
     nodes: tuple[NodeName, ...] = ()
+    #: Instruments that have a second provider, each with its place in another feed.
+    seconds: dict[InstrumentId, SecondSource] = msgspec.field(default_factory=dict)
 
 
 class FeedGap(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from storage.database import Connection, Database
 from storage.records import FeedRecord
 from storage.resource import change, jsonb, write_audit
+from trading import seconds
 from trading.errors import UnknownThing
 from trading.ids import FeedId, InstrumentId
 from trading.subscriptions import Channels
@@ -30,7 +31,11 @@ def all_wanted(feed: FeedRecord, wishes: WishesByClient) -> set[InstrumentId]:
 
 
 class Wishes:
-    """The table of wishes.  Every change raises its feed's generation and wakes the readers of desired state."""
+    """The table of wishes.  Every change raises its feed's generation and wakes the readers of desired state.
+
+    A feed that another one stands by for (`trading.seconds`) is a client of it, and is not in the table: what it wants
+    follows from what is wanted of itself.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -102,4 +107,13 @@ async def _wishes(connection: Connection, feed: FeedId) -> WishesByClient:
     found: WishesByClient = {}
     for client, instrument, channels in await cursor.fetchall():
         found.setdefault(client, {})[InstrumentId(instrument)] = tuple(channels)
+    cursor = await connection.execute(
+        "SELECT f.id, f.channels, s.value ->> 'instrument' FROM feeds AS f, jsonb_each(f.seconds) AS s "
+        "WHERE s.value ->> 'feed' = %s AND f.enabled AND (f.instruments ? s.key OR EXISTS "
+        "(SELECT FROM feed_wishes AS w WHERE w.feed = f.id AND w.instrument = s.key)) ORDER BY f.id, s.key",
+        (feed,),
+    )
+    for first, channels, instrument in await cursor.fetchall():
+        if wanted := seconds.channels_of(channels):
+            found.setdefault(seconds.client_of(FeedId(first)), {})[InstrumentId(instrument)] = wanted
     return found

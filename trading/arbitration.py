@@ -12,12 +12,16 @@ instrument; what these return is published.  Instruments that are not paired pas
 Sequences of two providers cannot be compared, so time decides: the venue's, else that of receipt.  Providers round
 it differently; ticks of the other source within one step of ``resolution_ns`` that have the same values are the same.
 A provider with coarser times can therefore lose, at a switch to it, ticks of the very step in which the switch falls.
+
+Where another shell takes an instrument over, ``position`` says how far it has come here and whose ticks come out;
+``resume`` goes on from there.  Where the one before has ended without a word, ``adopt`` goes on with the second: what
+comes now is what nobody has published.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -64,6 +68,27 @@ class ArbiterSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self
 
 
+class Position(msgspec.Struct, frozen=True):
+    """How far an instrument has come out: the time of the last tick of each kind, and whose ticks come out."""
+
+    active: Source
+    at: Mapping[int, int]
+
+
+class PairReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How one pair goes."""
+
+    active: Source
+    #: When the one that is active took over; 0: it has been from the begin.
+    since: Nanos
+    switches: int
+    #: Ticks that the other provider had sent, and those that came when later ones were out.
+    doubles: int
+    late: int
+    #: When the second provider was last heard; 0: never.
+    heard_at: Nanos
+
+
 class _Kind:
     """How far the trades (or quotes) of an instrument have come out."""
 
@@ -77,7 +102,10 @@ class _Kind:
 
 
 class _Pair:
-    __slots__ = ("active", "good_since", "heard_at", "is_stale", "kept", "kinds", "number")
+    __slots__ = (
+        *("active", "doubles", "good_since", "heard_at", "is_stale", "kept", "kinds", "late", "number", "since"),
+        "switches",
+    )
 
     def __init__(self, number: int, keep: int) -> None:
         self.number = number
@@ -88,6 +116,7 @@ class _Pair:
         self.heard_at = 0
         self.kinds = {TRADE: _Kind(), QUOTE: _Kind()}
         self.kept: deque[TickArray] = deque(maxlen=keep)
+        self.since = self.switches = self.doubles = self.late = 0
 
 
 class Arbiter:
@@ -97,14 +126,18 @@ class Arbiter:
         self.settings = (settings or ArbiterSettings()).check()
         self._pairs: dict[int, _Pair] = {}
         self._numbers = np.empty(0, dtype=np.int32)
-        self.switches = 0
-        #: Ticks that the other provider had sent, and those that came when later ones were out.
-        self.doubles = 0
-        self.late = 0
+        #: Counted over all pairs that there were.
+        self.switches = self.doubles = self.late = 0
 
     def __repr__(self) -> str:
-        second = sum(pair.active is Source.SECOND for pair in self._pairs.values())
-        return f"<Arbiter {len(self._pairs)} pairs, {second} by the second, {self.switches} switches>"
+        return f"<Arbiter {len(self._pairs)} pairs, {len(self.by_second())} by the second, {self.switches} switches>"
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._pairs
+
+    def tune(self, settings: ArbiterSettings) -> None:
+        """Put settings in force; of ``keep`` with pairs that are made from now on.  Raises `BadInput`."""
+        self.settings = settings.check()
 
     def pair(self, number: int) -> None:
         """An instrument has a second provider."""
@@ -115,6 +148,60 @@ class Arbiter:
         """It has none any more: what the first provider sends passes."""
         self._pairs.pop(number, None)
         self._numbers = np.array(sorted(self._pairs), dtype=np.int32)
+
+    def paired(self) -> list[int]:
+        """Instruments that have a second provider."""
+        return list(self._pairs)
+
+    def by_second(self) -> list[int]:
+        """Instruments whose ticks come from the second provider now."""
+        return [number for number, pair in self._pairs.items() if pair.active is Source.SECOND]
+
+    def report(self, number: int) -> PairReport:
+        """How a pair goes."""
+        pair = self._pairs[number]
+        return PairReport(
+            active=pair.active,
+            since=Nanos(pair.since),
+            switches=pair.switches,
+            doubles=pair.doubles,
+            late=pair.late,
+            heard_at=Nanos(pair.heard_at),
+        )
+
+    def position(self, number: int) -> Position:
+        """How far an instrument has come out, for whoever goes on from here."""
+        pair = self._pairs[number]
+        return Position(pair.active, {kind: state.at for kind, state in pair.kinds.items() if state.at})
+
+    def resume(self, number: int, position: Position, now: Nanos) -> TickArray:
+        """Go on from another's position; returns what has come since and is to be published.
+
+        Of ticks of the second of one instant some may have come out and some not: none of them comes out any more.
+        The first's are told apart by their sequence elsewhere (`trading.handover`).
+        """
+        pair = self._pairs[number]
+        if position.active is Source.FIRST:
+            is_news = [any(at > position.at.get(kind, 0) for kind, at in _times(tick)) for tick in pair.kept]
+            kept = [tick for tick, is_new in zip(pair.kept, is_news, strict=True) if is_new]
+            pair.kept.clear()
+            pair.kept.extend(kept)
+            return empty()
+        for kind, at in position.at.items():
+            pair.kinds[kind].at = at + 1
+        return self._begin_with_second(pair, now)
+
+    def adopt(self, number: int, now: Nanos) -> None:
+        """The second provider was in use where the instrument was before: it goes on with what comes now."""
+        pair = self._pairs[number]
+        pair.kept.clear()
+        self._begin_with_second(pair, now)
+
+    def _begin_with_second(self, pair: _Pair, now: Nanos) -> TickArray:
+        pair.active, pair.since, pair.is_stale = Source.SECOND, now, True
+        kept = list(pair.kept)
+        pair.kept.clear()
+        return _joined(tick for tick in kept if self._passes(pair, pair.active, tick, was_kept=True))
 
     def active(self, number: int) -> Source:
         """Whose ticks come out."""
@@ -130,16 +217,18 @@ class Arbiter:
             pair.good_since = now
         pair.is_stale = is_stale
         if pair.active is Source.FIRST:
-            return self._switch(pair) if is_stale and self._has_news(pair) else empty()
+            return self._switch(pair, now) if is_stale and self._has_news(pair) else empty()
         if is_stale:
             return empty()
         s = self.settings
         has_held = now - pair.good_since >= s.hold_s * _SECOND
         is_silent = now - pair.heard_at >= s.silent_s * _SECOND and self._has_news(pair)
-        return self._switch(pair) if has_held or is_silent else empty()
+        return self._switch(pair, now) if has_held or is_silent else empty()
 
     def take(self, source: Source, ticks: TickArray) -> TickArray:
         """Ticks of one provider in order; returns those to be published."""
+        if not self._pairs:
+            return ticks if source is Source.FIRST else empty()
         is_paired = np.isin(ticks["instrument"], self._numbers)
         if not is_paired.any():
             return ticks if source is Source.FIRST else empty()
@@ -161,16 +250,17 @@ class Arbiter:
         while len(pair.kept) > 1 and all(at < pair.kinds[kind].at for kind, at in _times(pair.kept[0])):
             pair.kept.popleft()
         if source is Source.SECOND and pair.is_stale and self._has_news(pair):
-            return self._switch(pair)
+            return self._switch(pair, Nanos(pair.heard_at))
         return empty()
 
     def _has_news(self, pair: _Pair) -> bool:
         """Whether the one that stands by has anything that is not out."""
         return bool(pair.kept) and any(at > pair.kinds[kind].at for kind, at in _times(pair.kept[-1]))
 
-    def _switch(self, pair: _Pair) -> TickArray:
+    def _switch(self, pair: _Pair, now: Nanos) -> TickArray:
         """The one that stands by takes over; returns what it has beyond what is out."""
-        pair.active = pair.active.other
+        pair.active, pair.since = pair.active.other, now
+        pair.switches += 1
         self.switches += 1
         kept = list(pair.kept)
         pair.kept.clear()
@@ -181,7 +271,9 @@ class Arbiter:
         times = _times(tick)
         if any(at < pair.kinds[kind].at for kind, at in times):
             # What was kept is mostly what the other one had sent already.
-            self.late += not was_kept
+            if not was_kept:
+                self.late += 1
+                pair.late += 1
             return False
         row = tick.tolist()[0]
         for kind, at in times:
@@ -193,6 +285,7 @@ class Arbiter:
                 if theirs[value]:
                     theirs[value] -= 1
                     self.doubles += 1
+                    pair.doubles += 1
                     return False
         for kind, at in times:
             state = pair.kinds[kind]

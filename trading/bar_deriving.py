@@ -19,7 +19,8 @@ from trading.spans import Span
 
 SECOND: Final = 1_000_000_000
 MINUTE: Final = 60 * SECOND
-DAY: Final = 86_400 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
 #: Widths that are stored, and their names.
 STORED: Final = {SECOND: "1s", MINUTE: "1m"}
 
@@ -39,13 +40,13 @@ def check_width(interval: str, calendar: str) -> int:
     return width
 
 
-def derive(bars: Sequence[Bar], width: int) -> list[Bar]:
-    """Bars of ``width`` ns, aligned to UTC, from stored ones, oldest first.
+def derive(bars: Sequence[Bar], width: int, base: int = 0) -> list[Bar]:
+    """Bars of ``width`` ns, aligned to UTC, from stored ones (or those of ``base`` ns), oldest first.
 
     Prices and counts are as if they had been built from the ticks; a volume is a sum of sums and may differ from that
     in its last bits.
     """
-    base = stored_width(width)
+    base = base or stored_width(width)
     return resample(bars, base, width // base)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from trading.errors import BadInput
-from trading.freshness import FreshnessSettings
+from trading.freshness_terms import FreshnessSettings
 from trading.quarantine import FilterSettings
 
 S = TypeVar("S", FilterSettings, FreshnessSettings)

@@ -12,18 +12,18 @@ the connection, ``refused`` and ``listed`` from the provider's answers, ``take``
 are values: a calendar that is not among them counts as closed, so that nothing is healed by guess.
 
 Steps of healing, each after the one before has had `step_s`: subscribe again (or connect again, where all is silent),
-poll by REST, use the second provider.  A poll can also clear the provider: as long as the venue itself has nothing
-newer, the instrument is quiet and nothing is wrong; once it has, the provider is found out.
+poll by REST.  An instrument that has a second provider uses it at once, whatever else is tried: it stands by for that.
+A poll can also clear the provider: as long as the venue itself has nothing newer, the instrument is quiet and nothing
+is wrong; once it has, the provider is found out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from enum import StrEnum
 
 import msgspec
 
-from trading.errors import BadInput
+from trading.freshness_terms import FreshnessSettings, Hours, Report, State
 from trading.habits import Habits
 from trading.healing import (
     BackFill,
@@ -41,68 +41,6 @@ from trading.ticks import TickArray
 _SECOND = 1_000_000_000
 #: A venue's time may be that much off ours without proving anything.
 _CLOCKS_NS = 2 * _SECOND
-
-
-class State(StrEnum):
-    """How a subscription goes."""
-
-    PENDING = "pending"
-    LIVE = "live"
-    STALE = "stale"
-    FAILED = "failed"
-
-
-class Hours(msgspec.Struct, frozen=True, kw_only=True):
-    """A market as of now; ``since`` is when it opened or closed (0: around the clock)."""
-
-    is_open: bool
-    since: Nanos = Nanos(0)
-
-
-class FreshnessSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient to be, in seconds.  Checked by `check`."""
-
-    #: Silence is too long beyond so many usual gaps, but never below the least nor above the most.
-    gaps: float = 4.0
-    least_s: float = 5.0
-    most_s: float = 1800.0
-    #: Before an instrument has a habit.
-    first_s: float = 60.0
-    #: A first tick must come within this, where others tick.
-    pending_s: float = 10.0
-    #: What each step of healing is given before the next.
-    step_s: float = 5.0
-    #: After the last step the first is taken again so often; a stream that stays silent is given up so often, and then
-    #: ever more seldom.  The second provider goes once the first has been good for so long.
-    again_s: float = 60.0
-    #: So many times a silent subscription is asked for before it has failed, where no poll can tell.
-    attempts: int = 3
-
-    def check(self) -> FreshnessSettings:
-        """Return itself; `BadInput` where a value makes no sense."""
-        for field in msgspec.structs.fields(self):
-            if not 0 < getattr(self, field.name) < 1e6:
-                raise BadInput(field.name, f"{getattr(self, field.name)} is out of range: use a number above 0")
-        if self.least_s > self.most_s:
-            raise BadInput("least_s", f"{self.least_s} is above most_s, which is {self.most_s}")
-        return self
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """How one subscription goes."""
-
-    id: InstrumentId
-    state: State
-    reason: str
-    #: When it came into this state.
-    since: Nanos
-    #: Seconds since its last tick from the stream; None before the first.
-    age_s: float | None
-    #: Silence that is still usual, in seconds.
-    patience_s: float
-    ticks: int
-    polled: bool
-    second: bool
 
 
 class _Watch(msgspec.Struct):
@@ -184,6 +122,19 @@ class Freshness:
         settings = self._own.get(id_, self.settings)
         self._watched[id_] = _Watch(number, calendar, can_poll, has_second, settings, now, now, gap_from=gap_from)
         self.habits.arm(number)
+
+    def second(self, id_: InstrumentId, has_second: bool) -> None:
+        """Whether an instrument that is watched has a second provider from now on."""
+        watch = self._watched[id_]
+        watch.has_second = has_second
+        if watch.second and not has_second:
+            watch.second = False
+            self._dropped.append((id_, False, True))
+
+    def needs_second(self, id_: InstrumentId) -> bool:
+        """Whether an instrument is to come from its second provider, for its stream is not as it should be."""
+        watch = self._watched[id_]
+        return watch.second and watch.state is not State.LIVE
 
     def drop(self, id_: InstrumentId) -> None:
         """An instrument is no longer carried."""
@@ -287,6 +238,14 @@ class Freshness:
         told, self._gaps = self._gaps, []
         return told
 
+    def pending_gap(self, id_: InstrumentId) -> tuple[Nanos, Nanos | None] | None:
+        """The last tick before a gap of which no look has told yet, and the first one after it (None: none has come);
+        None where there is no such gap."""
+        watch = self._watched.get(id_)
+        if watch is None or watch.gap_from is None:
+            return None
+        return watch.gap_from, self.habits.first_at(watch.number)
+
     def report(self, id_: InstrumentId, now: Nanos) -> Report:
         """How one subscription goes, as of the last look."""
         watch = self._watched[id_]
@@ -380,6 +339,9 @@ class Freshness:
         is_all_silent = False
         for id_ in silent:
             watch = self._watched[id_]
+            if watch.has_second and not watch.second:
+                watch.second = True
+                second.append(id_)
             if watch.state is State.PENDING and self._down:
                 continue  # nothing was asked for yet
             if watch.step_at is None:
@@ -396,9 +358,6 @@ class Freshness:
             if watch.can_poll and not watch.polled:
                 watch.polled, watch.step_at = True, now
                 poll.append(id_)
-            elif watch.has_second and not watch.second:
-                watch.second, watch.step_at = True, now
-                second.append(id_)
             elif not alive:
                 is_all_silent = True
             elif waited > (watch.settings.again_s if watch.state is not State.PENDING else 0) * _SECOND:
@@ -411,12 +370,12 @@ class Freshness:
                 Reconnect(f"nothing has come of {len(self._watched)} instruments while their markets are open")
             )
             again.clear()
+        if second:
+            steps.append(UseSecond(tuple(second)))
         if again and not self._down:
             steps.append(Resubscribe(tuple(again)))
         if poll:
             steps.append(Poll(tuple(poll)))
-        if second:
-            steps.append(UseSecond(tuple(second)))
         return steps
 
     def _judge_pending(self, watch: _Watch, alive: int, now: Nanos) -> None:

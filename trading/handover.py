@@ -82,6 +82,10 @@ class Handover:
         """Whether another worker takes over."""
         return number in self._cuts
 
+    def cuts_of(self, number: int) -> Cuts:
+        """Where another worker takes over (empty: nobody does)."""
+        return dict(self._cuts.get(number, {}))
+
     def has_passed(self, number: int) -> bool:
         """Whether everything before the cut has been published: the instrument can be let go."""
         return number in self._cuts and self._passed[number] >= set(self._cuts[number])

@@ -22,6 +22,8 @@ BUYER_MAKER: Final = 4
 SNAPSHOT: Final = 8
 #: Filled in from history after a gap.
 BACKFILLED: Final = 16
+#: From the instrument's second provider (`trading.arbitration`): its ``sequence`` is 0, for it is another's.
+SECOND: Final = 32
 
 TICK: Final = np.dtype(
     [

@@ -38,6 +38,23 @@ class LastTick(Shown):
     sequence: int
 
 
+class SecondHealth(Shown):
+    """An instrument's second provider and how it goes, at the worker that carries the instrument."""
+
+    feed: str
+    instrument: str
+    #: Whether its ticks come out, and since when they do, or do not any more; null: since the worker carries it.
+    in_use: bool
+    since: InstantOrNone
+    #: Changes from one provider to the other and back.
+    switches: int
+    #: Ticks that were left out, for the other provider had sent them, or for later ones were out already.
+    doubles: int
+    late: int
+    #: When it was last heard; null: never.
+    heard_at: InstantOrNone
+
+
 class InstrumentHealth(Shown):
     """How one instrument of a feed goes."""
 
@@ -60,6 +77,7 @@ class InstrumentHealth(Shown):
                     "skew_ms": 1.8,
                     "skew_p99_ms": 7.3,
                     "polled": False,
+                    "second": None,
                     "last": None,
                 }
             ]
@@ -90,6 +108,8 @@ class InstrumentHealth(Shown):
     skew_p99_ms: float | None = None
     #: Whether it is asked for by REST, for its stream is silent.
     polled: bool = False
+    #: Its second provider; null where it has none.
+    second: SecondHealth | None = None
     last: LastTick | None = None
 
 

@@ -15,6 +15,7 @@ from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.listing import parse_instruments, require_listed
 from api.problems import unknown_reference
 from api.routes.feed_clients import CapacityShown, capacity_shown, refuse_to_take_from_algos, traded_by_algos
+from api.routes.feed_seconds import Second, SecondShown, check_seconds, parse_seconds, stands_by_for
 from api.security import Caller, FeedKeeper, Viewer
 from api.services import Deck, Services, referenced
 from cluster import catalog
@@ -57,6 +58,8 @@ class NewFeed(Body):
     channels: list[str] = Field(default=["trade", "quote"], min_length=1, max_length=10)
     #: Machines that the workers run on, in turn; none: the head's.
     nodes: list[str] = Field(default_factory=list, max_length=100)
+    #: Instruments that have a second provider: where in another feed.
+    seconds: dict[str, Second] = Field(default_factory=dict, max_length=10_000)
 
 
 class FeedChange(Body):
@@ -116,6 +119,13 @@ class WorkerLive(Shown):
     #: Trades filled in from history, and ticks from polls by REST.
     backfilled: int = 0
     polled: int = 0
+    #: Ticks of second providers that were published, instruments that come from one now, changes from one provider to
+    #: the other, ticks that both had sent, and batches of second providers that did not come here.
+    from_second: int = 0
+    by_second: int = 0
+    second_switches: int = 0
+    second_doubles: int = 0
+    second_lost: int = 0
     #: Instruments subscribed to again, and connections given up, for their silence.
     resubscribed: int = 0
     given_up: int = 0
@@ -145,6 +155,7 @@ class FeedShown(Shown):
                     "workers": 2,
                     "instruments": ["BINANCE-USDM:BTCUSDT", "BINANCE-USDM:ETHUSDT"],
                     "nodes": [],
+                    "seconds": {},
                     "enabled": True,
                     "generation": 1,
                     "created_at": "2026-01-31T09:15:00.000000000+00:00",
@@ -167,6 +178,8 @@ class FeedShown(Shown):
     workers: int
     instruments: list[str]
     nodes: list[str]
+    #: Instruments that have a second provider: where in another feed.
+    seconds: dict[str, SecondShown]
     enabled: bool
     generation: int
     created_at: Instant
@@ -219,7 +232,9 @@ async def create_feed(body: NewFeed, caller: FeedKeeper, deck: Deck) -> FeedShow
         instruments=instruments,
         created_at=Nanos(time.time_ns()),
         nodes=tuple([(await referenced("nodes", deck.desired.node(NodeName(node)))).name for node in body.nodes]),
+        seconds=parse_seconds(body.seconds),
     )
+    await check_seconds(deck, caller, record, instruments, record.seconds)
     return await _shown(deck, await deck.desired.create_feed(record, by=caller.user))
 
 
@@ -292,9 +307,14 @@ async def delete_feed(
     id: str,
     caller: FeedKeeper,
     deck: Deck,
-    force: Annotated[bool, Query(description="Also where algos use it: they are stopped")] = False,
+    force: Annotated[
+        bool, Query(description="Also where algos use it, which are stopped, or it stands by for other feeds")
+    ] = False,
 ) -> None:
-    """Remove a feed that no algo uses; with ``force``, stop its algos, tell them why, and remove it."""
+    """Remove a feed that no algo uses and that stands by for no other.
+
+    With ``force``: stop its algos, tell them why, let feeds that it stands by for have no second, and remove it.
+    """
     if force:
         for algo in await deck.desired.force_delete_feed(FeedId(id), by=caller.user):
             line = (Nanos(time.time_ns()), "warning", f"feed {id} was deleted by {caller.user}: the algo is stopped")
@@ -306,6 +326,11 @@ async def delete_feed(
         raise Conflict(
             "feed_in_use",
             f"feed {id!r} is used by algos ({_join(users[:10])}): delete them first, or add force=true to stop them",
+        )
+    if first := await stands_by_for(deck, id):
+        raise Conflict(
+            "feed_in_use",
+            f"feed {id!r} stands by for feeds ({_join(first[:10])}): change their seconds first, or add force=true",
         )
     await deck.desired.delete_feed(FeedId(id), by=caller.user)
 
@@ -376,6 +401,7 @@ async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> F
             "instruments": list(feed.instruments),
             "channels": list(feed.channels),
             "nodes": list(feed.nodes),
+            "seconds": msgspec.to_builtins(feed.seconds),
         },
         **told,
         settled=current and not any(seen.get(field) for field in ("pending_steps", "draining", *_UNSETTLED)),

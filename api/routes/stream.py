@@ -18,6 +18,7 @@ from api.security import KEY_CACHE_S, Caller, Right, key_of
 from api.services import Deck, Services
 from api.stream import TOPICS, Entry
 from api.topics import FORMS, is_market, read_topics
+from storage.tasks import end_tasks
 from trading.errors import BadInput, TradeError, UnknownThing
 
 router = APIRouter(prefix="/v1")
@@ -146,12 +147,11 @@ async def _first_to_end(tasks: list[asyncio.Task[None]]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
-            raise result
+        await end_tasks(tasks)
+    for task in tasks:
+        trouble = None if task.cancelled() else task.exception()
+        if isinstance(trouble, Exception) and not isinstance(trouble, WebSocketDisconnect):
+            raise trouble
 
 
 async def _join(deck: Services, client: MarketClient, texts: list[str]) -> list[Topic]:

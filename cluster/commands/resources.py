@@ -327,10 +327,52 @@ def list_clients(name: str, url: Url = "", key: Key = "", data_dir: DataDir = No
         show(found, as_json, _CLIENT_COLUMNS, [_client_row(each) for each in found["items"]])
 
 
+@feeds.command("seconds")
+def list_seconds(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Which instruments of a feed have a second provider, and which of these are in use."""
+    with told():
+        api = api_for(url, key, data_dir)
+        found = api.get(f"/feeds/{quote(name)}/seconds")
+        carried = api.get(f"/feeds/{quote(name)}/instruments", limit=1000)["items"]
+        live = {each["id"]: each["second"] or {} for each in carried}
+        rows = [{"first": first, **live.get(first, {}), **source} for first, source in found["seconds"].items()]
+        show(found, as_json, _SECOND_COLUMNS, rows)
+
+
+@feeds.command("second")
+def put_second(
+    name: str,
+    instrument: str,
+    other: Annotated[str, typer.Argument(help="The feed that is to stand by.")],
+    as_instrument: Annotated[str, typer.Option("--as", help="Its name there, if it is another.")] = "",
+    url: Url = "",
+    key: Key = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Let another feed stand by for an instrument: it takes over while the feed's own provider is silent."""
+    with told():
+        body = {"feed": other, **({"instrument": as_instrument} if as_instrument else {})}
+        found = api_for(url, key, data_dir).put(f"/feeds/{quote(name)}/seconds/{quote(instrument)}", body)
+        rows = [{"first": first, **source} for first, source in found["seconds"].items()]
+        show(found, as_json, _SECOND_COLUMNS[:3], rows)
+
+
+@feeds.command("no-second")
+def delete_second(
+    name: str, instrument: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Let an instrument have no second provider any more."""
+    with told():
+        found = api_for(url, key, data_dir).delete(f"/feeds/{quote(name)}/seconds/{quote(instrument)}")
+        rows = [{"first": first, **source} for first, source in found["seconds"].items()]
+        show(found, as_json, _SECOND_COLUMNS[:3], rows)
+
+
 @feeds.command("delete")
 def delete_feed(
     name: str,
-    force: Annotated[bool, typer.Option("--force", help="Also where algos use it: they are stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Though algos use it or it stands by for others.")] = False,
     url: Url = "",
     key: Key = "",
     data_dir: DataDir = None,
@@ -340,6 +382,14 @@ def delete_feed(
         api_for(url, key, data_dir).delete(f"/feeds/{quote(name)}" + ("?force=true" if force else ""))
         out.print(f"feed {name} is removed")
 
+
+_SECOND_COLUMNS = [
+    ("instrument", "first"),
+    ("second in feed", "feed"),
+    ("as", "instrument"),
+    ("in use", "in_use"),
+    ("switches", "switches"),
+]
 
 _CLIENT_COLUMNS = [
     ("client", "client"),

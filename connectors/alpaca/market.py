@@ -71,7 +71,9 @@ class AlpacaMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await bars(self._data, instrument, interval, start, end, self._settings.feed, self._clock())
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         """Trades of ``start <= exchange_at < end``, oldest first."""
         ticks = await trades(self._data, instrument, start, end, self._settings.feed)
         return PastTrades(ticks=ticks, since=start)

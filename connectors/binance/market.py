@@ -13,8 +13,8 @@ from connectors.base import Clock, FeedLimits, FeedSink, LastValue, PastTrades
 from connectors.binance.feed import CHANNELS, BinanceFeed
 from connectors.binance.history import klines
 from connectors.binance.link import Tuning
-from connectors.binance.product import Product, check_interval
-from connectors.binance.quotes import last_value, recent_trades
+from connectors.binance.product import SPOT, Product, check_interval
+from connectors.binance.quotes import last_value, old_trades, recent_trades
 from connectors.binance.rest import Rest
 from connectors.binance.symbols import parse_exchange_info
 from connectors.recordings import Tap
@@ -40,9 +40,11 @@ class MarketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bar_interval: str = "1m"
     #: Seconds after which a connection is replaced by a fresh one; the venue cuts at 24 h.
     replace_after_s: float = 23 * 3600.0
-    #: For a server of one's own: streams that a connection carries, control messages a second; 0: as the venue's.
+    #: For a server of one's own: streams that a connection carries, control messages a second, weight of requests a
+    #: minute; 0: as the venue's.
     streams_per_connection: int = 0
     messages_per_s: int = 0
+    weight_per_minute: int = 0
 
 
 def now() -> Nanos:
@@ -92,6 +94,8 @@ class BinanceMarket:
             messages_per_s=product.messages_per_s,
             channels=CHANNELS,
             every_trade=True,
+            # USD-M leaves trades of the insurance fund and of auto-deleveraging out of what it tells, but numbers them.
+            consecutive_trades=product.venue == SPOT.venue or chosen.trade_stream == "aggTrade",
             instruments_per_poll=5,
             bar_interval=chosen.bar_interval,
         )
@@ -130,10 +134,17 @@ class BinanceMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await klines(self._rest, self.product, instrument, interval, start, end)
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
-        """Trades of ``start <= exchange_at < end`` out of the last thousand; aggregated ones have other ids."""
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
+        """Trades of ``start <= exchange_at < end`` out of the last thousand, at spot any by their ``numbers``.
+
+        None of aggregated streams, which have other ids.
+        """
         if self._settings.trade_stream != "trade":
             return None
+        if numbers is not None and self.product.venue == SPOT.venue:
+            return await old_trades(self._rest, instrument, *numbers)
         return await recent_trades(self._rest, instrument, start, end)
 
     async def last_values(self, instruments: Sequence[Instrument]) -> Sequence[LastValue]:
@@ -148,7 +159,7 @@ class BinanceMarket:
 
 def _lifted(product: Product, chosen: MarketSettings) -> Product:
     """The product with the limits of the settings, which the venue's own servers would not keep to."""
-    for field in ("streams_per_connection", "messages_per_s"):
+    for field in ("streams_per_connection", "messages_per_s", "weight_per_minute"):
         limit = getattr(chosen, field)
         if limit and not chosen.base_url:
             raise BadInput(field, f"{product.provider} sets its own limits: leave it out, or give a base_url")

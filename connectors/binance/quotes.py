@@ -2,7 +2,8 @@
 
 Sources: "Recent trades list" and "Symbol order book ticker" of the spot and USD-M REST documentation: trades are
 ``{"id", "price", "qty", "time", "isBuyerMaker", …}`` in milliseconds, oldest first, at most 1000 and without a key;
-their ids are those of ``<symbol>@trade``.  Older ones (``/historicalTrades``) want a key at USD-M.
+their ids are those of ``<symbol>@trade``.  "Old trade lookup" (``/historicalTrades``) tells any from ``fromId`` on, a
+thousand at once; at USD-M it wants a key.
 """
 
 from __future__ import annotations
@@ -44,12 +45,37 @@ async def recent_trades(rest: Rest, instrument: Instrument, start: Nanos, end: N
     buffer = TickBuffer()
     rows = await _trades(rest, instrument, _MOST_TRADES)
     for row in rows:
-        at = row.time * _MS
-        if start <= at < end:
-            flags = BACKFILLED | (BUYER_MAKER if row.isBuyerMaker else 0)
-            buffer.trade(instrument.number, float(row.price), float(row.qty), flags, at, 0, row.id)
+        if start <= row.time * _MS < end:
+            _put(buffer, instrument, row)
     first = Nanos(rows[0].time * _MS) if len(rows) == _MOST_TRADES else start
     return PastTrades(ticks=decode(buffer.take()), since=max(start, first))
+
+
+async def old_trades(rest: Rest, instrument: Instrument, first: int, last: int) -> PastTrades:
+    """The trades with ids from ``first`` to ``last``, page by page (spot)."""
+    buffer = TickBuffer()
+    since, following = Nanos(0), first
+    while following <= last:
+        limit = min(_MOST_TRADES, last - following + 1)
+        body = await rest.get(
+            "/historicalTrades", {"symbol": instrument.provider_symbol, "fromId": following, "limit": limit}
+        )
+        rows: list[_Trade] = [row for row in _read(body, list[_Trade], "historicalTrades") if row.id >= following]
+        if not rows:
+            break
+        if following == first and rows[0].id > first:
+            # It does not reach back so far.
+            since = Nanos(rows[0].time * _MS)
+        for row in rows:
+            if row.id <= last:
+                _put(buffer, instrument, row)
+        following = rows[-1].id + 1
+    return PastTrades(ticks=decode(buffer.take()), since=since)
+
+
+def _put(buffer: TickBuffer, instrument: Instrument, row: _Trade) -> None:
+    flags = BACKFILLED | (BUYER_MAKER if row.isBuyerMaker else 0)
+    buffer.trade(instrument.number, float(row.price), float(row.qty), flags, row.time * _MS, 0, row.id)
 
 
 async def last_value(rest: Rest, instrument: Instrument) -> LastValue | None:

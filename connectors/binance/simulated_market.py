@@ -17,8 +17,8 @@ from connectors.binance.source import Event, MinuteBar, Source, SymbolSpec
 _MS: Final = 1_000_000
 #: Levels a side that a book keeps at least; the real one answers with no more than 5000.
 _MOST_LEVELS: Final = 1_000
-#: Trades that the real one answers with at most.
-_MOST_TRADES: Final = 1_000
+#: Trades that are kept of a symbol, where the real one has all.
+_MOST_TRADES: Final = 2_500
 #: Bars of a second that are kept at least.
 _MOST_SECONDS: Final = 50_000
 
@@ -205,8 +205,10 @@ class SimulatedMarket:
         """The order book of ``symbol``."""
         return self._books.setdefault(symbol, OrderBook())
 
-    def trades(self, symbol: str, count: int) -> list[dict[str, Any]]:
-        """The last trades of ``symbol`` as REST tells them, oldest first."""
+    def trades(self, symbol: str, count: int, first: int | None = None) -> list[dict[str, Any]]:
+        """The last trades of ``symbol`` as REST tells them, oldest first; those from the id ``first`` on."""
+        kept = list(self._trades.get(symbol, ()))
+        chosen = kept[-count:] if first is None else [trade for trade in kept if trade.t >= first][:count]
         return [
             {
                 "id": trade.t,
@@ -216,7 +218,7 @@ class SimulatedMarket:
                 "time": trade.T,
                 "isBuyerMaker": trade.m,
             }
-            for trade in list(self._trades.get(symbol, ()))[-count:]
+            for trade in chosen
         ]
 
     def quote(self, symbol: str) -> dict[str, Any]:

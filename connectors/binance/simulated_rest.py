@@ -17,7 +17,14 @@ from connectors.binance.product import SPOT, intervals
 from connectors.binance.simulated_market import SimulatedMarket
 from connectors.binance.source import MinuteBar, SymbolSpec
 
-_WEIGHTS: Final = {"/exchangeInfo": 20, "/depth": 5, "/klines": 2, "/trades": 5, "/ticker/bookTicker": 2}
+_WEIGHTS: Final = {
+    "/exchangeInfo": 20,
+    "/depth": 5,
+    "/klines": 2,
+    "/trades": 25,
+    "/historicalTrades": 25,
+    "/ticker/bookTicker": 2,
+}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -36,8 +43,9 @@ def error(code: int, message: str, status: int = 400) -> Answer:
 class SimulatedRest:
     """Answers GET requests from the market's state; counts weight per minute as the real one does."""
 
-    def __init__(self, market: SimulatedMarket) -> None:
+    def __init__(self, market: SimulatedMarket, weight_per_minute: int | None = None) -> None:
         self._market = market
+        self._most = weight_per_minute or market.product.weight_per_minute
         self._minute = 0
         self._used = 0
         #: Requests so far, by path.
@@ -58,7 +66,7 @@ class SimulatedRest:
             self._minute, self._used = wall_ms // 60_000, 0
         self._used += _WEIGHTS.get(path, 1)
         headers = (("X-MBX-USED-WEIGHT-1M", str(self._used)),)
-        if self.limited > 0 or self._used > product.weight_per_minute:
+        if self.limited > 0 or self._used > self._most:
             self.limited = max(0, self.limited - 1)
             said = error(-1003, "Too many requests; current limit is exceeded.", self.limit_status)
             return Answer(said.status, said.body, (*headers, ("Retry-After", str(self.retry_after))))
@@ -76,6 +84,8 @@ class SimulatedRest:
             return self._klines(query, now_ms)
         if path == "/trades":
             return self._trades(query)
+        if path == "/historicalTrades":
+            return self._historical_trades(query)
         if path == "/ticker/bookTicker":
             spec = self._symbol(query)
             return spec if isinstance(spec, Answer) else _said(self._market.quote(spec.symbol))
@@ -141,6 +151,20 @@ class SimulatedRest:
         if not 1 <= numbers[0] <= 1000:
             return error(-1130, "Data sent for parameter 'limit' is not valid.")
         return _said(self._market.trades(spec.symbol, numbers[0]))
+
+    def _historical_trades(self, query: Mapping[str, str]) -> Answer:
+        if self._market.product is not SPOT:
+            return error(-2014, "API-key format invalid.", 401)
+        spec = self._symbol(query)
+        if isinstance(spec, Answer):
+            return spec
+        numbers = _numbers(query, limit=500, fromId=-1)
+        if isinstance(numbers, Answer):
+            return numbers
+        limit, first = numbers
+        if not 1 <= limit <= 1000:
+            return error(-1130, "Data sent for parameter 'limit' is not valid.")
+        return _said(self._market.trades(spec.symbol, limit, None if first < 0 else first))
 
     def _depth(self, query: Mapping[str, str], now_ms: int) -> Answer:
         spec = self._symbol(query)

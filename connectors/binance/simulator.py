@@ -54,6 +54,7 @@ class BinanceSimulator:
         restamp: bool = False,
         streams_per_connection: int | None = None,
         messages_per_s: int | None = None,
+        weight_per_minute: int | None = None,
         ping_every_s: float | None = None,
         pong_within_s: float | None = None,
         disconnect_after_s: float = 24 * 3600.0,
@@ -75,6 +76,7 @@ class BinanceSimulator:
         self._hold = hold
         self._restamp = restamp
         self._limits = (streams_per_connection, messages_per_s, ping_every_s, pong_within_s)
+        self._weight = weight_per_minute
         self._disconnect_after = disconnect_after_s
         self._write_limit = write_limit
         self._server: asyncio.Server | None = None
@@ -119,7 +121,7 @@ class BinanceSimulator:
         if not self._restamp:
             # Until the first message is due, the market's clock stands at its start.
             self._market.at = await asyncio.to_thread(lambda: next((e.due for e in self._source.events()), 0))
-        self._rest = SimulatedRest(self._market)
+        self._rest = SimulatedRest(self._market, self._weight)
         self._klines = KlineStreams(self._market)
         loop = asyncio.get_running_loop()
         try:

@@ -111,7 +111,9 @@ class KiteMarket:
         """Closed bars with ``start <= opened_at < end``, oldest first."""
         return await bars(self._client, instrument, interval, start, end, self._clock())
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         """None: Kite tells candles of the past and no trades."""
         return None
 

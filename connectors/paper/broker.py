@@ -105,8 +105,10 @@ class PaperBroker:
                 log.warning("%s: closed with decisions unsaved, so they never happened: %s", self._account, error)
         self._closed = True
         if self._saving is not None:
-            self._saving.cancel()
-            await asyncio.gather(self._saving, return_exceptions=True)
+            # Until it has ended: a library may lose a cancellation (`storage.tasks`).
+            while not self._saving.done():
+                self._saving.cancel()
+                await asyncio.wait([self._saving], timeout=0.5)
         self._news.set()
 
     async def place(self, tickets: Sequence[OrderTicket]) -> list[Answer]:

@@ -1,6 +1,6 @@
-"""A venue that misbehaves, and a worker that is killed, on a real deck: states, counts and back-fill are right.
+"""A venue that misbehaves, on a real deck: states, counts and back-fill are right.
 
-Every trade comes out, streamed or filled in and marked so, and none twice while its worker lives.
+Every trade comes out once, streamed or filled in and marked so.  What else breaks: `tests/chaos/test_feed_soak.py`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Trades:
         lost = {n: sorted(set(range(min(own), max(own) + 1)) - own) for n, own in spans.items()}
         return {number: own for number, own in lost.items() if own}
 
-    def doubled(self, *, streamed_only: bool = False) -> int:
-        spans = [[s for s, filled in own if not (filled and streamed_only)] for own in self.seen.values()]
+    def doubled(self) -> int:
+        spans = [[sequence for sequence, _ in own] for own in self.seen.values()]
         return sum(len(own) - len(set(own)) for own in spans)
 
 
@@ -172,14 +172,9 @@ def test_bad_ticks_are_counted_shown_and_given_to_nobody(
     assert instruments(deck)[victim]["last"]["price"] < 1e8
 
 
-def test_sockets_that_are_cut_or_silent_come_back_and_their_gaps_are_filled(
+def test_sockets_that_are_silent_come_back_and_their_gaps_are_filled(
     deck: DeckUnderTest, market: Simulator, names: list[str], trades: Trades
 ) -> None:
-    known = len(gaps(deck))
-    market.control("drop")
-    deck.wait("the gaps of all", lambda: len(gaps(deck)) >= known + SYMBOLS, 30)
-    settled(deck, trades)
-    assert trades.doubled() == 0
     known = len(gaps(deck))
     for name in names:
         silence(market, name)
@@ -198,17 +193,3 @@ def test_sockets_that_are_cut_or_silent_come_back_and_their_gaps_are_filled(
     went = total(deck, "received") - total(deck, "quarantined") - total(deck, "withheld")
     assert went + total(deck, "backfilled") + total(deck, "polled") == total(deck, "ticks")
     market.control("start")
-
-
-def test_a_worker_that_is_killed_is_made_good(
-    deck: DeckUnderTest, market: Simulator, names: list[str], trades: Trades
-) -> None:
-    deck.wait("all live", lambda: {each["state"] for each in instruments(deck).values()} == {"live"})
-    known = len(gaps(deck))
-    pid = deck.kill(f"worker/{FEED}/1")
-    deck.wait_reborn(f"worker/{FEED}/1", pid)
-    deck.wait("the gaps of its instruments", lambda: len(gaps(deck)) >= known + SYMBOLS // 2, 30)
-    settled(deck, trades)
-    assert trades.doubled(streamed_only=True) == 0
-    recent = gaps(deck)[: SYMBOLS // 2]
-    assert {gap["reason"] for gap in recent} == {"the worker before this one ended"}

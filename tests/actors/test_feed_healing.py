@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors import feed_watch, feed_worker
+from actors import feed_gaps, feed_worker
 from actors.feed_worker import FeedWorker
 from cluster import process, streams
 from connectors.binance.simulator import BinanceSimulator
@@ -29,9 +29,9 @@ from storage.feed_quality import FeedGaps, FeedTunings
 from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.records import FeedGap, FeedRecord
+from storage.tasks import end_tasks
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
-from tests.support.tasks import end_tasks
 from trading.feed_tuning import Tuning
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.ticks import BACKFILLED, SNAPSHOT, TRADE, unpack_batch
@@ -56,7 +56,7 @@ def its_own_process(
     monkeypatch.setattr(feed_worker, "POLL_EVERY_S", 0.2)
     monkeypatch.setattr(feed_worker, "TUNING_EVERY_S", 0.2)
     monkeypatch.setattr(feed_worker, "QUARANTINE_EVERY_S", 0.2)
-    monkeypatch.setattr(feed_watch, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(feed_gaps, "PATIENCE_S", 3.0)
 
     def end(reason: str, code: int = 0) -> None:
         raise AssertionError(f"the actor ends its process: {reason}")

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from actors import feed_coordinator
+from actors import feed_coordinator, feed_fence
+from actors.feed_carrier import FeedCarrier
 from actors.feed_coordinator import FeedCoordinator
-from actors.feed_worker import FENCE_S, FeedWorker
+from actors.feed_fence import FENCE_S, FenceLook
+from actors.feed_worker import FeedWorker
 from cluster import process
 from cluster.feeds import fence_key
-from cluster.process import elapsed
 from tests.api.playing import instrument
 from trading.errors import BadInput, NotReady, Unreachable
 from trading.feed_mesh import FeedMesh, Fence
-from trading.feed_plan import Carry, Move, Phase, Release, Retune, WorkerReport
-from trading.handover import Handover
+from trading.feed_plan import Carried, Carry, Move, Phase, Release, Retune, WorkerReport
+from trading.handover import Cuts, Handover
 from trading.ids import Epoch, FeedId, InstrumentId
 from trading.instruments import Instrument
 from trading.last_values import LastValues
 from trading.subscriptions import Capacity
-from trading.ticks import TRADE, TickBuffer, decode
+from trading.ticks import SECOND, TRADE, TickArray, TickBuffer, decode
 
 A, B, C = (InstrumentId(f"T:{name}") for name in "ABC")
 
@@ -63,110 +63,166 @@ class FakeHot:
         self.values[key] = value
 
 
-def bare_worker() -> Any:
-    worker: Any = object.__new__(FeedWorker)
-    worker.name, worker.feed, worker.shard, worker.epoch = "worker/f/1", FeedId("f"), 1, 7
-    worker.state, worker.reason = "ready", ""
-    worker.handover, worker.last_values, worker.hot = Handover(), LastValues(), FakeHot()
-    worker._connection, worker._channels = FakeConnection(), ("trade", "quote")
-    listed = {id_: number for number, id_ in enumerate((A, B, C), 1)}
-    worker._listed = {i: _numbered(i, number) for i, number in listed.items()}
-    worker._carried, worker._asked, worker._refused, worker._whole = {}, {}, {}, {}
-    worker._asking, worker._urgent, worker._arrived = asyncio.Queue(), [], asyncio.Event()
-    worker._unfenced_at = elapsed()
-    # What watches and judges ticks has tests of its own.
-    worker._begin, worker._end = _pass_over, lambda gone: None
-    worker.watch = SimpleNamespace(refused=lambda instrument, reason: None)
-    return worker
+class BareHost:
+    """What watches and judges ticks has tests of its own."""
+
+    def __init__(self) -> None:
+        self.ended: list[InstrumentId] = []
+        self.refusals: dict[InstrumentId, str] = {}
+        self.taken_over: list[TickArray] = []
+        self.cuts: dict[InstrumentId, Cuts] = {}
+        self.marks = 0
+        self.is_full = self.is_away = False
+
+    async def begin(self, fresh: Sequence[Instrument], muted: bool) -> None:
+        await asyncio.sleep(0)
+
+    async def flushed(self) -> None:
+        if self.is_full:
+            raise NotReady("what came is not out yet", 0.1)
+
+    async def mark(self) -> None:
+        self.marks += 1
+        if self.is_away:
+            raise NotReady("redis is away", 0.1)
+
+    def end(self, gone: Sequence[Instrument], cuts: Mapping[int, Cuts]) -> None:
+        self.cuts |= {each.id: cuts[each.number] for each in gone}
+        self.ended += [each.id for each in gone]
+
+    def hand_over(self, number: int) -> Cuts:
+        return {SECOND | TRADE: 100}
+
+    def take_over(self, number: int, cuts: Cuts, kept: TickArray) -> None:
+        assert cuts == {TRADE: 7, SECOND | TRADE: 100}
+        self.taken_over.append(kept)
+
+    def refused(self, instrument: InstrumentId, reason: str) -> None:
+        self.refusals[instrument] = reason
 
 
-async def _pass_over(fresh: Any, muted: bool) -> None:
-    await asyncio.sleep(0)
+class Bench:
+    """A carrier with everything around it that these tests look at."""
+
+    def __init__(self) -> None:
+        self.host, self.connection = BareHost(), FakeConnection()
+        self.handover, self.last_values = Handover(), LastValues()
+        unread: Any = None
+        self.carrier = FeedCarrier(unread, self.handover, self.last_values.seen_at, self.host)
+        self.carrier.channels = ("trade", "quote")
+        self.carrier.listed = {id_: _numbered(id_, number) for number, id_ in enumerate((A, B, C), 1)}
+
+    def carried(self) -> dict[InstrumentId, Carried]:
+        return dict(self.carrier.report(1, 7).carried)
 
 
 def _numbered(id_: InstrumentId, number: int) -> Instrument:
     return msgspec.structs.replace(instrument(id_), number=number)
 
 
-async def asked_by(worker: Any) -> list[Any]:
-    task = asyncio.create_task(worker._ask(worker._connection))
-    while not worker._asking.empty():
+async def asked_by(bench: Bench) -> list[Any]:
+    task = asyncio.create_task(bench.carrier.ask(bench.connection))  # type: ignore[arg-type]
+    while ", 0 requests" not in repr(bench.carrier):
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    asked, worker._connection.asked = worker._connection.asked, []
+    asked, bench.connection.asked = bench.connection.asked, []
     return list(asked)
 
 
 async def test_the_provider_is_asked_in_the_order_of_the_steps() -> None:
-    worker = bare_worker()
-    await worker.carry([A, B], False)
-    await worker.release([A])
-    await worker.carry([A], True, ("trade",))
-    await worker.carry([A], False)
-    assert await asked_by(worker) == [
+    bench = Bench()
+    await bench.carrier.carry([A, B], False)
+    await bench.carrier.release([A])
+    await bench.carrier.carry([A], True, ("trade",))
+    await bench.carrier.carry([A], False)
+    assert await asked_by(bench) == [
         ("take", [A, B], ("trade", "quote")),
         ("drop", [A], None),
         ("take", [A], ("trade",)),
     ]
-    report = await worker.report()
-    assert {i: (how.phase, how.channels) for i, how in report.carried.items()} == {
+    assert {i: (how.phase, how.channels) for i, how in bench.carried().items()} == {
         A: (Phase.MUTED, ("trade",)),
         B: (Phase.LIVE, ("trade", "quote")),
     }
 
 
 async def test_what_was_let_go_before_the_provider_could_be_asked_is_not_asked_for() -> None:
-    worker = bare_worker()
-    await worker.carry([A, B], False)
-    await worker.release([A])
-    assert await asked_by(worker) == [("take", [B], ("trade", "quote")), ("drop", [A], None)]
+    bench = Bench()
+    await bench.carrier.carry([A, B], False)
+    await bench.carrier.release([A])
+    assert await asked_by(bench) == [("take", [B], ("trade", "quote")), ("drop", [A], None)]
 
 
 async def test_a_retune_asks_for_what_is_new_before_it_ends_what_is_over() -> None:
-    worker = bare_worker()
-    await worker.carry([A, B], False, ("trade",))
-    await asked_by(worker)
-    await worker.retune([A, B, C], ("quote",))
-    assert await asked_by(worker) == [("take", [A, B], ("quote",)), ("drop", [A, B], ("trade",))]
-    await worker.retune([A], ("quote",))
-    assert await asked_by(worker) == []
-    assert (await worker.report()).carried[A].channels == ("quote",)
+    bench = Bench()
+    await bench.carrier.carry([A, B], False, ("trade",))
+    await asked_by(bench)
+    await bench.carrier.retune([A, B, C], ("quote",))
+    assert await asked_by(bench) == [("take", [A, B], ("quote",)), ("drop", [A, B], ("trade",))]
+    await bench.carrier.retune([A], ("quote",))
+    assert await asked_by(bench) == []
+    assert bench.carried()[A].channels == ("quote",)
 
 
 async def test_one_that_the_provider_cannot_take_holds_up_no_other() -> None:
-    worker = bare_worker()
-    await worker.carry([A, C, B], False)
-    assert [ids for _, ids, _ in await asked_by(worker)] == [[A], [B]]
-    assert worker._refused == {C: "instruments: C cannot be had"}
+    bench = Bench()
+    await bench.carrier.carry([A, C, B], False)
+    assert [ids for _, ids, _ in await asked_by(bench)] == [[A], [B]]
+    assert bench.host.refusals == {C: "instruments: C cannot be had"}
 
 
 async def test_a_move_in_batches_leaves_out_what_is_not_carried() -> None:
-    giver, taker = bare_worker(), bare_worker()
-    await giver.carry([A], False)
+    giver, taker = Bench(), Bench()
+    await giver.carrier.carry([A], False)
     buffer = TickBuffer()
     for sequence in (5, 6, 7):
         buffer.trade(1, 1.0, 1.0, TRADE, 100, 200, sequence)
     raw = buffer.take()
     assert raw
     giver.last_values.take(giver.handover.admit(decode(raw)[:2]))
-    assert (await giver.report()).carried[A].last_at == 200
-    await taker.carry([A, B], True)
+    assert giver.carried()[A].last_at == 200
+    await taker.carrier.carry([A, B], True)
     taker.handover.admit(decode(raw))
-    firsts = {i: how.firsts for i, how in (await taker.report()).carried.items()}
-    cuts = await giver.cut({A: firsts[A], B: firsts[B]})
-    assert cuts == {A: {TRADE: 7}}
-    since = (await giver.report()).carried[A].since
-    assert await giver.cut({A: {}}) == cuts
-    assert (await giver.report()).carried[A].since == since, "asked again it began no later"
-    await taker.activate({**cuts, C: {}})
-    assert [ticks["sequence"].tolist() for ticks in taker._urgent] == [[7]]
+    firsts = {i: how.firsts for i, how in taker.carried().items()}
+    cuts = await giver.carrier.cut({A: firsts[A], B: firsts[B]})
+    assert cuts == {A: {TRADE: 7, SECOND | TRADE: 100}}
+    since = giver.carried()[A].since
+    assert await giver.carrier.cut({A: {}}) == cuts
+    assert giver.carried()[A].since == since, "asked again it began no later"
+    await taker.carrier.activate({**cuts, C: {}})
+    assert [ticks["sequence"].tolist() for ticks in taker.host.taken_over] == [[7]]
+
+
+async def test_what_is_cut_or_taken_over_is_on_record_before_the_coordinator_hears_of_it() -> None:
+    giver, taker = Bench(), Bench()
+    await giver.carrier.carry([A], False)
+    giver.host.is_away = True
+    with pytest.raises(NotReady):
+        await giver.carrier.cut({A: {TRADE: 7}})
+    giver.host.is_away = False
+    cuts = await giver.carrier.cut({A: {TRADE: 7}})
+    assert (cuts, giver.host.marks) == ({A: {TRADE: 7, SECOND | TRADE: 100}}, 2)
+    await taker.carrier.carry([A], True)
+    taker.host.is_away = True
+    with pytest.raises(NotReady):
+        await taker.carrier.activate(cuts)
+    taker.host.is_away = False
+    await taker.carrier.activate(cuts)
+    assert (len(taker.host.taken_over), taker.host.marks) == (1, 2), "once, for all that it was asked twice"
+    giver.host.is_full = True
+    with pytest.raises(NotReady):
+        await giver.carrier.release([A])
+    assert A in giver.carrier, "what came of it is not out yet"
+    giver.host.is_full = False
+    await giver.carrier.release([A])
+    assert (giver.host.cuts, giver.host.ended) == ({A: {TRADE: 7}}, [A])
 
 
 async def test_a_worker_that_is_not_ready_says_so_in_its_report() -> None:
-    worker = bare_worker()
-    worker.state = "starting"
+    worker: Any = object.__new__(FeedWorker)
+    worker.state, worker._connection = "starting", FakeConnection()
     assert await worker.report() is None
 
 
@@ -175,21 +231,24 @@ async def test_a_fenced_worker_ends_before_it_publishes_and_a_successor_does_not
 ) -> None:
     ended: list[str] = []
     monkeypatch.setattr(process, "end", ended.append)
-    worker = bare_worker()
-    worker.hot.values[fence_key("worker/f/1")] = 6
-    worker._unfenced_at = elapsed() - 2 * FENCE_S
-    await worker._may_publish()
+    hot, at = FakeHot(), [100.0]
+    monkeypatch.setattr(feed_fence, "elapsed", lambda: at[0])
+    fence = FenceLook("worker/f/1", hot)  # type: ignore[arg-type]
+    fence.began(7)
+    hot.values[fence_key("worker/f/1")] = 6
+    at[0] += 2 * FENCE_S
+    await fence.may_publish()
     assert not ended
-    worker.hot.values[fence_key("worker/f/1")] = 7
-    await worker._may_publish()
+    hot.values[fence_key("worker/f/1")] = 7
+    await fence.may_publish()
     assert not ended
-    assert worker.hot.looks == 1, "it had looked a moment ago"
-    worker._unfenced_at = elapsed() - 2 * FENCE_S
-    await worker._may_publish()
+    assert hot.looks == 1, "it had looked a moment ago"
+    at[0] += 2 * FENCE_S
+    await fence.may_publish()
     assert len(ended) == 1
-    worker.hot.is_away = True
+    hot.is_away = True
     with pytest.raises(NotReady):
-        await worker._may_publish()
+        await fence.may_publish()
 
 
 class FakeLeases:

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from actors import feed_watch
+from actors import feed_gaps, feed_watch
+from actors.feed_holes import FeedHoles
 from actors.feed_watch import FeedWatch, MarketHours, edges_in
 from cluster.process import now
 from connectors.base import FeedLimits, LastValue, PastTrades
@@ -19,7 +20,7 @@ from tests.connectors.support import instrument, until
 from trading.bars import Bar
 from trading.calendars import Sessions
 from trading.errors import BadInput, NotReady, TradeError
-from trading.freshness import FreshnessSettings
+from trading.freshness_terms import FreshnessSettings
 from trading.gaps import Edge
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -66,7 +67,9 @@ class Provider:
         self.asked: list[tuple[str, Any]] = []
         self.values: dict[InstrumentId, LastValue] = {}
 
-    async def trades(self, instrument: Instrument, start: Nanos, end: Nanos) -> PastTrades | None:
+    async def trades(
+        self, instrument: Instrument, start: Nanos, end: Nanos, numbers: tuple[int, int] | None = None
+    ) -> PastTrades | None:
         self.asked.append(("trades", (start, end)))
         if self.trouble:
             raise self.trouble.pop(0)
@@ -96,11 +99,18 @@ class Out:
         self.filled.append(ticks)
         return len(ticks)
 
+    def fill_hole(self, ticks: TickArray) -> TickArray:
+        self.filled.append(ticks)
+        return ticks
+
     def bar(self, instrument: int, bar: Bar, final: bool) -> None:
         self.bars.append((instrument, bar, final))
 
     def channels_of(self, instrument: InstrumentId) -> tuple[str, ...]:
         return ("trade", "quote")
+
+    def looked(self, at: Nanos) -> None:
+        self.looked_at = at
 
 
 class Connection:
@@ -120,10 +130,11 @@ class Scene:
     def __init__(self) -> None:
         self.store, self.provider, self.out, self.connection = Store(), Provider(), Out(), Connection()
         store: Any = self.store
-        self.watch = FeedWatch(FeedId("main"), 3, self.out, store)
+        hot: Any = None
+        self.watch = FeedWatch(FeedId("main"), 3, self.out, store, FeedHoles(FeedId("main"), 3, hot))
         played: Any = (self.provider, self.connection)
         self.watch.serve(*played)
-        self.filling = asyncio.create_task(self.watch.fill())
+        self.filling = asyncio.create_task(self.watch.gaps.fill())
 
     def tick(self, number: int, sequence: int, at: int | None = None) -> None:
         buffer = TickBuffer()
@@ -147,9 +158,9 @@ class Scene:
 
 @pytest.fixture
 async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    monkeypatch.setattr(feed_watch, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(feed_watch, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(feed_watch, "AROUND_NS", 0)
+    monkeypatch.setattr(feed_gaps, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(feed_gaps, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(feed_gaps, "AROUND_NS", 0)
     made = Scene()
     yield made
     made.filling.cancel()
@@ -169,7 +180,30 @@ async def test_a_gap_is_filled_with_exactly_what_was_not_streamed(scene: Scene) 
     assert (gap.state, gap.trades, gap.shard, gap.reason) == ("filled", 3, 3, "the stream was gone: cut")
     assert scene.out.filled[0]["sequence"].tolist() == [6, 7, 8]
     assert abs(int(scene.out.filled[0]["received_at"][0]) - now()) < 10 * SECOND
-    assert (scene.watch.filled_trades, scene.watch.gaps) == (3, {ONE.id: 1})
+    assert (scene.watch.gaps.filled_trades, scene.watch.gaps.counts) == (3, {ONE.id: 1})
+
+
+async def test_what_was_not_published_is_filled_in_by_its_times_where_nothing_is_numbered(scene: Scene) -> None:
+    scene.watch.want([ONE], {})
+    scene.watch.opened()
+    buffer = TickBuffer()
+    for second in range(1, 10):
+        buffer.trade(1, 100.0, 1.0, 0, second * SECOND, second * SECOND + 7, 0)
+    every = decode(buffer.take())
+    scene.provider.past = PastTrades(ticks=every, since=Nanos(0))
+    scene.watch.published(every[:2])
+    scene.watch.withheld(every[2:4], "not published: the bus was away")
+    scene.watch.withheld(every[4:5], "not published: the bus was away")
+    await scene.watch.look()
+    assert not scene.store.gaps, "it is not over yet"
+    scene.watch.published(every[5:])
+    # Another gap of the same instrument has edges of its own.
+    scene.watch.gaps.edges.open(1, Edge(0, Nanos(8 * SECOND)))
+    await scene.watch.look()
+    await until(lambda: [gap.state for gap in scene.store.gaps.values()] == ["filled"], 10, "it to be filled")
+    assert scene.store.gaps[1].reason == "not published: the bus was away"
+    assert (scene.out.filled[0]["exchange_at"] // SECOND).tolist() == [3, 4, 5]
+    assert scene.watch.gaps.edges.waiting, "the other one is still open"
 
 
 async def test_what_a_provider_does_not_reach_back_to_is_said(scene: Scene) -> None:
@@ -209,12 +243,12 @@ async def test_a_provider_that_does_not_answer_is_asked_again_and_one_that_never
 
 
 @pytest.mark.parametrize(
-    ("trouble", "asked"), [(BadInput("symbol", "unknown"), 1), (NotReady("away", 0.1), feed_watch.ATTEMPTS)]
+    ("trouble", "asked"), [(BadInput("symbol", "unknown"), 1), (NotReady("away", 0.1), feed_gaps.ATTEMPTS)]
 )
 async def test_a_gap_that_cannot_be_filled_says_why(scene: Scene, trouble: TradeError, asked: int) -> None:
     scene.provider.trouble = [trouble] * 20
     gap = await scene.gap()
-    assert (gap.state, gap.detail, scene.watch.unfilled) == ("failed", str(trouble), 1)
+    assert (gap.state, gap.detail, scene.watch.gaps.unfilled) == ("failed", str(trouble), 1)
     assert len(scene.provider.asked) == asked
 
 
@@ -244,10 +278,25 @@ async def test_what_is_let_go_is_filled_no_more(scene: Scene) -> None:
     scene.filling.cancel()
     await scene.watch.look()
     scene.watch.drop([ONE])
-    scene.filling = asyncio.create_task(scene.watch.fill())
+    scene.filling = asyncio.create_task(scene.watch.gaps.fill())
     await until(lambda: scene.store.gaps[1].state == "failed", 5, "the end of it")
     assert "no longer carried" in scene.store.gaps[1].detail
     assert scene.store.gaps[1].reason == "the worker before this one ended"
+
+
+async def test_a_gap_of_what_is_let_go_before_anybody_looked_is_on_record(scene: Scene) -> None:
+    scene.watch.want([ONE], {})
+    scene.watch.opened()
+    scene.tick(1, 5)
+    await scene.watch.look()
+    scene.watch.closed("cut")
+    scene.watch.opened()
+    scene.tick(1, 9)
+    scene.watch.drop([ONE])
+    await scene.watch.look()
+    await until(lambda: bool(scene.store.gaps) and scene.store.gaps[1].state == "failed", 5, "the end of it")
+    gap = scene.store.gaps[1]
+    assert (gap.reason, "no longer carried" in gap.detail) == ("the stream was gone: cut", True)
 
 
 async def test_silence_is_answered_step_by_step_and_polled_values_are_news_only(scene: Scene) -> None:

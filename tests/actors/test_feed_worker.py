@@ -1,20 +1,25 @@
-"""Parts of a feed worker that need no cluster: depth onto the bus, and credentials that change under it."""
+"""Parts of a feed worker that need no cluster: what goes onto the bus, and credentials that change under it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from actors.feed_worker import MOST_DEPTHS, FeedWorker
-from cluster.process import elapsed
+from actors.feed_holes import FeedHoles
+from actors.feed_outlet import MOST_DEPTHS, FeedOutlet
+from actors.feed_worker import FeedWorker
 from storage.records import FeedRecord
+from trading.arbitration import Arbiter
 from trading.depth import DEPTH, DepthArray, unpack_depth
 from trading.errors import NotReady
 from trading.handover import Handover
 from trading.ids import FeedId, Nanos
+from trading.last_values import LastValues
+from trading.tick_filter import TickFilter
+from trading.ticks import TRADE, TickArray, TickBuffer, decode
 
 
 class FakeBus:
@@ -28,16 +33,23 @@ class FakeBus:
         self.sent.append((channel, payload))
 
 
-def bare_worker() -> Any:
-    """A worker that was never started: only what these parts use."""
-    worker: Any = object.__new__(FeedWorker)
-    worker.feed, worker.shard, worker.epoch = FeedId("india"), 1, 7
-    worker.handover, worker.bus = Handover(), FakeBus()
-    worker._depths, worker._deepened, worker._depth_batch = deque(), asyncio.Event(), 0
-    worker._unpublished = 0
-    worker._unfenced_at = elapsed()
-    worker._log_in = {}
-    return worker
+class NeverFenced:
+    async def may_publish(self) -> None:
+        pass
+
+
+def outlet_on(bus: FakeBus, handover: Handover, arbiter: Arbiter | None = None) -> FeedOutlet:
+    """An outlet without a watch: what is tested here passes by it."""
+    quality: Any = SimpleNamespace(filter=TickFilter())
+    hot: Any = None
+    watch: Any = SimpleNamespace(gaps=SimpleNamespace(holes=FeedHoles(FeedId("india"), 1, hot)))
+    fence: Any = NeverFenced()
+    onto: Any = bus
+    outlet = FeedOutlet(
+        *(FeedId("india"), 1, onto, fence, handover, LastValues(), quality, watch), *(arbiter or Arbiter(), hot)
+    )
+    outlet.epoch = 7
+    return outlet
 
 
 def books(*numbers: int) -> DepthArray:
@@ -47,49 +59,87 @@ def books(*numbers: int) -> DepthArray:
     return made
 
 
-async def published(worker: Any, count: int) -> None:
-    task = asyncio.create_task(worker._publish_depth())
+async def published(outlet: FeedOutlet, bus: FakeBus, count: int) -> None:
+    task = asyncio.create_task(outlet.publish_depth())
     async with asyncio.timeout(5):
-        while len(worker.bus.sent) < count or worker._depths:
+        while len(bus.sent) < count:
             await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    assert len(bus.sent) == count
 
 
 async def test_depth_goes_out_numbered_without_what_is_muted_or_let_go() -> None:
-    worker = bare_worker()
-    worker.handover.mute(2)
-    worker.handover.forget(4)
-    worker.depth(books(1, 2, 3, 4))
-    worker.depth(books(2))
-    worker.depth(books(5))
-    await published(worker, 2)
-    read = [unpack_depth(raw) for _, raw in worker.bus.sent]
-    assert {channel for channel, _ in worker.bus.sent} == {"depth:india"}
+    bus, handover = FakeBus(), Handover()
+    outlet = outlet_on(bus, handover)
+    handover.mute(2)
+    handover.forget(4)
+    outlet.depth(books(1, 2, 3, 4))
+    outlet.depth(books(2))
+    outlet.depth(books(5))
+    await published(outlet, bus, 2)
+    read = [unpack_depth(raw) for _, raw in bus.sent]
+    assert {channel for channel, _ in bus.sent} == {"depth:india"}
     assert [(epoch, number, shard) for epoch, number, shard, _ in read] == [(7, 1, 1), (7, 2, 1)]
     assert [found["instrument"].tolist() for *_, found in read] == [[1, 3], [5]]
 
 
 async def test_while_redis_is_away_old_depth_gives_way_to_new_and_is_counted() -> None:
-    worker = bare_worker()
+    bus = FakeBus()
+    outlet = outlet_on(bus, Handover())
     for number in range(MOST_DEPTHS + 3):
-        worker.depth(books(number, number))
-    assert len(worker._depths) == MOST_DEPTHS
-    assert worker._unpublished == 6
-    worker.bus.is_away = True
-    task = asyncio.create_task(worker._publish_depth())
+        outlet.depth(books(number, number))
+    assert outlet.unpublished == 6
+    bus.is_away = True
+    task = asyncio.create_task(outlet.publish_depth())
     await asyncio.sleep(0.02)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert worker._unpublished == 8, "what could not be sent is counted too"
-    worker.bus.is_away = False
-    worker._deepened.set()
-    await published(worker, MOST_DEPTHS - 1)
-    assert unpack_depth(worker.bus.sent[-1][1])[3]["instrument"].tolist() == [MOST_DEPTHS + 2] * 2
+    assert outlet.unpublished == 8, "what could not be sent is counted too"
+    bus.is_away = False
+    outlet.depth(books(99))
+    await published(outlet, bus, MOST_DEPTHS)
+    assert unpack_depth(bus.sent[-2][1])[3]["instrument"].tolist() == [MOST_DEPTHS + 2] * 2
+
+
+def trades(*numbers: int) -> TickArray:
+    buffer = TickBuffer()
+    for number in numbers:
+        at = 1_700_000_000_000_000_000 + number
+        buffer.trade(number, 100.0, 1.0, 0, at, at, 0)
+    return decode(buffer.take())
+
+
+async def test_what_a_second_sends_goes_out_only_where_it_is_this_workers_to_publish() -> None:
+    handover = Handover()
+    outlet = outlet_on(FakeBus(), handover)
+    handover.mute(2)
+    handover.cut(3, {TRADE: 5})
+    handover.forget(4)
+    outlet.publish_second(trades(1, 2, 3, 4))
+    assert outlet.from_second == 1
+    outlet.publish_second(trades(2, 3, 4))
+    assert outlet.from_second == 1
+
+
+async def test_polls_show_nothing_of_what_comes_from_a_second_and_what_it_kept_back_is_withheld() -> None:
+    arbiter = Arbiter()
+    outlet = outlet_on(FakeBus(), Handover(), arbiter)
+    arbiter.pair(1)
+    arbiter.adopt(1, Nanos(1_700_000_000_000_000_000))
+    outlet.show_polled(trades(1, 2))
+    assert outlet.polled == 1
+    outlet.publish_first(trades(1, 2))
+    assert outlet.withheld == 1
+    later = Nanos(1_700_000_000_000_000_000 + 3600 * 1_000_000_000)
+    for at in (later, Nanos(2 * later)):
+        outlet.publish_kept(arbiter.judge(1, is_stale=False, now=at))
+    assert outlet.withheld == 0
 
 
 async def test_credentials_change_in_the_mapping_that_the_connection_holds() -> None:
-    worker = bare_worker()
+    worker: Any = object.__new__(FeedWorker)
     held = worker._log_in = {"api_key": "k", "access_token": "old", "request_token": "r"}
     given = {"api_key": "k", "access_token": "new"}
 

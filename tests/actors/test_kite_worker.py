@@ -22,9 +22,9 @@ from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.records import AccountRecord, FeedRecord, UserRecord
 from storage.secrets import Secrets, load_key, secret_name
+from storage.tasks import end_tasks
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
-from tests.support.tasks import end_tasks
 from trading.depth import prices, unpack_depth
 from trading.ids import AccountId, FeedId, InstrumentId, Nanos, UserId
 from trading.ticks import QUOTE, TRADE, unpack_batch
@@ -105,7 +105,7 @@ async def test_ticks_and_depth_reach_the_bus_and_a_new_token_is_taken_up_without
         await until(lambda: len(got[streams.depth("india")]) >= 1, what="depth on the bus")
         await until(lambda: len(worker.stats().instruments) == 2, what="the instruments")
         await until(lambda: {i.state for i in worker.stats().instruments} == {"live"}, what="both live")
-        number = worker._listed[INFY].number
+        number = worker.carrier.listed[INFY].number
         epoch, batch, shard, books = unpack_depth(got[streams.depth("india")][0])
         assert (epoch, batch, shard) == (worker.epoch, 1, 0)
         assert books["instrument"].tolist() == [number]

@@ -132,6 +132,10 @@ class Playing:
         async def kill() -> None:
             made["kill"] = (await self.ask("POST", "/v1/risk/kill", {"scope": "user:cho", "reason": "x"}))["id"]
 
+        async def seconds() -> None:
+            await self.ask("POST", "/v1/feeds", {"id": "fy", "provider": "binance-spot"})
+            await self.ask("PUT", "/v1/feeds/fx/seconds", {"seconds": {BTC: {"feed": "fy"}}})
+
         n = "/v1/nodes"
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
         c = f + "/{id}/clients/{client}"
@@ -168,6 +172,11 @@ class Playing:
             ("put", f + "/{id}/tuning/{instrument}", "tune_feed", call("PUT", f + f"/fx/tuning/{BTC}", tuning)),
             ("delete", f + "/{id}/tuning/{instrument}", "tune_feed", call("DELETE", f + f"/fx/tuning/{BTC}")),
             ("delete", c, "wish_of_feed", call("DELETE", f + "/fx/clients/a")),
+            ("put", f + "/{id}/seconds", "update_feed", seconds),
+            ("put", f + "/{id}/seconds/{instrument}", "update_feed",
+             call("PUT", f + f"/fx/seconds/{ETH}", {"feed": "fy"})),
+            ("delete", f + "/{id}/seconds/{instrument}", "update_feed", call("DELETE", f + f"/fx/seconds/{ETH}")),
+            ("delete", f + "/{id}/seconds", "update_feed", call("DELETE", f + "/fx/seconds")),
             ("post", "/v1/strategies", "create_strategy",
              call("POST", "/v1/strategies", {"name": "quiet", "source": STRATEGY})),
             ("delete", "/v1/strategies/{name}", "delete_strategy", call("DELETE", "/v1/strategies/quiet")),

@@ -34,7 +34,7 @@ async def run(*command: str, code: int = 0, **environment: str) -> str:
 
 async def test_every_command_of_the_guide_works(stage: Stage, served: str) -> None:
     await stage.services.instruments.upsert([instrument(each) for each in (BTC, ETH, SOL, BNB)])
-    first, second = blocks()
+    first, second, third = blocks()
     tells = {"API": f"http://{served}", "KEY": stage.operator_key}
     await run("bash", "-euo", "pipefail", "-c", first, **tells)
     feed = await stage.get("/v1/feeds/crypto")
@@ -48,6 +48,15 @@ async def test_every_command_of_the_guide_works(stage: Stage, served: str) -> No
     assert clients["feed"].keys() == {BTC, ETH}
     await run("bash", "-euo", "pipefail", "-c", second, **tells)
     assert (await stage.get("/v1/feeds"))["items"] == []
+    # All but the two that take the seconds and the feed away again.
+    *kept, _, _ = third.rstrip().splitlines()
+    await run("bash", "-euo", "pipefail", "-c", "\n".join(kept), **tells)
+    seconds = await stage.get("/v1/feeds/main/seconds")
+    assert seconds["seconds"] == {ETH: {"feed": "spare", "instrument": ETH}}
+    await stage.ask("DELETE", "/v1/feeds/main")
+    await stage.ask("DELETE", "/v1/feeds/spare")
+    await run("bash", "-euo", "pipefail", "-c", third, **tells)
+    assert [each["id"] for each in (await stage.get("/v1/feeds"))["items"]] == ["main"]
 
 
 async def test_clients_are_kept_from_the_command_line(stage: Stage, served: str) -> None:
@@ -63,5 +72,13 @@ async def test_clients_are_kept_from_the_command_line(stage: Stage, served: str)
     assert json.loads(await run(*feeds, "want", "crypto", "momo", *options, "--json"))["removed"] == [SOL]
     refused = await run(*feeds, "want", "crypto", "momo", SOL, SOL, *options, code=2)
     assert "named twice" in refused
+    await stage.ask("POST", "/v1/feeds", {"id": "spare", "provider": "binance-spot"})
+    made = json.loads(await run(*feeds, "second", "crypto", BTC, "spare", "--as", SOL, *options, "--json"))
+    assert made["seconds"] == {BTC: {"feed": "spare", "instrument": SOL}}
+    said = await run(*feeds, "seconds", "crypto", *options)
+    assert "spare" in said
+    assert "stands by" in await run(*feeds, "delete", "spare", *options, code=1)
+    assert json.loads(await run(*feeds, "no-second", "crypto", BTC, *options, "--json"))["seconds"] == {}
+    await run(*feeds, "delete", "spare", *options)
     await run(*feeds, "delete", "crypto", *options)
     assert (await stage.get("/v1/feeds"))["items"] == []

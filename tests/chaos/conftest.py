@@ -15,6 +15,7 @@ class Arena:
     """A `Chaos` with the event loop it lives in."""
 
     def __init__(self, deck: DeckUnderTest) -> None:
+        self.deck = deck
         self.runner = asyncio.Runner()
         self.chaos = Chaos(deck, "ci")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import httpx
 import pytest
 
 from tests.chaos.conftest import Arena
 from tests.chaos.nemesis import Fault
+from tests.support.deck import DeckUnderTest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -19,6 +21,15 @@ def attack(arena: Arena, seed: int, *kinds: str, load_s: float = 3.0) -> None:
     verdict = arena.runner.run(arena.chaos.episode(seed, faults or None, load_s))
     story = "\n".join([*verdict.violations, "what happened:", *verdict.timeline])
     assert not verdict.violations, f"seed {seed}: {story}"
+    # Nobody else needs it to judge, but those who come next ask it.
+    arena.deck.wait("the API", lambda: answers(arena.deck), 60)
+
+
+def answers(deck: DeckUnderTest) -> bool:
+    try:
+        return httpx.get(f"{deck.deck.api_url}/readyz", timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])

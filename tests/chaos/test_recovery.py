@@ -58,9 +58,9 @@ def test_a_killed_algo_is_started_again_under_a_new_epoch(arena: Arena, deck: De
 def test_trading_goes_on_while_the_api_is_dead(arena: Arena, deck: DeckUnderTest) -> None:
     attack(arena, 42, "kill api")
     killed_at = arena.chaos.nemesis.killed_at["api"]
-    # The API takes longer than this to come up again.
+    # The API takes longer than this to come up again: it must be found dead, and loads for a second.
     meanwhile = deck.rows(
-        "SELECT count(*) FROM orders WHERE created_at > %(at)s AND created_at < %(at)s + 700000000 "
+        "SELECT count(*) FROM orders WHERE created_at > %(at)s AND created_at < %(at)s + 1200000000 "
         "AND account = ANY(%(accounts)s)",
         {"at": killed_at, "accounts": arena.chaos.world.accounts},
     )

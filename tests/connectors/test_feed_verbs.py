@@ -14,6 +14,7 @@ import pytest
 from connectors.alpaca.market import AlpacaMarket
 from connectors.alpaca.simulator import AlpacaSimulator
 from connectors.base import FeedConnection, MarketData
+from connectors.binance import quotes
 from connectors.binance.market import BinanceMarket
 from connectors.binance.product import SPOT, USDM, Product
 from connectors.binance.simulator import BinanceSimulator
@@ -195,6 +196,30 @@ async def test_trades_of_the_past_are_those_that_were_streamed(venue: Venue) -> 
     some = await venue.market.trades(instruments[0], later, Nanos(later + 1))
     assert some is not None
     assert set(some.ticks["exchange_at"].tolist()) == {later}
+
+
+async def test_trades_are_told_by_their_numbers_page_by_page(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not venue.market.limits.consecutive_trades:
+        return
+    monkeypatch.setattr(quotes, "_MOST_TRADES", 7)
+    instruments = await listed(venue)
+    async with streaming(venue, instruments) as (_, sink):
+        await until(lambda: int((sink.all()["flags"] & TRADE > 0).sum()) > 60, 10, "some trades")
+        ticks = sink.all()
+        streamed = ticks[(ticks["instrument"] == 1) & (ticks["flags"] & TRADE > 0)]
+        first, last = int(streamed["sequence"][0]), int(streamed["sequence"][-1])
+        assert streamed["sequence"].tolist() == list(range(first, last + 1)), "numbered without a hole"
+        told = await venue.market.trades(instruments[0], Nanos(0), Nanos(0), (first + 1, last - 1))
+        assert told is not None
+        assert told.since == 0
+        fields = ["exchange_at", "price", "size", "sequence"]
+        assert told.ticks[fields].tolist() == streamed[fields].tolist()[1:-1]
+        beyond = await venue.market.trades(instruments[0], Nanos(0), Nanos(0), (last + 10**6, last + 10**6 + 5))
+        assert beyond is not None
+        assert (len(beyond.ticks), beyond.since) == (0, 0)
+        before = await venue.market.trades(instruments[0], Nanos(0), Nanos(0), (first - 10**5, first))
+        assert before is not None
+        assert before.since > 0, "it does not reach back so far"
 
 
 async def test_trades_of_the_past_wanted_of_aggregated_streams_are_not_to_be_had() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from storage.bus import LOST, Bus, Subscription
 from storage.embedded import EmbeddedRedis
-from trading.errors import NeedsOperator, NotReady
+from storage.hot import Hot
+from trading.errors import NeedsOperator, NotReady, TradeError
 
 
 @pytest.fixture
@@ -44,6 +45,38 @@ async def test_a_message_reaches_every_subscriber_of_its_channel(bus: Bus) -> No
     assert [await take(two), await take(two)] == [("ticks/a", b"\x00\r\nraw\xff"), ("ticks/b", b"")]
     await one.close()
     await two.close()
+
+
+async def test_a_note_is_kept_with_the_message_it_belongs_to(bus: Bus, redis_url: str) -> None:
+    hot = Hot(redis_url)
+    subscription = await bus.subscribe(["ticks/n"])
+    answers = await asyncio.gather(
+        bus.publish_noted("ticks/n", b"\r\n1", "kept/n", b"\x00\r\none"),
+        bus.publish("ticks/n", b"2"),
+        bus.publish_noted("ticks/n", b"3", "kept/n", b"three"),
+    )
+    assert answers == [(1, 1), 1, (1, 2)]
+    assert [(await take(subscription))[1] for _ in range(3)] == [b"\r\n1", b"2", b"3"]
+    assert await hot.notes("kept/n") == [b"\x00\r\none", b"three"]
+    assert await hot.listeners("ticks/n") == 1
+    await hot.put_and_trim("far/n", 7, 60.0, "kept/n", 1)
+    assert (await hot.get("far/n", int), await hot.notes("kept/n")) == (7, [b"three"])
+    await hot.delete("kept/n")
+    await hot.delete("far/n")
+    assert await hot.notes("kept/n") == []
+    await subscription.close()
+    assert await hot.listeners("nobody/n") == 0
+    await hot.close()
+
+
+async def test_a_note_that_cannot_be_kept_is_an_error_and_the_next_message_goes_out(bus: Bus, redis_url: str) -> None:
+    hot = Hot(redis_url)
+    await hot.put("no/list", 1, 60.0)
+    with pytest.raises(TradeError):
+        await bus.publish_noted("ticks/m", b"1", "no/list", b"x")
+    assert await bus.publish_noted("ticks/m", b"2", "a/list", b"x") == (0, 1)
+    await hot.delete("a/list")
+    await hot.close()
 
 
 async def test_patterns_give_the_channel_that_matched(bus: Bus) -> None:

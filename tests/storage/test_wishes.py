@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from storage.database import Database
 from storage.desired import Desired
+from storage.feed_seconds import FeedSeconds
 from storage.records import AuditFilter, FeedRecord
 from storage.wishes import Wish, Wishes, WishesByClient
 from tests.storage.samples import ALGO, FEED, fill_desired
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import FeedId, InstrumentId
+from trading.seconds import SecondSource
 from trading.subscriptions import Channels
 
 A, B = InstrumentId("T:A"), InstrumentId("T:B")
@@ -101,3 +104,28 @@ async def test_a_feed_that_algos_name_goes_only_by_force_and_they_are_to_stop(db
         await desired.force_delete_feed(FEED.id, by="test")
     actions = [note.action for note in await desired.audit_of(ALGO.id)]
     assert actions == ["update_algo", "update_algo", "create_algo"]
+
+
+async def test_a_second_is_of_a_feed_that_is_there_and_stays_until_it_is_deleted_by_force(db: Database) -> None:
+    desired, seconds = Desired(db), FeedSeconds(db)
+    await desired.create_feed(FEED, by="test")
+    other = SecondSource(FeedId("other"), B)
+    first = msgspec.structs.replace(FEED, id=FeedId("first"), instruments=(A,), seconds={A: other})
+    with pytest.raises(UnknownThing, match="other"):
+        await desired.create_feed(first, by="test")
+    await desired.create_feed(msgspec.structs.replace(FEED, id=FeedId("other")), by="test")
+    await desired.create_feed(first, by="test")
+    with pytest.raises(UnknownThing, match="none"):
+        await desired.update_feed(first.id, {"seconds": {A: SecondSource(FeedId("none"), B)}}, by="test")
+    with pytest.raises(BadInput, match="itself"):
+        await desired.update_feed(first.id, {"seconds": {A: SecondSource(first.id, B)}}, by="test")
+    assert await seconds.of(first.id) == {A: other}
+    assert await seconds.all() == {first.id: {A: other}}
+    both = tuple(each for each in FEED.channels if each in ("trade", "quote"))
+    assert await Wishes(db).of(FeedId("other")) == {"second:first": {B: both}}
+    with pytest.raises(Conflict, match="feeds"):
+        await desired.delete_feed(FeedId("other"), by="test")
+    assert await desired.force_delete_feed(FeedId("other"), by="test") == []
+    after = await desired.feed(first.id)
+    assert (after.seconds, after.generation) == ({}, first.generation + 1)
+    assert await seconds.of(FeedId("gone")) == {}

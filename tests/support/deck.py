@@ -23,6 +23,7 @@ from cluster.client import ApiClient
 from cluster.deck import Deck
 from cluster.settings import DeckSettings
 from storage.crash_points import CONSENT
+from trading.errors import TradeError
 
 SECOND_NODE = "node-2"
 
@@ -166,7 +167,10 @@ class DeckUnderTest:
 
     def describe(self) -> str:
         """The actors as the Supervisor sees them, for a failure's text."""
-        actors = self.api.get("/cluster")["actors"]
+        try:
+            actors = self.api.get("/cluster")["actors"]
+        except TradeError as error:
+            return f"the API does not say how it is: {error}"
         return "actors: " + "; ".join(f"{a['name']} {a['state']} {a['reason']}" for a in actors)
 
     def actor(self, name: str) -> dict[str, Any]:

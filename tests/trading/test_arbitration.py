@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.arbitration import Arbiter, ArbiterSettings, Source
@@ -149,6 +149,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         Arbiter(ArbiterSettings(hold_s=0.0))
 
 
+@settings(deadline=None)
 @given(
     gaps=st.lists(st.sampled_from([0, 1, 3, 2000]), min_size=1, max_size=40),
     lost=st.tuples(st.sets(st.integers(0, 39)), st.sets(st.integers(0, 39))),
@@ -193,3 +194,73 @@ def test_what_both_sent_comes_out_once_in_order(
     if rounded is None:
         assert sent[FIRST] & sent[OTHER] <= counts.keys()
     assert counts.keys() <= sent[FIRST] | sent[OTHER]
+
+
+@settings(deadline=None)
+@given(
+    gaps=st.lists(st.integers(1, 3_000), min_size=2, max_size=30),
+    begun=st.integers(0, 29),
+    cut=st.integers(0, 30),
+    active=st.sampled_from([FIRST, OTHER]),
+)
+def test_another_goes_on_where_one_was(gaps: list[int], begun: int, cut: int, active: Source) -> None:
+    times = np.cumsum(np.array(gaps) * MS).tolist()
+    cut, begun = min(cut, len(times)), min(begun, cut, len(times))
+    giver, taker = paired(), Arbiter()
+    out: list[TickArray] = []
+    if active is OTHER:
+        giver.take(FIRST, trade(0, 0))
+        out.append(giver.judge(1, is_stale=True, now=Nanos(START + 1)))
+    for n, at in enumerate(times):
+        if n == begun:
+            taker.pair(1)
+        if n < cut:
+            if active is FIRST:
+                out.append(giver.take(FIRST, trade(at, n)))
+            out.append(giver.take(OTHER, trade(at, n)))
+        if n >= begun:
+            # Whoever takes over keeps what it hears of the second, and nothing of it comes out.
+            assert not len(taker.take(OTHER, trade(at, n)))
+    if begun >= len(times):
+        taker.pair(1)
+    out.append(taker.resume(1, giver.position(1), Nanos(START + SECOND)))
+    assert taker.active(1) is giver.active(1)
+    if taker.active(1) is FIRST:
+        # From here on the first is silent; what the second had of it before is out.
+        out.append(taker.judge(1, is_stale=True, now=Nanos(START + SECOND)))
+    assert sizes(np.concatenate(out)) == list(range(len(times)))
+    late = trade(times[-1] + MS, 99)
+    assert sizes(taker.take(OTHER, late)) == [99]
+
+
+def test_where_the_second_was_in_use_and_nobody_tells_it_goes_on_with_what_comes() -> None:
+    arbiter = paired()
+    arbiter.take(OTHER, trade(0, 1))
+    arbiter.adopt(1, Nanos(START))
+    assert (arbiter.by_second(), arbiter.paired(), arbiter.report(1).since) == ([1], [1], START)
+    assert sizes(arbiter.take(OTHER, trade(SECOND, 2))) == [2]
+    # The first has not come yet: it is not good for that.
+    for at in range(2, 50):
+        assert judge(arbiter, at * SECOND, True) == []
+    arbiter.take(FIRST, trade(60 * SECOND, 3))
+    assert judge(arbiter, 60 * SECOND, False) == [3]
+    assert arbiter.active(1) is FIRST
+
+
+def test_how_a_pair_goes_is_told() -> None:
+    arbiter = paired()
+    arbiter.pair(2)
+    arbiter.take(FIRST, trade(0, 1))
+    arbiter.take(OTHER, np.concatenate([trade(0, 1), trade(SECOND, 2)]))
+    judge(arbiter, 3 * SECOND, True)
+    assert sizes(arbiter.take(OTHER, trade(0, 9))) == []
+    report = arbiter.report(1)
+    assert (report.active, report.since, report.switches) == (OTHER, START + 3 * SECOND, 1)
+    assert (report.doubles, report.late, report.heard_at) == (1, 1, START + SECOND)
+    assert (arbiter.doubles, arbiter.late, arbiter.report(2).switches) == (1, 1, 0)
+    arbiter.tune(ArbiterSettings(hold_s=1.0))
+    judge(arbiter, 4 * SECOND, False)
+    judge(arbiter, 5 * SECOND, False)
+    assert arbiter.active(1) is FIRST
+    with pytest.raises(BadInput, match="silent_s"):
+        arbiter.tune(ArbiterSettings(silent_s=-1.0))

@@ -8,7 +8,8 @@ import pytest
 
 from trading.errors import BadInput
 from trading.feed_tuning import NOTHING, Tuning, settled
-from trading.freshness import Freshness, FreshnessSettings, Hours
+from trading.freshness import Freshness
+from trading.freshness_terms import FreshnessSettings, Hours
 from trading.healing import BackFill, Resubscribe
 from trading.ids import InstrumentId, Nanos
 from trading.quarantine import FilterSettings

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trading.errors import BadInput
-from trading.freshness import Freshness, FreshnessSettings, Hours, State
+from trading.freshness import Freshness
+from trading.freshness_terms import FreshnessSettings, Hours, State
 from trading.habits import Habits
 from trading.healing import (
     BackFill,
@@ -109,11 +110,11 @@ def test_silence_is_judged_by_the_habit_of_the_instrument() -> None:
     assert (stream.state(A), stream.state(B)) == (State.LIVE, State.STALE)
 
 
-def test_one_silent_instrument_among_others_is_asked_for_again_then_polled_then_taken_from_the_second() -> None:
+def test_one_silent_instrument_among_others_is_taken_from_the_second_and_asked_for_again_then_polled() -> None:
     stream = Stream(A, B, can_poll=True, has_second=True)
     stream.go(60, A, B)
     asked = stream.go(40, A)
-    assert asked == [Resubscribe((B,)), Poll((B,)), UseSecond((B,))]
+    assert asked == [UseSecond((B,)), Resubscribe((B,)), Poll((B,))]
     report = stream.core.report(B, stream.now)
     assert (report.state, report.polled, report.second) == (State.STALE, True, True)
     assert report.age_s == pytest.approx(40.0)
@@ -122,6 +123,30 @@ def test_one_silent_instrument_among_others_is_asked_for_again_then_polled_then_
     assert stream.state(B) is State.LIVE
     # The second provider stays until the first has been good for a while.
     assert stream.go(70, A, B) == [StopSecond((B,))]
+
+
+def test_one_that_never_came_is_taken_from_the_second_though_its_stream_is_down() -> None:
+    stream = Stream(A, connect=False, has_second=True)
+    assert stream.go(40) == [UseSecond((A,))]
+    assert stream.core.needs_second(A)
+    stream.core.opened(stream.now)
+    assert stream.go(2, A) == []
+    assert not stream.core.needs_second(A)
+
+
+def test_a_second_provider_may_be_named_and_taken_away_at_any_time() -> None:
+    stream = Stream(A, B)
+    stream.go(60, A, B)
+    assert UseSecond((B,)) not in stream.go(40, A)
+    stream.core.second(B, True)
+    assert stream.go(1, A) == [UseSecond((B,))]
+    stream.core.second(B, False)
+    assert stream.go(1, A) == [StopSecond((B,))]
+    assert not stream.core.needs_second(B)
+    stream.core.second(B, True)
+    stream.core.second(A, True)
+    stream.core.second(A, False)
+    assert stream.go(1, A) == [UseSecond((B,))]
 
 
 def test_without_rest_and_second_provider_it_is_asked_for_again_and_again_with_pauses() -> None:
