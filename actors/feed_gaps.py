@@ -91,6 +91,7 @@ class GapFiller:
         #: Gaps whose own times say what lacks in them.
         self._by_time: set[tuple[InstrumentId, Nanos, Nanos]] = set()
         self._work = asyncio.Event()
+        self._is_filling = False
         #: Gaps of each instrument, as long as it is carried.
         self.counts: dict[InstrumentId, int] = {}
         #: Trades and bars filled in; gaps that could not be filled.
@@ -98,6 +99,11 @@ class GapFiller:
 
     def __repr__(self) -> str:
         return f"<GapFiller {self.feed}/{self.shard} {len(self._fresh)} to write, {len(self._waiting)} to fill>"
+
+    @property
+    def owed(self) -> int:
+        """Gaps that are not settled yet: until they are, this worker is needed."""
+        return len(self._fresh) + len(self._waiting) + self._is_filling
 
     def serve(self, market: MarketData) -> None:
         """Whose history it is."""
@@ -181,6 +187,7 @@ class GapFiller:
                 await asyncio.sleep(_LOOK_S)
                 continue
             self._waiting.remove(gap)
+            self._is_filling = True
             instrument = self._instrument(gap)
             if instrument is None:
                 done = msgspec.structs.replace(gap, state="failed", detail="the instrument is no longer carried here")
@@ -193,6 +200,7 @@ class GapFiller:
             self._by_time.discard((gap.instrument, gap.since, gap.until))
             self.unfilled += done.state == "failed"
             await self._settle(done)
+            self._is_filling = False
 
     def _instrument(self, gap: FeedGap) -> Instrument | None:
         return self._carried.get(gap.instrument) or self._released.get(gap.instrument)

@@ -188,8 +188,9 @@ class FeedWorker(Shell):
             await self._market.close()
         try:
             await self.hot.delete(f"worker:{self.feed}:{self.shard}")
-            # What it still has somebody else goes on with.
-            await (self.mark() if self.carrier.carried else self.holes.forget())
+            # What it still has, or owes, somebody else goes on with.
+            is_done = not self.carrier.carried and not self.holes.continuity.owes
+            await (self.holes.forget() if is_done else self.mark())
         except TradeError as error:
             log.debug("what it said of itself stays until it is too old: %s", error)
 
@@ -446,5 +447,7 @@ class FeedWorker(Shell):
             "connected": self.stream.connected,
             "why": self.stream.reason,
             "instruments": len(self.carrier.carried),
+            # It is not removed before it has filled in what it owes.
+            "owed": self.watch.gaps.owed,
             "ticks": self.outlet.published,
         }

@@ -313,6 +313,6 @@ def _seen(name: ActorName, status: Status | None) -> Seen:
         heart_age_s=status.heart_age_s,
         generation=int(status.facts.get("generation", 0)),
         memory_mb=int(status.facts.get("memory_mb", 0)),
-        busy=bool(status.facts.get("instruments", 0)),
+        busy=bool(status.facts.get("instruments", 0) or status.facts.get("owed", 0)),
         node=NodeName(status.node),
     )

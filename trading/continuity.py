@@ -245,6 +245,11 @@ class Continuity:
         """What lacks of an instrument and nobody fills in yet."""
         return list(self._open.get(number, ()))
 
+    @property
+    def owes(self) -> bool:
+        """Whether any trades are missing, also those that somebody fills in just now."""
+        return bool(self._open or self._claimed)
+
     def claim(self, number: int) -> list[Hole]:
         """The holes of an instrument, to be filled by whoever asks; each is given once."""
         mine = self._open.pop(number, [])

@@ -167,6 +167,25 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     await asyncio.gather(made.filling, return_exceptions=True)
 
 
+async def test_a_worker_is_needed_until_its_gaps_are_settled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, asked = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*_: object) -> PastTrades:
+        asked.set()
+        await told.wait()
+        return PastTrades(ticks=trades(6, 7, 8), since=Nanos(0))
+
+    monkeypatch.setattr(scene.provider, "trades", slowly)
+    assert scene.watch.gaps.owed == 0
+    filled = asyncio.create_task(scene.gap())
+    async with asyncio.timeout(10):
+        await asked.wait()
+    assert scene.watch.gaps.owed == 1
+    told.set()
+    assert (await filled).state == "filled"
+    await until(lambda: scene.watch.gaps.owed == 0, 10, "nothing to be owed")
+
+
 def trades(*sequences: int) -> TickArray:
     buffer = TickBuffer()
     for n in sequences:
