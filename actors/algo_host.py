@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ import numpy.typing as npt
 from actors.algo_history import AlgoHistory
 from actors.notes import NotePage
 from actors.shell import Shell, listen, patiently
-from cluster import names, streams
+from cluster import names, strategy_cache, streams
 from cluster.calls import Peer
 from cluster.process import end, now
 from storage.algo_log import AlgoLog
+from storage.artefacts import Artefacts
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
@@ -32,7 +34,8 @@ from storage.instruments import Instruments
 from storage.journal import Journal
 from storage.records import AlgoRecord, FillRecord, OrderFilter
 from storage.snapshots import Snapshots
-from strategies.loader import load_builtin, load_source
+from storage.strategies import Strategies
+from strategies.loader import LoadedStrategy, load_builtin, load_folder
 from strategies.runner import LogLine, Output, Runner, StrategyFailed
 from trading.bars import Bar
 from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unreachable
@@ -103,6 +106,8 @@ class AlgoHost(Shell):
         self.epoch = epoch
         self.bus = Bus(self.deck.redis_url)
         self.desired = Desired(self.database)
+        self.strategies = Strategies(self.database)
+        self.artefacts = Artefacts(self.database)
         self.journal = Journal(self.database)
         self.instruments = Instruments(self.database)
         self.snapshots = Snapshots(self.database)
@@ -156,8 +161,7 @@ class AlgoHost(Shell):
             self.spawn(patiently("stats", self._tell, every=STATS_EVERY_S), "stats")
 
     async def _make_runner(self, record: AlgoRecord) -> Runner:
-        strategy = await self.desired.strategy(record.strategy)
-        loaded = load_source(strategy.source, strategy.name) if strategy.source else load_builtin(strategy.name)
+        loaded = await self._load(record)
         listed: list[Instrument] = await self.instruments.get(record.instruments)
         missing = set(record.instruments) - {i.id for i in listed}
         if missing:
@@ -173,6 +177,26 @@ class AlgoHost(Shell):
                 self._lines.append(LogLine(at=now(), level="warning", text=f"the snapshot is not used: {error}"))
                 runner = Runner(loaded.strategy_class, record.parameters, record.id, record.account, listed)
         return runner
+
+    async def _load(self, record: AlgoRecord) -> LoadedStrategy:
+        """The very version that it pins, from this machine's copy; a built-in strategy comes with the release."""
+        if not record.strategy_version:
+            return load_builtin(record.strategy)
+        version = await self.strategies.version(record.strategy, record.strategy_version)
+        cached = await strategy_cache.fetch(self.deck.home, version, self.artefacts)
+        if version.deprecated_at:
+            text = f"version {version.version[:12]} of {version.strategy} is deprecated: {version.deprecated_because}"
+            self._lines.append(LogLine(at=now(), level="warning", text=text))
+        # What is in the copy is what was submitted, and nothing else.
+        sys.dont_write_bytecode = True
+        return load_folder(
+            cached.code,
+            version.kind,
+            version.strategy,
+            version.entry,
+            version=version.version,
+            packages=cached.packages,
+        )
 
     async def _history(self, record: AlgoRecord, runner: Runner) -> dict[tuple[InstrumentId, str], Sequence[Bar]]:
         """Closed bars that the strategy wants to start with; without them it starts cold and says so."""

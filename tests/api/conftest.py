@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -34,11 +35,11 @@ async def empty_redis(redis_url: str) -> str:
 
 
 @pytest.fixture
-async def stage(database_url: str, empty_redis: str) -> AsyncIterator[Stage]:
+async def stage(database_url: str, empty_redis: str, tmp_path: Path) -> AsyncIterator[Stage]:
     """A running application with an operator's client."""
     key = await first_run(database_url)
     assert key is not None
-    deck = DeckSettings(DATABASE_URL=database_url, REDIS_URL=empty_redis)  # type: ignore[call-arg]
+    deck = DeckSettings(DATABASE_URL=database_url, REDIS_URL=empty_redis, data_dir=tmp_path)  # type: ignore[call-arg]
     played: dict[str, PlayedSession] = {}
 
     def session(user: UserId) -> PlayedSession:

@@ -124,6 +124,23 @@ class Playing:
         async def kill() -> None:
             made["kill"] = (await self.ask("POST", "/v1/risk/kill", {"scope": "user:cho", "reason": "x"}))["id"]
 
+        async def submit() -> None:
+            loud = STRATEGY.replace("pass", "bars = ('1m',)")
+            answer = await self.stage.upload("quiet", "quiet.py", loud.encode())
+            assert answer.status_code == 201, answer.text
+            made["version"] = answer.json()["version"]
+
+        async def upgrade() -> None:
+            first = (await self.ask("GET", "/v1/strategies/quiet/versions"))["items"][1]["version"]
+            body = algo_body("quiet-1", feed="fx", strategy="quiet", strategy_version=first, parameters={})
+            await self.ask("POST", "/v1/algos", body)
+            await self.ask("POST", "/v1/algos/quiet-1/upgrade", {"version": made["version"]})
+
+        async def delete_strategy() -> None:
+            await self.ask("DELETE", "/v1/algos/quiet-1")
+            await self.ask("DELETE", "/v1/strategies/quiet")
+
+        v = "/v1/strategies/{name}/versions"
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
         c = f + "/{id}/clients/{client}"
         limit = {"scope": "cluster", "kind": "position", "value": "5"}
@@ -155,9 +172,13 @@ class Playing:
             ("put", c + "/instruments/{instrument}", "wish_of_feed",
              call("PUT", f + f"/fx/clients/a/instruments/{ETH}?channels=depth")),
             ("delete", c, "wish_of_feed", call("DELETE", f + "/fx/clients/a")),
-            ("post", "/v1/strategies", "create_strategy",
+            ("post", "/v1/strategies", "submit_strategy",
              call("POST", "/v1/strategies", {"name": "quiet", "source": STRATEGY})),
-            ("delete", "/v1/strategies/{name}", "delete_strategy", call("DELETE", "/v1/strategies/quiet")),
+            ("post", v, "submit_strategy", submit),
+            ("post", v + "/{version}/deprecate", "deprecate_strategy",
+             call("POST", "/v1/strategies/quiet/versions/{version}/deprecate", {"because": "it is too loud"})),
+            ("post", v + "/{version}/reinstate", "reinstate_strategy",
+             call("POST", "/v1/strategies/quiet/versions/{version}/reinstate")),
             ("post", "/v1/algos", "create_algo", call("POST", "/v1/algos", algo_body(feed="fx"))),
             ("patch", "/v1/algos/{id}", "update_algo",
              call("PATCH", "/v1/algos/momo-1", {"parameters": {"fast": 6, "slow": 20}})),
@@ -165,6 +186,11 @@ class Playing:
             ("post", "/v1/algos/{id}/restart", "update_algo", call("POST", "/v1/algos/momo-1/restart")),
             ("post", "/v1/algos/{id}/stop", "update_algo", call("POST", "/v1/algos/momo-1/stop")),
             ("delete", "/v1/algos/{id}", "delete_algo", self._delete_algo),
+            ("post", "/v1/algos/{id}/upgrade", "update_algo", upgrade),
+            ("post", "/v1/algos/{id}/rollback", "update_algo", call("POST", "/v1/algos/quiet-1/rollback")),
+            ("delete", v + "/{version}", "delete_strategy_version",
+             call("DELETE", "/v1/strategies/quiet/versions/{version}")),
+            ("delete", "/v1/strategies/{name}", "delete_strategy", delete_strategy),
             ("delete", f + "/{id}", "delete_feed", call("DELETE", f + "/fx")),
             ("post", o, "place_order", call("POST", o, order_body())),
             ("patch", o + "/{account}/{client_order_id}", "modify_order",
