@@ -219,7 +219,7 @@ def _choose_among(folder: Path, entry: str) -> type[Strategy[Any]]:
         chosen, class_name = modules, entry
     found: dict[str, type[Strategy[Any]]] = {}
     for name in chosen:
-        for value in vars(_import(name, folder)).values():
+        for value in vars(_import(name, folder, is_named=bool(entry))).values():
             is_own = isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == name
             if is_own and class_name in ("", value.__name__):
                 found[f"{name}:{value.__name__}"] = value
@@ -244,7 +244,7 @@ def _modules(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _import(name: str, folder: Path) -> types.ModuleType:
+def _import(name: str, folder: Path, *, is_named: bool) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -254,10 +254,15 @@ def _import(name: str, folder: Path) -> types.ModuleType:
             if Path(frame.filename).is_relative_to(folder)
         ]
         where = own[-1] if own else ""
-        raise BadInput("file", f"importing {name}: {where}{type(error).__name__}: {error}{_hint(error)}") from error
+        raise BadInput(
+            "file", f"importing {name}: {where}{type(error).__name__}: {error}{_hint(error, is_named)}"
+        ) from error
 
 
-def _hint(error: BaseException) -> str:
+def _hint(error: BaseException, is_named: bool) -> str:
+    hints = []
     if isinstance(error, ModuleNotFoundError):
-        return " (put it into the file, or name what brings it as a requirement)"
-    return ""
+        hints.append("put it into the file, or name what brings it as a requirement")
+    if not is_named:
+        hints.append("where only one module is to be imported, name the entry")
+    return f" ({'; '.join(hints)})" if hints else ""
