@@ -64,6 +64,7 @@ class Strategies:
     async def delete(self, name: str, by: str) -> None:
         """Remove a strategy with all its versions; raises `Conflict` where an algo uses it."""
         await self._names.delete(name, by)
+        await self._tidy()
 
     # Versions
 
@@ -98,7 +99,7 @@ class Strategies:
                 raise UnknownThing("artefact", version.artefact, "submit it again") from error
             await self._audit(connection, by, "submit_strategy", version, None, _summary(version))
             await _choose_newest(connection, version.strategy)
-            await drop_unwanted(connection)
+        await self._tidy()
         return version
 
     async def versions(self, name: str) -> list[StrategyVersion]:
@@ -169,7 +170,7 @@ class Strategies:
             )
             await self._audit(connection, by, "delete_strategy_version", before, _summary(before), None)
             await _choose_newest(connection, name)
-            await drop_unwanted(connection)
+        await self._tidy()
 
     async def pinned_by(self, name: str, version: str) -> list[AlgoId]:
         """Algos that pin a version."""
@@ -185,6 +186,11 @@ class Strategies:
                 (),
             )
         return {(row["strategy"], row["version"]): row["deprecated_because"] for row in rows}
+
+    async def _tidy(self) -> None:
+        # Apart from the change: it may take a while, and changes queue up behind one another.
+        async with self._db.connection() as connection:
+            await drop_unwanted(connection)
 
     async def _audit(
         self, connection: Connection, by: str, action: str, of: StrategyVersion, before: Any, after: Any
