@@ -65,19 +65,25 @@ def confine() -> list[str]:
 
 
 def _limit() -> list[str]:
-    _lower(resource.RLIMIT_AS, MEMORY)
+    memory = _lower(resource.RLIMIT_AS, MEMORY)
     # At the first the kernel sends SIGXCPU, which code could ignore; at the second it kills.
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
     _lower(resource.RLIMIT_FSIZE, FILE_SIZE)
     _lower(resource.RLIMIT_NOFILE, DESCRIPTORS)
     _lower(resource.RLIMIT_CORE, 0)
-    return [f"memory {MEMORY >> 20} MB", f"CPU {CPU_S} s", f"files {FILE_SIZE >> 20} MB"]
+    said = f"memory {MEMORY >> 20} MB" if memory else "memory is not limited: this system has no such limit"
+    return [said, f"CPU {CPU_S} s", f"files {FILE_SIZE >> 20} MB"]
 
 
-def _lower(what: int, to: int) -> None:
+def _lower(what: int, to: int) -> bool:
+    """Whether the system takes this limit."""
     _, hard = resource.getrlimit(what)
     limit = to if hard == resource.RLIM_INFINITY else min(to, hard)
-    resource.setrlimit(what, (limit, limit))
+    try:
+        resource.setrlimit(what, (limit, limit))
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _filter() -> str:

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,36 +53,41 @@ async def run(
 ) -> Outcome:
     """Run ``command`` in ``folder`` with ``question`` on its stdin; where it ``answers``, descriptor ``{fd}`` of the
     command is where to."""
-    read_end, write_end = os.pipe()
+    # Pipes of our own: asyncio's own would keep `wait` waiting for one that nobody reads to its end.
+    printed, prints_to = os.pipe()
+    answered, answers_to = os.pipe()
+    talk = _Talk(printed, answered)
     try:
-        child = await asyncio.create_subprocess_exec(
-            *(word.replace("{fd}", str(write_end)) for word in command),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=folder,
-            env=dict(environment),
-            pass_fds=(write_end,) if answers else (),
-            start_new_session=True,
-        )
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(question)
+            stdin.seek(0)
+            child = await asyncio.create_subprocess_exec(
+                *(word.replace("{fd}", str(answers_to)) for word in command),
+                stdin=stdin,
+                stdout=prints_to,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=folder,
+                env=dict(environment),
+                pass_fds=(answers_to,) if answers else (),
+                start_new_session=True,
+            )
     except BaseException:
-        os.close(read_end)
+        os.close(printed)
+        os.close(answered)
         raise
     finally:
-        os.close(write_end)
-    talk = _Talk(child, read_end)
+        os.close(prints_to)
+        os.close(answers_to)
     ended_for = ""
     try:
         async with asyncio.timeout(seconds):
-            await talk.hear(question)
-            await child.wait()
+            await talk.hear(child)
     except TimeoutError:
         ended_for = "time"
     except _TooMuchError:
         ended_for = "output"
     finally:
         await _end(child)
-        os.close(read_end)
     return Outcome(answer=bytes(talk.answer), printed=talk.printed(), code=child.returncode or 0, ended_for=ended_for)
 
 
@@ -90,60 +96,39 @@ class _TooMuchError(Exception):
 
 
 class _Talk:
-    """What is said to a child and heard from it."""
+    """What is heard from a child, over two descriptors that are closed in the end."""
 
-    def __init__(self, child: asyncio.subprocess.Process, answers: int) -> None:
+    def __init__(self, prints: int, answers: int) -> None:
         self.answer = bytearray()
-        self._child = child
+        self._prints = prints
         self._answers = answers
         self._head = bytearray()
         self._tail = bytearray()
         self._count = 0
 
-    async def hear(self, question: bytes) -> None:
-        """Say the question, hear all until the child has closed both its mouths."""
+    async def hear(self, child: asyncio.subprocess.Process) -> None:
+        """Hear all until the child has ended."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._ask(question))
-                group.create_task(self._hear_prints())
-                group.create_task(self._hear_answer())
+                group.create_task(_hear(self._prints, self._take_print))
+                group.create_task(_hear(self._answers, self._take_answer))
+                # What it started would keep the pipes open.
+                group.create_task(_end(child, at_once=False))
         except* _TooMuchError:
             raise _TooMuchError from None
 
-    async def _ask(self, question: bytes) -> None:
-        stdin = self._child.stdin
-        assert stdin is not None
-        # One that ends without reading its question says so by its end.
-        with contextlib.suppress(ConnectionError):
-            stdin.write(question)
-            await stdin.drain()
-            stdin.close()
+    def _take_print(self, part: bytes) -> None:
+        self._count += len(part)
+        if self._count > MOST_PRINTED:
+            raise _TooMuchError
+        room = _KEPT - len(self._head)
+        self._head += part[:room]
+        self._tail = (self._tail + part[room:])[-_KEPT:]
 
-    async def _hear_prints(self) -> None:
-        stdout = self._child.stdout
-        assert stdout is not None
-        while part := await stdout.read(_PART):
-            self._count += len(part)
-            if self._count > MOST_PRINTED:
-                raise _TooMuchError
-            room = _KEPT - len(self._head)
-            self._head += part[:room]
-            self._tail = (self._tail + part[room:])[-_KEPT:]
-
-    async def _hear_answer(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=_PART)
-        # A copy: the transport closes what it is given.
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(self._answers), "rb", buffering=0)
-        )
-        try:
-            while part := await reader.read(_PART):
-                self.answer += part
-                if len(self.answer) > _LARGEST_ANSWER:
-                    raise _TooMuchError
-        finally:
-            transport.close()
+    def _take_answer(self, part: bytes) -> None:
+        self.answer += part
+        if len(self.answer) > _LARGEST_ANSWER:
+            raise _TooMuchError
 
     def printed(self) -> str:
         """What it printed, the middle left out where that is long."""
@@ -152,8 +137,29 @@ class _Talk:
         return (bytes(self._head) + middle + bytes(self._tail)).decode("utf-8", "replace")
 
 
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """End the child and all of its group: what it started must not stay behind."""
+async def _hear(descriptor: int, take: Callable[[bytes], None]) -> None:
+    reader = asyncio.StreamReader(limit=_PART)
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+    except BaseException:
+        pipe.close()
+        raise
+    try:
+        while part := await reader.read(_PART):
+            take(part)
+    finally:
+        transport.close()
+        # It is closed when the loop comes round.
+        await asyncio.sleep(0)
+
+
+async def _end(child: asyncio.subprocess.Process, *, at_once: bool = True) -> None:
+    """End the child (``at_once``, else when it has ended by itself) and all of its group: nothing stays behind."""
+    if not at_once:
+        await child.wait()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     await child.wait()

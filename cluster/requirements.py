@@ -98,6 +98,12 @@ def deck_packages() -> dict[str, str]:
     return found
 
 
+def deck_modules(deck: Mapping[str, str]) -> set[str]:
+    """Names by which the deck's packages are imported."""
+    found = importlib.metadata.packages_distributions().items()
+    return {top for top, brought_by in found if {canonicalize_name(each) for each in brought_by} & deck.keys()}
+
+
 async def resolve(requirements: Sequence[str], wheel: tuple[str, bytes] | None = None) -> Resolved:
     """What ``requirements``, and those of a submitted ``wheel`` (name and bytes), come to here and now.
 
@@ -229,11 +235,7 @@ def _taken(folder: Path, wanted: Sequence[dict[str, Any]], deck: Mapping[str, st
     total = sum(file.stat().st_size for file in files.values())
     if total > LARGEST_WHEELS:
         raise BadInput("requirements", f"their wheels have {total} bytes; at most {LARGEST_WHEELS} are taken")
-    ours = [
-        top
-        for top, of in importlib.metadata.packages_distributions().items()
-        if {canonicalize_name(n) for n in of} & deck.keys()
-    ]
+    ours = deck_modules(deck)
     pins, wheels = [], []
     for each in wanted:
         file = next(

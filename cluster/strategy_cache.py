@@ -63,12 +63,9 @@ async def fetch(home: Path, version: StrategyVersion, artefacts: Artefacts) -> C
         data = await artefacts.get(version.artefact)
         contents = await asyncio.to_thread(archive.read, _file_name(version), data)
         wheels = {pin.sha256: await artefacts.get(pin.sha256) for pin in version.pins}
-        scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".new-", dir=place.parent))
-        try:
-            await unpack(scratch, contents.files, version.pins, wheels)
-            await asyncio.to_thread(_move, scratch, place)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        async with scratch(home) as folder:
+            await unpack(folder / "version", contents.files, version.pins, wheels)
+            await asyncio.to_thread(_move, folder / "version", place)
     if wrong := await asyncio.to_thread(flaw, place, version):
         raise Invariant(f"version {version.version} of {version.strategy}, fresh from the store: {wrong}")
     return _cached(place, version)
@@ -82,8 +79,23 @@ async def keep(home: Path, version: StrategyVersion, folder: Path) -> None:
             await asyncio.to_thread(_move, folder, place)
 
 
+@asynccontextmanager
+async def scratch(home: Path) -> AsyncIterator[Path]:
+    """A folder to unpack into, from where it can be renamed into its place; gone afterwards."""
+    parent = home / "strategies"
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".new-", dir=parent))
+    except OSError as error:
+        raise NeedsOperator(f"{parent} cannot be written: {error}", "make it writable, or make room") from error
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
 async def unpack(folder: Path, files: Mapping[str, bytes], pins: Sequence[Pin], wheels: Mapping[str, bytes]) -> Cached:
-    """Write code and packages into an empty folder, as `flaw` looks at them."""
+    """Write code and packages into a folder that is not there yet, as `flaw` looks at them."""
     await asyncio.to_thread(_write, folder / _CODE, files)
     if not pins:
         return Cached(code=folder / _CODE, packages=None)
@@ -144,7 +156,6 @@ def _move(folder: Path, place: Path) -> None:
         aside = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
         place.rename(aside / "it")
         shutil.rmtree(aside, ignore_errors=True)
-    folder.chmod(0o755)
     folder.rename(place)
 
 

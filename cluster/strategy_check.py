@@ -99,8 +99,8 @@ def main() -> None:
 def cpu_limit_words() -> str:
     """What is said of one that used up its CPU time."""
     return (
-        f"it used more than {CPU_S} s of CPU; a strategy's module must only define things, and its callbacks return soon "
-        "(where they cannot, submit it without the smoke test)"
+        f"it used more than {CPU_S} s of CPU; a strategy's module must only define things, and its callbacks return "
+        "soon (where they cannot, submit it without the smoke test)"
     )
 
 

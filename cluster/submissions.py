@@ -23,6 +23,7 @@ from storage.database import Database
 from storage.records import StrategyVersion
 from storage.strategies import Strategies
 from strategies import archive
+from strategies.archive import Contents
 from strategies.versions import diff, version_of
 from trading.errors import BadInput, Conflict, TradeError, UnknownThing
 from trading.ids import Nanos, name
@@ -57,6 +58,8 @@ class Submissions:
         self._strategies = Strategies(database)
         self._artefacts = Artefacts(database)
         self._turn = asyncio.Semaphore(_AT_ONCE)
+        #: Apart: whoever starts an algo does not wait for submissions.
+        self._questions = asyncio.Semaphore(_AT_ONCE)
 
     async def submit(self, handed: Submission, by: str) -> tuple[StrategyVersion, bool]:
         """The version that was handed in, and whether it is new: the same content again is the same version.
@@ -67,58 +70,59 @@ class Submissions:
         if handed.name in BUILTIN:
             raise Conflict("strategy_exists", f"{handed.name!r} is built in: choose another name")
         asked = requirements.check_asked(handed.requirements)
-        contents = await asyncio.to_thread(archive.read, handed.file_name, handed.data)
+        contents = await asyncio.to_thread(_taken_apart, handed)
         version = await asyncio.to_thread(version_of, contents.files, handed.entry, asked)
         try:
             return await self._strategies.version(handed.name, version), False
         except UnknownThing:
             pass  # it is new
-        async with self._turn:
+        async with self._turn, strategy_cache.scratch(self._home) as folder:
             wheel = (handed.file_name, handed.data) if contents.kind == "wheel" else None
             resolved = await requirements.resolve(asked, wheel)
             wheels = {pin.sha256: each for pin, each in zip(resolved.pins, resolved.wheels, strict=True)}
-            with tempfile.TemporaryDirectory(prefix="quarterdeck-check-") as scratch:
-                unpacked = Path(scratch) / "version"
-                cached = await strategy_cache.unpack(unpacked, contents.files, resolved.pins, wheels)
-                report = await self._ask(
-                    cached,
-                    contents.kind,
-                    handed.name,
-                    handed.entry or contents.entry,
-                    handed.field,
-                    parameters=handed.parameters,
-                    smoke=handed.smoke,
-                    instruments=handed.instruments,
-                )
-        checked: dict[str, Any] = msgspec.to_builtins(report)
-        del checked["schema"], checked["entry"]
-        if not handed.smoke:
-            checked["smoke"] = {"skipped": f"{by} asked for it"}
-        for each in resolved.wheels:
-            await self._artefacts.put(each)
-        record = StrategyVersion(
-            strategy=handed.name,
-            version=version,
-            kind=contents.kind,
-            file_name=handed.file_name,
-            artefact=await self._artefacts.put(handed.data),
-            size=len(handed.data),
-            asked_entry=handed.entry,
-            entry=report.entry,
-            schema=report.schema,
-            requirements=asked,
-            pins=resolved.pins,
-            checked=checked,
-            submitted_by=by,
-            submitted_at=Nanos(time.time_ns()),
-        )
-        kept = await self._strategies.submit(record, by)
+            unpacked = folder / "version"
+            cached = await strategy_cache.unpack(unpacked, contents.files, resolved.pins, wheels)
+            report = await self._ask(
+                cached,
+                contents.kind,
+                handed.name,
+                handed.entry or contents.entry,
+                handed.field,
+                parameters=handed.parameters,
+                smoke=handed.smoke,
+                instruments=handed.instruments,
+            )
+            checked: dict[str, Any] = msgspec.to_builtins(report)
+            del checked["schema"], checked["entry"]
+            if not handed.smoke:
+                checked["smoke"] = {"skipped": f"{by} asked for it"}
+            for each in resolved.wheels:
+                await self._artefacts.put(each)
+            record = StrategyVersion(
+                strategy=handed.name,
+                version=version,
+                kind=contents.kind,
+                file_name=handed.file_name,
+                artefact=await self._artefacts.put(handed.data),
+                size=len(handed.data),
+                asked_entry=handed.entry,
+                entry=report.entry,
+                schema=report.schema,
+                requirements=asked,
+                pins=resolved.pins,
+                checked=checked,
+                submitted_by=by,
+                submitted_at=Nanos(time.time_ns()),
+            )
+            kept = await self._strategies.submit(record, by)
+            if kept == record:
+                await strategy_cache.keep(self._home, record, unpacked)
         return kept, kept == record
 
     async def check_parameters(self, version: StrategyVersion, parameters: Mapping[str, Any]) -> None:
         """Raise `BadInput` naming ``parameters.<name>`` unless this version takes these."""
         cached = await strategy_cache.fetch(self._home, version, self._artefacts)
-        async with self._turn:
+        async with self._questions:
             await self._ask(
                 cached, version.kind, version.strategy, version.entry, "strategy", parameters=dict(parameters)
             )
@@ -169,6 +173,19 @@ class Submissions:
                 ),
             )
         return _report(outcome, field)
+
+
+def _taken_apart(handed: Submission) -> Contents:
+    try:
+        contents = archive.read(handed.file_name, handed.data)
+    except BadInput as error:
+        raise BadInput(handed.field, error.detail) from error
+    if contents.kind != "file":
+        ours = requirements.deck_modules(requirements.deck_packages())
+        tops = archive.top_levels(name for name in contents.files if ".dist-info/" not in name)
+        if wrong := archive.hidden(tops, ours):
+            raise BadInput(handed.field, f"{', '.join(wrong)}: a package of the deck has that name; rename it")
+    return contents
 
 
 def _terms(version: StrategyVersion) -> dict[str, bytes]:
