@@ -48,7 +48,8 @@ class Deprecation(Shown):
 class VersionShown(Shown):
     """A version of a strategy.  ``kind`` is file, zip, wheel or builtin; ``parameters`` are a JSON Schema.
 
-    ``checked`` tells how it was tried: what it did over the made-up market (``smoke``), and what held meanwhile.
+    ``checked`` tells how it was tried: what it did over the made-up market (``smoke``), what held meanwhile and, of a
+    single one to those who may register strategies, what it printed.
     """
 
     strategy: str
@@ -182,8 +183,12 @@ async def delete_version(name: str, version: str, caller: Author, deck: Deck) ->
 async def _single(deck: Services, caller: Caller, version: StrategyVersion) -> VersionShown:
     mine = {algo.id for algo in await deck.desired.algos() if caller.sees(algo.user)}
     pinned = [id for id in await deck.strategies.pinned_by(version.strategy, version.version) if id in mine]
-    files = list(await deck.submissions.files(version)) if may_read(caller) else None
-    return _shown(version).model_copy(update={"algos": pinned, "files": files})
+    shown = _shown(version).model_copy(update={"algos": pinned})
+    if not may_read(caller):
+        return shown
+    printed = {"printed": version.checked["printed"]} if "printed" in version.checked else {}
+    update = {"files": list(await deck.submissions.files(version)), "checked": {**shown.checked, **printed}}
+    return shown.model_copy(update=update)
 
 
 def _shown(version: StrategyVersion) -> VersionShown:
@@ -200,7 +205,8 @@ def _shown(version: StrategyVersion) -> VersionShown:
         parameters=version.schema,
         requirements=list(version.requirements),
         packages=[PinShown.model_validate(pin) for pin in version.pins],
-        checked=version.checked,
+        # What it printed may tell how it works.
+        checked={what: found for what, found in version.checked.items() if what != "printed"},
         submitted_by=version.submitted_by,
         submitted_at=version.submitted_at,
         deprecated=deprecated,

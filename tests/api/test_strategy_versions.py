@@ -70,6 +70,8 @@ async def test_the_same_content_is_the_same_version_however_it_comes(stage: Stag
     [
         ("m.zip", packed({"../evil.py": ONE}), {}, "file", "'../evil.py' leads out"),
         ("m.zip", packed({"own/a.py": "import missing_thing"}), {}, "file", "own/a.py line 1: ModuleNotFoundError"),
+        ("m.zip", packed({"own/a.py": ONE, "setup.py": "exit()"}), {}, "file", "name the entry"),
+        ("m.zip", packed({"redis/a.py": ONE}), {}, "file", "redis: a package of the deck has that name"),
         ("m.zip", packed({"own/a.py": ONE, "own/b.py": ONE}), {}, "entry", "own.a:Mine, own.b:Mine"),
         ("m.zip", packed({"own/a.py": ONE}), {"entry": "own.x:Mine"}, "entry", "no module 'own.x'"),
         ("m.py", b"", {"requirement": ["numpy<2"]}, "requirements", "numpy<2; The user requested (constraint) numpy=="),
