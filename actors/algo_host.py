@@ -38,7 +38,7 @@ from storage.strategies import Strategies
 from strategies.loader import LoadedStrategy, load_builtin, load_folder
 from strategies.runner import LogLine, Output, Runner, StrategyFailed
 from trading.bars import Bar
-from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unreachable
+from trading.errors import BadInput, Fenced, Invariant, NotReady, Refused, TradeError, Unreachable
 from trading.histogram import Histogram
 from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -141,7 +141,7 @@ class AlgoHost(Shell):
         self.session = Peer(names.session(record.user))
         try:
             runner = await self._make_runner(record)
-        except (Refused, StrategyFailed) as error:
+        except (Refused, StrategyFailed, Invariant) as error:
             await self._fail(str(error), getattr(error, "traceback_text", ""))
             return
         runner.next_intent = max(
@@ -183,6 +183,7 @@ class AlgoHost(Shell):
         if not record.strategy_version:
             return load_builtin(record.strategy)
         version = await self.strategies.version(record.strategy, record.strategy_version)
+        self.reason = f"fetching version {version.version[:12]} of {version.strategy}"
         cached = await strategy_cache.fetch(self.deck.home, version, self.artefacts)
         if version.deprecated_at:
             text = f"version {version.version[:12]} of {version.strategy} is deprecated: {version.deprecated_because}"

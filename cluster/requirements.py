@@ -172,6 +172,8 @@ async def _pip(environment: Path, words: Sequence[str], folder: Path, seconds: f
         for name, value in os.environ.items()
         if name.startswith("PIP_") or name.lower() in ("http_proxy", "https_proxy", "no_proxy")
     }
+    # Where to install to is said here, whatever the machine's settings of pip are.
+    settings |= {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_USER": "0"}
     command, *rest = words
     only_wheels = [] if "--no-index" in words else ["--only-binary", ":all:"]
     quiet = ["--no-input", "--disable-pip-version-check", "--no-color", "--progress-bar", "off"]

@@ -88,7 +88,8 @@ class Submissions:
                 handed.name,
                 handed.entry or contents.entry,
                 handed.field,
-                parameters=handed.parameters,
+                # Where nothing is tried, only what was given is looked at.
+                parameters=handed.parameters if handed.smoke or handed.parameters else None,
                 smoke=handed.smoke,
                 instruments=handed.instruments,
             )

@@ -70,12 +70,23 @@ async def _move(
     deck: Services, record: AlgoRecord, target: StrategyVersion, given: dict[str, Any] | None, by: str
 ) -> AlgoRecord:
     parameters = record.parameters if given is None else given
+    present = await deck.strategies.version(record.strategy, record.strategy_version)
+    if record.epoch and _class_of(target) != _class_of(present):
+        raise Conflict(
+            "other_class",
+            f"the class is {_class_of(target)} there and {_class_of(present)} here, so the algo's snapshot, with its "
+            "position, would not be taken: give the class its old name, or make another algo",
+        )
     await check_parameters(deck, record.strategy, target, parameters)
     changes: dict[str, Any] = {"strategy_version": target.version, "parameters": parameters}
     if target.version != record.strategy_version:
         changes["previous"] = {"version": record.strategy_version, "parameters": record.parameters}
     # The generation that was looked at: of two who move it at once, one is told.
     return await deck.desired.update_algo(record.id, changes, by=by, generation=record.generation)
+
+
+def _class_of(version: StrategyVersion) -> str:
+    return version.entry.rpartition(":")[2]
 
 
 def _check_submitted(record: AlgoRecord) -> None:
