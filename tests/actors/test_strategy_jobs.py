@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.deck import SECOND_NODE, DeckUnderTest
 from tests.support.wheels import index, packed, wheel
+from trading.errors import BadInput
 
 pytestmark = pytest.mark.cluster
 
@@ -41,10 +42,10 @@ def files(word: str, source: str = SOURCE) -> dict[str, str]:
     return {"speaking/__init__.py": "", "speaking/words.py": f"WORD = {word!r}\n", "speaking/speaker.py": source}
 
 
-def run(deck: DeckUnderTest, *words: str, code: int = 0) -> Any:
-    """A command of a user; its JSON, or what it complains of."""
+def run(deck: DeckUnderTest, *words: str) -> dict[str, Any]:
+    """A command of a user, by its JSON."""
     done = subprocess.run(
-        [sys.executable, "-m", "cluster", *words, *(["--json"] if code == 0 else [])],
+        [sys.executable, "-m", "cluster", *words, "--json"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -56,8 +57,8 @@ def run(deck: DeckUnderTest, *words: str, code: int = 0) -> Any:
         },
         check=False,
     )
-    assert done.returncode == code, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout) if code == 0 else done.stderr
+    assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return dict(json.loads(done.stdout))
 
 
 @pytest.fixture
@@ -65,21 +66,18 @@ def submitted(deck: DeckUnderTest, tmp_path: Path) -> Iterator[list[str]]:
     """Three versions of a strategy, each needing a version of a library; nothing of them is left but the store."""
     for version in ("1.0", "2.0"):
         index(deck.wheels, wheel("qdteller", version, {"qdteller.py": f"VERSION = 'teller {version}'\n"}))
-    names = []
-    for library, word, source in (
-        ("1.0", "good morning", SOURCE),
-        ("2.0", "good evening", SOURCE),
-        ("2.0", "good night", SOURCE.replace("times", "often")),
-    ):
-        path = tmp_path / "speaker.zip"
-        path.write_bytes(packed(files(word, source)))
-        (tmp_path / "needs.txt").write_text(f"qdteller=={library}  # speaks\n")
-        made = run(deck, "strategies", "submit", str(path), "--requirements", str(tmp_path / "needs.txt"))
-        names.append(made["version"])
+    path = tmp_path / "speaker.zip"
+    path.write_bytes(packed(files("good morning")))
+    (tmp_path / "needs.txt").write_text("qdteller==1.0  # speaks\n")
+    made = [run(deck, "strategies", "submit", str(path), "--requirements", str(tmp_path / "needs.txt"))]
+    for word, source in (("good evening", SOURCE), ("good night", SOURCE.replace("times", "often"))):
+        data = packed(files(word, source))
+        query = {"file": "speaker.zip", "requirement": ["qdteller==2.0"]}
+        made.append(deck.api.upload("/strategies/speaker/versions", data, 60.0, **query))
     # The store is the only source: neither the files nor the index, nor this machine's copy, are there any more.
     for gone in (tmp_path, deck.wheels, deck.home / "strategies"):
         shutil.rmtree(gone)
-    yield names
+    yield [each["version"] for each in made]
     deck.api.post("/algos/speaker/stop")
     deck.wait("the stop", lambda: shown(deck)["state"] in ("stopped", "failed"), 40)
     deck.api.delete("/algos/speaker")
@@ -112,9 +110,18 @@ def test_an_algo_runs_the_version_that_it_pins_and_no_other(
 ) -> None:
     first, second, third = submitted
     place = deck.home / "strategies" / first
-    words = ["--strategy", "speaker", "--strategy-version", first, "--account", alice, "--feed", "main"]
-    words += ["--instrument", "BINANCE:BTCUSDT", "--node", SECOND_NODE, "--set", "times=2", "--start"]
-    run(deck, "algos", "create", "speaker", *words)
+    body = {
+        "id": "speaker",
+        "strategy": "speaker",
+        "strategy_version": first,
+        "account": alice,
+        "feed": "main",
+        "instruments": ["BINANCE:BTCUSDT"],
+        "node": SECOND_NODE,
+        "parameters": {"times": 2},
+        "start": True,
+    }
+    deck.api.post("/algos", body)
     algo = running(deck, 0)
     text = said(deck, algo["epoch"])
     assert text.startswith("good morning with teller 1.0")
@@ -126,10 +133,11 @@ def test_an_algo_runs_the_version_that_it_pins_and_no_other(
     assert algo["strategy_version"] == first
     assert said(deck, algo["epoch"]).startswith("good morning with teller 1.0")
 
-    wrong = run(deck, "algos", "upgrade", "speaker", third, code=2)
-    assert "parameters.times" in wrong
+    with pytest.raises(BadInput) as wrong:
+        deck.api.post("/algos/speaker/upgrade", {"version": third})
+    assert wrong.value.field == "parameters.times"
     assert shown(deck)["epoch"] == algo["epoch"]
-    up = run(deck, "algos", "upgrade", "speaker", second[:12])
+    up = deck.api.post("/algos/speaker/upgrade", {"version": second[:12]})
     assert (up["strategy_version"], up["previous_version"]) == (second, first)
     algo = running(deck, algo["epoch"])
     assert said(deck, algo["epoch"]).startswith("good evening with teller 2.0")
@@ -137,22 +145,20 @@ def test_an_algo_runs_the_version_that_it_pins_and_no_other(
     # A copy that somebody changed is not run: it is fetched anew.
     (place / "code" / "speaking" / "words.py").write_text("WORD = 'good grief'\n")
     (place / "packages" / "numpy.py").write_text("")
-    back = run(deck, "algos", "rollback", "speaker")
+    back = deck.api.post("/algos/speaker/rollback")
     assert (back["strategy_version"], back["parameters"]) == (first, {"times": 2})
     algo = running(deck, algo["epoch"])
     assert said(deck, algo["epoch"]).startswith("good morning with teller 1.0")
     assert not (place / "packages" / "numpy.py").exists()
     assert [path.name for path in (deck.home / "strategies").iterdir() if path.name.startswith((".new", ".old"))] == []
 
-    run(deck, "strategies", "deprecate", "speaker", first, "--because", "it is noisy")
+    deck.api.post(f"/strategies/speaker/versions/{first}/deprecate", {"because": "it is noisy"})
     deck.api.post("/algos/speaker/restart")
     algo = running(deck, algo["epoch"])
     assert algo["deprecated"] == "it is noisy"
     lines = [line["text"] for line in deck.api.get("/algos/speaker/logs", limit=1000)["items"]]
     assert f"version {first[:12]} of speaker is deprecated: it is noisy" in lines
-    listed = run(deck, "strategies", "versions", "speaker")["items"]
-    assert [each["version"] for each in listed] == [third, second, first]
-    told = run(deck, "strategies", "diff", "speaker", first, second)["diff"]
+    told = deck.api.get("/strategies/speaker/diff", **{"from": first, "to": second})["diff"]
     assert "-requires qdteller==1.0\n-resolved qdteller==1.0 sha256:" in told
     assert "+requires qdteller==2.0\n+resolved qdteller==2.0 sha256:" in told
     assert "-WORD = 'good morning'\n+WORD = 'good evening'\n" in told

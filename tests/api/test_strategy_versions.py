@@ -201,6 +201,17 @@ async def test_an_algo_keeps_its_version_until_it_is_upgraded_and_can_go_back(st
     assert said["field"] == "strategy_version"
 
 
+async def test_an_algo_that_has_run_does_not_go_to_another_class(stage: Stage) -> None:
+    first, _ = await two(stage)
+    renamed = await submit(stage, "mine.py", ONE.replace("Mine", "Renamed").encode())
+    await stage.make("/v1/algos", algo_body(strategy="mine", strategy_version=first, parameters={}))
+    body = {"version": renamed["version"]}
+    assert (await stage.ask("POST", "/v1/algos/momo-1/upgrade", body)).status_code == 200
+    await stage.services.desired.new_algo_epoch(AlgoId("momo-1"))
+    said = await stage.refused(409, "other_class", "POST", "/v1/algos/momo-1/upgrade", {"version": first})
+    assert "Mine there and Renamed here" in said["detail"]
+
+
 async def test_two_who_upgrade_at_once_one_wins(stage: Stage) -> None:
     first, second = await two(stage)
     await stage.make("/v1/algos", algo_body(strategy="mine", strategy_version=first, parameters={}))
