@@ -34,6 +34,11 @@ log = logging.getLogger("quarterdeck")
 
 #: Patience for another process of this machine that makes the same folder.
 LOCK_S: Final = 180.0
+#: Nobody takes so long to fetch a version.
+_ABANDONED_S: Final = 3600.0
+#: Folders under way: into their place, and out of it.
+_NEW: Final = ".new-"
+_OLD: Final = ".old-"
 _CODE: Final = "code"
 _PACKAGES: Final = "packages"
 _LISTED: Final = "packages.json"
@@ -85,7 +90,8 @@ async def scratch(home: Path) -> AsyncIterator[Path]:
     parent = home / "strategies"
     try:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".new-", dir=parent))
+        await asyncio.to_thread(_sweep, parent)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_NEW, dir=parent))
     except OSError as error:
         raise NeedsOperator(f"{parent} cannot be written: {error}", "make it writable, or make room") from error
     try:
@@ -122,6 +128,17 @@ def flaw(place: Path, version: StrategyVersion) -> str:
     return ""
 
 
+def _sweep(parent: Path) -> None:
+    """Remove what a process left that was killed while it fetched."""
+    for left in (each for each in parent.iterdir() if each.name.startswith((_NEW, _OLD))):
+        try:
+            is_old = time.time() - left.stat().st_mtime > _ABANDONED_S
+        except FileNotFoundError:
+            continue  # whose it is removed it
+        if is_old:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _cached(place: Path, version: StrategyVersion) -> Cached:
     return Cached(code=place / _CODE, packages=place / _PACKAGES if version.pins else None)
 
@@ -153,7 +170,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 def _move(folder: Path, place: Path) -> None:
     """Put ``folder`` in its place; what was there is taken aside first, for a rename does not replace a folder."""
     if place.exists():
-        aside = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
+        aside = Path(tempfile.mkdtemp(prefix=_OLD, dir=place.parent))
         place.rename(aside / "it")
         shutil.rmtree(aside, ignore_errors=True)
     folder.rename(place)

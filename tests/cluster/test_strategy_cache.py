@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.metadata
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,15 @@ async def test_a_fetch_that_fails_leaves_nothing_and_is_tried_again(tmp_path: Pa
     assert not (tmp_path / "strategies" / MINE.version).exists()
     store: Any = Store(ZIP)
     await strategy_cache.fetch(tmp_path, MINE, store)
+
+
+async def test_what_a_killed_process_left_is_swept_away_later(tmp_path: Path) -> None:
+    for name, age in ((".new-dead", 7200), (".old-dead", 7200), (".new-busy", 60)):
+        (tmp_path / "strategies" / name / "code").mkdir(parents=True)
+        os.utime(tmp_path / "strategies" / name, (time.time() - age,) * 2)
+    store: Any = Store(ZIP)
+    await strategy_cache.fetch(tmp_path, MINE, store)
+    assert left_over(tmp_path) == [".new-busy"]
 
 
 async def test_a_machine_that_cannot_keep_it_says_so(tmp_path: Path) -> None:
