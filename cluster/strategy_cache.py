@@ -44,6 +44,13 @@ _PACKAGES: Final = "packages"
 _LISTED: Final = "packages.json"
 
 
+class _Listed(msgspec.Struct, frozen=True):
+    """What was installed: the wheels, and each file that came of them, by digest."""
+
+    wheels: list[str]
+    files: dict[str, str]
+
+
 class Cached(msgspec.Struct, frozen=True, kw_only=True):
     """Where a version is on this machine; ``packages`` None: it needs none."""
 
@@ -107,7 +114,7 @@ async def unpack(folder: Path, files: Mapping[str, bytes], pins: Sequence[Pin], 
         return Cached(code=folder / _CODE, packages=None)
     await requirements.install(pins, wheels, folder / _PACKAGES)
     listed = await asyncio.to_thread(_digests, folder / _PACKAGES)
-    (folder / _LISTED).write_bytes(msgspec.json.encode(listed))
+    (folder / _LISTED).write_bytes(msgspec.json.encode(_Listed(_wheels(pins), listed)))
     return Cached(code=folder / _CODE, packages=folder / _PACKAGES)
 
 
@@ -120,8 +127,11 @@ def flaw(place: Path, version: StrategyVersion) -> str:
         if version_of(files, version.asked_entry, version.requirements) != version.version:
             return "its code is not what was submitted"
         if version.pins:
-            listed = msgspec.json.decode((place / _LISTED).read_bytes(), type=dict[str, str])
-            if _digests(place / _PACKAGES) != listed:
+            listed = msgspec.json.decode((place / _LISTED).read_bytes(), type=_Listed)
+            # Deleted and submitted again, a version may have been resolved to others.
+            if listed.wheels != _wheels(version.pins):
+                return "its packages are those of an earlier submission"
+            if _digests(place / _PACKAGES) != listed.files:
                 return "its packages are not what was installed"
     except (OSError, msgspec.DecodeError) as error:
         return f"it cannot be read: {error}"
@@ -141,6 +151,10 @@ def _sweep(parent: Path) -> None:
 
 def _cached(place: Path, version: StrategyVersion) -> Cached:
     return Cached(code=place / _CODE, packages=place / _PACKAGES if version.pins else None)
+
+
+def _wheels(pins: Sequence[Pin]) -> list[str]:
+    return sorted(pin.sha256 for pin in pins)
 
 
 def _file_name(version: StrategyVersion) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from cluster import limited_child, requirements, strategy_cache
 from cluster.catalog import BUILTIN
 from cluster.limited_child import MOST_PRINTED, Outcome
+from cluster.requirements import Resolved
 from cluster.strategy_cache import Cached
 from cluster.strategy_check import Question, Report, cpu_limit_words
 from storage.artefacts import Artefacts
@@ -78,7 +79,7 @@ class Submissions:
             pass  # it is new
         async with self._turn, strategy_cache.scratch(self._home) as folder:
             wheel = (handed.file_name, handed.data) if contents.kind == "wheel" else None
-            resolved = await requirements.resolve(asked, wheel)
+            resolved = await self._resolved(version, asked, wheel)
             wheels = {pin.sha256: each for pin, each in zip(resolved.pins, resolved.wheels, strict=True)}
             unpacked = folder / "version"
             cached = await strategy_cache.unpack(unpacked, contents.files, resolved.pins, wheels)
@@ -119,6 +120,13 @@ class Submissions:
             if kept == record:
                 await strategy_cache.keep(self._home, record, unpacked)
         return kept, kept == record
+
+    async def _resolved(self, version: str, asked: Sequence[str], wheel: tuple[str, bytes] | None) -> Resolved:
+        """The packages; the same content has the same ones, whichever name it was submitted under first."""
+        pins = await self._strategies.resolved_before(version)
+        if pins is None:
+            return await requirements.resolve(asked, wheel)
+        return Resolved(pins=pins, wheels=tuple([await self._artefacts.get(pin.sha256) for pin in pins]))
 
     async def check_parameters(self, version: StrategyVersion, parameters: Mapping[str, Any]) -> None:
         """Raise `BadInput` naming ``parameters.<name>`` unless this version takes these."""

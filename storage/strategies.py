@@ -13,7 +13,7 @@ import psycopg
 
 from storage.artefacts import drop_unwanted
 from storage.database import Connection, Database, dicts
-from storage.records import StrategyRecord, StrategyVersion
+from storage.records import Pin, StrategyRecord, StrategyVersion
 from storage.resource import Resource, change, jsonb, write_audit
 from trading import ids
 from trading.errors import BadInput, Conflict, UnknownThing
@@ -171,6 +171,14 @@ class Strategies:
             await self._audit(connection, by, "delete_strategy_version", before, _summary(before), None)
             await _choose_newest(connection, name)
         await self._tidy()
+
+    async def resolved_before(self, version: str) -> tuple[Pin, ...] | None:
+        """What the requirements of this very content were resolved to, under whatever name; None: it is new."""
+        async with self._db.connection() as connection:
+            rows = await dicts(
+                connection, "SELECT pins FROM strategy_versions WHERE version = %s ORDER BY number LIMIT 1", (version,)
+            )
+        return msgspec.convert(rows[0]["pins"], tuple[Pin, ...]) if rows else None
 
     async def pinned_by(self, name: str, version: str) -> list[AlgoId]:
         """Algos that pin a version."""

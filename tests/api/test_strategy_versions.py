@@ -129,6 +129,8 @@ async def test_requirements_are_resolved_once_and_kept_with_their_wheels(
     # A newer one on the index changes nothing of what was submitted.
     index(tmp_path / "index", wheel("tinylib", "1.3", {"tinylib.py": "ANSWER = 43\n"}))
     assert await submit(stage, "mine.py", source, 200, requirement=["tinylib>=1"]) == made
+    answer = await stage.upload("other-name", "mine.py", source, requirement=["tinylib>=1"])
+    assert (answer.status_code, answer.json()["packages"]) == (201, made["packages"])
 
 
 async def test_a_wheel_brings_its_own_requirements_and_entry(

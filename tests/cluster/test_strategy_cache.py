@@ -152,6 +152,17 @@ async def test_packages_are_installed_from_the_store_beside_the_code(tmp_path: P
     assert (found.packages / "tinylib" / "__init__.py").read_text() == "ANSWER = 42\n"
 
 
+async def test_a_version_that_was_resolved_to_other_wheels_gets_those(tmp_path: Path) -> None:
+    wheels = [wheel("tinylib", number, {"tinylib.py": f"NUMBER = {number}\n"}) for number in ("1.0", "2.0")]
+    store: Any = Store(ZIP, *(content for _, content in wheels))
+    for (name, content), number in zip(wheels, ("1.0", "2.0"), strict=True):
+        sha256 = hashlib.sha256(content).hexdigest()
+        pin = Pin(name="tinylib", version=number, file_name=name, sha256=sha256, size=len(content))
+        found = await strategy_cache.fetch(tmp_path, version(ZIP, (pin,)), store)
+        assert found.packages is not None
+        assert (found.packages / "tinylib.py").read_text() == f"NUMBER = {number}\n"
+
+
 async def test_a_wheel_for_another_machine_needs_an_operator(tmp_path: Path) -> None:
     _, content = wheel("tinylib", "1.2", {"tinylib.py": ""})
     pin = Pin(name="tinylib", version="1.2", file_name="tinylib-1.2-cp39-cp39-win_arm64.whl", sha256="x", size=1)
