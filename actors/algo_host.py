@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -22,10 +23,11 @@ import psutil
 from actors.algo_history import AlgoHistory
 from actors.notes import NotePage
 from actors.shell import Shell, listen, patiently
-from cluster import names, streams
+from cluster import names, strategy_cache, streams
 from cluster.calls import Peer
 from cluster.process import end, now
 from storage.algo_log import AlgoLog
+from storage.artefacts import Artefacts
 from storage.bus import Bus
 from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
@@ -33,10 +35,11 @@ from storage.instruments import Instruments
 from storage.journal import Journal
 from storage.records import AlgoRecord, FillRecord, OrderFilter
 from storage.snapshots import Snapshots
-from strategies.loader import load_builtin, load_source
+from storage.strategies import Strategies
+from strategies.loader import LoadedStrategy, load_builtin, load_folder
 from strategies.runner import LogLine, Output, Runner, StrategyFailed
 from trading.bars import Bar
-from trading.errors import BadInput, Fenced, NotReady, Refused, TradeError, Unreachable
+from trading.errors import BadInput, Fenced, Invariant, NotReady, Refused, TradeError, Unreachable
 from trading.histogram import Histogram
 from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -104,6 +107,8 @@ class AlgoHost(Shell):
         self.epoch = epoch
         self.bus = Bus(self.deck.redis_url)
         self.desired = Desired(self.database)
+        self.strategies = Strategies(self.database)
+        self.artefacts = Artefacts(self.database)
         self.journal = Journal(self.database)
         self.instruments = Instruments(self.database)
         self.snapshots = Snapshots(self.database)
@@ -137,7 +142,7 @@ class AlgoHost(Shell):
         self.session = Peer(names.session(record.user))
         try:
             runner = await self._make_runner(record)
-        except (Refused, StrategyFailed) as error:
+        except (Refused, StrategyFailed, Invariant) as error:
             await self._fail(str(error), getattr(error, "traceback_text", ""))
             return
         highest = await self.session.call("begin_algo", record.account, record.id, self.epoch, timeout=10.0)
@@ -157,8 +162,7 @@ class AlgoHost(Shell):
             self.spawn(patiently("stats", self._tell, every=STATS_EVERY_S), "stats")
 
     async def _make_runner(self, record: AlgoRecord) -> Runner:
-        strategy = await self.desired.strategy(record.strategy)
-        loaded = load_source(strategy.source, strategy.name) if strategy.source else load_builtin(strategy.name)
+        loaded = await self._load(record)
         listed: list[Instrument] = await self.instruments.get(record.instruments)
         missing = set(record.instruments) - {i.id for i in listed}
         if missing:
@@ -174,6 +178,27 @@ class AlgoHost(Shell):
                 self._lines.append(LogLine(at=now(), level="warning", text=f"the snapshot is not used: {error}"))
                 runner = Runner(loaded.strategy_class, record.parameters, record.id, record.account, listed)
         return runner
+
+    async def _load(self, record: AlgoRecord) -> LoadedStrategy:
+        """The very version that it pins, from this machine's copy; a built-in strategy comes with the release."""
+        if not record.strategy_version:
+            return load_builtin(record.strategy)
+        version = await self.strategies.version(record.strategy, record.strategy_version)
+        self.reason = f"fetching version {version.version[:12]} of {version.strategy}"
+        cached = await strategy_cache.fetch(self.deck.home, version, self.artefacts)
+        if version.deprecated_at:
+            text = f"version {version.version[:12]} of {version.strategy} is deprecated: {version.deprecated_because}"
+            self._lines.append(LogLine(at=now(), level="warning", text=text))
+        # What is in the copy is what was submitted, and nothing else.
+        sys.dont_write_bytecode = True
+        return load_folder(
+            cached.code,
+            version.kind,
+            version.strategy,
+            version.entry,
+            version=version.version,
+            packages=cached.packages,
+        )
 
     async def _history(self, record: AlgoRecord, runner: Runner) -> dict[tuple[InstrumentId, str], Sequence[Bar]]:
         """Closed bars that the strategy wants to start with; without them it starts cold and says so."""

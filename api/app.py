@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from api import openapi, problems
 from api.routes import (
     accounts,
+    algo_versions,
     algos,
     audit,
     breaks,
@@ -31,6 +32,7 @@ from api.routes import (
     reconciliations,
     risk,
     strategies,
+    strategy_versions,
     users,
 )
 from api.routes import stream as stream_routes
@@ -82,8 +84,9 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies, algos,
-        orders, holdings, exports, breaks, reconciliations, risk, kills, joining, nodes, audit, stream_routes, health,
+        users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
+        strategy_versions, algos, algo_versions, orders, holdings, exports, breaks, reconciliations, risk, kills,
+        joining, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -21,6 +21,7 @@ from api.traffic import Traffic
 from cluster.history import History
 from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
+from cluster.submissions import Submissions
 from storage.algo_log import AlgoLog
 from storage.api_keys import ApiKeys
 from storage.bars import Bars
@@ -37,6 +38,7 @@ from storage.journal import Journal
 from storage.kills import Kills
 from storage.records import AccountRecord, FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
+from storage.strategies import Strategies
 from storage.tasks import end_tasks
 from storage.wishes import Wishes
 from trading.bars import Bar
@@ -70,6 +72,8 @@ class Services:
         self.deck = deck
         self.database = Database(deck.database_url, size=8, name="api")
         self.desired = Desired(self.database)
+        self.strategies = Strategies(self.database)
+        self.submissions = Submissions(deck.home, self.database)
         self.journal = Journal(self.database)
         self.wishes = Wishes(self.database)
         self.instruments = Instruments(self.database)
@@ -152,7 +156,7 @@ class Services:
             try:
                 await self.database.open()
                 for strategy in await asyncio.to_thread(catalog.builtin_strategies):
-                    await self.desired.put_strategy(strategy, by="api")
+                    await self.strategies.put_builtin(strategy, by="api")
             except TradeError as error:
                 if self.database_trouble != str(error):
                     log.warning("the database is not ready: %s", error)

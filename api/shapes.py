@@ -265,6 +265,9 @@ class AlgoShown(Shown):
                     "user": "asha",
                     "account": "paper-1",
                     "strategy": "ma-cross",
+                    "strategy_version": "",
+                    "previous_version": None,
+                    "deprecated": None,
                     "parameters": {"interval": "1s", "fast": 5, "slow": 20},
                     "instruments": ["BINANCE-USDM:BTCUSDT"],
                     "feed": "crypto",
@@ -294,6 +297,12 @@ class AlgoShown(Shown):
     user: str
     account: str
     strategy: str
+    #: The version that it runs, until it is upgraded; "" of a built-in strategy, which comes with the release.
+    strategy_version: str
+    #: What `rollback` goes back to.
+    previous_version: str | None = None
+    #: Why its version is deprecated; it runs on all the same.
+    deprecated: str | None = None
     parameters: dict[str, Any]
     instruments: list[str]
     feed: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Final
 
@@ -9,8 +10,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Largest body of a request; a strategy's source, the largest thing we take, has at most a million characters.
+#: Largest body of a request, and of one that uploads a strategy.
 MOST_BYTES: Final = 4 << 20
+MOST_UPLOADED: Final = 20_000_000
+_UPLOAD: Final = re.compile(r"/v1/strategies/[^/]+/versions/?")
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -45,6 +48,7 @@ class Counted:
         began = time.perf_counter()
         status = 500
         taken = 0
+        most = MOST_UPLOADED if _UPLOAD.fullmatch(scope["path"]) else MOST_BYTES
 
         async def counted_send(message: Message) -> None:
             nonlocal status
@@ -56,8 +60,8 @@ class Counted:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > MOST_BYTES:
-                raise HTTPException(413, f"the body has more than {MOST_BYTES} bytes; send less")
+            if taken > most:
+                raise HTTPException(413, f"the body has more than {most} bytes; send less")
             return message
 
         try:

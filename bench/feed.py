@@ -70,9 +70,11 @@ class Bench:
         from cluster.names import ActorName, Kind
         from cluster.specs import ActorSpec
         from connectors.registry import market_data
+        from storage.artefacts import Artefacts
         from storage.feed_quality import FeedTunings
         from storage.instruments import Instruments
-        from storage.records import AccountRecord, AlgoRecord, FeedRecord, StrategyRecord, UserRecord
+        from storage.records import AccountRecord, AlgoRecord, FeedRecord, StrategyVersion, UserRecord
+        from storage.strategies import Strategies
         from strategies.loader import load_source
         from trading.feed_tuning import Tuning
         from trading.ids import AccountId, AlgoId, Epoch, FeedId, Nanos, NodeName, UserId
@@ -114,14 +116,22 @@ class Bench:
         await FeedTunings(self.database).put(feed.id, None, tuning, by="bench")
         for name, source in STRATEGIES.items():
             loaded = load_source(source, name)
-            await self.desired.put_strategy(
-                StrategyRecord(
-                    name=name,
+            await Strategies(self.database).submit(
+                StrategyVersion(
+                    strategy=name,
                     version=loaded.version,
+                    kind="file",
+                    file_name=f"{name}.py",
+                    artefact=await Artefacts(self.database).put(source.encode()),
+                    size=len(source.encode()),
+                    asked_entry="",
                     entry=loaded.entry,
-                    source=source,
                     schema=loaded.schema,
-                    created_at=at,
+                    requirements=(),
+                    pins=(),
+                    checked={},
+                    submitted_by="bench",
+                    submitted_at=at,
                 ),
                 by="bench",
             )
@@ -131,6 +141,7 @@ class Bench:
                     user=UserId("bench"),
                     account=AccountId("bench-paper"),
                     strategy=name,
+                    strategy_version=loaded.version,
                     parameters={},
                     instruments=self.instruments,
                     feed=FeedId(FEED),

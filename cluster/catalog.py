@@ -1,20 +1,14 @@
 """What there is to choose from: providers and their listings, brokers, strategies and their parameters.
 
-The API asks here, since it reaches neither connectors nor strategies.  Code that users wrote runs in a process
-of its own with a time limit, never in the asker's.
+The API asks here, since it reaches neither connectors nor strategies.  What users wrote is in `cluster.submissions`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from cluster.specs import DECK_SETTINGS, NUMBER_SETTINGS
 from connectors import registry
@@ -24,16 +18,13 @@ from storage.paper_ledger import PaperLedger
 from storage.records import StrategyRecord
 from strategies import loader
 from trading.bars import Bar
-from trading.errors import BadInput, NotReady, TradeError, Unreachable
+from trading.errors import BadInput, NotReady, Unreachable
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instruments import Instrument
 
 #: Longest id of an algo: its orders' keys are ``<algo>-<n>`` and must fit 48 characters.
 LONGEST_ALGO_ID: Final = 36
 LISTING_S: Final = 30.0
-STRATEGY_S: Final = 20.0
-#: Where our packages are, for a child's PYTHONPATH.
-_HOME: Final = str(Path(__file__).resolve().parent.parent)
 #: Names that built-in strategies have.
 BUILTIN: Final = frozenset(loader.BUILTIN)
 
@@ -176,78 +167,13 @@ def _record(loaded: loader.LoadedStrategy) -> StrategyRecord:
         name=loaded.name,
         version=loaded.version,
         entry=loaded.entry,
-        source=loaded.source,
+        builtin=True,
         schema=loaded.schema,
         created_at=Nanos(time.time_ns()),
     )
 
 
-async def read_strategy(name: str, source: str, entry: str = "") -> StrategyRecord:
-    """The strategy in ``source``; `BadInput` with the line where it is none."""
-    said = await _ask_child({"name": name, "source": source, "entry": entry}, "source")
-    return StrategyRecord(
-        name=name,
-        version=said["version"],
-        entry=said["entry"],
-        source=source,
-        schema=said["schema"],
-        created_at=Nanos(time.time_ns()),
-    )
-
-
-async def check_parameters(strategy: StrategyRecord, parameters: Mapping[str, Any]) -> None:
-    """Raise `BadInput` naming the parameter unless ``strategy`` takes these."""
-    if not strategy.source:
-        loaded = await asyncio.to_thread(loader.load_builtin, strategy.name)
-        loader.check_parameters(loaded.strategy_class, parameters)
-        return
-    await _ask_child(
-        {
-            "name": strategy.name,
-            "source": strategy.source,
-            "entry": strategy.entry,
-            "parameters": dict(parameters),
-        },
-        "strategy",
-    )
-
-
-async def _ask_child(question: dict[str, Any], field: str) -> dict[str, Any]:
-    """Load user code in a child (`cluster.strategy_check`) that knows none of our addresses and passwords."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "cluster.strategy_check",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={
-            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ},
-            "PYTHONPATH": _HOME,
-            "OMP_NUM_THREADS": "1",
-        },
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(STRATEGY_S):
-            raw, _ = await child.communicate(msgspec.json.encode(question))
-    except TimeoutError:
-        raise BadInput(
-            field, f"loading it took longer than {STRATEGY_S:g} s; a strategy's module must only define things"
-        ) from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    return _answer_of(raw, child.returncode, field)
-
-
-def _answer_of(raw: bytes, code: int | None, field: str) -> dict[str, Any]:
-    try:
-        said: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.DecodeError:
-        raise BadInput(field, f"loading it ended its process (exit code {code})") from None
-    if "field" in said:
-        error: TradeError = BadInput(str(said["field"]), str(said["detail"]))
-        raise error
-    return said
+async def check_builtin_parameters(strategy: str, parameters: Mapping[str, Any]) -> None:
+    """Raise `BadInput` naming the parameter unless a built-in strategy takes these."""
+    loaded = await asyncio.to_thread(loader.load_builtin, strategy)
+    loader.check_parameters(loaded.strategy_class, parameters)

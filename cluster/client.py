@@ -47,6 +47,12 @@ class ApiClient:
         """DELETE; raises `TradeError`."""
         return self._call("DELETE", path)
 
+    def upload(self, path: str, data: bytes, seconds: float, **query: Any) -> Any:
+        """POST a file, with patience of its own; raises `TradeError`."""
+        headers = {"Content-Type": "application/octet-stream"}
+        timeout = httpx.Timeout(seconds, connect=5.0)
+        return self._call("POST", path, content=data, headers=headers, params=_given(query), timeout=timeout)
+
     def download(self, path: str, into: BinaryIO, **query: Any) -> int:
         """GET a file of any length into ``into``; how many bytes came.  Raises `TradeError`, `Unreachable` too where
         the answer broke off: what was written then is not all."""

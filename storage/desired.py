@@ -22,7 +22,6 @@ from storage.records import (
     FeedRecord,
     LimitRecord,
     NodeRecord,
-    StrategyRecord,
     UserRecord,
 )
 from storage.resource import CHANNEL, Resource, change, jsonb, write_audit
@@ -35,7 +34,7 @@ _QUIET_S = 10.0
 
 
 class Desired:
-    """Users, accounts, feeds, algos, nodes, strategies and limits.
+    """Users, accounts, feeds, algos, nodes and limits; strategies are in `storage.strategies`.
 
     For each resource: ``create_x(record, by)``, ``x(name)`` (raises `UnknownThing`), ``xs()``,
     ``update_x(name, changes, by, generation=None)`` and ``delete_x(name, by, generation=None)``.  ``by`` is
@@ -74,7 +73,6 @@ class Desired:
             fixed=frozenset({"registered_at"}),
             check=lambda r: _named(r.name, "node"),
         )
-        self._strategies = Resource(db, StrategyRecord, kind="strategy", table="strategies", key="name", fixed=made)
 
     # --- users ------------------------------------------------------------------------------------------
 
@@ -174,32 +172,6 @@ class Desired:
             await connection.execute("DELETE FROM feeds WHERE id = %s", (id,))
             await write_audit(connection, by, "delete_feed", id, before, None)
         return sorted(stopped, key=lambda algo: algo.id)
-
-    # --- strategies -------------------------------------------------------------------------------------
-
-    async def create_strategy(self, record: StrategyRecord, by: str) -> StrategyRecord:
-        """Register strategy code."""
-        return await self._strategies.create(record, by)
-
-    async def put_strategy(self, record: StrategyRecord, by: str) -> StrategyRecord:
-        """Register or replace; nothing happens when the same version is there (start of a new release)."""
-        return await self._strategies.put(record, by)
-
-    async def strategy(self, name: str) -> StrategyRecord:
-        """One strategy."""
-        return await self._strategies.get(name)
-
-    async def strategies(self) -> list[StrategyRecord]:
-        """All strategies."""
-        return await self._strategies.list()
-
-    async def update_strategy(self, name: str, changes: Mapping[str, Any], by: str) -> StrategyRecord:
-        """Replace code; algos take it with their next incarnation."""
-        return await self._strategies.update(name, changes, by)
-
-    async def delete_strategy(self, name: str, by: str) -> None:
-        """Remove a strategy that no algo uses."""
-        await self._strategies.delete(name, by)
 
     # --- nodes ------------------------------------------------------------------------------------------
 

@@ -145,6 +145,10 @@ class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     #: The machine that the incarnation ``epoch`` was started on.
     placed: NodeName = NodeName("")
     generation: int = 1
+    #: The version that it runs, and goes on running; "" of a built-in strategy, which comes with the release.
+    strategy_version: str = ""
+    #: ``version`` and ``parameters`` that it had before it was last upgraded; {} where it was not.
+    previous: dict[str, Any] = {}
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,15 +166,56 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StrategyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Strategy code by content: ``version`` is the source's SHA-256; ``source`` is "" for built-in ones."""
+    """What a strategy's name stands for now: the version that a new algo takes, "" where all are deprecated.
+
+    A built-in one comes with the release and has no versions of its own to choose from.
+    """
 
     name: str
     version: str
-    #: ``module:Class`` for built-in ones, the class name in ``source`` otherwise.
+    #: ``module:Class``, or the class in a lone module.
     entry: str
-    source: str
+    builtin: bool
     schema: dict[str, Any]
     created_at: Nanos
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """A package that a version's requirements were resolved to: this very wheel and no other."""
+
+    name: str
+    version: str
+    file_name: str
+    sha256: str
+    size: int
+
+
+class StrategyVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a strategy as it was submitted.  Nothing of it changes but whether it is deprecated."""
+
+    strategy: str
+    #: By content, see `strategies.versions.version_of`.
+    version: str
+    #: ``file``, ``zip`` or ``wheel``.
+    kind: str
+    file_name: str
+    #: SHA-256 of the file in the store, and its bytes.
+    artefact: str
+    size: int
+    #: As it was asked for, "" where it was left to be found, and as it was found.
+    asked_entry: str
+    entry: str
+    schema: dict[str, Any]
+    #: As they were asked for.
+    requirements: tuple[str, ...]
+    pins: tuple[Pin, ...]
+    #: What the check found out (`cluster.strategy_check.Report`); {} for what was there before there were checks.
+    checked: dict[str, Any]
+    submitted_by: str
+    submitted_at: Nanos
+    deprecated_at: Nanos = Nanos(0)
+    deprecated_by: str = ""
+    deprecated_because: str = ""
 
 
 class MaximaRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,12 +1,14 @@
 """Finding strategies: built-in ones by name, others from source text, known by the hash of their content.
 
-A loaded file is a module of its own under a name made from its hash, so that two versions live side by side.
+A lone file becomes a module under a name made from its hash, so that two versions live side by side.  A folder of
+modules (of a zip or wheel) is put in front of ``sys.path``: a process can load one version of those.
 This is no sandbox: strategies are trusted code.
 """
 
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -21,6 +23,7 @@ from typing import Any, Final
 
 import pydantic
 
+from strategies.archive import MODULE
 from strategies.base import Strategy
 from trading.errors import BadInput, UnknownThing
 
@@ -104,6 +107,33 @@ def load_source(text: str, name: str, entry: str = "") -> LoadedStrategy:
     )
 
 
+def load_folder(
+    folder: Path, kind: str, name: str, entry: str = "", *, version: str = "", packages: Path | None = None
+) -> LoadedStrategy:
+    """Load what a version unpacks to, as `strategies.archive` took it apart; ``packages``: where its requirements are.
+
+    ``entry`` is ``module:Class``, a module or a class; without one every module is imported and the only strategy
+    taken.  Raises `BadInput` for field ``file`` (``source`` for a lone module) or ``entry``.
+    """
+    # In front: what the strategy brings goes before what happens to be installed on this machine besides the deck.
+    # Neither hides a module of the deck: that was refused when it was submitted.
+    places = [str(place) for place in (None if kind == "file" else folder, packages) if place is not None]
+    sys.path[:0] = [place for place in places if place not in sys.path]
+    importlib.invalidate_caches()
+    if kind == "file":
+        loaded = load_source((folder / MODULE).read_text(encoding="utf-8"), name, entry)
+        return dataclasses.replace(loaded, version=version or loaded.version)
+    found = _choose_among(folder, entry)
+    return LoadedStrategy(
+        name=name,
+        version=version,
+        entry=f"{found.__module__}:{found.__name__}",
+        source="",
+        schema=parameter_schema(found),
+        strategy_class=found,
+    )
+
+
 def content_hash(text: str) -> str:
     """SHA-256 of source text, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -167,7 +197,72 @@ def _choose(module: types.ModuleType, entry: str) -> type[Strategy[Any]]:
         raise BadInput("source", f"several strategies ({', '.join(own)}); name one as the entry")
     else:
         (chosen,) = own.values()
+    return _with_parameters(chosen, "source")
+
+
+def _with_parameters(chosen: type[Strategy[Any]], field: str) -> type[Strategy[Any]]:
     parameters = chosen.Parameters
     if not (isinstance(parameters, type) and issubclass(parameters, pydantic.BaseModel)):
-        raise BadInput("source", f"{chosen.__name__}.Parameters is not a pydantic model")
+        raise BadInput(field, f"{chosen.__name__}.Parameters is not a pydantic model")
     return chosen
+
+
+def _choose_among(folder: Path, entry: str) -> type[Strategy[Any]]:
+    """The strategy of a folder of modules that ``entry`` names, or the only one."""
+    modules = _modules(folder)
+    named, colon, class_name = entry.partition(":")
+    if named in modules:
+        chosen = [named]
+    elif colon:
+        raise BadInput("entry", f"there is no module {named!r}; there are {', '.join(modules) or 'none'}")
+    else:
+        chosen, class_name = modules, entry
+    found: dict[str, type[Strategy[Any]]] = {}
+    for name in chosen:
+        for value in vars(_import(name, folder, is_named=bool(entry))).values():
+            is_own = isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == name
+            if is_own and class_name in ("", value.__name__):
+                found[f"{name}:{value.__name__}"] = value
+    if not found:
+        if entry:
+            raise BadInput("entry", f"{entry!r} is no strategy of {', '.join(chosen) or 'this file'}")
+        raise BadInput("file", f"no subclass of Strategy in {', '.join(modules) or 'it, for it has no module'}")
+    if len(found) > 1:
+        raise BadInput("entry", f"several strategies ({', '.join(found)}): name one as the entry")
+    return _with_parameters(next(iter(found.values())), "file")
+
+
+def _modules(folder: Path) -> list[str]:
+    """Names of the modules in a folder that can be imported, packages before what is in them."""
+    found = []
+    for file in sorted(folder.rglob("*.py")):
+        parts = list(file.relative_to(folder).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        if parts and parts[-1] != "__main__" and all(part.isidentifier() for part in parts):
+            found.append(".".join(parts))
+    return sorted(found)
+
+
+def _import(name: str, folder: Path, *, is_named: bool) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        own = [
+            f"{Path(frame.filename).relative_to(folder)} line {frame.lineno}: "
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).is_relative_to(folder)
+        ]
+        where = own[-1] if own else ""
+        raise BadInput(
+            "file", f"importing {name}: {where}{type(error).__name__}: {error}{_hint(error, is_named)}"
+        ) from error
+
+
+def _hint(error: BaseException, is_named: bool) -> str:
+    hints = []
+    if isinstance(error, ModuleNotFoundError):
+        hints.append("put it into the file, or name what brings it as a requirement")
+    if not is_named:
+        hints.append("where only one module is to be imported, name the entry")
+    return f" ({'; '.join(hints)})" if hints else ""

@@ -15,7 +15,7 @@ from api.services import Deck, Services, referenced
 from api.shapes import AlgoShown, algo_live
 from cluster import catalog
 from cluster.placement import check_placement
-from storage.records import AlgoRecord, Apart, Packing, Placement, StrategyRecord
+from storage.records import AlgoRecord, Apart, Packing, Placement, StrategyRecord, StrategyVersion
 from storage.wishes import all_wanted
 from trading.errors import BadInput, Conflict, Fenced
 from trading.ids import AlgoId, Epoch, FeedId, Nanos, NodeName, instrument_id, name
@@ -63,6 +63,8 @@ class NewAlgo(Body):
 
     id: str
     strategy: str
+    #: "": the newest that is not deprecated.  The algo keeps it until it is upgraded.
+    strategy_version: str = Field("", max_length=64)
     account: str
     feed: str
     instruments: list[str] = Field(min_length=1, max_length=1_000)
@@ -103,7 +105,8 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
     account = await referenced("account", deck.account_of(caller, body.account))
     if body.start and not account.enabled:
         raise BadInput("account", f"account {account.id} is disabled: enable it, or leave out start")
-    strategy = await referenced("strategy", deck.desired.strategy(body.strategy))
+    strategy = await referenced("strategy", deck.strategies.get(body.strategy))
+    version = await pinned(deck, strategy, body.strategy_version)
     feed, wishes = await referenced("feed", deck.wishes.read(FeedId(body.feed)))
     carried = all_wanted(feed, wishes)
     instruments = tuple(dict.fromkeys(instrument_id(text, "instruments") for text in body.instruments))
@@ -118,13 +121,14 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
             unknown=missing,
         )
     await _check_node(deck, body.node)
-    await _check_parameters(strategy, body.parameters)
+    await check_parameters(deck, strategy.name, version, body.parameters)
     now = Nanos(time.time_ns())
     record = AlgoRecord(
         id=id,
         user=account.user,
         account=account.id,
         strategy=strategy.name,
+        strategy_version="" if version is None else version.version,
         parameters=body.parameters,
         instruments=instruments,
         feed=feed.id,
@@ -137,7 +141,7 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
         created_at=now,
         updated_at=now,
     )
-    return await _shown(deck, await deck.desired.create_algo(record, by=caller.user))
+    return await shown(deck, await deck.desired.create_algo(record, by=caller.user))
 
 
 @router.get("", response_model=Page[AlgoShown])
@@ -146,66 +150,67 @@ async def list_algos(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cur
     mine = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
     page = page_of(mine, lambda algo: algo.id, limit, cursor)
     hot, _ = await deck.look_all("algo:")
-    return {**page, "items": [_with_live(algo, hot.get(f"algo:{algo.id}")) for algo in page["items"]]}
+    gone = await deck.strategies.deprecated()
+    return {**page, "items": [_with_live(algo, hot.get(f"algo:{algo.id}"), gone) for algo in page["items"]]}
 
 
 @router.get("/{id}", response_model=AlgoShown)
 async def get_algo(id: str, caller: Viewer, deck: Deck) -> AlgoShown:
     """One algo: what is wanted, its state in words, how it goes."""
-    return await _shown(deck, await _find(deck, caller, id))
+    return await shown(deck, await find(deck, caller, id))
 
 
 @router.post("/{id}/start", response_model=AlgoShown)
 async def start_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Start it; a failed one starts anew, a running one goes on untouched."""
-    record = await _find(deck, caller, id)
+    record = await find(deck, caller, id)
     if record.want == "running" and record.state != "failed":
-        return await _shown(deck, record)
-    return await _shown(deck, await _start(deck, caller, record))
+        return await shown(deck, record)
+    return await shown(deck, await _start(deck, caller, record))
 
 
 @router.post("/{id}/stop", response_model=AlgoShown)
 async def stop_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Stop it: it takes its open orders back and keeps its position."""
-    record = await _find(deck, caller, id)
+    record = await find(deck, caller, id)
     if record.want != "stopped":
         record = await deck.desired.update_algo(record.id, {"want": "stopped"}, by=caller.user)
-    return await _shown(deck, record)
+    return await shown(deck, record)
 
 
 @router.post("/{id}/restart", response_model=AlgoShown)
 async def restart_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Stop it in order and start it again, from its snapshot."""
-    record = await _find(deck, caller, id)
+    record = await find(deck, caller, id)
     if record.want == "running" and record.state != "failed":
         # The new generation makes the Supervisor replace the incarnation.
         record = await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)
     else:
         record = await _start(deck, caller, record)
-    return await _shown(deck, record)
+    return await shown(deck, record)
 
 
 @router.patch("/{id}", response_model=AlgoShown)
 async def change_algo(id: str, body: AlgoChange, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Change parameters, node or placement: so it moves to another machine, from its snapshot."""
-    record = await _find(deck, caller, id)
+    record = await find(deck, caller, id)
     if body.node is not None:
         await _check_node(deck, body.node)
     if body.parameters is not None:
-        await _check_parameters(await deck.desired.strategy(record.strategy), body.parameters)
+        await check_parameters(deck, record.strategy, await version_of(deck, record), body.parameters)
     given = body.model_dump(exclude_none=True, exclude={"generation", "placement"})
     if body.placement is not None:
         given["placement"] = body.placement.placement()
     changes = {field: value for field, value in given.items() if getattr(record, field) != value}
     if changes:
         record = await deck.desired.update_algo(record.id, changes, by=caller.user, generation=body.generation)
-    return await _shown(deck, record)
+    return await shown(deck, record)
 
 
 @router.delete("/{id}", status_code=204)
 async def delete_algo(id: str, caller: AlgoRunner, deck: Deck) -> None:
     """Remove a stopped algo with its log and snapshot; its orders stay in the journal."""
-    record = await _find(deck, caller, id)
+    record = await find(deck, caller, id)
     if record.want == "running" or record.state in _ALIVE:
         raise Conflict("algo_is_running", f"algo {id!r} is {record.state}: stop it and wait until it has stopped")
     await deck.desired.delete_algo(record.id, by=caller.user, generation=record.generation)
@@ -220,12 +225,13 @@ async def algo_logs(
     after: Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the answer before")] = 0,
 ) -> dict[str, Any]:
     """The newest lines above ``after``, oldest first; ``next`` is what to pass as ``after`` for later ones."""
-    record = await _find(deck, caller, id)
+    record = await find(deck, caller, id)
     lines = await deck.algo_log.tail(record.id, limit, after)
     return {"items": lines, "next": str(lines[-1].number if lines else after)}
 
 
-async def _find(deck: Services, caller: Caller, id: str) -> AlgoRecord:
+async def find(deck: Services, caller: Caller, id: str) -> AlgoRecord:
+    """An algo that the caller may see; `UnknownThing` otherwise."""
     return caller.own_algo(await deck.desired.algo(AlgoId(id)))
 
 
@@ -257,14 +263,60 @@ async def _check_node(deck: Services, node: str) -> None:
         await referenced("node", deck.desired.node(NodeName(node)))
 
 
-async def _check_parameters(strategy: StrategyRecord, parameters: dict[str, Any]) -> None:
-    await catalog.check_parameters(strategy, parameters)
+async def pinned(deck: Services, strategy: StrategyRecord, asked: str) -> StrategyVersion | None:
+    """The version that a new algo is to pin, None of a built-in strategy; raises `Conflict` for a deprecated one."""
+    if strategy.builtin:
+        if asked:
+            raise BadInput("strategy_version", f"{strategy.name} is built in and comes with the release: leave it out")
+        return None
+    if not asked and not strategy.version:
+        raise Conflict(
+            "version_deprecated", f"all versions of {strategy.name} are deprecated: submit another or bring one back"
+        )
+    version = await referenced(
+        "strategy_version", deck.strategies.version(strategy.name, asked or strategy.version, "strategy_version")
+    )
+    refuse_deprecated(version)
+    return version
 
 
-async def _shown(deck: Services, record: AlgoRecord) -> AlgoShown:
+def refuse_deprecated(version: StrategyVersion) -> None:
+    """Raise `Conflict` where nobody may take it up."""
+    if version.deprecated_at:
+        raise Conflict(
+            "version_deprecated",
+            f"version {version.version[:12]} of {version.strategy} is deprecated: {version.deprecated_because}",
+        )
+
+
+async def version_of(deck: Services, record: AlgoRecord) -> StrategyVersion | None:
+    """The version that an algo runs; None of a built-in strategy."""
+    if not record.strategy_version:
+        return None
+    return await deck.strategies.version(record.strategy, record.strategy_version)
+
+
+async def check_parameters(
+    deck: Services, strategy: str, version: StrategyVersion | None, parameters: dict[str, Any]
+) -> None:
+    """Raise `BadInput` naming the parameter unless the strategy takes these."""
+    if version is None:
+        await catalog.check_builtin_parameters(strategy, parameters)
+    else:
+        await deck.submissions.check_parameters(version, parameters)
+
+
+async def shown(deck: Services, record: AlgoRecord) -> AlgoShown:
+    """An algo as it is answered."""
     hot, _ = await deck.look(f"algo:{record.id}")
-    return _with_live(record, hot)
+    return _with_live(record, hot, await deck.strategies.deprecated())
 
 
-def _with_live(record: AlgoRecord, hot: dict[str, Any] | None) -> AlgoShown:
-    return AlgoShown.model_validate(record).model_copy(update={"live": algo_live(hot, record.epoch)})
+def _with_live(record: AlgoRecord, hot: dict[str, Any] | None, deprecated: dict[tuple[str, str], str]) -> AlgoShown:
+    return AlgoShown.model_validate(record).model_copy(
+        update={
+            "live": algo_live(hot, record.epoch),
+            "previous_version": record.previous.get("version"),
+            "deprecated": deprecated.get((record.strategy, record.strategy_version)),
+        }
+    )

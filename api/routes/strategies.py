@@ -1,19 +1,18 @@
-"""``/v1/strategies``: the code that algos run."""
+"""``/v1/strategies``: the code that algos run, by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.security import Author, Caller, Right, Viewer
-from api.services import Deck
-from cluster import catalog
-from storage.records import StrategyRecord
-from trading.errors import Conflict
-from trading.ids import name
+from api.services import Deck, Services
+from cluster.submissions import Submission
+from storage.records import StrategyRecord, StrategyVersion
+from trading.errors import BadInput, Conflict
 
 router = APIRouter(prefix="/v1/strategies", tags=["strategies"])
 
@@ -26,17 +25,27 @@ class Mine(Strategy[StrategyParameters]):
 
 
 class NewStrategy(Body):
-    """Strategy code; ``entry`` names the class where the source has several strategies."""
+    """A strategy in one module; ``entry`` names the class where it has several.
+
+    ``parameters`` and ``instruments`` are what it is tried with over a made-up market, ``smoke`` false leaves that out.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "mine", "source": _SOURCE}]})
 
     name: str
     source: str = Field(min_length=1, max_length=1_000_000)
     entry: str = Field("", max_length=200)
+    requirements: list[str] = Field(default_factory=list, max_length=50)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    instruments: list[str] = Field(default_factory=list, max_length=10)
+    smoke: bool = True
 
 
 class StrategyShown(Shown):
-    """A strategy; ``version`` is the hash of its source, ``parameters`` their JSON Schema."""
+    """A strategy and the version that a new algo takes: the newest that is not deprecated, "" where there is none.
+
+    ``parameters`` are that version's, as JSON Schema.  ``version`` of a built-in one changes with the release.
+    """
 
     name: str
     version: str
@@ -44,7 +53,7 @@ class StrategyShown(Shown):
     builtin: bool
     parameters: dict[str, Any]
     created_at: Instant
-    #: Only of a single one, and only to those who may register strategies.
+    #: Only of a single one in one module, and only to those who may register strategies.
     source: str | None = None
 
 
@@ -53,7 +62,7 @@ def _shown(record: StrategyRecord, source: str | None = None) -> StrategyShown:
         name=record.name,
         version=record.version,
         entry=record.entry,
-        builtin=not record.source,
+        builtin=record.builtin,
         parameters=record.schema,
         created_at=record.created_at,
         source=source,
@@ -63,35 +72,68 @@ def _shown(record: StrategyRecord, source: str | None = None) -> StrategyShown:
 @router.get("", response_model=Page[StrategyShown])
 async def list_strategies(_: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """All strategies."""
-    page = page_of(await deck.desired.strategies(), lambda strategy: strategy.name, limit, cursor)
+    page = page_of(await deck.strategies.all(), lambda strategy: strategy.name, limit, cursor)
     return {**page, "items": [_shown(each) for each in page["items"]]}
 
 
 @router.get("/{name}", response_model=StrategyShown)
 async def get_strategy(name: str, caller: Viewer, deck: Deck) -> StrategyShown:
     """One strategy with the schema of its parameters."""
-    record = await deck.desired.strategy(name)
-    return _shown(record, record.source if record.source and _may_read(caller) else None)
+    record = await deck.strategies.get(name)
+    if record.builtin or not record.version or not may_read(caller):
+        return _shown(record)
+    return _shown(record, await _source(deck, await deck.strategies.version(name, record.version)))
 
 
 @router.post("", response_model=StrategyShown, status_code=201)
-async def create_strategy(body: NewStrategy, caller: Author, deck: Deck) -> StrategyShown:
-    """Register strategy code.  It is loaded once, in a process of its own, to see that it can be."""
-    name(body.name, "name")
-    if body.name in catalog.BUILTIN:
-        raise Conflict("strategy_exists", f"{body.name!r} is built in: choose another name")
-    record = await catalog.read_strategy(body.name, body.source, body.entry)
-    return _shown(await deck.desired.create_strategy(record, by=caller.user), record.source)
+async def submit_source(body: NewStrategy, caller: Author, deck: Deck, response: Response) -> StrategyShown:
+    """Submit a strategy in one module; under a name that is there, another version of it.
+
+    It is loaded and tried in a process of its own first.  The same content again is the same version: 200 then."""
+    try:
+        source = body.source.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("source", f"it is not Unicode text: {error}") from error
+    handed = Submission(
+        name=body.name,
+        file_name=f"{body.name}.py",
+        data=source,
+        entry=body.entry,
+        requirements=tuple(body.requirements),
+        parameters=body.parameters,
+        instruments=tuple(body.instruments),
+        smoke=body.smoke,
+        field="source",
+    )
+    version, is_new = await deck.submissions.submit(handed, caller.user)
+    response.status_code = 201 if is_new else 200
+    return StrategyShown(
+        name=version.strategy,
+        version=version.version,
+        entry=version.entry,
+        builtin=False,
+        parameters=version.schema,
+        created_at=version.submitted_at,
+        source=body.source,
+    )
 
 
 @router.delete("/{name}", status_code=204)
 async def delete_strategy(name: str, caller: Author, deck: Deck) -> None:
-    """Remove a strategy that no algo uses."""
-    record = await deck.desired.strategy(name)
-    if not record.source:
+    """Remove a strategy that no algo uses, with all its versions."""
+    record = await deck.strategies.get(name)
+    if record.builtin:
         raise Conflict("strategy_is_builtin", f"{name!r} is built in and cannot be removed")
-    await deck.desired.delete_strategy(name, by=caller.user)
+    await deck.strategies.delete(name, by=caller.user)
 
 
-def _may_read(caller: Caller) -> bool:
+async def _source(deck: Services, version: StrategyVersion) -> str | None:
+    if version.kind != "file":
+        return None
+    (content,) = (await deck.submissions.files(version)).values()
+    return content.decode()
+
+
+def may_read(caller: Caller) -> bool:
+    """Whether the caller is shown code."""
     return Right.STRATEGIES in caller.rights

@@ -11,6 +11,7 @@ from cluster.commands.history import history
 from cluster.commands.join import join, leave
 from cluster.commands.keys import keys
 from cluster.commands.risk import kill, risk
+from cluster.commands.strategies import strategies
 
 app = typer.Typer(
     name="quarterdeck",
@@ -28,6 +29,7 @@ app.command()(market.record)
 app.add_typer(market.simulators, name="simulate")
 app.add_typer(resources.nodes, name="nodes")
 app.add_typer(resources.algos, name="algos")
+app.add_typer(strategies, name="strategies")
 app.add_typer(resources.feeds, name="feeds")
 resources.orders.command("export")(exports.export_orders)
 app.add_typer(resources.orders, name="orders")

@@ -17,7 +17,7 @@ from rich.text import Text
 from cluster import joining
 from cluster.commands.deck import settings_for
 from cluster.commands.output import err, out, told
-from cluster.commands.resources import _pairs
+from cluster.commands.resources import pairs
 from cluster.joining import Head, Membership
 from trading.errors import NeedsOperator, Refused
 from trading.ids import name as checked_name
@@ -85,7 +85,7 @@ def _join(
         own = {
             "os": platform.system(),
             "arch": platform.machine(),
-            **{k: str(v) for k, v in _pairs(labels, "--label").items()},
+            **{k: str(v) for k, v in pairs(labels, "--label").items()},
         }
         given = msgspec.structs.replace(head.join(node, own), api_url=head.url, token=token, node_ip=address)
     finally:

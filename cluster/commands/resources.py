@@ -21,7 +21,7 @@ Url = Annotated[
 Key = Annotated[str, typer.Option("--api-key", help="API key.", envvar="QUARTERDECK_API_KEY")]
 
 nodes = typer.Typer(help="Machines.", no_args_is_help=True)
-algos = typer.Typer(help="Algos: list, create, start, stop, restart, log.", no_args_is_help=True)
+algos = typer.Typer(help="Algos: list, create, start, stop, restart, upgrade, log.", no_args_is_help=True)
 feeds = typer.Typer(help="Feeds: list, add and remove instruments, change workers.", no_args_is_help=True)
 orders = typer.Typer(help="Orders: list, place, cancel.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def api_for(url: str, key: str, data_dir: Path | None = None) -> ApiClient:
     return ApiClient(url, key)
 
 
-def _pairs(given: list[str], field: str) -> dict[str, Any]:
+def pairs(given: list[str], field: str) -> dict[str, Any]:
     """``name=value`` options; a value that is JSON is taken as that."""
     found: dict[str, Any] = {}
     for item in given:
@@ -87,7 +87,7 @@ def make_join_token(
 ) -> None:
     """A one-time token with which a machine joins, and the command to run there."""
     with told():
-        labels = {k: str(v) for k, v in _pairs(label or [], "--label").items()}
+        labels = {k: str(v) for k, v in pairs(label or [], "--label").items()}
         body = {"node": name, "labels": labels, "with_secrets": with_secrets, "valid_s": valid_s}
         made = api_for(url, key, data_dir).post("/nodes/tokens", body)
         if as_json:
@@ -166,8 +166,10 @@ def list_algos(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: 
     """Algos, their state and the reason in words."""
     with told():
         found = api_for(url, key, data_dir).get("/algos")
-        columns = [("algo", "id"), ("strategy", "strategy"), ("account", "account"), ("node", "node"), ("want", "want")]
-        show(found, as_json, [*columns, ("state", "state"), ("reason", "reason")], found["items"])
+        columns = [("algo", "id"), ("strategy", "strategy"), ("version", "short"), ("account", "account")]
+        columns += [("node", "node"), ("want", "want"), ("state", "state"), ("reason", "reason")]
+        rows = [{**each, "short": each["strategy_version"][:12]} for each in found["items"]]
+        show(found, as_json, columns, rows)
 
 
 @algos.command("create")
@@ -177,6 +179,7 @@ def create_algo(
     account: Annotated[str, typer.Option(help="Account to trade for.")],
     feed: Annotated[str, typer.Option(help="Feed that streams its instruments.")],
     instrument: Annotated[list[str], typer.Option(help="Instrument; may be given again.")],
+    strategy_version: Annotated[str, typer.Option(help="Version of the strategy (default: the newest).")] = "",
     node: Annotated[str, typer.Option(help="Machine to run on (default: any).")] = "",
     parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value; may be given again.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
@@ -190,11 +193,12 @@ def create_algo(
         body = {
             "id": name,
             "strategy": strategy,
+            "strategy_version": strategy_version,
             "account": account,
             "feed": feed,
             "instruments": instrument,
             "node": node,
-            "parameters": _pairs(parameter or [], "--set"),
+            "parameters": pairs(parameter or [], "--set"),
             "start": start,
         }
         made = api_for(url, key, data_dir).post("/algos", body)

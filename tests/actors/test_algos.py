@@ -139,7 +139,7 @@ def test_a_market_maker_trades_on_the_second_node_stops_and_starts_again(deck: D
 
 
 def test_a_strategy_that_eats_memory_is_ended_and_says_what_it_took(deck: DeckUnderTest, alice: str) -> None:
-    deck.api.post("/strategies", {"name": "eats", "source": EATS})
+    deck.api.post("/strategies", {"name": "eats", "source": EATS, "smoke": False})
     make(deck, "glutton", "eats", alice, placement={"memory_mb": 500})
     deck.wait("its end", lambda: algo(deck, "glutton")["state"] == "failed", 60)
     assert "500 are allowed it" in algo(deck, "glutton")["reason"]
@@ -149,7 +149,7 @@ def test_a_strategy_that_eats_memory_is_ended_and_says_what_it_took(deck: DeckUn
 def test_a_strategy_knows_the_last_values_at_its_start_and_fails_alone_with_its_traceback(
     deck: DeckUnderTest, alice: str, bob: str
 ) -> None:
-    deck.api.post("/strategies", {"name": "raises", "source": RAISES})
+    deck.api.post("/strategies", {"name": "raises", "source": RAISES, "smoke": False})
     make(deck, "good", "market-maker", bob, parameters=MAKER)
     make(deck, "bad", "raises", alice)
     deck.wait("the failure", lambda: algo(deck, "bad")["state"] == "failed", 60)
@@ -167,7 +167,7 @@ def test_a_strategy_knows_the_last_values_at_its_start_and_fails_alone_with_its_
 
 
 def test_a_strategy_that_blocks_its_loop_is_shown_so(deck: DeckUnderTest, alice: str) -> None:
-    deck.api.post("/strategies", {"name": "blocks", "source": BLOCKS})
+    deck.api.post("/strategies", {"name": "blocks", "source": BLOCKS, "smoke": False})
     make(deck, "stuck", "blocks", alice)
     deck.wait("the word 'blocked'", lambda: "blocked" in algo(deck, "stuck")["reason"], 60)
     deck.wait("the end of it", lambda: algo(deck, "stuck")["reason"] == "", 60)
@@ -175,7 +175,7 @@ def test_a_strategy_that_blocks_its_loop_is_shown_so(deck: DeckUnderTest, alice:
 
 
 def test_an_algo_that_hangs_for_ever_leaves_no_order_open_when_it_is_stopped(deck: DeckUnderTest, alice: str) -> None:
-    deck.api.post("/strategies", {"name": "rests-then-hangs", "source": RESTS_THEN_HANGS})
+    deck.api.post("/strategies", {"name": "rests-then-hangs", "source": RESTS_THEN_HANGS, "smoke": False})
     make(deck, "hung", "rests-then-hangs", alice)
     deck.wait("the word 'blocked'", lambda: "blocked" in algo(deck, "hung")["reason"], 60)
     assert states(deck, "hung") == ["submitted"]

@@ -38,7 +38,7 @@ class Slow(Strategy):
 def test_a_slow_strategy_sees_the_newest_and_what_it_did_not_see_is_counted(
     deck: DeckUnderTest, feed: str, alice: str
 ) -> None:
-    deck.api.post("/strategies", {"name": "slow", "source": SLOW})
+    deck.api.post("/strategies", {"name": "slow", "source": SLOW, "smoke": False})
     body = {"id": "slow", "strategy": "slow", "account": alice, "feed": feed, "instruments": ["BINANCE:BTCUSDT"],
             "parameters": {}, "start": True}  # fmt: skip
     deck.api.post("/algos", body)

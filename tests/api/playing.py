@@ -185,6 +185,19 @@ class Stage:
         headers = {"Authorization": f"Bearer {chosen}"} if chosen else {}
         return await self.http.request(method, path, json=body, headers=headers)
 
+    async def upload(
+        self, name: str, file: str, data: bytes, *, key: str | None = None, **query: Any
+    ) -> httpx.Response:
+        """Submit a strategy's file."""
+        headers = {"Authorization": f"Bearer {self.operator_key if key is None else key}"}
+        return await self.http.post(
+            f"/v1/strategies/{name}/versions",
+            content=data,
+            headers=headers,
+            params={"file": file, **query},
+            timeout=120,
+        )
+
     async def get(self, path: str, *, key: str | None = None, status: int = 200) -> Any:
         """The body of a GET that must succeed."""
         answer = await self.ask("GET", path, key=key)

@@ -136,6 +136,23 @@ class Playing:
             await self.ask("POST", "/v1/feeds", {"id": "fy", "provider": "binance-spot"})
             await self.ask("PUT", "/v1/feeds/fx/seconds", {"seconds": {BTC: {"feed": "fy"}}})
 
+        async def submit() -> None:
+            loud = STRATEGY.replace("pass", "bars = ('1m',)")
+            answer = await self.stage.upload("quiet", "quiet.py", loud.encode())
+            assert answer.status_code == 201, answer.text
+            made["version"] = answer.json()["version"]
+
+        async def upgrade() -> None:
+            first = (await self.ask("GET", "/v1/strategies/quiet/versions"))["items"][1]["version"]
+            body = algo_body("quiet-1", feed="fx", strategy="quiet", strategy_version=first, parameters={})
+            await self.ask("POST", "/v1/algos", body)
+            await self.ask("POST", "/v1/algos/quiet-1/upgrade", {"version": made["version"]})
+
+        async def delete_strategy() -> None:
+            await self.ask("DELETE", "/v1/algos/quiet-1")
+            await self.ask("DELETE", "/v1/strategies/quiet")
+
+        v = "/v1/strategies/{name}/versions"
         n = "/v1/nodes"
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
         c = f + "/{id}/clients/{client}"
@@ -177,9 +194,13 @@ class Playing:
              call("PUT", f + f"/fx/seconds/{ETH}", {"feed": "fy"})),
             ("delete", f + "/{id}/seconds/{instrument}", "update_feed", call("DELETE", f + f"/fx/seconds/{ETH}")),
             ("delete", f + "/{id}/seconds", "update_feed", call("DELETE", f + "/fx/seconds")),
-            ("post", "/v1/strategies", "create_strategy",
+            ("post", "/v1/strategies", "submit_strategy",
              call("POST", "/v1/strategies", {"name": "quiet", "source": STRATEGY})),
-            ("delete", "/v1/strategies/{name}", "delete_strategy", call("DELETE", "/v1/strategies/quiet")),
+            ("post", v, "submit_strategy", submit),
+            ("post", v + "/{version}/deprecate", "deprecate_strategy",
+             call("POST", "/v1/strategies/quiet/versions/{version}/deprecate", {"because": "it is too loud"})),
+            ("post", v + "/{version}/reinstate", "reinstate_strategy",
+             call("POST", "/v1/strategies/quiet/versions/{version}/reinstate")),
             ("post", "/v1/algos", "create_algo", call("POST", "/v1/algos", algo_body(feed="fx"))),
             ("patch", "/v1/algos/{id}", "update_algo",
              call("PATCH", "/v1/algos/momo-1", {"parameters": {"fast": 6, "slow": 20}})),
@@ -187,6 +208,11 @@ class Playing:
             ("post", "/v1/algos/{id}/restart", "update_algo", call("POST", "/v1/algos/momo-1/restart")),
             ("post", "/v1/algos/{id}/stop", "update_algo", call("POST", "/v1/algos/momo-1/stop")),
             ("delete", "/v1/algos/{id}", "delete_algo", self._delete_algo),
+            ("post", "/v1/algos/{id}/upgrade", "update_algo", upgrade),
+            ("post", "/v1/algos/{id}/rollback", "update_algo", call("POST", "/v1/algos/quiet-1/rollback")),
+            ("delete", v + "/{version}", "delete_strategy_version",
+             call("DELETE", "/v1/strategies/quiet/versions/{version}")),
+            ("delete", "/v1/strategies/{name}", "delete_strategy", delete_strategy),
             ("delete", f + "/{id}", "delete_feed", call("DELETE", f + "/fx")),
             ("post", n + "/tokens", "create_join_token", join_token),
             ("delete", n + "/tokens/{id}", "revoke_join_token", call("DELETE", n + "/tokens/{join}")),

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from cluster import catalog
+from cluster import catalog, submissions
+from cluster.submissions import Submission, Submissions
 from strategies.runner import Runner
 from tests.api.playing import BTC, Stage, algo_body, instrument
 from trading.errors import BadInput
@@ -22,6 +26,7 @@ class Mine(Strategy[Sized]):
 
 print("noise on stdout")
 """
+BASE = "from strategies import Strategy\n\nclass Mine(Strategy):\n"
 
 
 async def test_the_builtin_ones_are_there_with_their_schemas(stage: Stage) -> None:
@@ -30,6 +35,9 @@ async def test_the_builtin_ones_are_there_with_their_schemas(stage: Stage) -> No
     assert all(each["builtin"] for each in listed)
     shown = await stage.get("/v1/strategies/ma-cross")
     assert {"fast", "slow"} <= set(shown["parameters"]["properties"])
+    (version,) = (await stage.get("/v1/strategies/ma-cross/versions"))["items"]
+    assert (version["kind"], version["version"]) == ("builtin", shown["version"])
+    assert await stage.get(f"/v1/strategies/ma-cross/versions/{shown['version']}") == version
     await stage.refused(409, "strategy_exists", "POST", "/v1/strategies", {"name": "ma-cross", "source": GOOD})
     await stage.refused(409, "strategy_is_builtin", "DELETE", "/v1/strategies/ma-cross")
 
@@ -69,19 +77,99 @@ async def test_code_that_is_no_strategy_is_refused_with_the_line(stage: Stage, s
     await stage.refused(404, "unknown_strategy", "GET", "/v1/strategies/mine")
 
 
-async def test_code_that_never_comes_back_is_given_up_and_its_process_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "STRATEGY_S", 2.0)
-    with pytest.raises(BadInput, match="longer than 2 s"):
-        await catalog.read_strategy("mine", "import time\ntime.sleep(600)\n")
+async def refusal(stage: Stage, source: str, field: str = "source") -> str:
+    """What is said of code that must be refused."""
+    said = await stage.refused(422, "bad_input", "POST", "/v1/strategies", {"name": "mine", "source": source})
+    assert said["field"] == field
+    return str(said["detail"])
 
 
-async def test_loading_code_sees_no_password_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_code_that_takes_too_much_is_refused_and_leaves_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = await refusal(stage, "held = [bytearray(1 << 28) for _ in range(100)]\n")
+    assert "MemoryError" in said
+    assert "2048 MB" in said
+    said = await refusal(stage, "import os\nwhile True:\n    os.fork()\n")
+    assert "line 3: PermissionError" in said
+    said = await refusal(stage, "import socket\nsocket.create_connection(('127.0.0.1', 1))\n")
+    assert "PermissionError" in said
+    said = await refusal(stage, f"open({str(tmp_path / 'big')!r}, 'wb').write(bytes(1 << 26))\n")
+    assert "File too large" in said
+    monkeypatch.setattr(submissions, "CHECK_S", 20.0)
+    said = await refusal(stage, "while True:\n    print('x' * 1_000_000)\n")
+    assert "printed more than" in said
+    # A callback is no better than an import.
+    said = await refusal(stage, BASE + "    def on_start(self):\n        1 / 0\n", "smoke")
+    assert "ZeroDivisionError" in said
+    assert "line 5" in said
+
+
+async def test_code_that_never_comes_back_is_given_up_and_its_process_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(submissions, "CHECK_S", 5.0)
+    told = tmp_path / "pid"
+    said = await refusal(stage, f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+    assert "longer than 5 s" in said
+    assert not psutil.pid_exists(int(told.read_text()))
+
+
+async def test_loading_code_sees_no_password_of_ours(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:secret@h/d")
     monkeypatch.setenv("QUARTERDECK_SECRET_KEY", "secret")
     assert os.environ["DATABASE_URL"]
     source = "import os\nraise ValueError(sorted(k for k in os.environ if 'secret' in os.environ[k]))\n"
-    with pytest.raises(BadInput, match=r"ValueError: \[\]"):
-        await catalog.read_strategy("mine", source)
+    assert "ValueError: []" in await refusal(stage, source)
+
+
+async def test_what_it_needs_to_be_tried_can_be_given(stage: Stage) -> None:
+    source = """
+from strategies import Strategy, StrategyParameters
+
+class Needs(StrategyParameters):
+    size: int
+
+class Mine(Strategy[Needs]):
+    Parameters = Needs
+
+    def on_start(self):
+        self.buy(self.instrument("NSE:INFY"), self.parameters.size)
+"""
+    body = {"name": "mine", "source": source}
+    wrong = {**body, "parameters": {"size": "x"}}
+    assert (await stage.refused(422, "bad_input", "POST", "/v1/strategies", wrong))["field"] == "parameters.size"
+    without = {**body, "parameters": {"size": 1}}
+    said = await stage.refused(422, "bad_input", "POST", "/v1/strategies", without)
+    assert said["field"] == "smoke"
+    assert "NSE:INFY" in said["detail"]
+    await stage.make("/v1/strategies", {**without, "instruments": ["NSE:INFY"]})
+    (version,) = (await stage.get("/v1/strategies/mine/versions"))["items"]
+    assert version["checked"]["smoke"]["orders"] == 2
+    assert version["checked"]["smoke"]["fills"] == 2
+    assert {"no processes", "no network"} <= set(version["checked"]["confined"])
+
+
+async def test_what_is_not_tried_is_said_to_be_so(stage: Stage) -> None:
+    needs = BASE.replace("class", "from pydantic import BaseModel\nclass P(BaseModel):\n    size: int\nclass")
+    await stage.make("/v1/strategies", {"name": "needs", "source": needs + "    Parameters = P\n"})
+    raises = BASE + "    def on_start(self):\n        1 / 0\n"
+    await stage.make("/v1/strategies", {"name": "raises", "source": raises, "smoke": False})
+    said = [(await stage.get(f"/v1/strategies/{name}/versions"))["items"][0] for name in ("needs", "raises")]
+    assert "size has no default" in said[0]["checked"]["smoke"]["skipped"]
+    assert said[1]["checked"]["smoke"]["skipped"] == "admin asked for it"
+
+
+async def test_checks_wait_for_their_turn(stage: Stage, tmp_path: Path) -> None:
+    """A crowd of submissions is worked off two at a time: the machine trades too."""
+    import asyncio
+
+    taking = Submissions(tmp_path, stage.services.database)
+    source = BASE + "    pass\n# {}\nimport time\ntime.sleep(0.5)\n"
+    began = time.monotonic()
+    handed = [Submission(name=f"s{n}", file_name="s.py", data=source.format(n).encode(), smoke=False) for n in range(4)]
+    await asyncio.gather(*(taking.submit(each, "test") for each in handed))
+    assert time.monotonic() - began > 1.0
 
 
 def test_an_algo_id_is_as_long_as_the_runner_takes() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from storage.database import Database
 from storage.desired import Desired
 from storage.records import AccountRecord, AlgoRecord, FeedRecord, StrategyRecord, UserRecord
+from storage.strategies import Strategies
 from trading.ids import (
     AccountId,
     AlgoId,
@@ -97,7 +99,7 @@ FEED = FeedRecord(
     created_at=Nanos(1),
 )
 STRATEGY = StrategyRecord(
-    name="ma-cross", version="0" * 64, entry="strategies.ma:Cross", source="", schema={}, created_at=Nanos(1)
+    name="ma-cross", version="0" * 64, entry="strategies.ma:Cross", builtin=True, schema={}, created_at=Nanos(1)
 )
 ALGO = AlgoRecord(
     id=AlgoId("momo-1"),
@@ -117,10 +119,10 @@ ALGO = AlgoRecord(
 )
 
 
-async def fill_desired(desired: Desired) -> None:
+async def fill_desired(desired: Desired, db: Database) -> None:
     """One of everything that an algo needs, and the algo."""
     await desired.create_user(USER, "test")
     await desired.create_account(TRADING_ACCOUNT, "test")
     await desired.create_feed(FEED, "test")
-    await desired.create_strategy(STRATEGY, "test")
+    await Strategies(db).put_builtin(STRATEGY, "test")
     await desired.create_algo(ALGO, "test")

@@ -16,7 +16,6 @@ from tests.storage.samples import (
     ALGO,
     FEED,
     INSTRUMENT,
-    STRATEGY,
     TRADING_ACCOUNT,
     USER,
     fill_desired,
@@ -28,7 +27,7 @@ from trading.ids import AccountId, AlgoId, Epoch, FeedId, Nanos, NodeName, UserI
 @pytest.fixture
 async def desired(db: Database) -> Desired:
     made = Desired(db)
-    await fill_desired(made)
+    await fill_desired(made, db)
     return made
 
 
@@ -36,7 +35,6 @@ async def test_what_is_created_comes_back_equal(desired: Desired) -> None:
     assert await desired.users() == [USER]
     assert await desired.accounts() == [TRADING_ACCOUNT]
     assert await desired.feeds() == [FEED]
-    assert await desired.strategies() == [STRATEGY]
     assert await desired.algos() == [ALGO]
     assert await desired.algo(ALGO.id) == ALGO
     assert await desired.nodes() == []
@@ -156,15 +154,6 @@ async def test_a_node_that_registers_again_keeps_what_operators_gave_it(desired:
     again = msgspec.structs.replace(node, registered_at=Nanos(9))
     assert await desired.register_node(again, "n1") == held
     assert await desired.node(node.name) == held
-
-
-async def test_a_strategy_is_replaced_only_by_another_version(desired: Desired) -> None:
-    version = await desired.version()
-    assert await desired.put_strategy(STRATEGY, "start") == STRATEGY
-    assert await desired.version() == version
-    newer = msgspec.structs.replace(STRATEGY, version="1" * 64, source="class X: ...")
-    assert await desired.put_strategy(newer, "start") == newer
-    assert await desired.strategy("ma-cross") == newer
 
 
 async def test_every_version_of_a_limit_is_kept(desired: Desired) -> None:

@@ -107,7 +107,7 @@ async def test_loans_are_kept_fenced_and_removed_at_zero(db: Database) -> None:
 
 async def test_a_snapshot_of_an_old_incarnation_is_refused(db: Database) -> None:
     desired, snapshots = Desired(db), Snapshots(db)
-    await fill_desired(desired)
+    await fill_desired(desired, db)
     assert await snapshots.load(ALGO.id) is None
     first = await desired.new_algo_epoch(ALGO.id)
     await snapshots.save(ALGO.id, first, b"\x00one")
@@ -124,7 +124,7 @@ async def test_a_snapshot_of_an_old_incarnation_is_refused(db: Database) -> None
 
 async def test_a_log_is_read_from_its_end_and_bounded(db: Database) -> None:
     log = AlgoLog(db)
-    await fill_desired(Desired(db))
+    await fill_desired(Desired(db), db)
     await log.append(ALGO.id, Epoch(1), [(Nanos(1), "info", "first"), (Nanos(2), "error", "bad\0byte")])
     lines = await log.tail(ALGO.id, 10)
     assert [(each.at, each.level, each.text) for each in lines] == [
@@ -144,7 +144,7 @@ async def test_a_log_is_read_from_its_end_and_bounded(db: Database) -> None:
 
 async def test_an_api_key_is_shown_once_and_stored_as_its_hash(db: Database, database_url: str) -> None:
     keys = ApiKeys(db)
-    await fill_desired(Desired(db))
+    await fill_desired(Desired(db), db)
     assert await keys.count() == 0
     id, key = await keys.create(UserId("u1"), ["operator"], "first", None)
     found = await keys.find(key)
@@ -168,7 +168,7 @@ async def test_an_api_key_is_shown_once_and_stored_as_its_hash(db: Database, dat
 
 async def test_an_expired_api_key_opens_nothing(db: Database) -> None:
     keys = ApiKeys(db)
-    await fill_desired(Desired(db))
+    await fill_desired(Desired(db), db)
     _, key = await keys.create(UserId("u1"), ["viewer"], "short", Nanos(time.time_ns() + 150_000_000))
     assert await keys.find(key) is not None
     await asyncio.sleep(0.2)

@@ -89,7 +89,7 @@ async def test_a_deleted_feed_takes_its_wishes_along(db: Database) -> None:
 
 async def test_a_feed_that_algos_name_goes_only_by_force_and_they_are_to_stop(db: Database) -> None:
     desired = Desired(db)
-    await fill_desired(desired)
+    await fill_desired(desired, db)
     with pytest.raises(Conflict, match="still used by algos"):
         await desired.delete_feed(FEED.id, by="test")
     (stopped,) = await desired.force_delete_feed(FEED.id, by="test")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from strategies.loader import (
     check_parameters,
     load_builtin,
     load_file,
+    load_folder,
     load_source,
     parameter_schema,
 )
@@ -113,6 +116,67 @@ def test_built_in_has_a_schema_with_descriptions_and_sound_defaults(name: str) -
     assert all(field.get("description") for field in loaded.schema["properties"].values())
     assert parameter_schema(loaded.strategy_class) == loaded.schema
     check_parameters(loaded.strategy_class, {})
+
+
+@pytest.fixture
+def clean_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a folder brings is forgotten afterwards: a process loads one, this one several."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    known = set(sys.modules)
+    yield
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def folder(path: Path, **modules: str) -> Path:
+    """A folder of modules; ``__`` stands for a slash."""
+    for name, text in modules.items():
+        file = path / f"{name.replace('__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return path
+
+
+ONE_CLASS = "from strategies import Strategy\nclass {}(Strategy): pass\n"
+
+
+@pytest.mark.usefixtures("clean_path")
+def test_a_folder_is_loaded_with_its_packages_and_by_its_entry(tmp_path: Path) -> None:
+    packages = folder(tmp_path / "packages", brought="SIZE = 7\n")
+    code = folder(
+        tmp_path / "code",
+        own__first=ONE_CLASS.format("First")
+        + "import brought\nfrom .words import WORD\nFirst.word = WORD, brought.SIZE\n",
+        own__words="WORD = 'hello'\n",
+        other=ONE_CLASS.format("Second") + "from own.first import First\n",
+    )
+    loaded = load_folder(code, "zip", "mine", "own.first:First", version="v", packages=packages)
+    assert (loaded.entry, loaded.version) == ("own.first:First", "v")
+    assert loaded.strategy_class.word == ("hello", 7)  # type: ignore[attr-defined]
+    # What a module only imports is not its own.
+    assert load_folder(code, "zip", "mine", "other").entry == "other:Second"
+    assert load_folder(code, "zip", "mine", "Second").entry == "other:Second"
+    for entry, says in (
+        ("", "several strategies \\(other:Second, own.first:First\\): name one as the entry"),
+        ("own.nothing:First", "no module 'own.nothing'; there are other, own.first, own.words"),
+        ("own.words", "'own.words' is no strategy of own.words"),
+        ("Third", "'Third' is no strategy of other, own.first, own.words"),
+    ):
+        with pytest.raises(BadInput, match=says) as refused:
+            load_folder(code, "zip", "mine", entry)
+        assert refused.value.field == "entry"
+
+
+@pytest.mark.usefixtures("clean_path")
+def test_a_module_of_a_folder_that_cannot_be_imported_is_named_with_its_line(tmp_path: Path) -> None:
+    code = folder(tmp_path, own__bad="x = 1\nimport not_to_be_had\n", own__good=ONE_CLASS.format("Good"))
+    with pytest.raises(
+        BadInput, match=r"importing own\.bad: own/bad\.py line 2: ModuleNotFoundError.*requirement.*entry"
+    ):
+        load_folder(code, "zip", "mine")
+    assert load_folder(code, "zip", "mine", "own.good").entry == "own.good:Good"
+    with pytest.raises(BadInput, match="no subclass of Strategy in lonely"):
+        load_folder(folder(tmp_path / "none", lonely="x = 1\n"), "zip", "mine")
 
 
 def test_unknown_built_in_is_refused_with_the_choice() -> None:

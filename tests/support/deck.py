@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import psycopg
@@ -23,6 +24,7 @@ from cluster.client import ApiClient
 from cluster.deck import Deck
 from cluster.settings import DeckSettings
 from storage.crash_points import CONSENT
+from tests.support.wheels import index
 from trading.errors import TradeError
 
 SECOND_NODE = "node-2"
@@ -83,7 +85,10 @@ class DeckUnderTest:
         self.said: list[str] = []
         self.deck = Deck(settings, self.said.append)
         self._simulators: list[Simulator] = []
-        self.deck.start()
+        #: Where pip finds packages for strategies, and nowhere else; see `tests.support.wheels`.
+        self.wheels = self.home / "wheels"
+        with patch.dict(os.environ, index(self.wheels)):
+            self.deck.start()
         self.deck.add_node(SECOND_NODE)
         assert self.deck.admin_key is not None
         self.key = self.deck.admin_key
