@@ -23,12 +23,10 @@ from ray._private.parameter import RayParams
 from cluster.raylet import CPUS, OBJECT_STORE_BYTES, all_labels
 
 LOOK_EVERY_S: Final = 0.25
-#: A store that ends so often within so long will not come up by itself.
-MOST_ENDS: Final = 5
-WITHIN_S: Final = 60.0
-#: Exit codes: the raylet has ended; the store cannot be started.
+#: One that ends again at once is started after ever longer pauses.  It is never given up: actors run on without it.
+LONGEST_PAUSE_S: Final = 5.0
+CALM_S: Final = 30.0
 RAYLET_ENDED: Final = 1
-STORE_BROKEN: Final = 3
 
 _STORE = ray_constants.PROCESS_TYPE_GCS_SERVER
 
@@ -39,7 +37,8 @@ class Head:
     def __init__(self, node: Any, say: Callable[[str], None]) -> None:
         self._node = node
         self._say = say
-        self._ends: list[float] = []
+        #: By kind: when it was last started again, and the pause that came before that.
+        self._started: dict[str, tuple[float, float]] = {}
 
     def look(self, now: float) -> int | None:
         """Start again what has ended; an exit code where that cannot be done."""
@@ -47,11 +46,12 @@ class Head:
             if kind == ray_constants.PROCESS_TYPE_RAYLET:
                 self._say("the raylet has ended, and all actors of this machine with it")
                 return RAYLET_ENDED
-            self._ends = [at for at in self._ends if now - at < WITHIN_S] + [now]
-            if len(self._ends) > MOST_ENDS:
-                self._say(f"Ray's {kind} ended {len(self._ends)} times in {WITHIN_S:g} s")
-                return STORE_BROKEN
-            self._say(f"Ray's {kind} has ended; starting it again")
+            started, pause = self._started.get(kind, (0.0, 0.0))
+            if now < started + pause:
+                continue
+            pause = 0.0 if now - started > CALM_S else min(max(1.0, 2 * pause), LONGEST_PAUSE_S)
+            self._started[kind] = (now, pause)
+            self._say(f"Ray's {kind} has ended; it is started again")
             self._again(kind)
         return None
 
@@ -67,6 +67,8 @@ class Head:
             self._node.start_monitor()
         elif kind == ray_constants.PROCESS_TYPE_DASHBOARD:
             self._node.start_api_server(include_dashboard=False, raise_on_failure=False)
+        else:
+            self._say(f"nobody here knows how to start a {kind}; the head goes on without it")
 
 
 def start(name: str, host: str, port: int, folder: Path) -> Any:

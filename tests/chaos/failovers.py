@@ -1,9 +1,9 @@
 """``python -m tests.chaos.failovers --count 200 --seed 1``: machines that die under their algos, again and again.
 
 A deck with the head, which takes no work, and two machines, on one of which all is: algos that quote, their session and
-their broker connection.  That machine is killed, or freezes and wakes later, or loses its raylet; the other one takes over;
-the first comes back; and so on with the other.  Every algo that goes on elsewhere is one fail-over.  After each death the
-journal and the venue's own book must agree: no order lost, doubled or orphaned.
+their broker connection.  That machine is killed, or freezes and wakes later, or loses its raylet; the other one takes
+over; the first comes back; and so on with the other.  Every algo that goes on elsewhere is one fail-over.  After each
+death the journal and the venue's own book must agree: no order lost, doubled or orphaned.
 """
 
 from __future__ import annotations
