@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 from cluster.head import CALM_S, LONGEST_PAUSE_S, RAYLET_ENDED, Head
@@ -54,7 +55,7 @@ def test_a_store_that_ends_again_and_again_is_started_after_longer_pauses_and_ne
         head.look(now)
         if len(node.did) > len(starts):
             starts.append(now)
-    gaps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(starts)]
     assert gaps[:4] == [0.25, 1.0, 2.0, 4.0]
     assert set(gaps[4:]) == {LONGEST_PAUSE_S}
     node.dead = {"gcs_server"}
