@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
@@ -73,10 +73,12 @@ class Head:
 
 def start(name: str, host: str, port: int, folder: Path) -> Any:
     """A head node of Ray that listens on ``host:port``; its files in ``folder``."""
+    # As `ray start` and `ray.init` both do: who says localhost means the machine's address.
+    address = services.resolve_ip_for_localhost(host)
     params = RayParams(
         gcs_server_port=port,
-        node_ip_address=host,
-        node_name=host,
+        node_ip_address=address,
+        node_name=address,
         num_cpus=CPUS,
         object_store_memory=OBJECT_STORE_BYTES,
         labels=all_labels(name),

@@ -89,7 +89,7 @@ def why_leave(site: Site, here: NodeName, machines: Mapping[NodeName, Machine], 
         why = lost.get(here, f"node {here} is gone")
     elif machine.draining:
         why = f"node {here} is being emptied"
-    elif machine.cordoned or site.fits(machine):
+    elif site.fits(msgspec.structs.replace(machine, cordoned=False)):
         return ""
     else:
         why = f"node {here} does not fit any more"

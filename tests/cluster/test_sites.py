@@ -50,6 +50,7 @@ def test_a_session_goes_only_where_all_of_its_accounts_may_be() -> None:
         (machine("edge", ssd="y", cordoned=True), ""),
         (machine("edge", ssd="y", draining=True), "node edge is being emptied"),
         (machine("edge"), "node edge does not fit any more"),
+        (machine("edge", cordoned=True), "node edge does not fit any more"),
         (machine("edge", ssd="y", accounts="other"), "node edge does not fit any more"),
         (machine("edge", ssd="y", alive=False), "node edge is gone"),
     ],
