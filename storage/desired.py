@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from storage.audit_pages import audit_page
 from storage.database import DATABASE_ERRORS, Connection, Database
+from storage.limits import put_limit, read_limits
 from storage.records import (
     AccountRecord,
     AlgoRecord,
@@ -278,7 +279,7 @@ class Desired:
     async def limits(self) -> list[LimitRecord]:
         """The version in force of every limit, lifted ones (value None) included."""
         async with self._db.connection() as connection:
-            return await _limits(connection, None)
+            return await read_limits(connection, None)
 
     async def limit_history(self, scope: str, kind: str, instrument: str = "") -> list[LimitRecord]:
         """Every version of one limit, oldest first."""
@@ -353,63 +354,10 @@ class Desired:
                 await connection.close()
 
 
-async def put_limit(
-    connection: Connection,
-    scope: str,
-    kind: str,
-    instrument: str,
-    value: Decimal | None,
-    by: str,
-    *,
-    keep_if_at_least: bool = False,
-    only_if_set_at: int | None = None,
-) -> LimitRecord:
-    """Write a version of a limit within a `change`, which makes changes queue up: no version is given out twice.
-
-    One that is at least as high already stays if ``keep_if_at_least``; one set at another time than
-    ``only_if_set_at`` stays too.
-    """
-    before = await _limits(connection, (scope, kind, instrument))
-    known = before[0] if before else None
-    if known is not None and known.value is not None:
-        if keep_if_at_least and value is not None and known.value >= value:
-            return known
-        if only_if_set_at is not None and known.changed_at != only_if_set_at:
-            return known
-    record = LimitRecord(
-        scope=scope,
-        kind=kind,
-        instrument=instrument,
-        value=value,
-        version=known.version + 1 if known is not None else 1,
-        changed_at=ids.Nanos(time.time_ns()),
-        changed_by=by,
-    )
-    await connection.execute(
-        "INSERT INTO limits (scope, kind, instrument, version, value, changed_at, changed_by) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        (scope, kind, instrument, record.version, value, record.changed_at, by),
-    )
-    subject = f"{scope}/{kind}" + (f"/{instrument}" if instrument else "")
-    await write_audit(connection, by, "set_limit", subject, known, record)
-    return record
-
-
 async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statement.encode(), values)
         return await cursor.fetchone()
-
-
-async def _limits(connection: Connection, key: tuple[str, str, str] | None) -> list[LimitRecord]:
-    where = "" if key is None else "WHERE (scope, kind, instrument) = (%s, %s, %s)"
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            f"SELECT DISTINCT ON (scope, kind, instrument) * FROM limits {where} "
-            "ORDER BY scope, kind, instrument, version DESC",
-            key,
-        )
-        return msgspec.convert(await cursor.fetchall(), list[LimitRecord])
 
 
 async def _end_seconds(connection: Connection, feed: FeedId, by: str) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from storage.database import Connection, Database, dicts
-from storage.desired import put_limit
+from storage.limits import put_limit
 from storage.records import OPEN_STATES, KilledAccount, KilledOrder, KillRecord
 from storage.resource import change, write_audit
 from trading.errors import Conflict, UnknownThing
