@@ -25,6 +25,7 @@ from actors.notes import NotePage
 from actors.shell import Shell, listen, patiently
 from cluster import names, strategy_cache, streams
 from cluster.calls import Peer
+from cluster.cpu_share import CpuLimit
 from cluster.process import end, now
 from storage.algo_log import AlgoLog
 from storage.artefacts import Artefacts
@@ -90,6 +91,8 @@ class AlgoStats(msgspec.Struct, frozen=True, kw_only=True):
     open_orders: int
     #: The market has been silent for so long, in seconds; None before the first tick.
     tick_age_s: float | None
+    #: Cores taken over the last seconds; None before that.
+    cpu_share: float | None
     positions: dict[str, str]
     realised: str
     tick_to_strategy: dict[int, int]
@@ -127,6 +130,9 @@ class AlgoHost(Shell):
         self._last_tick_at = 0
         self._behind_ns = 0
         self._saved = b""
+        self._cpu = CpuLimit()
+        #: It stops, and its open orders are to stay.
+        self._leaves_orders = False
         self._stopped = False
         self._began = False
 
@@ -241,7 +247,7 @@ class AlgoHost(Shell):
         """The strategy is at fault: stop trading, keep the position, cancel what rests, say so."""
         self._lines.append(LogLine(at=now(), level="error", text=details or reason))
         await self._write_log()
-        if self.record is not None and self._began:
+        if self.record is not None and self._began and not self._leaves_orders:
             try:
                 await self.session.call(
                     "cancel_all", self.record.account, self.algo, f"{self.name} failed", timeout=10.0
@@ -252,15 +258,17 @@ class AlgoHost(Shell):
         await self.desired.set_algo_state(self.algo, Epoch(self.epoch), "failed", reason, by=self.name)
 
     async def stop(self) -> None:
-        """Orderly end: `on_stop`, send its last intents, cancel what rests, keep the snapshot."""
+        """Orderly end: `on_stop`, send its last intents, cancel what rests (or leave it), keep the snapshot."""
         self.state = "stopping"
         runner, record = self.runner, self.record
         if runner is not None and record is not None and runner.failed is None and self._began:
-            self._send_out(runner.stop(now()))
+            await self._read_how_to_stop()
+            self._send_out(runner.stop(now(), leave_orders=self._leaves_orders))
             try:
                 async with asyncio.timeout(5):
                     await self._idle.wait()
-                await self.session.call("cancel_all", record.account, self.algo, f"{self.name} stops", timeout=5.0)
+                if not self._leaves_orders:
+                    await self.session.call("cancel_all", record.account, self.algo, f"{self.name} stops", timeout=5.0)
             except (TradeError, TimeoutError) as error:
                 log.warning("stopping with orders left: %s", error)
             self._stopped = True
@@ -272,6 +280,38 @@ class AlgoHost(Shell):
             except TradeError as error:
                 log.warning("the last snapshot was not kept: %s", error)
         await super().stop()
+
+    async def _read_how_to_stop(self) -> None:
+        """Whether its orders are to stay; as it was read last where the database is away."""
+        try:
+            async with asyncio.timeout(2):
+                self._note_how_to_stop(await self.desired.algo(self.algo))
+        except (TradeError, TimeoutError) as error:
+            log.warning("how to stop is not known anew: %s", error)
+        if self._leaves_orders:
+            text = f"stopping: {len(self._runner().open_orders())} open orders are left, as asked"
+            self._lines.append(LogLine(at=now(), level="info", text=text))
+
+    def _note_how_to_stop(self, record: AlgoRecord) -> None:
+        self._leaves_orders = record.want == "stopped" and record.stop_orders == "leave"
+
+    async def _take_up(self, record: AlgoRecord) -> None:
+        """What has changed and needs no new incarnation: parameters, between two events; labels, a pause."""
+        mine, runner = self.record, self._runner()
+        self._note_how_to_stop(record)
+        if mine is None or record.generation == mine.generation or mine.generation < record.restart_generation:
+            return
+        self.record = record
+        if record.parameters == mine.parameters or self._stopped or runner.failed is not None:
+            return
+        text = "parameters have changed"
+        self._lines.append(LogLine(at=now(), level="info", text=text, fields=dict(record.parameters)))
+        try:
+            self._send_out(runner.change_parameters(record.parameters, now()))
+        except BadInput as error:
+            # They were checked before they were written, by the version that is pinned.
+            self._stopped = True
+            await self._fail(f"it does not take its parameters: {error}")
 
     # Ticks
 
@@ -512,15 +552,22 @@ class AlgoHost(Shell):
     async def _write_log(self) -> None:
         if self._lines:
             lines = list(self._lines)
-            await self.algo_log.append(self.algo, Epoch(self.epoch), [(x.at, x.level, x.text) for x in lines])
+            rows = [(x.at, x.level, x.text) for x in lines]
+            written = await self.algo_log.append(self.algo, Epoch(self.epoch), rows, [x.fields for x in lines])
             for _ in lines:
                 self._lines.popleft()
+            try:
+                await self.bus.publish(streams.algo_log(self.algo), msgspec.json.encode(written))
+            except NotReady as error:
+                # Who follows the log reads the table from time to time.
+                log.debug("the log's news are not told: %s", error)
 
     async def _tell(self) -> None:
-        await self.hot.put(f"algo:{self.algo}", self.stats(), ttl_s=3600)
         record = await self.desired.algo(self.algo)
         if record.epoch > self.epoch:
             end(f"epoch {record.epoch} runs now")
+        await self._take_up(record)
+        await self.hot.put(f"algo:{self.algo}", self.stats(), ttl_s=3600)
 
     def stats(self) -> AlgoStats:
         """Counts, latencies, positions."""
@@ -542,6 +589,7 @@ class AlgoHost(Shell):
             denied=self._denied,
             open_orders=len(runner.open_orders()),
             tick_age_s=round((now() - self._last_tick_at) / 1e9, 3) if self._last_tick_at else None,
+            cpu_share=None if self._cpu.share is None else round(self._cpu.share, 3),
             positions={id_: f"{p.quantity:f}" for id_, p in positions if p.quantity},
             realised=f"{sum((p.realised - p.fees for _, p in positions), start=positions[0][1].realised * 0):f}",
             tick_to_strategy=self._tick_latency.counts(),
@@ -551,10 +599,15 @@ class AlgoHost(Shell):
     def facts(self) -> dict[str, Any]:
         record = self.record
         age = (now() - self._last_tick_at) / 1e9 if self._last_tick_at else None
+        if record is not None and self._began:
+            # Here, on the thread that also answers while the strategy blocks the loop.
+            self._cpu.look(record.placement.cpu_limit)
         return {
             "generation": record.generation if record is not None else 0,
             "ticks": self._ticks,
             "intents": self._sent,
             "stale": age is not None and max(age, self._behind_ns / 1e9) > STALE_S,
+            "cpu_share": self._cpu.share,
+            "over_cpu": self._cpu.is_over,
             "memory_mb": psutil.Process().memory_info().rss >> 20,
         }

@@ -6,6 +6,7 @@ A single burst is no trouble; what counts is the share over the last `WINDOW_S` 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,24 @@ class CpuShare:
         since, before = self._seen[0]
         elapsed = at - since
         return (cpu_s - before) / elapsed if elapsed >= self._window else None
+
+
+class CpuLimit:
+    """Watches this process; while it takes more than it may, it gives way to everything else on its machine."""
+
+    def __init__(self, window_s: float = WINDOW_S) -> None:
+        self._share = CpuShare(window_s)
+        #: Cores taken over the last window; None until it is full.
+        self.share: float | None = None
+        self.is_over = False
+
+    def look(self, limit: float) -> None:
+        """Measure; ``limit`` in cores.  What is over it is so until it has come down by a tenth."""
+        self.share = self._share.take(time.monotonic(), time.process_time())
+        if self.share is not None:
+            self.is_over = self.share > (limit * 0.9 if self.is_over else limit)
+        if self.is_over:
+            give_way()
 
 
 def give_way(nice: int = NICE) -> int:

@@ -57,6 +57,11 @@ def depth(feed: str) -> str:
     return f"depth:{feed}"
 
 
+def algo_log(algo: str) -> str:
+    """Lines of an algo's log as they are written: a JSON list of `storage.records.LogLine`."""
+    return f"algo-log:{algo}"
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Something changed: what kind of thing, which one, whose (for access), its new state."""
 

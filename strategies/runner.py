@@ -529,8 +529,9 @@ def _plain(value: Any) -> Any:
     """A field of a line as JSON has it; exact numbers stay exact, as text."""
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | np.integer) and abs(value) < 2**53:
-        return int(value)
+    if isinstance(value, int | np.integer):
+        whole = int(value)
+        return whole if abs(whole) < 2**53 else str(whole)
     if isinstance(value, float | np.floating) and np.isfinite(value):
         return float(value)
     return str(value)[:_LONGEST_FIELD].encode("utf-8", "replace").decode()
