@@ -344,7 +344,9 @@ def _how(algo: AlgoRecord, mine: Seen) -> str:
         why = f": {algo.paused_because}" if algo.paused_because else ""
         told.append(f"paused by {algo.paused_by}{why}; only orders that reduce pass")
     if mine.over_cpu:
-        told.append(f"takes more CPU than the {algo.placement.cpu_limit:g} cores that it is allowed, so others go first")
+        told.append(
+            f"takes more CPU than the {algo.placement.cpu_limit:g} cores that it is allowed, so others go first"
+        )
     return "; ".join(told)
 
 

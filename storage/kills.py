@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from psycopg.types.json import Jsonb
@@ -18,6 +18,16 @@ from storage.resource import change, sign, write_audit
 from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
 from trading.limits import HALTED
+
+#: Orders placed by a kill.
+_CLOSING: Final = """
+    SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
+        o.created_at AS asked_at,
+        CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired', 'denied') THEN o.updated_at END AS ended_at
+    FROM order_events e JOIN orders o USING (account, client_order_id)
+    WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('pending', 'denied')
+    ORDER BY asked_at
+    """
 
 
 class Kills:
@@ -84,6 +94,11 @@ class Kills:
             raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
         return found[0]
 
+    async def closing(self, id: str, account: AccountId) -> list[KilledOrder]:
+        """The orders with which a kill closes positions of an account."""
+        async with self._db.connection() as connection:
+            return _orders(await dicts(connection, _CLOSING, {"id": id}), account)
+
     async def outcome(
         self, kill: KillRecord, accounts: Sequence[AccountId], algo: AlgoId | None
     ) -> list[KilledAccount]:
@@ -104,19 +119,7 @@ class Kills:
                 """,
                 values,
             )
-            closing = await dicts(
-                connection,
-                """
-                SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
-                    o.created_at AS asked_at,
-                    CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired', 'denied')
-                        THEN o.updated_at END AS ended_at
-                FROM order_events e JOIN orders o USING (account, client_order_id)
-                WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('pending', 'denied')
-                ORDER BY asked_at
-                """,
-                values,
-            )
+            closing = await dicts(connection, _CLOSING, values)
             left = await left_of(connection, accounts, algo)
         return [
             KilledAccount(
