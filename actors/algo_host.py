@@ -557,7 +557,7 @@ class AlgoHost(Shell):
             for _ in lines:
                 self._lines.popleft()
             try:
-                await self.bus.publish(streams.algo_log(self.algo), msgspec.json.encode(written))
+                await self.bus.publish(streams.algo_log(self.algo), str(written[-1].number).encode())
             except NotReady as error:
                 # Who follows the log reads the table from time to time.
                 log.debug("the log's news are not told: %s", error)

@@ -58,7 +58,7 @@ def depth(feed: str) -> str:
 
 
 def algo_log(algo: str) -> str:
-    """Lines of an algo's log as they are written: a JSON list of `storage.records.LogLine`."""
+    """Word that an algo's log has new lines: the number of the last."""
     return f"algo-log:{algo}"
 
 
