@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
+from storage.crash_points import CrashPoint
+from tests.chaos.crash_plan import CrashPlan
 from tests.support.books import settle
 from tests.support.deck import SECOND_NODE, DeckUnderTest
 from trading.errors import Refused
@@ -167,13 +169,23 @@ def test_a_stop_that_flattens_holds_whatever_dies_and_closes_once(deck: DeckUnde
     make(deck, "closing", bob)
     epoch, before = algo(deck, "closing")["epoch"], held(deck, "closing")
     user = bob.removesuffix("-paper")
-    # Nobody is there to carry it out when it is asked for, and once more.
-    session = deck.kill(f"session/{user}")
+    plan = CrashPlan(deck.crash_points)
+    # Nobody is there to carry it out when it is asked for, and asked for again.  Then the session dies over the cancel,
+    # and the connection when the broker has the closing order and nobody knows.
+    plan.arm(CrashPoint.SESSION_AFTER_APPEND)
+    plan.arm(CrashPoint.CONNECTION_AFTER_PLACE)
+    deck.kill(f"session/{user}")
     deck.api.post("/algos/closing/stop", {"position": "flatten"})
     deck.kill(f"algo/closing/{epoch}")
     deck.api.post("/algos/closing/stop", {"position": "flatten"})
-    deck.wait_reborn(f"session/{user}", session, 30)
-    deck.wait("the proof", lambda: algo(deck, "closing")["stop"]["done"], 30)
+    try:
+        deck.wait("the proof", lambda: algo(deck, "closing")["stop"]["done"], 40)
+    finally:
+        never_met = plan.disarm()
+    assert {point for point, _, _ in plan.collect()} == {
+        CrashPoint.SESSION_AFTER_APPEND,
+        CrashPoint.CONNECTION_AFTER_PLACE,
+    }, never_met
     stop = algo(deck, "closing")["stop"]
     assert (stop["open_orders"], stop["positions"], stop["waiting"]) == (0, {}, [])
     (closing,) = stop["closing"]
