@@ -153,6 +153,11 @@ class Runner:
             for bar in bars:
                 self._keep_bar(instrument, interval, bar)
         self.started = True
+        # What `set_up` logged: it knew no time.
+        self._out = [
+            msgspec.structs.replace(each, at=self.now) if isinstance(each, LogLine) and not each.at else each
+            for each in self._out
+        ]
         if not self._restored:
             self._call("on_start", self.strategy.on_start)
         return self._take()

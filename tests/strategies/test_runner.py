@@ -407,6 +407,16 @@ def test_log_takes_known_levels_only() -> None:
         s.log("x", "loud")
 
 
+class SaysHello(Told):
+    def set_up(self) -> None:
+        super().set_up()
+        self.log("hello")
+
+
+def test_a_line_of_set_up_bears_the_time_of_the_start() -> None:
+    assert runner(SaysHello, None, A).start(NOW) == [LogLine(at=NOW, level="info", text="hello")]
+
+
 def test_fields_of_a_line_are_plain_values() -> None:
     r, s = started(Told)
     s.log("x", n=np.int64(3), price=Decimal("1.50"), share=np.float64(0.5), bad=math.nan, none=None, big=2**60, ok=True)
