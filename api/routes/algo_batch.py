@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
 
 from api.formats import Body, Shown
-from api.problems import Problem, ProblemError, body_of
+from api.problems import Problem, body_of
 from api.routes import algo_commands as commands
 from api.routes.algos import find, shown
 from api.security import AlgoRunner, Caller
 from api.services import Deck, Services
 from api.shapes import AlgoShown
 from cluster.algo_labels import select
-from storage.records import AlgoRecord
-from trading.errors import TradeError
+from storage.records import AlgoRecord, KillRecord
 
 router = APIRouter(prefix="/v1/algos", tags=["algos"])
 
@@ -67,11 +67,15 @@ class BatchResult(Shown):
 
 
 class BatchShown(Shown):
-    """What came of it for each algo; ``refused`` of them have a problem."""
+    """What came of it for each algo; ``refused`` of them have a problem.
+
+    ``holds``: of a pause, whether every session has heard of it.
+    """
 
     action: Action
     done: int
     refused: int
+    holds: bool | None = None
     results: list[BatchResult]
 
 
@@ -85,38 +89,62 @@ async def command_many(body: BatchWanted, caller: AlgoRunner, deck: Deck) -> Bat
         ids = list(dict.fromkeys(body.ids or ()))
     done: dict[str, AlgoRecord] = {}
     problems: dict[str, dict[str, Any]] = {}
+    kills: list[tuple[AlgoRecord, KillRecord]] = []
     for id in ids:
         try:
-            done[id] = await _act(deck, caller, await find(deck, caller, id), body)
+            done[id], kill = await _act(deck, caller, await find(deck, caller, id), body)
         except Exception as error:  # noqa: BLE001 - what was done for the others must be told, whatever this is
             problems[id] = body_of(error)
+            continue
+        if kill is not None:
+            kills.append((done[id], kill))
+    # Sessions that do not answer take their time, but all at once.
+    await asyncio.gather(*(commands.tell(deck, record, kill) for record, kill in kills))
+    holds = None
     if body.action == "pause" and done:
         # Limits come in order: whoever has heard of the last has heard of all.
-        await commands.until_heard(deck, max(done.values(), key=lambda each: each.paused_at))
+        holds = await commands.until_heard(deck, max(done.values(), key=lambda each: each.paused_at))
         if body.cancel_open:
-            wanted = commands.PauseWanted(cancel_open=True)
-            for id, record in list(done.items()):
-                try:
-                    await commands.paused(deck, caller, record, wanted, holds=True)
-                except (TradeError, ProblemError) as error:
-                    problems[id] = body_of(error)
-                    del done[id]
+            problems |= await _cancel_open(deck, caller, done)
     results = [
         BatchResult(id=id, status=200, algo=await shown(deck, done[id]))
-        if id in done
+        if id not in problems
         else BatchResult(id=id, status=problems[id]["status"], problem=Problem.model_validate(problems[id]))
         for id in ids
     ]
-    return BatchShown(action=body.action, done=len(done), refused=len(problems), results=results)
+    refused = len(problems)
+    return BatchShown(action=body.action, done=len(ids) - refused, refused=refused, holds=holds, results=results)
 
 
-async def _act(deck: Services, caller: Caller, record: AlgoRecord, body: BatchWanted) -> AlgoRecord:
+async def _cancel_open(deck: Services, caller: Caller, paused: dict[str, AlgoRecord]) -> dict[str, dict[str, Any]]:
+    """Take back what could enlarge positions; the problems of those where that did not work."""
+    wanted = commands.PauseWanted(cancel_open=True)
+    outcomes = await asyncio.gather(
+        *(commands.paused(deck, caller, record, wanted, holds=True) for record in paused.values()),
+        return_exceptions=True,
+    )
+    found = {}
+    for id, outcome in zip(paused, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            found[id] = body_of(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return found
+
+
+async def _act(
+    deck: Services, caller: Caller, record: AlgoRecord, body: BatchWanted
+) -> tuple[AlgoRecord, KillRecord | None]:
+    if body.action == "stop":
+        wanted = commands.StopWanted(orders=body.orders, position=body.position)
+        return await commands.stop(deck, caller, record, wanted)
+    return await _act_alone(deck, caller, record, body), None
+
+
+async def _act_alone(deck: Services, caller: Caller, record: AlgoRecord, body: BatchWanted) -> AlgoRecord:
     match body.action:
         case "start":
             return await commands.start(deck, caller, record)
-        case "stop":
-            wanted = commands.StopWanted(orders=body.orders, position=body.position)
-            return await commands.stop(deck, caller, record, wanted)
         case "restart":
             return await commands.restart(deck, caller, record)
         case "pause":

@@ -104,7 +104,9 @@ async def stop_algo(
 
     Asked again, nothing happens twice; asked otherwise, the last word counts.  `stop` tells what is left.
     """
-    record = await stop(deck, caller, await find(deck, caller, id), body or StopWanted())
+    record, kill = await stop(deck, caller, await find(deck, caller, id), body or StopWanted())
+    if kill is not None:
+        await tell(deck, record, kill)
     until = time.monotonic() + wait_s
     while True:
         answer = await with_stop(deck, record)
@@ -172,12 +174,11 @@ async def restart(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoRec
     return await start(deck, caller, record)
 
 
-async def stop(deck: Services, caller: Caller, record: AlgoRecord, wanted: StopWanted) -> AlgoRecord:
-    """Want it stopped as ``wanted``; the session hears at once of what it is to close."""
-    after, kill = await deck.algo_commands.stop(record.id, wanted.orders, wanted.position, by=caller.user)
-    if kill is not None:
-        await _tell(deck, after, kill)
-    return after
+async def stop(
+    deck: Services, caller: Caller, record: AlgoRecord, wanted: StopWanted
+) -> tuple[AlgoRecord, KillRecord | None]:
+    """Want it stopped as ``wanted``; and the kill, if its session is to hear of one now."""
+    return await deck.algo_commands.stop(record.id, wanted.orders, wanted.position, by=caller.user)
 
 
 async def pause(deck: Services, caller: Caller, record: AlgoRecord, wanted: PauseWanted) -> AlgoRecord:
@@ -254,7 +255,8 @@ async def _cancel_entries(deck: Services, caller: Caller, record: AlgoRecord) ->
     return [str(key) for key in keys]
 
 
-async def _tell(deck: Services, record: AlgoRecord, kill: KillRecord) -> None:
+async def tell(deck: Services, record: AlgoRecord, kill: KillRecord) -> None:
+    """Let the session begin at once with closing what an algo holds."""
     thrown = msgspec.convert(kill, Kill, from_attributes=True)
     try:
         await deck.session(record.user).call("kill", thrown, timeout=_SESSION_S)

@@ -10,6 +10,7 @@ import pytest
 
 from storage.records import NodeRecord
 from tests.api.playing import BTC, Stage, algo_body, order_body
+from trading.errors import NotReady
 from trading.ids import AccountId as Account
 from trading.ids import AlgoId, Epoch, Nanos, NodeName, UserId, client_order_id
 from trading.orders import OrderType, PlaceOrder, Side
@@ -207,6 +208,23 @@ async def test_a_batch_tells_the_outcome_of_each(stage: Stage, key: str) -> None
     assert [each["id"] for each in everybody["results"]] == ["a-1", "a-2", "c-1"]
     found = await stage.get("/v1/algos?selector=desk%3Dbeta", key=key)
     assert [each["id"] for each in found["items"]] == ["b-1"]
+
+
+async def test_a_batch_tells_sessions_what_to_close_and_to_cancel(stage: Stage, key: str) -> None:
+    await stage.make("/v1/algos", algo_body(start=True), key=key)
+    entry = await rests(stage, 1)
+    body = {"action": "pause", "ids": ["momo-1"], "cancel_open": True}
+    said = await post(stage, "/v1/algos/batch", body, key=key, status=207)
+    assert (said["holds"], said["done"]) == (False, 1), "no central risk runs here"
+    assert (await stage.get(f"/v1/orders/paper-1/{entry}", key=key))["state"] == "cancelled"
+    await rests(stage, 2)
+    stage.played["asha"].raises = NotReady("the session is loading", 1.0)
+    said = await post(stage, "/v1/algos/batch", body, key=key, status=207)
+    assert [(each["status"], each["problem"]["code"]) for each in said["results"]] == [(503, "not_ready")]
+    body = {"action": "stop", "ids": ["momo-1"], "position": "flatten"}
+    said = await post(stage, "/v1/algos/batch", body, key=key, status=207)
+    assert (said["done"], said["holds"]) == (1, None)
+    assert [method for method, _ in stage.played["asha"].calls].count("kill") == 1
 
 
 @pytest.mark.parametrize(
