@@ -104,6 +104,7 @@ class AlgoHost(AlgoOrders):
         self._last_tick_at = 0
         self._behind_ns = 0
         self._saved = b""
+        self._writing = asyncio.Lock()
         self._cpu = CpuLimit()
         #: It stops, and its open orders are to stay.
         self._leaves_orders = False
@@ -352,17 +353,20 @@ class AlgoHost(AlgoOrders):
             self._saved = raw
 
     async def _write_log(self) -> None:
-        if self._lines:
+        # One at a time: what fails or stops writes its last lines while the usual round may be at it.
+        async with self._writing:
+            if not self._lines:
+                return
             lines = list(self._lines)
             rows = [(x.at, x.level, x.text) for x in lines]
             written = await self.algo_log.append(self.algo, Epoch(self.epoch), rows, [x.fields for x in lines])
             for _ in lines:
                 self._lines.popleft()
-            try:
-                await self.bus.publish(streams.algo_log(self.algo), str(written[-1].number).encode())
-            except NotReady as error:
-                # Who follows the log reads the table from time to time.
-                log.debug("the log's news are not told: %s", error)
+        try:
+            await self.bus.publish(streams.algo_log(self.algo), str(written[-1].number).encode())
+        except NotReady as error:
+            # Who follows the log reads the table from time to time.
+            log.debug("the log's news are not told: %s", error)
 
     async def _tell(self) -> None:
         record = await self.desired.algo(self.algo)
