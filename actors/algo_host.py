@@ -1,9 +1,4 @@
-"""One incarnation of an algo: hosts `strategies.runner.Runner`, gives it ticks, sends its intents.
-
-Intents go to the user's session under keys that the session de-duplicates, so after an unclear call the same
-intent is simply sent again.  One that has stayed unclear too long is not: its market is gone, so its key is
-cancelled instead.
-"""
+"""One incarnation of an algo: hosts `strategies.runner.Runner`, gives it ticks and bars, keeps and tells how it is."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ import asyncio
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,38 +15,31 @@ import numpy.typing as npt
 import psutil
 
 from actors.algo_history import AlgoHistory
-from actors.notes import NotePage
-from actors.shell import Shell, listen, patiently
+from actors.algo_orders import AlgoOrders
+from actors.shell import listen, patiently
 from cluster import names, strategy_cache, streams
 from cluster.calls import Peer
+from cluster.cpu_share import CpuLimit
 from cluster.process import end, now
 from storage.algo_log import AlgoLog
 from storage.artefacts import Artefacts
 from storage.bus import Bus
-from storage.crash_points import CrashPoint, crash_here
 from storage.desired import Desired
 from storage.instruments import Instruments
-from storage.journal import Journal
-from storage.records import AlgoRecord, FillRecord, OrderFilter
+from storage.records import AlgoRecord
 from storage.snapshots import Snapshots
 from storage.strategies import Strategies
 from strategies.loader import LoadedStrategy, load_builtin, load_folder
-from strategies.runner import LogLine, Output, Runner, StrategyFailed
+from strategies.runner import LogLine, Runner, StrategyFailed
 from trading.bars import Bar
-from trading.errors import BadInput, Fenced, Invariant, NotReady, Refused, TradeError, Unreachable
+from trading.errors import BadInput, Fenced, Invariant, NotReady, Refused, TradeError
 from trading.histogram import Histogram
-from trading.ids import AlgoId, ClientOrderId, Epoch, InstrumentId, Nanos
+from trading.ids import Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
-from trading.intent_queue import Intent, IntentQueue
-from trading.orders import CancelOrder, EventKind, Order, OrderState, PlaceOrder, order_from
 from trading.ticks import Senders, TickArray, decode, empty, unpack_batch
 
 log = logging.getLogger("quarterdeck")
 
-#: An intent without a clear answer for so long is cancelled instead of sent again.
-UNCLEAR_NS = 3_000_000_000
-#: Pages of fills read back when the session is another incarnation.
-MOST_PAGES = 50
 STATS_EVERY_S = 0.5
 SAVE_EVERY_S = 1.0
 LOG_EVERY_S = 0.5
@@ -90,44 +77,37 @@ class AlgoStats(msgspec.Struct, frozen=True, kw_only=True):
     open_orders: int
     #: The market has been silent for so long, in seconds; None before the first tick.
     tick_age_s: float | None
+    #: Cores taken over the last seconds; None before that.
+    cpu_share: float | None
     positions: dict[str, str]
     realised: str
     tick_to_strategy: dict[int, int]
     intent_to_ack: dict[int, int]
 
 
-class AlgoHost(Shell):
+class AlgoHost(AlgoOrders):
     """A running algo."""
 
     def __init__(self, algo: str, epoch: int) -> None:
-        self.algo = AlgoId(algo)
-        self.record: AlgoRecord | None = None
-        self.runner: Runner | None = None
-        super().__init__(names.algo(algo, epoch))
-        self.epoch = epoch
+        super().__init__(algo, epoch)
         self.bus = Bus(self.deck.redis_url)
         self.desired = Desired(self.database)
         self.strategies = Strategies(self.database)
         self.artefacts = Artefacts(self.database)
-        self.journal = Journal(self.database)
         self.instruments = Instruments(self.database)
         self.snapshots = Snapshots(self.database)
         self.algo_log = AlgoLog(self.database)
         self.history = AlgoHistory(self.database, self.desired)
-        self.session = Peer("")
-        self._intents = IntentQueue()
-        self._has_intents = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._lines: deque[LogLine] = deque(maxlen=5_000)
         self._senders = Senders()
-        self._tick_latency, self._ack_latency = Histogram(), Histogram()
-        self._asked_at: dict[ClientOrderId, Nanos] = {}
-        self._ticks = self._lost = self._sent = self._acked = self._fills = self._denied = 0
+        self._tick_latency = Histogram()
+        self._ticks = self._lost = 0
         self._last_tick_at = 0
         self._behind_ns = 0
         self._saved = b""
-        self._stopped = False
+        self._writing = asyncio.Lock()
+        self._cpu = CpuLimit()
+        #: It stops, and its open orders are to stay.
+        self._leaves_orders = False
         self._began = False
 
     # Life
@@ -241,7 +221,7 @@ class AlgoHost(Shell):
         """The strategy is at fault: stop trading, keep the position, cancel what rests, say so."""
         self._lines.append(LogLine(at=now(), level="error", text=details or reason))
         await self._write_log()
-        if self.record is not None and self._began:
+        if self.record is not None and self._began and not self._leaves_orders:
             try:
                 await self.session.call(
                     "cancel_all", self.record.account, self.algo, f"{self.name} failed", timeout=10.0
@@ -252,15 +232,17 @@ class AlgoHost(Shell):
         await self.desired.set_algo_state(self.algo, Epoch(self.epoch), "failed", reason, by=self.name)
 
     async def stop(self) -> None:
-        """Orderly end: `on_stop`, send its last intents, cancel what rests, keep the snapshot."""
+        """Orderly end: `on_stop`, send its last intents, cancel what rests (or leave it), keep the snapshot."""
         self.state = "stopping"
         runner, record = self.runner, self.record
         if runner is not None and record is not None and runner.failed is None and self._began:
-            self._send_out(runner.stop(now()))
+            await self._read_how_to_stop()
+            self._send_out(runner.stop(now(), leave_orders=self._leaves_orders))
             try:
                 async with asyncio.timeout(5):
                     await self._idle.wait()
-                await self.session.call("cancel_all", record.account, self.algo, f"{self.name} stops", timeout=5.0)
+                if not self._leaves_orders:
+                    await self.session.call("cancel_all", record.account, self.algo, f"{self.name} stops", timeout=5.0)
             except (TradeError, TimeoutError) as error:
                 log.warning("stopping with orders left: %s", error)
             self._stopped = True
@@ -272,6 +254,38 @@ class AlgoHost(Shell):
             except TradeError as error:
                 log.warning("the last snapshot was not kept: %s", error)
         await super().stop()
+
+    async def _read_how_to_stop(self) -> None:
+        """Whether its orders are to stay; as it was read last where the database is away."""
+        try:
+            async with asyncio.timeout(2):
+                self._note_how_to_stop(await self.desired.algo(self.algo))
+        except (TradeError, TimeoutError) as error:
+            log.warning("how to stop is not known anew: %s", error)
+        if self._leaves_orders:
+            text = f"stopping: {len(self._runner().open_orders())} open orders are left, as asked"
+            self._lines.append(LogLine(at=now(), level="info", text=text))
+
+    def _note_how_to_stop(self, record: AlgoRecord) -> None:
+        self._leaves_orders = record.want == "stopped" and record.stop_orders == "leave"
+
+    async def _take_up(self, record: AlgoRecord) -> None:
+        """What has changed and needs no new incarnation: parameters, between two events; labels, a pause."""
+        mine, runner = self.record, self._runner()
+        self._note_how_to_stop(record)
+        if mine is None or record.generation == mine.generation or mine.generation < record.restart_generation:
+            return
+        self.record = record
+        if record.parameters == mine.parameters or self._stopped or runner.failed is not None:
+            return
+        text = "parameters have changed"
+        self._lines.append(LogLine(at=now(), level="info", text=text, fields=dict(record.parameters)))
+        try:
+            self._send_out(runner.change_parameters(record.parameters, now()))
+        except BadInput as error:
+            # They were checked before they were written, by the version that is pinned.
+            self._stopped = True
+            await self._fail(f"it does not take its parameters: {error}")
 
     # Ticks
 
@@ -323,177 +337,6 @@ class AlgoHost(Shell):
             if not self._stopped:
                 self._send_out(runner.clock(now()))
 
-    def _runner(self) -> Runner:
-        if self.runner is None:
-            raise NotReady(f"{self.name} is loading", 1.0)
-        return self.runner
-
-    # Intents
-
-    def _send_out(self, outputs: Sequence[Output]) -> None:
-        for output in outputs:
-            if isinstance(output, LogLine):
-                self._lines.append(output)
-                continue
-            self._intents.add(output)
-            if isinstance(output, PlaceOrder):
-                self._asked_at[output.client_order_id] = output.created_at
-        if self._intents:
-            self._idle.clear()
-            self._has_intents.set()
-        runner = self.runner
-        if runner is not None and runner.failed is not None and self.state != "failed":
-            self.state, self.reason = "failed", str(runner.failed)
-            self._stopped = True
-            self.spawn(self._fail(str(runner.failed), runner.failed.traceback_text), "fail")
-
-    async def _send(self) -> None:
-        """Send intents in order; what gathers while a call is under way goes as one."""
-        while True:
-            await self._has_intents.wait()
-            self._has_intents.clear()
-            while self._intents:
-                if late := self._intents.take_late(now()):
-                    error = NotReady(f"not sent: it waited too long behind {len(self._intents)} others")
-                    self._refuse(late, [error] * len(late))
-                    await asyncio.sleep(0.05)  # a strategy that answers a refusal with an intent must not spin
-                    continue
-                group = self._intents.take_group()
-                await self._send_group(group)
-            self._idle.set()
-
-    async def _send_group(self, group: Sequence[Intent]) -> None:
-        places = [i for i in group if isinstance(i, PlaceOrder)]
-        cancels = [i for i in group if isinstance(i, CancelOrder)]
-        self._sent += len(places)
-        if places:
-            await self._place(places)
-        elif cancels:
-            await self._try("cancel", cancels)
-        else:
-            await self._try("modify", group[0])
-
-    async def _try(self, method: str, argument: Any) -> None:
-        """A cancel or modify: its outcome shows in the order's own changes; a failed one is logged."""
-        try:
-            results = await self.session.call(method, argument, self.epoch, self.algo, timeout=5.0)
-        except Fenced as error:
-            end(str(error))
-        except TradeError as error:
-            results = (error,)
-        for result in results if isinstance(results, tuple) else (results,):
-            if isinstance(result, TradeError):
-                self._lines.append(LogLine(at=now(), level="warning", text=f"{method}: {result}"))
-
-    async def _place(self, intents: list[PlaceOrder]) -> None:
-        began = now()
-        while True:
-            crash_here(CrashPoint.ALGO_BEFORE_PLACE)
-            try:
-                results = await self.session.call("place", intents, self.epoch, timeout=5.0)
-            except Fenced as error:
-                end(str(error))
-            except Unreachable as error:
-                if now() - began > UNCLEAR_NS:
-                    await self._give_up(intents, str(error))
-                    return
-                await asyncio.sleep(0.2)  # the same keys again: what arrived is only looked up
-            except TradeError as error:
-                self._refuse(intents, [error] * len(intents))
-                return
-            else:
-                crash_here(CrashPoint.ALGO_AFTER_PLACE)
-                self._refuse(intents, results)
-                return
-
-    async def _give_up(self, intents: list[PlaceOrder], why: str) -> None:
-        """Too late to place: make sure that none of these keys acts any more."""
-        cancels = [CancelOrder(account=i.account, client_order_id=i.client_order_id) for i in intents]
-        while True:
-            try:
-                results = await self.session.call("cancel", cancels, self.epoch, self.algo, timeout=5.0)
-            except Fenced as error:
-                end(str(error))
-            except TradeError:
-                await asyncio.sleep(1.0)
-                continue
-            self._refuse(intents, results, why)
-            return
-
-    def _refuse(self, intents: Sequence[PlaceOrder], results: Sequence[Order | TradeError], why: str = "") -> None:
-        """Tell the strategy of intents that did not become orders (orders tell of themselves)."""
-        for intent, result in zip(intents, results, strict=True):
-            if isinstance(result, TradeError):
-                self._denied += 1
-                order = order_from(intent, "", now())
-                order.state, order.reason = OrderState.DENIED, why or str(result)
-                self._asked_at.pop(intent.client_order_id, None)
-                self._lines.append(LogLine(at=now(), level="warning", text=f"{intent.client_order_id}: {result}"))
-                self._send_out(self._runner().order(order, now()))
-
-    # Order changes
-
-    async def _read_notes(self, record: AlgoRecord) -> None:
-        epoch = cursor = 0
-        while True:
-            try:
-                page: NotePage = await self.session.call(
-                    "read_notes", record.account, record.id, epoch, cursor, 10.0, timeout=15.0
-                )
-                if page.reset:
-                    await self._catch_up(record, page)
-            except TradeError as error:
-                log.debug("no order changes now: %s", error)
-                await asyncio.sleep(0.25)
-                continue
-            for note in page.notes:
-                self._take_change(note.order, note.event.kind, note.event.at)
-                fill = note.event.fill
-                if note.event.kind is EventKind.FILLED and fill is not None:
-                    self._fills += 1
-                    self._send_out(self._runner().fill(note.order, fill, now()))
-                self._send_out(self._runner().order(note.order, now()))
-            epoch, cursor = page.epoch, page.cursor
-
-    def _take_change(self, order: Order, kind: EventKind, at: Nanos) -> None:
-        if kind is EventKind.DENIED:
-            self._denied += 1
-            self._asked_at.pop(order.client_order_id, None)
-        elif kind in (EventKind.SUBMITTED, EventKind.REJECTED):
-            asked = self._asked_at.pop(order.client_order_id, None)
-            if asked is not None and kind is EventKind.SUBMITTED:
-                self._acked += 1
-                self._ack_latency.add(at - asked)
-        elif order.state.is_final:
-            self._asked_at.pop(order.client_order_id, None)
-
-    async def _catch_up(self, record: AlgoRecord, page: NotePage) -> None:
-        """The session is another incarnation: read from the journal what happened meanwhile."""
-        runner = self._runner()
-        filters = OrderFilter(account=record.account, algo=record.id)
-        fills: list[FillRecord] = []
-        cursor: str | None = None
-        for _ in range(MOST_PAGES):
-            page_of_fills, cursor = await self.journal.fills(filters, cursor, limit=200)
-            fresh = [item for item in page_of_fills if not runner.knows(item.fill.execution_id)]
-            fills += fresh
-            if cursor is None or len(fresh) < len(page_of_fills):
-                break
-        for item in reversed(fills):
-            order = await self.journal.order(record.account, item.client_order_id)
-            if order is not None:
-                self._send_out(runner.fill(order, item.fill, now()))
-        still_open = {order.client_order_id: order for order in page.open_orders}
-        for mine in runner.open_orders():
-            order = still_open.get(mine.client_order_id)
-            if order is None:
-                order = await self.journal.order(record.account, mine.client_order_id)
-            if order is None and mine.client_order_id not in self._asked_at:
-                # Asked for by an incarnation that ended before the session heard of it.
-                order = msgspec.structs.replace(mine, state=OrderState.DENIED, reason="it never reached the session")
-            if order is not None:
-                self._send_out(runner.order(order, now()))
-
     # What is kept and told
 
     async def _save(self) -> None:
@@ -510,17 +353,27 @@ class AlgoHost(Shell):
             self._saved = raw
 
     async def _write_log(self) -> None:
-        if self._lines:
+        # One at a time: what fails or stops writes its last lines while the usual round may be at it.
+        async with self._writing:
+            if not self._lines:
+                return
             lines = list(self._lines)
-            await self.algo_log.append(self.algo, Epoch(self.epoch), [(x.at, x.level, x.text) for x in lines])
+            rows = [(x.at, x.level, x.text) for x in lines]
+            written = await self.algo_log.append(self.algo, Epoch(self.epoch), rows, [x.fields for x in lines])
             for _ in lines:
                 self._lines.popleft()
+        try:
+            await self.bus.publish(streams.algo_log(self.algo), str(written[-1].number).encode())
+        except NotReady as error:
+            # Who follows the log reads the table from time to time.
+            log.debug("the log's news are not told: %s", error)
 
     async def _tell(self) -> None:
-        await self.hot.put(f"algo:{self.algo}", self.stats(), ttl_s=3600)
         record = await self.desired.algo(self.algo)
         if record.epoch > self.epoch:
             end(f"epoch {record.epoch} runs now")
+        await self._take_up(record)
+        await self.hot.put(f"algo:{self.algo}", self.stats(), ttl_s=3600)
 
     def stats(self) -> AlgoStats:
         """Counts, latencies, positions."""
@@ -542,6 +395,7 @@ class AlgoHost(Shell):
             denied=self._denied,
             open_orders=len(runner.open_orders()),
             tick_age_s=round((now() - self._last_tick_at) / 1e9, 3) if self._last_tick_at else None,
+            cpu_share=None if self._cpu.share is None else round(self._cpu.share, 3),
             positions={id_: f"{p.quantity:f}" for id_, p in positions if p.quantity},
             realised=f"{sum((p.realised - p.fees for _, p in positions), start=positions[0][1].realised * 0):f}",
             tick_to_strategy=self._tick_latency.counts(),
@@ -551,10 +405,15 @@ class AlgoHost(Shell):
     def facts(self) -> dict[str, Any]:
         record = self.record
         age = (now() - self._last_tick_at) / 1e9 if self._last_tick_at else None
+        if record is not None and self._began:
+            # Here, on the thread that also answers while the strategy blocks the loop.
+            self._cpu.look(record.placement.cpu_limit)
         return {
             "generation": record.generation if record is not None else 0,
             "ticks": self._ticks,
             "intents": self._sent,
             "stale": age is not None and max(age, self._behind_ns / 1e9) > STALE_S,
+            "cpu_share": self._cpu.share,
+            "over_cpu": self._cpu.is_over,
             "memory_mb": psutil.Process().memory_info().rss >> 20,
         }

@@ -142,6 +142,7 @@ class RiskDesk(Shell):
                         instrument=record.instrument,
                         value=record.value,
                         changed_at=record.changed_at,
+                        by=record.changed_by,
                     )
                 )
         return LimitTree(limits, version)

@@ -165,7 +165,13 @@ class Supervisor(Shell):
         Such an algo was blocked, killed or crashed too often.  Awaited, so that none of them is started meanwhile.
         """
         alive = {name.id for name in observed.actors if name.kind is Kind.ALGO}
-        going_on = {algo.id for algo in wanted.algos if algo.state not in ("stopped", "failed")}
+        going_on = {
+            algo.id
+            for algo in wanted.algos
+            if algo.state not in ("stopped", "failed")
+            # Left open as asked, also where its process died before it could stop.
+            or (algo.want == "stopped" and algo.stop_orders == "leave")
+        }
         users = {account.id: account.user for account in wanted.accounts}
         left = [
             (account, algo)
@@ -322,6 +328,8 @@ def _seen(name: ActorName, status: Status | None) -> Seen:
         heart_age_s=status.heart_age_s,
         generation=int(status.facts.get("generation", 0)),
         memory_mb=int(status.facts.get("memory_mb", 0)),
+        over_cpu=bool(status.facts.get("over_cpu", False)),
+        cpu_share=float(status.facts.get("cpu_share") or 0.0),
         busy=bool(status.facts.get("instruments", 0) or status.facts.get("owed", 0)),
         node=NodeName(status.node),
     )

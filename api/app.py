@@ -12,6 +12,9 @@ from fastapi import FastAPI
 from api import openapi, problems
 from api.routes import (
     accounts,
+    algo_batch,
+    algo_commands,
+    algo_story,
     algo_versions,
     algos,
     audit,
@@ -85,8 +88,8 @@ def create_app(
     app.state.services = services
     rooms: tuple[Any, ...] = (
         users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
-        strategy_versions, algos, algo_versions, orders, holdings, exports, breaks, reconciliations, risk, kills,
-        joining, nodes, audit, stream_routes, health,
+        strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
+        breaks, reconciliations, risk, kills, joining, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

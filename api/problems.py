@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import secrets
@@ -149,6 +150,16 @@ def answer_for(error: TradeError, **more: Any) -> JSONResponse:
         action=getattr(error, "action", None),
         **more,
     )
+
+
+def body_of(error: Exception) -> dict[str, Any]:
+    """The problem that ``error`` would be answered with, as a part of another answer."""
+    if isinstance(error, ProblemError):
+        answer = problem(error.status, error.code, error.title, error.detail, {}, **error.more)
+    else:
+        answer = answer_for(error) if isinstance(error, TradeError) else _internal(error)
+    found: dict[str, Any] = json.loads(bytes(answer.body))
+    return found
 
 
 def limits_in(violations: Sequence[str]) -> list[dict[str, str | None]]:

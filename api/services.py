@@ -22,7 +22,9 @@ from cluster.history import History
 from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
 from cluster.submissions import Submissions
+from storage.algo_events import AlgoEvents
 from storage.algo_log import AlgoLog
+from storage.algos import AlgoCommands
 from storage.api_keys import ApiKeys
 from storage.bars import Bars
 from storage.bus import Bus
@@ -79,6 +81,8 @@ class Services:
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
         self.algo_log = AlgoLog(self.database)
+        self.algo_commands = AlgoCommands(self.database)
+        self.algo_events = AlgoEvents(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
         self.feed_tunings = FeedTunings(self.database)

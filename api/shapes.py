@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pydantic import ConfigDict
 
 from api.formats import Amount, Instant, InstantOrNone, Shown
-from storage.records import Apart, Packing
+from storage.records import Apart, OverCpu, Packing
 from trading.histogram import Histogram
 from trading.journal import Break, BreakKind, Settlement
 from trading.orders import EventKind, OrderState, OrderType, Side, TimeInForce
+
+#: States in which something of an algo may still run.
+ALIVE: Final = frozenset({"starting", "running", "paused", "stopping"})
 
 
 class OrderShown(Shown):
@@ -242,6 +245,8 @@ class AlgoLive(Shown):
     realised: Amount
     tick_to_strategy_ms: Latency
     intent_to_ack_ms: Latency
+    #: Cores that its process took over the last seconds; null before that.
+    cpu_share: float | None = None
 
 
 class PlacementShown(Shown):
@@ -252,6 +257,8 @@ class PlacementShown(Shown):
     apart: Apart
     cpus: float
     memory_mb: int
+    cpu_limit: float
+    over_cpu: OverCpu
 
 
 class AlgoShown(Shown):
@@ -278,9 +285,17 @@ class AlgoShown(Shown):
                         "apart": "no",
                         "cpus": 0.05,
                         "memory_mb": 512,
+                        "cpu_limit": 0.9,
+                        "over_cpu": "nice",
                     },
                     "placed": "edge",
+                    "labels": {"desk": "alpha"},
                     "want": "running",
+                    "stop_orders": "cancel",
+                    "stop_position": "keep",
+                    "paused_by": "",
+                    "paused_at": None,
+                    "paused_because": "",
                     "state": "running",
                     "reason": "",
                     "epoch": 3,
@@ -311,7 +326,15 @@ class AlgoShown(Shown):
     placement: PlacementShown
     #: The node that the present incarnation was started on; "" before the first.
     placed: str
+    labels: dict[str, str]
     want: str
+    #: How it was last asked to stop: what becomes of open orders (cancel, leave) and of the position (keep, flatten).
+    stop_orders: str
+    stop_position: str
+    #: Who paused it, "" where nobody has: its orders that do not reduce are refused.
+    paused_by: str
+    paused_at: InstantOrNone
+    paused_because: str
     state: str
     #: The state in words.
     reason: str

@@ -19,6 +19,7 @@ class ApiClient:
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
+        self.key = key
         self._http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(30.0, connect=5.0)
         )

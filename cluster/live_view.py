@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cluster.client import ApiClient
 
-_STATE_STYLE = {"running": "green", "failed": "bold red", "waiting": "yellow", "starting": "yellow"}
+_STATE_STYLE = {"running": "green", "paused": "cyan", "failed": "bold red", "waiting": "yellow", "starting": "yellow"}
 
 
 def snapshot(api: ApiClient, feed: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def check_placement(placement: Placement) -> Placement:
         raise BadInput("cpus", f"{placement.cpus} is not between 0 and 256 cores")
     if not 64 <= placement.memory_mb <= 1_048_576:
         raise BadInput("memory_mb", f"{placement.memory_mb} is not between 64 and 1048576 MiB")
+    if not 0 < placement.cpu_limit <= 256:
+        raise BadInput("cpu_limit", f"{placement.cpu_limit} is not between 0 and 256 cores")
     return placement
 
 

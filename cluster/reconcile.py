@@ -15,10 +15,12 @@ from cluster.names import ActorName, Kind
 from cluster.placement import Machine, choose
 from cluster.sites import Site, sites, why_leave
 from cluster.specs import ActorSpec
-from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
+from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord, OverCpu
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
 
 _SECOND = 1_000_000_000
+#: States of one that has come up.
+_UP = ("running", "paused")
 #: A created actor may take this long to show up in Ray's list.
 APPEAR_NS = 20 * _SECOND
 #: An actor that has not answered for so long is replaced.
@@ -44,6 +46,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     busy: bool = False
     #: What its process takes, in MiB (algos).
     memory_mb: int = 0
+    #: It takes more CPU than it is allowed (algos), and how many cores.
+    over_cpu: bool = False
+    cpu_share: float = 0.0
     #: Where it runs; "" where that is not known.
     node: NodeName = NodeName("")
 
@@ -327,17 +332,21 @@ def _run(
         if not mine.answers and algo.placed in lost:
             return _start(algo, lost[algo.placed], machines)
         if not mine.answers:
-            return [ShowAlgo(algo, "starting" if algo.state != "running" else "running", "its process does not answer")]
+            return [ShowAlgo(algo, algo.state if algo.state in _UP else "starting", "its process does not answer")]
         if mine.state == "failed":
             return [ShowAlgo(algo, "failed", mine.reason), Remove(name, "it failed", gently=True)]
         if mine.memory_mb > algo.placement.memory_mb:
             reason = f"its process took {mine.memory_mb} MiB, {algo.placement.memory_mb} are allowed it"
             return [ShowAlgo(algo, "failed", reason), Remove(name, reason, gently=False)]
-        if mine.generation and mine.generation != algo.generation:
+        if mine.over_cpu and algo.placement.over_cpu is OverCpu.END:
+            reason = f"its process took {mine.cpu_share:.2f} cores, {algo.placement.cpu_limit:g} are allowed it"
+            return [ShowAlgo(algo, "failed", reason), Remove(name, reason, gently=False)]
+        if mine.generation and mine.generation < algo.restart_generation:
             return [ShowAlgo(algo, "stopping", "restarting with what was changed"), StopAlgo(name, "changed")]
+        up = "paused" if algo.paused_by else "running"
         if mine.heart_age_s > BLOCKED_S:
-            return [ShowAlgo(algo, "running", f"blocked: its loop has not come round for {mine.heart_age_s:.0f} s")]
-        state = "running" if mine.state == "ready" else "starting"
+            return [ShowAlgo(algo, up, f"blocked: its loop has not come round for {mine.heart_age_s:.0f} s")]
+        state = up if mine.state == "ready" else "starting"
         there = machines.get(mine.node)
         if there is not None and there.draining:
             other, why = choose(algo.account, algo.node, algo.placement, [*machines.values()])
@@ -347,13 +356,13 @@ def _run(
             other.take(algo.account, algo.placement)
             reason = f"moving, for node {mine.node} is being emptied"
             return [ShowAlgo(algo, "stopping", reason), StopAlgo(name, reason)]
-        return [ShowAlgo(algo, state, mine.reason)]
+        return [ShowAlgo(algo, state, _how(algo, mine))]
     if name in memory.created:
         return []
-    if algo.state in ("running", "starting") and algo.placed in machines and not machines[algo.placed].alive:
+    if algo.state in ("starting", *_UP) and algo.placed in machines and not machines[algo.placed].alive:
         # Not its own fault, so no crash of its own.
         return _start(algo, lost.get(algo.placed, f"node {algo.placed} is gone"), machines)
-    if algo.state in ("running", "starting") and algo.epoch:
+    if algo.state in ("starting", *_UP) and algo.epoch:
         attempts = memory.crashes.get(algo.id, Attempts())
         if memory.ended.get(algo.id) != algo.epoch:
             memory.ended[algo.id] = algo.epoch
@@ -367,6 +376,19 @@ def _run(
     if now < attempts.next_at:
         return []
     return _start(algo, "", machines)
+
+
+def _how(algo: AlgoRecord, mine: Seen) -> str:
+    """Everything that is to be said of one that runs."""
+    told = [mine.reason] if mine.reason else []
+    if algo.paused_by:
+        why = f": {algo.paused_because}" if algo.paused_because else ""
+        told.append(f"paused by {algo.paused_by}{why}; only orders that reduce pass")
+    if mine.over_cpu:
+        told.append(
+            f"takes more CPU than the {algo.placement.cpu_limit:g} cores that it is allowed, so others go first"
+        )
+    return "; ".join(told)
 
 
 def _start(algo: AlgoRecord, because: str, machines: Mapping[NodeName, Machine]) -> list[Action]:

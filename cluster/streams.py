@@ -57,6 +57,11 @@ def depth(feed: str) -> str:
     return f"depth:{feed}"
 
 
+def algo_log(algo: str) -> str:
+    """Word that an algo's log has new lines: the number of the last."""
+    return f"algo-log:{algo}"
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Something changed: what kind of thing, which one, whose (for access), its new state."""
 

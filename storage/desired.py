@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 from psycopg.rows import dict_row
 
+from storage.algos import AlgoCommands, AlgoRows
 from storage.audit_pages import audit_page
 from storage.database import DATABASE_ERRORS, Connection, Database
+from storage.limits import put_limit, read_limits
 from storage.records import (
     AccountRecord,
     AlgoRecord,
@@ -24,7 +26,7 @@ from storage.records import (
     NodeRecord,
     UserRecord,
 )
-from storage.resource import CHANNEL, Resource, change, jsonb, write_audit
+from storage.resource import CHANNEL, Resource, change, jsonb, sign, write_audit
 from trading import ids
 from trading.errors import BadInput, Fenced, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, NodeName, UserId
@@ -56,14 +58,8 @@ class Desired:
             check=lambda r: _named(r.id, "account"),
         )
         self._feeds = Resource(db, FeedRecord, kind="feed", table="feeds", fixed=made | {"nodes"}, check=_check_feed)
-        self._algos = Resource(
-            db,
-            AlgoRecord,
-            kind="algo",
-            table="algos",
-            fixed=made | {"updated_at", "epoch", "state", "reason", "placed"},
-            check=_check_algo,
-        )
+        self._algos = AlgoRows(db)
+        self._algo_commands = AlgoCommands(db)
         self._nodes = Resource(
             db,
             NodeRecord,
@@ -156,6 +152,7 @@ class Desired:
             if before is None:
                 raise UnknownThing("feed", id)
             fields = ", ".join(field.name for field in msgspec.structs.fields(AlgoRecord) if field.name != "user")
+            await sign(connection, by)
             await cursor.execute(
                 f"""
                 UPDATE algos SET want = 'stopped', generation = generation + 1, updated_at = %s
@@ -221,12 +218,15 @@ class Desired:
     async def update_algo(
         self, id: AlgoId, changes: Mapping[str, Any], by: str, generation: int | None = None
     ) -> AlgoRecord:
-        """Change what is wanted.  State, reason and epoch have methods of their own."""
+        """Change what is wanted.  State, reason and epoch have methods of their own; see `storage.algos` for the rest.
+
+        The running incarnation is replaced, but for labels and where ``restart_generation`` says that it need not be.
+        """
         return await self._algos.update(id, changes, by, generation)
 
     async def delete_algo(self, id: AlgoId, by: str, generation: int | None = None) -> None:
-        """Remove an algo with its snapshot and log; its orders stay in the journal."""
-        await self._algos.delete(id, by, generation)
+        """Remove an algo with its snapshot; its log, its events and its orders stay."""
+        await self._algo_commands.delete(id, by, generation)
 
     async def set_algo_state(self, id: AlgoId, epoch: Epoch, state: str, reason: str, by: str = "supervisor") -> bool:
         """Note how the incarnation ``epoch`` goes; says whether that was news.
@@ -242,6 +242,7 @@ class Desired:
                 raise Fenced(f"algo/{id}", epoch, row["epoch"])
             if (row["state"], row["reason"]) == (state, reason):
                 return False
+            await sign(connection, by)
             await connection.execute(
                 "UPDATE algos SET state = %s, reason = %s, updated_at = %s WHERE id = %s",
                 (state, reason, time.time_ns(), id),
@@ -253,6 +254,7 @@ class Desired:
     async def new_algo_epoch(self, id: AlgoId, node: str = "", by: str = "supervisor") -> Epoch:
         """Number the next incarnation before it is spawned on ``node``; fences the last.  Raises `UnknownThing`."""
         async with self._db.connection() as connection, connection.transaction():
+            await sign(connection, by)
             row = await _one(
                 connection,
                 "UPDATE algos SET epoch = epoch + 1, placed = %s, updated_at = %s WHERE id = %s RETURNING epoch",
@@ -278,7 +280,7 @@ class Desired:
     async def limits(self) -> list[LimitRecord]:
         """The version in force of every limit, lifted ones (value None) included."""
         async with self._db.connection() as connection:
-            return await _limits(connection, None)
+            return await read_limits(connection, None)
 
     async def limit_history(self, scope: str, kind: str, instrument: str = "") -> list[LimitRecord]:
         """Every version of one limit, oldest first."""
@@ -353,63 +355,10 @@ class Desired:
                 await connection.close()
 
 
-async def put_limit(
-    connection: Connection,
-    scope: str,
-    kind: str,
-    instrument: str,
-    value: Decimal | None,
-    by: str,
-    *,
-    keep_if_at_least: bool = False,
-    only_if_set_at: int | None = None,
-) -> LimitRecord:
-    """Write a version of a limit within a `change`, which makes changes queue up: no version is given out twice.
-
-    One that is at least as high already stays if ``keep_if_at_least``; one set at another time than
-    ``only_if_set_at`` stays too.
-    """
-    before = await _limits(connection, (scope, kind, instrument))
-    known = before[0] if before else None
-    if known is not None and known.value is not None:
-        if keep_if_at_least and value is not None and known.value >= value:
-            return known
-        if only_if_set_at is not None and known.changed_at != only_if_set_at:
-            return known
-    record = LimitRecord(
-        scope=scope,
-        kind=kind,
-        instrument=instrument,
-        value=value,
-        version=known.version + 1 if known is not None else 1,
-        changed_at=ids.Nanos(time.time_ns()),
-        changed_by=by,
-    )
-    await connection.execute(
-        "INSERT INTO limits (scope, kind, instrument, version, value, changed_at, changed_by) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        (scope, kind, instrument, record.version, value, record.changed_at, by),
-    )
-    subject = f"{scope}/{kind}" + (f"/{instrument}" if instrument else "")
-    await write_audit(connection, by, "set_limit", subject, known, record)
-    return record
-
-
 async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statement.encode(), values)
         return await cursor.fetchone()
-
-
-async def _limits(connection: Connection, key: tuple[str, str, str] | None) -> list[LimitRecord]:
-    where = "" if key is None else "WHERE (scope, kind, instrument) = (%s, %s, %s)"
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            f"SELECT DISTINCT ON (scope, kind, instrument) * FROM limits {where} "
-            "ORDER BY scope, kind, instrument, version DESC",
-            key,
-        )
-        return msgspec.convert(await cursor.fetchall(), list[LimitRecord])
 
 
 async def _end_seconds(connection: Connection, feed: FeedId, by: str) -> None:
@@ -444,11 +393,3 @@ def _check_feed(record: FeedRecord) -> None:
         ids.instrument_id(source.instrument, "seconds")
         if source.feed == record.id:
             raise BadInput("seconds", f"the second of {instrument} is in feed {record.id} itself: name another feed")
-
-
-def _check_algo(record: AlgoRecord) -> None:
-    ids.name(record.id, "algo")
-    if record.want not in ("running", "stopped"):
-        raise BadInput("want", f"{record.want!r} is neither 'running' nor 'stopped'")
-    for instrument in record.instruments:
-        ids.instrument_id(instrument, "instruments")

@@ -6,18 +6,28 @@ import secrets
 import time
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from psycopg.types.json import Jsonb
 
 from storage.database import Connection, Database, dicts
-from storage.desired import put_limit
+from storage.limits import put_limit
 from storage.records import OPEN_STATES, KilledAccount, KilledOrder, KillRecord
-from storage.resource import change, write_audit
+from storage.resource import change, sign, write_audit
 from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
 from trading.limits import HALTED
+
+#: Orders placed by a kill.
+_CLOSING: Final = """
+    SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
+        o.created_at AS asked_at,
+        CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired', 'denied') THEN o.updated_at END AS ended_at
+    FROM order_events e JOIN orders o USING (account, client_order_id)
+    WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('pending', 'denied')
+    ORDER BY asked_at
+    """
 
 
 class Kills:
@@ -32,23 +42,8 @@ class Kills:
         The algos that were wanted running come back too.
         """
         async with change(self._db) as connection:
-            began = time.time_ns()
-            limit = await put_limit(connection, scope, HALTED, "", Decimal(1), by, keep_if_at_least=True)
-            kill = KillRecord(
-                id=f"kill-{secrets.token_hex(4)}",
-                scope=scope,
-                flatten=flatten,
-                reason=reason,
-                at=Nanos(time.time_ns()),
-                by=by,
-                halted_at=limit.changed_at,
-                sets_halt=limit.changed_at >= began,
-            )
-            await connection.execute(
-                "INSERT INTO kills (id, scope, flatten, reason, at, by, halted_at, sets_halt) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-                (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at, kill.sets_halt),
-            )
+            kill = await throw_within(connection, scope, flatten, reason, by)
+            await sign(connection, by)
             rows = await (
                 await connection.execute(
                     """
@@ -65,24 +60,16 @@ class Kills:
         return kill, stopped
 
     async def lift(self, id: str, by: str) -> KillRecord:
-        """Let a scope trade again; what was stopped stays stopped.  Raises `UnknownThing`, `Conflict` if lifted."""
+        """Let a scope trade again; what was stopped stays stopped.
+
+        Raises `UnknownThing`, and `Conflict` if it is lifted already or belongs to the stop of an algo.
+        """
         async with change(self._db) as connection:
-            found = await _kills(connection, "WHERE id = %s FOR UPDATE", (id,))
-            if not found:
-                raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
-            (kill,) = found
-            if kill.lifted_at:
-                raise Conflict("kill_is_lifted", f"{kill.lifted_by} has lifted {id} already")
-            at = time.time_ns()
-            await connection.execute("UPDATE kills SET lifted_at = %s, lifted_by = %s WHERE id = %s", (at, by, id))
-            others = await _kills(connection, "WHERE scope = %s AND lifted_at = 0", (kill.scope,))
-            setters = await _kills(
-                connection, "WHERE scope = %s AND halted_at = %s AND sets_halt", (kill.scope, kill.halted_at)
-            )
-            if setters and not others:
-                await put_limit(connection, kill.scope, HALTED, "", None, by, only_if_set_at=kill.halted_at)
-            await write_audit(connection, by, "lift_kill", kill.scope, kill, {"id": id, "lifted_at": at})
-        return msgspec.structs.replace(kill, lifted_at=Nanos(at), lifted_by=by)
+            if await _kills(connection, "WHERE id = %s AND of_stop", (id,)):
+                raise Conflict(
+                    "kill_of_stop", f"{id} closes an algo that was stopped: start it, or stop it with 'keep'"
+                )
+            return await lift_within(connection, id, by)
 
     async def silent(self, id: str, sessions: Sequence[str]) -> None:
         """Note which sessions did not answer when it was thrown."""
@@ -95,9 +82,9 @@ class Kills:
             return await _kills(connection, "WHERE lifted_at = 0 ORDER BY at, id", ())
 
     async def all(self) -> list[KillRecord]:
-        """All kills, newest first."""
+        """All kills, newest first, but for those that are part of stopping an algo."""
         async with self._db.connection() as connection:
-            return await _kills(connection, "ORDER BY at DESC, id", ())
+            return await _kills(connection, "WHERE NOT of_stop ORDER BY at DESC, id", ())
 
     async def get(self, id: str) -> KillRecord:
         """One kill.  Raises `UnknownThing`."""
@@ -106,6 +93,11 @@ class Kills:
         if not found:
             raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
         return found[0]
+
+    async def closing(self, id: str, account: AccountId) -> list[KilledOrder]:
+        """The orders with which a kill closes positions of an account."""
+        async with self._db.connection() as connection:
+            return _orders(await dicts(connection, _CLOSING, {"id": id}), account)
 
     async def outcome(
         self, kill: KillRecord, accounts: Sequence[AccountId], algo: AlgoId | None
@@ -127,47 +119,100 @@ class Kills:
                 """,
                 values,
             )
-            closing = await dicts(
-                connection,
-                """
-                SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
-                    o.created_at AS asked_at,
-                    CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired', 'denied')
-                        THEN o.updated_at END AS ended_at
-                FROM order_events e JOIN orders o USING (account, client_order_id)
-                WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('pending', 'denied')
-                ORDER BY asked_at
-                """,
-                values,
-            )
-            still_open = await dicts(
-                connection,
-                f"""
-                SELECT account, count(*) AS orders FROM orders
-                WHERE account = ANY(%(accounts)s) AND state IN {OPEN_STATES}
-                    AND (%(algo)s::text IS NULL OR algo = %(algo)s) GROUP BY account
-                """,
-                values,
-            )
-            held = await dicts(
-                connection,
-                "SELECT account, instrument, quantity FROM positions "
-                "WHERE %(algo)s::text IS NULL AND account = ANY(%(accounts)s) AND quantity <> 0 UNION ALL "
-                "SELECT account, instrument, quantity FROM algo_positions "
-                "WHERE algo = %(algo)s::text AND account = ANY(%(accounts)s) AND quantity <> 0",
-                values,
-            )
-        opened = {row["account"]: int(row["orders"]) for row in still_open}
+            closing = await dicts(connection, _CLOSING, values)
+            left = await left_of(connection, accounts, algo)
         return [
             KilledAccount(
                 account=account,
                 cancelled=_orders(cancelled, account),
                 closing=_orders(closing, account),
-                open_orders=opened.get(account, 0),
-                positions={row["instrument"]: row["quantity"] for row in held if row["account"] == account},
+                open_orders=left[account].open_orders,
+                positions=left[account].positions,
             )
             for account in accounts
         ]
+
+
+class Left(msgspec.Struct, frozen=True):
+    """What is open and held still."""
+
+    open_orders: int
+    positions: dict[str, Decimal]
+
+
+async def left_of(connection: Connection, accounts: Sequence[AccountId], algo: AlgoId | None) -> dict[AccountId, Left]:
+    """What is open and held in each account; with ``algo``, what is this algo's of it."""
+    values = {"accounts": list(accounts), "algo": algo}
+    still_open = await dicts(
+        connection,
+        f"""
+        SELECT account, count(*) AS orders FROM orders
+        WHERE account = ANY(%(accounts)s) AND state IN {OPEN_STATES}
+            AND (%(algo)s::text IS NULL OR algo = %(algo)s) GROUP BY account
+        """,
+        values,
+    )
+    held = await dicts(
+        connection,
+        "SELECT account, instrument, quantity FROM positions "
+        "WHERE %(algo)s::text IS NULL AND account = ANY(%(accounts)s) AND quantity <> 0 UNION ALL "
+        "SELECT account, instrument, quantity FROM algo_positions "
+        "WHERE algo = %(algo)s::text AND account = ANY(%(accounts)s) AND quantity <> 0",
+        values,
+    )
+    opened = {row["account"]: int(row["orders"]) for row in still_open}
+    return {
+        account: Left(
+            opened.get(account, 0),
+            {row["instrument"]: row["quantity"] for row in held if row["account"] == account},
+        )
+        for account in accounts
+    }
+
+
+async def throw_within(
+    connection: Connection, scope: str, flatten: bool, reason: str, by: str, *, of_stop: bool = False
+) -> KillRecord:
+    """Halt a scope and note the kill, in a `change` that does more: its algos are the caller's."""
+    began = time.time_ns()
+    limit = await put_limit(connection, scope, HALTED, "", Decimal(1), by, keep_if_at_least=True)
+    kill = KillRecord(
+        id=f"kill-{secrets.token_hex(4)}",
+        scope=scope,
+        flatten=flatten,
+        reason=reason,
+        at=Nanos(time.time_ns()),
+        by=by,
+        halted_at=limit.changed_at,
+        sets_halt=limit.changed_at >= began,
+        of_stop=of_stop,
+    )
+    await connection.execute(
+        "INSERT INTO kills (id, scope, flatten, reason, at, by, halted_at, sets_halt, of_stop) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at, kill.sets_halt, of_stop),
+    )
+    return kill
+
+
+async def lift_within(connection: Connection, id: str, by: str) -> KillRecord:
+    """As `Kills.lift`, in a `change` that does more."""
+    found = await _kills(connection, "WHERE id = %s FOR UPDATE", (id,))
+    if not found:
+        raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
+    (kill,) = found
+    if kill.lifted_at:
+        raise Conflict("kill_is_lifted", f"{kill.lifted_by} has lifted {id} already")
+    at = time.time_ns()
+    await connection.execute("UPDATE kills SET lifted_at = %s, lifted_by = %s WHERE id = %s", (at, by, id))
+    others = await _kills(connection, "WHERE scope = %s AND lifted_at = 0", (kill.scope,))
+    setters = await _kills(
+        connection, "WHERE scope = %s AND halted_at = %s AND sets_halt", (kill.scope, kill.halted_at)
+    )
+    if setters and not others:
+        await put_limit(connection, kill.scope, HALTED, "", None, by, only_if_set_at=kill.halted_at)
+    await write_audit(connection, by, "lift_kill", kill.scope, kill, {"id": id, "lifted_at": at})
+    return msgspec.structs.replace(kill, lifted_at=Nanos(at), lifted_by=by)
 
 
 def _orders(rows: list[dict[str, Any]], account: AccountId) -> list[KilledOrder]:

@@ -108,6 +108,13 @@ class Apart(StrEnum):
     REQUIRE = "require"
 
 
+class OverCpu(StrEnum):
+    """What becomes of an algo that takes more CPU than allowed: it gets what others leave, or it is ended."""
+
+    NICE = "nice"
+    END = "end"
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where an algo may run, if no machine is named; see `cluster.placement`."""
 
@@ -115,15 +122,18 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     selector: str = ""
     packing: Packing = Packing.SPREAD
     apart: Apart = Apart.NO
-    #: What it needs of a machine, in cores and MiB.
+    #: What it needs of a machine, in cores and MiB; it may take no more memory.
     cpus: float = 0.05
     memory_mb: int = 512
+    #: The most CPU that it may take for long, in cores, and what becomes of it where it takes more.
+    cpu_limit: float = 0.9
+    over_cpu: OverCpu = OverCpu.NICE
 
 
 class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One instance of a strategy: what should run, and what is known of how it goes.
 
-    ``want`` is ``running`` or ``stopped``.  ``state`` (waiting, starting, running, stopping, stopped,
+    ``want`` is ``running`` or ``stopped``.  ``state`` (waiting, starting, running, paused, stopping, stopped,
     failed) and ``reason`` are the Supervisor's findings.  ``epoch`` numbers the incarnations: a new one is
     written here before it is spawned.  ``node`` pins it to a machine ("" = wherever ``placement`` allows).
     """
@@ -151,6 +161,40 @@ class AlgoRecord(msgspec.Struct, frozen=True, kw_only=True):
     strategy_version: str = ""
     #: ``version`` and ``parameters`` that it had before it was last upgraded; {} where it was not.
     previous: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    #: The last generation that takes a new incarnation: one that runs an older one is replaced, one that runs this or
+    #: a newer one takes up itself what has changed since.
+    restart_generation: int = 1
+    #: Who paused it, "" where nobody has; what refuses its entries meanwhile is the limit `trading.limits.PAUSED`.
+    paused_by: str = ""
+    paused_at: Nanos = Nanos(0)
+    paused_because: str = ""
+    #: How it was last asked to stop: what becomes of its open orders (``cancel`` or ``leave``) and of its position
+    #: (``keep`` or ``flatten``).  Of one that should run: ``cancel`` and ``keep``.
+    stop_orders: str = "cancel"
+    stop_position: str = "keep"
+    #: The kill that flattens it, "" where none does.
+    flatten: str = ""
+
+
+class AlgoEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of an algo, written with it.  ``what`` names the parts that changed.
+
+    ``node`` is where the incarnation was started, ``by`` who changed it.
+    """
+
+    number: int
+    algo: AlgoId
+    user: UserId
+    at: Nanos
+    what: list[str]
+    epoch: Epoch
+    generation: int
+    want: str
+    state: str
+    reason: str
+    node: str
+    by: str
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +297,8 @@ class KillRecord(msgspec.Struct, frozen=True, kw_only=True):
     halted_at: Nanos
     #: Whether this kill set it: a halt that stood before is not the kill's to lift.
     sets_halt: bool
+    #: It is part of stopping an algo: nobody threw the switch.
+    of_stop: bool = False
     #: Sessions that did not answer when it was thrown.
     silent: list[str] = []
     lifted_at: Nanos = Nanos(0)
@@ -353,6 +399,20 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: Nanos | None = None
 
 
+class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines of an algo's log; None does not filter."""
+
+    #: Above this number.
+    after: int = 0
+    #: Of this level or a graver one.
+    level: str | None = None
+    since: Nanos | None = None
+    #: Somewhere in the line, whatever its case.
+    text: str | None = None
+    #: Written while the algo was this user's.
+    user: UserId | None = None
+
+
 class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which breaks; None leaves a field out."""
 
@@ -383,10 +443,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of an algo's log.  ``number`` rises over all logs."""
+    """A line of an algo's log.  ``number`` rises over all logs.  ``fields`` are what the strategy gave by name."""
 
     number: int
     epoch: Epoch
     at: Nanos
     level: str
     text: str
+    fields: dict[str, Any] = {}

@@ -54,6 +54,11 @@ async def change(db: Database) -> AsyncIterator[Connection]:
         yield connection
 
 
+async def sign(connection: Connection, by: str) -> None:
+    """Tell the triggers of this transaction who asks: what they note bears the name."""
+    await connection.execute("SELECT set_config('quarterdeck.by', %s, true)", (by,))
+
+
 class Resource(Generic[R]):
     """The rows of one table.  ``fixed`` fields cannot be updated; ``key`` is the primary key's field."""
 
@@ -86,6 +91,7 @@ class Resource(Generic[R]):
             self._check(record)
         name = getattr(record, self._key)
         async with change(self._db) as connection:
+            await sign(connection, by)
             with self._errors(name):
                 await connection.execute(
                     sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
@@ -127,14 +133,26 @@ class Resource(Generic[R]):
         is given and the row has moved on.
         """
         async with change(self._db) as connection:
-            before = await self._read(connection, name, lock=True)
-            if before is None:
-                raise UnknownThing(self._kind, name)
-            self._check_generation(name, before, generation)
-            after = self._changed(before, changes)
-            await self._write(connection, name, after)
-            await write_audit(connection, by, f"update_{self._kind}", name, self._shown(before), self._shown(after))
+            return await self.update_within(connection, name, changes, by, generation)
+
+    async def update_within(
+        self, connection: Connection, name: str, changes: Mapping[str, Any], by: str, generation: int | None = None
+    ) -> R:
+        """As `update`, in a `change` that does more."""
+        before = await self.locked(connection, name)
+        self._check_generation(name, before, generation)
+        after = self._changed(before, changes)
+        await sign(connection, by)
+        await self._write(connection, name, after)
+        await write_audit(connection, by, f"update_{self._kind}", name, self._shown(before), self._shown(after))
         return after
+
+    async def locked(self, connection: Connection, name: str) -> R:
+        """One row, which nobody else changes before the transaction ends.  Raises `UnknownThing`."""
+        found = await self._read(connection, name, lock=True)
+        if found is None:
+            raise UnknownThing(self._kind, name)
+        return found
 
     async def put(self, record: R, by: str) -> R:
         """Create, or update every field that may change; nothing happens when it stands so already."""
@@ -156,20 +174,23 @@ class Resource(Generic[R]):
     async def delete(self, name: str, by: str, generation: int | None = None) -> None:
         """Remove.  Raises `UnknownThing`, or `Conflict` when something still refers to it."""
         async with change(self._db) as connection:
-            before = await self._read(connection, name, lock=True)
-            if before is None:
-                raise UnknownThing(self._kind, name)
-            self._check_generation(name, before, generation)
-            try:
-                await connection.execute(
-                    sql.SQL("DELETE FROM {} WHERE {} = %s").format(self._table, self._key_column), (name,)
-                )
-            except psycopg.errors.ForeignKeyViolation as error:
-                raise Conflict(
-                    f"{self._kind}_in_use",
-                    f"{self._kind} {name!r} is still used by {error.diag.table_name}: remove those first",
-                ) from error
-            await write_audit(connection, by, f"delete_{self._kind}", name, self._shown(before), None)
+            await self.delete_within(connection, name, by, generation)
+
+    async def delete_within(self, connection: Connection, name: str, by: str, generation: int | None = None) -> None:
+        """As `delete`, in a `change` that does more."""
+        before = await self.locked(connection, name)
+        self._check_generation(name, before, generation)
+        await sign(connection, by)
+        try:
+            await connection.execute(
+                sql.SQL("DELETE FROM {} WHERE {} = %s").format(self._table, self._key_column), (name,)
+            )
+        except psycopg.errors.ForeignKeyViolation as error:
+            raise Conflict(
+                f"{self._kind}_in_use",
+                f"{self._kind} {name!r} is still used by {error.diag.table_name}: remove those first",
+            ) from error
+        await write_audit(connection, by, f"delete_{self._kind}", name, self._shown(before), None)
 
     async def _read(self, connection: Connection, name: str, *, lock: bool = False) -> R | None:
         statement = sql.SQL("SELECT {} FROM {} WHERE {} = %s{}").format(

@@ -8,7 +8,7 @@ random numbers, so that the back-test is the live run: the time is `Strategy.now
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import pydantic
 
@@ -19,6 +19,9 @@ from trading.instruments import Instrument
 from trading.orders import Fill, Order, Side, TimeInForce
 from trading.positions import Position
 from trading.ticks import BUYER_MAKER, QUOTE, TRADE, TickArray
+
+#: Marks a parameter that may change while the strategy runs: ``n: Annotated[int, UPDATABLE] = Field(1, gt=0)``.
+UPDATABLE: Final[Any] = pydantic.Field(json_schema_extra={"x-updatable": True})
 
 
 class StrategyParameters(pydantic.BaseModel):
@@ -110,7 +113,7 @@ class Host(Protocol):
     def last(self, instrument: Instrument) -> Tick | None:
         """Last trade and quote."""
 
-    def log(self, text: str, level: str) -> None:
+    def log(self, text: str, level: str, fields: Mapping[str, Any]) -> None:
         """Note a line."""
 
 
@@ -166,8 +169,14 @@ class Strategy(Generic[P]):
     def on_fill(self, order: Order, fill: Fill) -> None:
         """An own order was filled in part or whole; `position` has it already."""
 
+    def on_parameters(self, before: P) -> None:
+        """`parameters` have just changed, in those that are `UPDATABLE` only; ``before`` are the ones until now."""
+
     def on_stop(self) -> None:
-        """The run ends; what is asked for here is still sent.  By default it takes its open orders back."""
+        """The run ends; what is asked for here is still sent.  By default it takes its open orders back.
+
+        Where its orders are to be left open, cancels that are asked for here are not sent.
+        """
         self.cancel_all()
 
     def snapshot(self) -> dict[str, Any]:
@@ -296,9 +305,9 @@ class Strategy(Generic[P]):
         """
         return self._host.last(self._host.instrument(instrument))
 
-    def log(self, text: str, level: str = "info") -> None:
-        """Write a line to the algo's log; ``level`` is debug, info, warning or error."""
-        self._host.log(text, level)
+    def log(self, text: str, level: str = "info", **fields: Any) -> None:
+        """Write a line to the algo's log; ``level`` is debug, info, warning or error, ``fields`` go with it by name."""
+        self._host.log(text, level, fields)
 
 
 def _key(order: ClientOrderId | Order) -> ClientOrderId:

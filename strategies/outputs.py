@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from trading.errors import TradeError
@@ -10,11 +12,12 @@ from trading.orders import CancelOrder, ModifyOrder, PlaceOrder
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of an algo's log; ``level`` is debug, info, warning or error."""
+    """A line of an algo's log; ``level`` is debug, info, warning or error, ``fields`` are plain values by name."""
 
     at: Nanos
     level: str
     text: str
+    fields: dict[str, Any] = {}
 
 
 class StrategyFailed(TradeError):

@@ -52,6 +52,8 @@ _KEPT_BARS: Final = 200
 _LONGEST_ALGO: Final = 36
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _LONGEST_LINE: Final = 4000
+_MOST_FIELDS: Final = 50
+_LONGEST_FIELD: Final = 1000
 
 
 class _Saved(msgspec.Struct, kw_only=True):
@@ -151,6 +153,11 @@ class Runner:
             for bar in bars:
                 self._keep_bar(instrument, interval, bar)
         self.started = True
+        # What `set_up` logged: it knew no time.
+        self._out = [
+            msgspec.structs.replace(each, at=self.now) if isinstance(each, LogLine) and not each.at else each
+            for each in self._out
+        ]
         if not self._restored:
             self._call("on_start", self.strategy.on_start)
         return self._take()
@@ -254,11 +261,32 @@ class Runner:
                 self._give_bars(interval, builder.close_until(now))
         return self._take()
 
-    def stop(self, now: Nanos) -> list[Output]:
-        """End the run: `on_stop`, whose intents are still to be sent; later events only keep the books."""
+    def change_parameters(self, parameters: Mapping[str, Any], now: Nanos) -> list[Output]:
+        """Give the strategy other parameters between two events, and call `on_parameters`.
+
+        Raises `BadInput`, having changed nothing, for such as it does not take.
+        """
+        self._advance(now)
+        checked = check_parameters(type(self.strategy), parameters)
+        before, self.strategy.parameters = self.strategy.parameters, checked
+        if self._running:
+            self._call("on_parameters", self.strategy.on_parameters, before)
+        return self._take()
+
+    def stop(self, now: Nanos, *, leave_orders: bool = False) -> list[Output]:
+        """End the run: `on_stop`, whose intents are still to be sent; later events only keep the books.
+
+        ``leave_orders``: what it asks to cancel now is not cancelled.
+        """
         self._advance(now)
         if self._running:
+            leaving = {key for key, order in self._books.orders.items() if order.cancelling}
             self._call("on_stop", self.strategy.on_stop)
+            if leave_orders:
+                self._out = [each for each in self._out if not isinstance(each, CancelOrder)]
+                for key, order in self._books.orders.items():
+                    if order.cancelling and key not in leaving:
+                        self._books.orders[key] = msgspec.structs.replace(order, cancelling=False)
         self.stopped = True
         return self._take()
 
@@ -442,11 +470,14 @@ class Runner:
         row = self._last.get(instrument.number)
         return None if row is None else Tick(instrument, *row.tolist()[1:])
 
-    def log(self, text: str, level: str) -> None:
-        """Note a line of the algo's log."""
+    def log(self, text: str, level: str, fields: Mapping[str, Any]) -> None:
+        """Note a line of the algo's log.  Fields that are no plain values are noted as text."""
         if level not in _LEVELS:
             raise BadInput("level", f"{level!r} is not one of {', '.join(_LEVELS)}")
-        self._out.append(LogLine(at=self.now, level=level, text=str(text)[:_LONGEST_LINE]))
+        if len(fields) > _MOST_FIELDS:
+            raise BadInput("fields", f"{len(fields)} fields are too many, {_MOST_FIELDS} are the most")
+        plain = {name: _plain(value) for name, value in fields.items()}
+        self._out.append(LogLine(at=self.now, level=level, text=str(text)[:_LONGEST_LINE], fields=plain))
 
     # Within
 
@@ -497,3 +528,15 @@ class Runner:
             return False
         kept.append(bar)
         return True
+
+
+def _plain(value: Any) -> Any:
+    """A field of a line as JSON has it; exact numbers stay exact, as text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | np.integer):
+        whole = int(value)
+        return whole if abs(whole) < 2**53 else str(whole)
+    if isinstance(value, float | np.floating) and np.isfinite(value):
+        return float(value)
+    return str(value)[:_LONGEST_FIELD].encode("utf-8", "replace").decode()

@@ -29,6 +29,7 @@ from trading.limits import (
     ORDER_QUANTITY,
     ORDERS_PER_SECOND,
     ORDERS_RESOURCE,
+    PAUSED,
     POSITION,
     PRICE_COLLAR,
     RATE_RESOURCE,
@@ -123,7 +124,7 @@ def path_of(tree: LimitTree, user: UserId, account: AccountId, algo: AlgoId | No
             if b.level == OF_ALGO and b.kind in (POSITION, GROSS_EXPOSURE, NET_EXPOSURE, MONEY_AT_RISK, CONCENTRATION)
         ),
         lent=tuple(lent),
-        refusing=tuple(v for v, _ in states if v.kind in (RESTRICTED, REDUCE_ONLY, HALTED)),
+        refusing=tuple(v for v, _ in states if v.kind in (RESTRICTED, REDUCE_ONLY, HALTED, PAUSED)),
         stopping=tuple(v for v, value in states if v.kind == HALTED and value > 1),
         hours=next((v for v, _ in states if v.kind == MARKET_HOURS), None),
         counts_rate=any(b.kind == ORDERS_PER_SECOND for b in local) or any(d.kind == ORDERS_PER_SECOND for d in lent),
@@ -142,7 +143,8 @@ def _states(tree: LimitTree, scope: str, instrument: InstrumentId) -> list[tuple
         on = [limit for limit in {own, general} if limit is not None and limit.value > 0]
         if on:
             strictest = max(on, key=lambda limit: limit.value)
-            found.append((Violation(kind=kind, scope=scope, instrument=strictest.instrument), strictest.value))
+            by = strictest.by if kind == PAUSED else ""
+            found.append((Violation(kind=kind, scope=scope, instrument=strictest.instrument, by=by), strictest.value))
     return found
 
 

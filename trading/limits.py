@@ -38,6 +38,7 @@ RESTRICTED: Final = "restricted"
 MARKET_HOURS: Final = "market_hours"
 REDUCE_ONLY: Final = "reduce_only"
 HALTED: Final = "halted"
+PAUSED: Final = "paused"
 DAY_START: Final = "day_start"
 
 _ALL: Final = LEVELS
@@ -116,6 +117,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         most=Decimal(2),
         whole=True,
     ),
+    PAUSED: Kind(
+        unit="0 or 1",
+        bounds="everything but orders that reduce a position; set by pausing the algo, lifted by resuming it",
+        levels=("algo",),
+        most=Decimal(1),
+        whole=True,
+    ),
     DAY_START: Kind(
         unit="minutes after 00:00 UTC",
         bounds="nothing: it says when the day of daily_loss and drawdown begins",
@@ -125,7 +133,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
 }
 #: On or off: 1 on any level holds, whatever the others say.
-STATES: Final = (RESTRICTED, MARKET_HOURS, REDUCE_ONLY, HALTED)
+STATES: Final = (RESTRICTED, MARKET_HOURS, REDUCE_ONLY, HALTED, PAUSED)
 #: At the cluster's level these are lent to sessions in slices.
 LENT: Final = (POSITION, GROSS_EXPOSURE, NET_EXPOSURE, OPEN_ORDERS, ORDERS_PER_SECOND, MONEY_AT_RISK)
 #: A ratio of all users together says nothing: set for the cluster, these hold for each user by itself.
@@ -159,23 +167,30 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     value: Decimal
     #: When it was set (ns): a limit set again, to whatever value, is a new one.
     changed_at: int = 0
+    #: Who set it.
+    by: str = ""
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One limit that is broken: which, on which level, by what.  A state has no ``value`` and no ``limit``."""
+    """One limit that is broken: which, on which level, by what.  A state has no ``value`` and no ``limit``.
+
+    ``by``: who set it, where that is told.
+    """
 
     kind: str
     scope: str
     instrument: str = ""
     value: Decimal | None = None
     limit: Decimal | None = None
+    by: str = ""
 
     @property
     def text(self) -> str:
         """In words; `violation_of` reads them back."""
         of = f" of {self.instrument}" if self.instrument else ""
         if self.value is None or self.limit is None:
-            return f"{self.kind}{of} is set on {self.scope}: {_SET.get(self.kind, 'only orders that reduce pass')}"
+            why = f"paused by {self.by}" if self.by else _SET.get(self.kind, "only orders that reduce pass")
+            return f"{self.kind}{of} is set on {self.scope}: {why}"
         verb = "has reached" if self.kind in (DAILY_LOSS, DRAWDOWN) else "is above"
         return f"{self.kind}{of} {plain(self.value)} {verb} the limit {plain(self.limit)} of {self.scope}"
 
@@ -187,7 +202,7 @@ _SET: Final = {
 }
 _NUMBER: Final = r"-?[0-9.]+|Infinity"
 _ABOVE: Final = re.compile(rf"(\w+)(?: of (.+?))? ({_NUMBER}) (?:is above|has reached) the limit ({_NUMBER}) of (\S+)")
-_STATE: Final = re.compile(r"(\w+)(?: of (.+?))? is set on (\S+): .+")
+_STATE: Final = re.compile(r"(\w+)(?: of (.+?))? is set on (\S+): (.+)")
 
 
 def violation_of(text: str) -> Violation | None:
@@ -199,7 +214,8 @@ def violation_of(text: str) -> Violation | None:
                 kind=kind, scope=scope, instrument=instrument or "", value=Decimal(value), limit=Decimal(limit)
             )
     elif (found := _STATE.fullmatch(text)) and found[1] in KINDS:
-        return Violation(kind=found[1], scope=found[3], instrument=found[2] or "")
+        _, told, by = found[4].rpartition("paused by ")
+        return Violation(kind=found[1], scope=found[3], instrument=found[2] or "", by=by if told else "")
     return None
 
 

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
-from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.formats import Amount, Body, Cursor, Limit, Page, Shown, page_of
 from api.problems import ProblemError
+from api.routes.kills import OrderOfKill
 from api.security import AlgoRunner, Caller, Viewer
 from api.services import Deck, Services, referenced
-from api.shapes import AlgoShown, algo_live
-from cluster import catalog
+from api.shapes import ALIVE, AlgoShown, algo_live
+from cluster import catalog, live_parameters
+from cluster.algo_labels import check_algo_labels, select
+from cluster.live_parameters import need_restart
 from cluster.placement import check_placement
-from storage.records import AlgoRecord, Apart, Packing, Placement, StrategyRecord, StrategyVersion
+from storage.records import AlgoRecord, Apart, OverCpu, Packing, Placement, StrategyRecord, StrategyVersion
 from storage.wishes import all_wanted
-from trading.errors import BadInput, Conflict, Fenced
+from trading.errors import BadInput, Conflict
 from trading.ids import AlgoId, Epoch, FeedId, Nanos, NodeName, instrument_id, name
 
 router = APIRouter(prefix="/v1/algos", tags=["algos"])
 
-#: States in which something of an algo may still run.
-_ALIVE = frozenset({"starting", "running", "stopping"})
 _ATTEMPTS = 5
 
 
 class PlacementGiven(Body):
-    """Where an algo may run.  ``selector``: labels of its machine; ``apart``: from other algos of its account."""
+    """Where an algo may run, and how much it may take.
+
+    ``selector``: labels of its machine; ``apart``: from other algos of its account.
+    """
 
     selector: str = Field("", max_length=2_000)
     packing: Packing = Packing.SPREAD
     apart: Apart = Apart.NO
     cpus: float = Placement().cpus
     memory_mb: int = Placement().memory_mb
+    cpu_limit: float = Placement().cpu_limit
+    over_cpu: OverCpu = OverCpu.NICE
 
     def placement(self) -> Placement:
         """Checked, as it is kept."""
@@ -55,6 +61,7 @@ class NewAlgo(Body):
                     "instruments": ["BINANCE-USDM:BTCUSDT"],
                     "parameters": {"interval": "1s", "fast": 5, "slow": 20},
                     "node": "",
+                    "labels": {"desk": "alpha"},
                     "start": True,
                 }
             ]
@@ -71,11 +78,13 @@ class NewAlgo(Body):
     parameters: dict[str, Any] = Field(default_factory=dict)
     node: str = ""
     placement: PlacementGiven = PlacementGiven()
+    #: For commands to many; `desk=alpha` selects it then.
+    labels: dict[str, str] = Field(default_factory=dict)
     start: bool = False
 
 
 class AlgoChange(Body):
-    """What may change; a running algo is restarted with it.  What is left out stays.
+    """What may change; what is left out stays.  ``labels`` take the place of all that it has.
 
     ``generation``: of the algo as it was seen; where it has changed since, nothing is done (409).
     """
@@ -85,17 +94,40 @@ class AlgoChange(Body):
     parameters: dict[str, Any] | None = None
     node: str | None = None
     placement: PlacementGiven | None = None
+    labels: dict[str, str] | None = None
     generation: int | None = Field(None, ge=1)
 
 
-class LogLineShown(Shown):
-    """A line of an algo's log; ``number`` is what to pass as ``after``."""
+Applied = Literal["live", "restart", "stored", "unchanged"]
 
-    number: int
-    epoch: int
-    at: Instant
-    level: str
-    text: str
+
+class AlgoChanged(AlgoShown):
+    """An algo after a change.
+
+    ``applied``: ``live``, its running incarnation takes it up as it is; ``restart``, it stops in order and starts again
+    with it; ``stored``, it begins with it when it is started; ``unchanged``, it was so already.
+    """
+
+    applied: Applied = "unchanged"
+
+
+class StopShown(Shown):
+    """What has come of a stop, and what is left.
+
+    ``waiting`` says in words what is not done yet.  ``closing``: the orders that close its position.
+    """
+
+    done: bool
+    waiting: list[str]
+    open_orders: int
+    positions: dict[str, Amount]
+    closing: list[OrderOfKill]
+
+
+class AlgoWithStop(AlgoShown):
+    """An algo; of one that is to be stopped, with what has come of it."""
+
+    stop: StopShown | None = None
 
 
 @router.post("", response_model=AlgoShown, status_code=201)
@@ -120,7 +152,7 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
             field="instruments",
             unknown=missing,
         )
-    await _check_node(deck, body.node)
+    await check_node(deck, body.node)
     await check_parameters(deck, strategy.name, version, body.parameters)
     now = Nanos(time.time_ns())
     record = AlgoRecord(
@@ -134,6 +166,7 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
         feed=feed.id,
         node=NodeName(body.node),
         placement=body.placement.placement(),
+        labels=check_algo_labels(body.labels),
         want="running" if body.start else "stopped",
         state="waiting" if body.start else "stopped",
         reason="",
@@ -145,89 +178,88 @@ async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShow
 
 
 @router.get("", response_model=Page[AlgoShown])
-async def list_algos(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+async def list_algos(
+    caller: Viewer,
+    deck: Deck,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    selector: Annotated[
+        str | None, Query(max_length=2_000, description="Labels, such as desk=alpha,state=failed")
+    ] = None,
+) -> dict[str, Any]:
     """Algos; operators see everybody's."""
     mine = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
+    if selector is not None:
+        mine = select(mine, selector)
     page = page_of(mine, lambda algo: algo.id, limit, cursor)
     hot, _ = await deck.look_all("algo:")
     gone = await deck.strategies.deprecated()
     return {**page, "items": [_with_live(algo, hot.get(f"algo:{algo.id}"), gone) for algo in page["items"]]}
 
 
-@router.get("/{id}", response_model=AlgoShown)
-async def get_algo(id: str, caller: Viewer, deck: Deck) -> AlgoShown:
-    """One algo: what is wanted, its state in words, how it goes."""
-    return await shown(deck, await find(deck, caller, id))
+@router.get("/{id}", response_model=AlgoWithStop)
+async def get_algo(id: str, caller: Viewer, deck: Deck) -> AlgoWithStop:
+    """One algo: what is wanted, its state in words, how it goes; of a stopped one, what is left open."""
+    return await with_stop(deck, await find(deck, caller, id))
 
 
-@router.post("/{id}/start", response_model=AlgoShown)
-async def start_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
-    """Start it; a failed one starts anew, a running one goes on untouched."""
-    record = await find(deck, caller, id)
-    if record.want == "running" and record.state != "failed":
-        return await shown(deck, record)
-    return await shown(deck, await _start(deck, caller, record))
+@router.patch("/{id}", response_model=AlgoChanged)
+async def change_algo(id: str, body: AlgoChange, caller: AlgoRunner, deck: Deck) -> AlgoChanged:
+    """Change parameters, labels, node or placement.
+
+    A running algo takes up labels, and parameters that its strategy declares updatable, as it runs; for anything else
+    it stops in order and goes on with it from its snapshot, on another machine if need be.
+    """
+    for attempt in range(_ATTEMPTS):
+        record = await find(deck, caller, id)
+        changes = await _changes(deck, record, body)
+        if not changes:
+            return await changed(deck, record, record)
+        if await _is_live(deck, record, changes):
+            changes["restart_generation"] = record.restart_generation
+        # What is live was judged by the record as it was seen.
+        generation = body.generation or record.generation
+        try:
+            after = await deck.desired.update_algo(record.id, changes, by=caller.user, generation=generation)
+        except Conflict as error:
+            if body.generation is not None or attempt + 1 == _ATTEMPTS:
+                raise await with_present(deck, caller, id, error) from error
+            continue
+        return await changed(deck, record, after)
+    raise AssertionError("the last attempt returns or raises")
 
 
-@router.post("/{id}/stop", response_model=AlgoShown)
-async def stop_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
-    """Stop it: it takes its open orders back and keeps its position."""
-    record = await find(deck, caller, id)
-    if record.want != "stopped":
-        record = await deck.desired.update_algo(record.id, {"want": "stopped"}, by=caller.user)
-    return await shown(deck, record)
-
-
-@router.post("/{id}/restart", response_model=AlgoShown)
-async def restart_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
-    """Stop it in order and start it again, from its snapshot."""
-    record = await find(deck, caller, id)
-    if record.want == "running" and record.state != "failed":
-        # The new generation makes the Supervisor replace the incarnation.
-        record = await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)
-    else:
-        record = await _start(deck, caller, record)
-    return await shown(deck, record)
-
-
-@router.patch("/{id}", response_model=AlgoShown)
-async def change_algo(id: str, body: AlgoChange, caller: AlgoRunner, deck: Deck) -> AlgoShown:
-    """Change parameters, node or placement: so it moves to another machine, from its snapshot."""
-    record = await find(deck, caller, id)
+async def _changes(deck: Services, record: AlgoRecord, body: AlgoChange) -> dict[str, Any]:
+    """What is asked for and is not so yet; checked."""
     if body.node is not None:
-        await _check_node(deck, body.node)
+        await check_node(deck, body.node)
     if body.parameters is not None:
         await check_parameters(deck, record.strategy, await version_of(deck, record), body.parameters)
     given = body.model_dump(exclude_none=True, exclude={"generation", "placement"})
+    if body.labels is not None:
+        check_algo_labels(body.labels)
     if body.placement is not None:
         given["placement"] = body.placement.placement()
-    changes = {field: value for field, value in given.items() if getattr(record, field) != value}
-    if changes:
-        record = await deck.desired.update_algo(record.id, changes, by=caller.user, generation=body.generation)
-    return await shown(deck, record)
+    return {field: value for field, value in given.items() if getattr(record, field) != value}
+
+
+async def _is_live(deck: Services, record: AlgoRecord, changes: dict[str, Any]) -> bool:
+    if not set(changes) <= {"labels", "parameters"}:
+        return False
+    if "parameters" not in changes:
+        return True
+    version = await version_of(deck, record)
+    schema = (await deck.strategies.get(record.strategy)).schema if version is None else version.schema
+    return not need_restart(schema, live_parameters.changed(schema, record.parameters, changes["parameters"]))
 
 
 @router.delete("/{id}", status_code=204)
 async def delete_algo(id: str, caller: AlgoRunner, deck: Deck) -> None:
-    """Remove a stopped algo with its log and snapshot; its orders stay in the journal."""
+    """Remove a stopped algo with its snapshot; its orders, its log and its events stay readable."""
     record = await find(deck, caller, id)
-    if record.want == "running" or record.state in _ALIVE:
+    if record.want == "running" or record.state in ALIVE:
         raise Conflict("algo_is_running", f"algo {id!r} is {record.state}: stop it and wait until it has stopped")
     await deck.desired.delete_algo(record.id, by=caller.user, generation=record.generation)
-
-
-@router.get("/{id}/logs", response_model=Page[LogLineShown])
-async def algo_logs(
-    id: str,
-    caller: Viewer,
-    deck: Deck,
-    limit: Limit = 100,
-    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the answer before")] = 0,
-) -> dict[str, Any]:
-    """The newest lines above ``after``, oldest first; ``next`` is what to pass as ``after`` for later ones."""
-    record = await find(deck, caller, id)
-    lines = await deck.algo_log.tail(record.id, limit, after)
-    return {"items": lines, "next": str(lines[-1].number if lines else after)}
 
 
 async def find(deck: Services, caller: Caller, id: str) -> AlgoRecord:
@@ -235,30 +267,7 @@ async def find(deck: Services, caller: Caller, id: str) -> AlgoRecord:
     return caller.own_algo(await deck.desired.algo(AlgoId(id)))
 
 
-async def _start(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoRecord:
-    account = await deck.desired.account(record.account)
-    if not account.enabled:
-        raise Conflict("account_is_disabled", f"account {account.id} is disabled: enable it first")
-    if all(feed.id != record.feed for feed in await deck.desired.feeds()):
-        raise Conflict("feed_is_gone", f"feed {record.feed} was deleted: make it again, or delete this algo")
-    if record.state == "failed":
-        await _clear(deck, caller, record)
-    return await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)
-
-
-async def _clear(deck: Services, caller: Caller, record: AlgoRecord) -> None:
-    """Forget the failure.  A new epoch first: what is left of the failed incarnation could tell of it again."""
-    for _ in range(_ATTEMPTS):
-        epoch = await deck.desired.new_algo_epoch(record.id, by=caller.user)
-        try:
-            await deck.desired.set_algo_state(record.id, epoch, "waiting", "asked to start", by=caller.user)
-        except Fenced:
-            continue  # the Supervisor numbers one too
-        return
-    raise Conflict("algo_is_changing", f"algo {record.id!r} keeps being started elsewhere: look at it again")
-
-
-async def _check_node(deck: Services, node: str) -> None:
+async def check_node(deck: Services, node: str) -> None:
     if node:
         await referenced("node", deck.desired.node(NodeName(node)))
 
@@ -320,3 +329,48 @@ def _with_live(record: AlgoRecord, hot: dict[str, Any] | None, deprecated: dict[
             "deprecated": deprecated.get((record.strategy, record.strategy_version)),
         }
     )
+
+
+def fields_of(algo: AlgoShown) -> dict[str, Any]:
+    """What an answer with more than the algo has of it."""
+    return {name: getattr(algo, name) for name in AlgoShown.model_fields}
+
+
+async def changed(deck: Services, before: AlgoRecord, after: AlgoRecord) -> AlgoChanged:
+    """An algo after a change, and how that takes effect."""
+    applied: Applied = "unchanged"
+    if after.generation != before.generation:
+        goes = after.want == "running" and after.state != "failed"
+        is_live = after.restart_generation == before.restart_generation
+        applied = "stored" if not goes else "live" if is_live else "restart"
+    return AlgoChanged(**fields_of(await shown(deck, after)), applied=applied)
+
+
+async def with_stop(deck: Services, record: AlgoRecord) -> AlgoWithStop:
+    """An algo; of one that is to be stopped, what has come of it."""
+    stop = None
+    if record.want == "stopped":
+        left = await deck.algo_commands.left(record)
+        closing = await deck.kills.closing(record.flatten, record.account) if record.flatten else []
+        waiting = [f"it is {record.state}"] if record.state in ALIVE else []
+        if left.open_orders and record.stop_orders == "cancel":
+            waiting.append(f"{left.open_orders} orders are open")
+        if left.positions and record.stop_position == "flatten":
+            held = ", ".join(f"{quantity:f} {each}" for each, quantity in sorted(left.positions.items()))
+            waiting.append(f"it holds {held}")
+        stop = StopShown(
+            done=not waiting,
+            waiting=waiting,
+            open_orders=left.open_orders,
+            positions=left.positions,
+            closing=[OrderOfKill.model_validate(order) for order in closing],
+        )
+    return AlgoWithStop(**fields_of(await shown(deck, record)), stop=stop)
+
+
+async def with_present(deck: Services, caller: Caller, id: str, error: Conflict) -> Exception:
+    """``error``, with the algo as it stands now where somebody else was faster."""
+    if error.code != "generation_changed":
+        return error
+    present = await shown(deck, await find(deck, caller, id))
+    return ProblemError(409, error.code, "Conflict", error.detail, present=present.model_dump(mode="json"))

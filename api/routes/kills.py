@@ -15,6 +15,7 @@ from api.problems import ProblemError
 from api.routes.risk import check_scope, scopes_of
 from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services
+from api.shapes import ALIVE
 from storage.records import AccountRecord, AlgoRecord, KillRecord
 from trading.errors import TradeError
 from trading.ids import AlgoId, UserId
@@ -203,7 +204,7 @@ async def _shown(deck: Services, record: KillRecord) -> dict[str, Any]:
     ]
     if record.flatten:
         waiting += [f"{each.account}: {len(each.positions)} positions" for each in found if each.positions]
-    running = [algo for algo in algos if algo.want == "running" or algo.state in ("running", "starting", "stopping")]
+    running = [algo for algo in algos if algo.want == "running" or algo.state in ALIVE]
     waiting += [f"algo {algo.id} is {algo.state}" for algo in running]
     busy = {owners[each.account] for each in found if each.open_orders}
     orders = [order for each in found for order in (*each.cancelled, *each.closing)]

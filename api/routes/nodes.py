@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.security import Caller, Operator, Viewer
 from api.services import Deck
+from api.shapes import ALIVE
 from cluster.names import Kind, parse
 from cluster.placement import Machine, choose
 from cluster.selectors import check_labels
@@ -19,9 +20,6 @@ from trading.errors import Conflict, NotReady
 from trading.ids import NodeName
 
 router = APIRouter(prefix="/v1", tags=["nodes"])
-
-#: States in which something of an algo runs.
-_ALIVE = frozenset({"starting", "running", "stopping"})
 
 
 class ProcessShown(Shown):
@@ -161,7 +159,7 @@ async def remove_node(name: str, caller: Operator, deck: Deck, force: bool = Fal
     if record.name in here and not await deck.join_tokens.has_joined(record.name):
         raise Conflict("node_is_here", f"node {name!r} is part of the cluster: drain it, end Ray on it, then remove it")
     if not force:
-        there = [algo.id for algo in await deck.desired.algos() if algo.placed == record.name and algo.state in _ALIVE]
+        there = [algo.id for algo in await deck.desired.algos() if algo.placed == record.name and algo.state in ALIVE]
         if there:
             raise Conflict("node_is_in_use", f"{', '.join(there[:10])} run on it: drain it first, or use force")
         machines = [Machine(name=each.name, alive=True, labels=each.labels) for each in await deck.desired.nodes()]
@@ -236,7 +234,7 @@ def _node(
 
 def _is_on(algo: AlgoRecord, node: str, live: dict[str, Any] | None) -> bool:
     """Whether the present incarnation runs there; before it has told anything, whether it was started there."""
-    if algo.state not in _ALIVE:
+    if algo.state not in ALIVE:
         return False
     if live is not None and live["epoch"] == algo.epoch:
         return bool(live["node"] == node)

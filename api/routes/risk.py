@@ -13,9 +13,9 @@ from api.problems import unknown_reference
 from api.security import Caller, Operator, Viewer
 from api.services import Deck, Services, referenced
 from storage.records import LimitRecord, MaximaRecord
-from trading.errors import NotReady, TradeError, UnknownThing
+from trading.errors import BadInput, NotReady, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, UserId
-from trading.limits import CLUSTER, KINDS, account_scope, algo_scope, check_limit, user_scope
+from trading.limits import CLUSTER, KINDS, PAUSED, account_scope, algo_scope, check_limit, user_scope
 
 router = APIRouter(prefix="/v1/risk", tags=["risk"])
 _DAY_NS = 86_400_000_000_000
@@ -181,6 +181,7 @@ async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cu
 async def set_limit(body: LimitWanted, caller: Operator, deck: Deck) -> dict[str, Any]:
     """Put a limit in force, at once and with a new version; ``state`` says whether everybody keeps it by now."""
     check_limit(body.scope, body.kind, body.instrument, body.value)
+    _refuse_pause(body.kind)
     await _check_references(deck, body.scope, body.instrument)
     record = await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, by=caller.user)
     return _shown(record, await _state_of(deck, record))
@@ -196,6 +197,7 @@ async def lift_limit(
 ) -> None:
     """Lift a limit."""
     check_limit(scope, kind, instrument, None)
+    _refuse_pause(kind)
     in_force = {
         (each.scope, each.kind, each.instrument) for each in await deck.desired.limits() if each.value is not None
     }
@@ -289,6 +291,11 @@ async def _state_of(deck: Services, record: LimitRecord) -> Any:
     except TradeError:
         # The limit is in force with its commit; the list shows its state once central risk is back.
         return None
+
+
+def _refuse_pause(kind: str) -> None:
+    if kind == PAUSED:
+        raise BadInput("kind", "algos are paused by POST /v1/algos/{id}/pause, and resumed by /resume")
 
 
 async def check_scope(deck: Services, scope: str) -> None:

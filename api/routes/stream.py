@@ -11,6 +11,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from api.formats import Body, time_text
+from api.log_stream import FORM, LogClient, is_log
 from api.market import Topic
 from api.market_client import MOST_TOPICS, MarketClient
 from api.problems import ProblemError
@@ -42,7 +43,8 @@ class Hello(Body):
     """The first message of a client.
 
     ``after`` is the last sequence number it has; ``instance`` the one that came with it; ``places`` the last ``n`` of
-    each topic of market data.  ``per_second``: messages of market data, which hold all that is new.
+    each topic of market data, and the ``number`` of the last line of each log.  ``per_second``: messages of market
+    data, which hold all that is new.
     """
 
     key: str | None = Field(None, max_length=200)
@@ -114,18 +116,21 @@ async def _caller(deck: Services, key: str, socket: WebSocket) -> Caller:
 
 async def _serve(socket: WebSocket, deck: Services, hello: Hello, key: str) -> None:
     wanted = list(TOPICS) if hello.topics is None else hello.topics
-    unknown = sorted(each for each in wanted if each not in TOPICS and not is_market(each))
+    unknown = sorted(each for each in wanted if each not in TOPICS and not is_market(each) and not is_log(each))
     if unknown:
-        known = ", ".join((*TOPICS, *FORMS))
+        known = ", ".join((*TOPICS, *FORMS, FORM))
         raise _Refused(BAD_HELLO, f"topics: no topic {unknown[0][:30]!r}; there are {known}")
     hub = deck.hub
     here = hello.instance in (None, hub.instance)
     client = MarketClient(deck.market, hello.places if here else {})
+    logs = LogClient(deck)
     outlet = _Outlet(socket)
     news = asyncio.Event()
     try:
         joined = await _join(deck, client, [each for each in wanted if is_market(each)])
-        changes = frozenset(each for each in wanted if not is_market(each))
+        # Lines are numbered by the database: their places are good wherever they come from.
+        await _join_logs(deck, logs, [each for each in wanted if is_log(each)], hello, key, socket)
+        changes = frozenset(each for each in wanted if each in TOPICS)
         resumed = hello.after is not None and here and hub.has(hello.after)
         place = hello.after if resumed and hello.after is not None else hub.newest
         greeting: dict[str, object] = {"instance": hub.instance, "sequence": place, "topics": wanted, **_told(joined)}
@@ -136,6 +141,7 @@ async def _serve(socket: WebSocket, deck: Services, hello: Hello, key: str) -> N
             asyncio.create_task(_push(outlet, deck, changes, place, key, socket)),
             asyncio.create_task(_push_market(outlet, deck, client, 1.0 / hello.per_second, news)),
             asyncio.create_task(_hear(outlet, deck, client, news)),
+            asyncio.create_task(logs.run(outlet.send)),
         ]
         await _first_to_end(tasks)
     finally:
@@ -160,6 +166,19 @@ async def _join(deck: Services, client: MarketClient, texts: list[str]) -> list[
             if len(text) > _LONGEST_TOPIC:
                 raise BadInput("topics", f"{text[:30]!r}… is longer than {_LONGEST_TOPIC} characters")
         return await client.join(await read_topics(texts, deck.desired, deck.instruments))
+    except (BadInput, UnknownThing) as error:
+        raise _Refused(BAD_HELLO, str(error)) from None
+    except TradeError as error:
+        raise _Refused(NOT_READY, str(error)) from None
+
+
+async def _join_logs(
+    deck: Services, logs: LogClient, texts: list[str], hello: Hello, key: str, socket: WebSocket
+) -> None:
+    if not texts:
+        return
+    try:
+        await logs.join(await _caller(deck, key, socket), texts, hello.places)
     except (BadInput, UnknownThing) as error:
         raise _Refused(BAD_HELLO, str(error)) from None
     except TradeError as error:

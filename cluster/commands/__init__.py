@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cluster.commands import breaks, deck, exports, market, resources
+from cluster.commands.algos import algos
 from cluster.commands.audit import audit
 from cluster.commands.demo import demo
 from cluster.commands.history import history
@@ -29,7 +30,7 @@ app.command()(demo)
 app.command()(market.record)
 app.add_typer(market.simulators, name="simulate")
 app.add_typer(resources.nodes, name="nodes")
-app.add_typer(resources.algos, name="algos")
+app.add_typer(algos, name="algos")
 app.add_typer(strategies, name="strategies")
 app.add_typer(resources.feeds, name="feeds")
 resources.orders.command("export")(exports.export_orders)

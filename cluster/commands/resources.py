@@ -1,4 +1,4 @@
-"""``nodes``, ``algos``, ``feeds``, ``orders``, ``positions``: the API from the command line."""
+"""``nodes``, ``feeds``, ``orders``, ``positions``: the API from the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ Url = Annotated[
 Key = Annotated[str, typer.Option("--api-key", help="API key.", envvar="QUARTERDECK_API_KEY")]
 
 nodes = typer.Typer(help="Machines.", no_args_is_help=True)
-algos = typer.Typer(help="Algos: list, create, start, stop, restart, upgrade, log.", no_args_is_help=True)
 feeds = typer.Typer(help="Feeds: list, add and remove instruments, change workers.", no_args_is_help=True)
 orders = typer.Typer(help="Orders: list, place, cancel.", no_args_is_help=True)
 
@@ -159,89 +158,6 @@ def remove_node(
     with told():
         api_for(url, key, data_dir).delete(f"/nodes/{quote(name, safe='')}?force={str(force).lower()}")
         out.print(f"node {name} is forgotten")
-
-
-@algos.command("list")
-def list_algos(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Algos, their state and the reason in words."""
-    with told():
-        found = api_for(url, key, data_dir).get("/algos")
-        columns = [("algo", "id"), ("strategy", "strategy"), ("version", "short"), ("account", "account")]
-        columns += [("node", "node"), ("want", "want"), ("state", "state"), ("reason", "reason")]
-        rows = [{**each, "short": each["strategy_version"][:12]} for each in found["items"]]
-        show(found, as_json, columns, rows)
-
-
-@algos.command("create")
-def create_algo(
-    name: str,
-    strategy: Annotated[str, typer.Option(help="Name of the strategy.")],
-    account: Annotated[str, typer.Option(help="Account to trade for.")],
-    feed: Annotated[str, typer.Option(help="Feed that streams its instruments.")],
-    instrument: Annotated[list[str], typer.Option(help="Instrument; may be given again.")],
-    strategy_version: Annotated[str, typer.Option(help="Version of the strategy (default: the newest).")] = "",
-    node: Annotated[str, typer.Option(help="Machine to run on (default: any).")] = "",
-    parameter: Annotated[list[str] | None, typer.Option("--set", help="name=value; may be given again.")] = None,
-    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Create an algo."""
-    with told():
-        body = {
-            "id": name,
-            "strategy": strategy,
-            "strategy_version": strategy_version,
-            "account": account,
-            "feed": feed,
-            "instruments": instrument,
-            "node": node,
-            "parameters": pairs(parameter or [], "--set"),
-            "start": start,
-        }
-        made = api_for(url, key, data_dir).post("/algos", body)
-        show(made, as_json, [("algo", "id"), ("state", "state"), ("reason", "reason")], [made])
-
-
-def _algo_command(verb: str, name: str, url: str, key: str, data_dir: Path | None, as_json: bool) -> None:
-    with told():
-        found = api_for(url, key, data_dir).post(f"/algos/{quote(name)}/{verb}")
-        show(found, as_json, [("algo", "id"), ("want", "want"), ("state", "state"), ("reason", "reason")], [found])
-
-
-@algos.command("start")
-def start_algo(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Start an algo."""
-    _algo_command("start", name, url, key, data_dir, as_json)
-
-
-@algos.command("stop")
-def stop_algo(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Stop an algo: its open orders are cancelled, its position stays."""
-    _algo_command("stop", name, url, key, data_dir, as_json)
-
-
-@algos.command("restart")
-def restart_algo(name: str, url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Stop an algo and start it again."""
-    _algo_command("restart", name, url, key, data_dir, as_json)
-
-
-@algos.command("log")
-def algo_log(
-    name: str,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """The last lines of an algo's log."""
-    with told():
-        found = api_for(url, key, data_dir).get(f"/algos/{quote(name)}/logs", limit=limit)
-        show(found, as_json, [("at", "at"), ("level", "level"), ("text", "text")], found["items"])
 
 
 @feeds.command("list")

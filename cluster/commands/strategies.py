@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 import typer
 
+from cluster.commands.algos import algos
 from cluster.commands.deck import DataDir, Json
 from cluster.commands.output import out, show, told
-from cluster.commands.resources import Key, Url, algos, api_for, pairs
+from cluster.commands.resources import Key, Url, api_for, pairs
 from trading.errors import BadInput
 
 strategies = typer.Typer(help="Strategies: submit, compare, deprecate versions.", no_args_is_help=True)

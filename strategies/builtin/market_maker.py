@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from strategies.base import Strategy, StrategyParameters
+from strategies.base import UPDATABLE, Strategy, StrategyParameters
 from strategies.builtin.caution import Caution
 from trading.ids import ClientOrderId
 from trading.instruments import Instrument
@@ -24,23 +24,27 @@ _BASIS_POINT: Final = Decimal("0.0001")
 class MakerParameters(StrategyParameters):
     """Parameters of the market maker."""
 
-    notional: Decimal = Field(
+    notional: Annotated[Decimal, UPDATABLE] = Field(
         Decimal(1000),
         gt=0,
         le=Decimal(10**9),
         description="Value of each quote, in the instrument's currency",
     )
-    max_notional: Decimal = Field(
+    max_notional: Annotated[Decimal, UPDATABLE] = Field(
         Decimal(5000), gt=0, le=Decimal(10**10), description="Largest value of the position, long or short"
     )
-    half_spread_bps: Decimal = Field(
+    half_spread_bps: Annotated[Decimal, UPDATABLE] = Field(
         Decimal(2), ge=0, le=1000, description="Distance of each quote from the middle, in basis points"
     )
-    skew_bps: Decimal = Field(
+    skew_bps: Annotated[Decimal, UPDATABLE] = Field(
         Decimal(2), ge=0, le=1000, description="Shift of both quotes against a full position, in basis points"
     )
-    reprice_ticks: int = Field(2, ge=1, le=100_000, description="Move a quote that is this many ticks off")
-    requote_after: float = Field(0.5, ge=0, le=3600, description="Seconds between two changes of one quote")
+    reprice_ticks: Annotated[int, UPDATABLE] = Field(
+        2, ge=1, le=100_000, description="Move a quote that is this many ticks off"
+    )
+    requote_after: Annotated[float, UPDATABLE] = Field(
+        0.5, ge=0, le=3600, description="Seconds between two changes of one quote"
+    )
     allow_short: bool = Field(True, description="Whether to sell short; off for spot accounts")
 
     @model_validator(mode="after")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, field_validator
 
-from strategies.base import Strategy, StrategyParameters
+from strategies.base import UPDATABLE, Strategy, StrategyParameters
 from strategies.builtin.caution import Caution
 from trading.bars import Bar, interval_ns
 from trading.errors import BadInput
@@ -20,7 +20,7 @@ class TargetParameters(StrategyParameters):
     """Parameters that all of them have."""
 
     interval: str = Field("1m", description="Length of a bar: a number and s, m, h or d")
-    notional: Decimal = Field(
+    notional: Annotated[Decimal, UPDATABLE] = Field(
         Decimal(1000),
         gt=0,
         le=Decimal(10**9),

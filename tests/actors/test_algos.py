@@ -206,12 +206,12 @@ def test_changed_parameters_take_effect_by_a_new_incarnation(deck: DeckUnderTest
     make(deck, "tuned", "market-maker", bob, parameters=MAKER)
     deck.wait("it running", lambda: algo(deck, "tuned")["state"] == "running", 60)
     epoch = algo(deck, "tuned")["epoch"]
-    deck.api.patch("/algos/tuned", {"parameters": {**MAKER, "half_spread_bps": 2}})
+    deck.api.patch("/algos/tuned", {"parameters": {**MAKER, "allow_short": False}})
     deck.wait(
         "a new epoch running",
         lambda: algo(deck, "tuned")["epoch"] > epoch and algo(deck, "tuned")["state"] == "running",
         60,
     )
-    assert algo(deck, "tuned")["parameters"]["half_spread_bps"] == 2
+    assert algo(deck, "tuned")["parameters"]["allow_short"] is False
     remove(deck, "tuned")
     settle(deck, bob)

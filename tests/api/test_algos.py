@@ -189,10 +189,10 @@ async def test_a_node_shows_its_facts_and_the_algos_on_it(stage: Stage, key: str
 async def test_logs_are_read_onwards(stage: Stage, key: str) -> None:
     await stage.make("/v1/algos", algo_body(), key=key)
     log = stage.services.algo_log
-    await log.append(MOMO, Epoch(1), [(Nanos(10**18), "info", f"line {n}") for n in range(5)])
+    await log.append(MOMO, Epoch(1), [(Nanos(time.time_ns()), "info", f"line {n}") for n in range(5)])
     page = await stage.get("/v1/algos/momo-1/logs?limit=2", key=key)
     assert [line["text"] for line in page["items"]] == ["line 3", "line 4"]
-    await log.append(MOMO, Epoch(1), [(Nanos(10**18), "error", "line 5")])
+    await log.append(MOMO, Epoch(1), [(Nanos(time.time_ns()), "error", "line 5")])
     later = await stage.get(f"/v1/algos/momo-1/logs?after={page['next']}", key=key)
     assert [line["text"] for line in later["items"]] == ["line 5"]
     none = await stage.get(f"/v1/algos/momo-1/logs?after={later['next']}", key=key)

@@ -64,7 +64,7 @@ async def test_a_node_is_forgotten_once_it_is_gone_and_nothing_needs_it(stage: S
 async def test_where_an_algo_may_run_is_checked_shown_and_changed(stage: Stage, key: str) -> None:
     asked = {"selector": "region in (eu, us),!slow", "packing": "pack", "apart": "require", "cpus": 0.5}
     made = await stage.make("/v1/algos", algo_body(placement=asked), key=key)
-    assert made["placement"] == {**asked, "memory_mb": 512}
+    assert made["placement"] == {**asked, "memory_mb": 512, "cpu_limit": 0.9, "over_cpu": "nice"}
     assert made["placed"] == ""
     moved = await change(
         stage, "/v1/algos/momo-1", {"placement": {"selector": "region=us"}, "generation": made["generation"]}, key

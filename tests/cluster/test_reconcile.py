@@ -25,7 +25,7 @@ from cluster.reconcile import (
     reconcile,
     wanted_actors,
 )
-from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
+from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord, OverCpu, Placement
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, InstrumentId, Nanos, NodeName, UserId
 
 SECOND = 1_000_000_000
@@ -282,7 +282,8 @@ def disturb(cluster: Cluster, rnd: random.Random) -> None:
     elif roll < 0.12:
         cluster.set(id_, want=rnd.choice(("running", "stopped")))
     elif roll < 0.16:
-        cluster.set(id_, generation=cluster.algos[id_].generation + 1)
+        changed = cluster.algos[id_].generation + 1
+        cluster.set(id_, generation=changed, restart_generation=changed)
     elif roll < 0.20:
         cluster.alive ^= {rnd.choice(list(cluster.nodes))}
     elif roll < 0.24:
@@ -367,10 +368,54 @@ def test_stopped_algo_ends_in_order_and_is_stopped() -> None:
 
 def test_changed_algo_is_stopped_and_started_under_a_new_epoch() -> None:
     cluster = running(x="")
-    cluster.set("x", generation=2)
+    cluster.set("x", generation=2, restart_generation=2)
     cluster.settle()
     assert cluster.of(Kind.ALGO) == ["algo/x/2"]
     assert cluster.actors[cluster.name("x")].generation == 2
+
+
+def test_what_a_running_algo_takes_up_itself_does_not_replace_it() -> None:
+    cluster = running(x="")
+    cluster.set("x", generation=3)
+    assert cluster.round() == []
+    cluster.set("x", generation=5, restart_generation=4)
+    cluster.settle()
+    assert cluster.of(Kind.ALGO) == ["algo/x/2"]
+
+
+def test_a_paused_algo_runs_and_says_by_whom_also_after_a_crash_and_on_another_node() -> None:
+    cluster = running("n1", "n2", x="")
+    cluster.set("x", paused_by="asha", paused_because="prices look wrong")
+    cluster.settle()
+    said = "paused by asha: prices look wrong; only orders that reduce pass"
+    assert (cluster.algos[AlgoId("x")].state, cluster.algos[AlgoId("x")].reason) == ("paused", said)
+    cluster.crash("x")
+    cluster.settle()
+    assert (cluster.of(Kind.ALGO), cluster.algos[AlgoId("x")].state) == (["algo/x/2"], "paused")
+    cluster.alive.discard(cluster.algos[AlgoId("x")].placed)
+    cluster.crash("x")
+    cluster.settle()
+    assert (cluster.of(Kind.ALGO), cluster.algos[AlgoId("x")].state) == (["algo/x/3"], "paused")
+    cluster.see(cluster.name("x"), answers=False)
+    cluster.settle()
+    assert cluster.algos[AlgoId("x")].state == "paused", "as it was last seen"
+    cluster.see(cluster.name("x"), answers=True)
+    cluster.set("x", paused_by="")
+    cluster.settle()
+    assert (cluster.algos[AlgoId("x")].state, cluster.algos[AlgoId("x")].reason) == ("running", "")
+
+
+def test_an_algo_that_takes_more_cpu_than_allowed_says_so_or_is_ended_if_that_is_set() -> None:
+    cluster = running("n1", x="", y="")
+    cluster.set("y", placement=Placement(cpu_limit=0.5, over_cpu=OverCpu.END))
+    for id_ in ("x", "y"):
+        cluster.see(cluster.name(id_), over_cpu=True, cpu_share=1.234)
+    cluster.settle()
+    assert cluster.of(Kind.ALGO) == ["algo/x/1"]
+    assert cluster.algos[AlgoId("x")].state == "running"
+    assert cluster.algos[AlgoId("x")].reason.startswith("takes more CPU than the 0.9 cores")
+    assert cluster.algos[AlgoId("y")].state == "failed"
+    assert cluster.algos[AlgoId("y")].reason == "its process took 1.23 cores, 0.5 are allowed it"
 
 
 def test_algo_of_a_missing_node_waits_with_words_and_starts_when_it_comes() -> None:

@@ -125,15 +125,16 @@ async def test_a_snapshot_of_an_old_incarnation_is_refused(db: Database) -> None
 async def test_a_log_is_read_from_its_end_and_bounded(db: Database) -> None:
     log = AlgoLog(db)
     await fill_desired(Desired(db), db)
-    await log.append(ALGO.id, Epoch(1), [(Nanos(1), "info", "first"), (Nanos(2), "error", "bad\0byte")])
+    now = time.time_ns()
+    await log.append(ALGO.id, Epoch(1), [(Nanos(now), "info", "first"), (Nanos(now + 1), "error", "bad\0byte")])
     lines = await log.tail(ALGO.id, 10)
     assert [(each.at, each.level, each.text) for each in lines] == [
-        (1, "info", "first"),
-        (2, "error", "bad\ufffdbyte"),
+        (now, "info", "first"),
+        (now + 1, "error", "bad\ufffdbyte"),
     ]
     assert await log.tail(ALGO.id, 10, after_id=lines[0].number) == lines[1:]
     for start in range(0, 12_000, 3_000):
-        await log.append(ALGO.id, Epoch(2), [(Nanos(n), "info", str(n)) for n in range(start, start + 3_000)])
+        await log.append(ALGO.id, Epoch(2), [(Nanos(now + n), "info", str(n)) for n in range(start, start + 3_000)])
     async with db.connection() as connection:
         row = await (await connection.execute("SELECT count(*) FROM algo_log")).fetchone()
     assert row == (KEPT,)

@@ -5,13 +5,13 @@ import math
 import pickle
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 from pydantic import Field
 
-from strategies import Strategy, StrategyParameters, Tick
+from strategies import UPDATABLE, Strategy, StrategyParameters, Tick
 from strategies.runner import LogLine, Runner, StrategyFailed
 from tests.strategies.making import (
     SECOND,
@@ -405,6 +405,78 @@ def test_log_takes_known_levels_only() -> None:
     assert r.clock(NOW) == [LogLine(at=NOW, level="warning", text="hello")]
     with pytest.raises(BadInput, match="debug, info"):
         s.log("x", "loud")
+
+
+class SaysHello(Told):
+    def set_up(self) -> None:
+        super().set_up()
+        self.log("hello")
+
+
+def test_a_line_of_set_up_bears_the_time_of_the_start() -> None:
+    assert runner(SaysHello, None, A).start(NOW) == [LogLine(at=NOW, level="info", text="hello")]
+
+
+def test_fields_of_a_line_are_plain_values() -> None:
+    r, s = started(Told)
+    s.log("x", n=np.int64(3), price=Decimal("1.50"), share=np.float64(0.5), bad=math.nan, none=None, big=2**60, ok=True)
+    (line,) = r.clock(NOW)
+    assert isinstance(line, LogLine)
+    expected = {"n": 3, "price": "1.50", "share": 0.5, "bad": "nan", "none": None, "big": str(2**60), "ok": True}
+    assert line.fields == expected
+    assert [type(value) for value in line.fields.values()] == [type(value) for value in expected.values()]
+    with pytest.raises(BadInput, match="fields"):
+        s.log("x", **{f"f{n}": n for n in range(51)})
+
+
+class TunedParameters(StrategyParameters):
+    size: Annotated[int, UPDATABLE] = Field(1, ge=1)
+
+
+class Tuned(Strategy[TunedParameters]):
+    Parameters = TunedParameters
+
+    def on_parameters(self, before: TunedParameters) -> None:
+        if self.parameters.size == 13:
+            raise ValueError("unlucky")
+        self.buy(self.instruments[0], self.parameters.size - before.size)
+
+
+def test_parameters_change_between_events_and_the_strategy_is_told() -> None:
+    r, s = started(Tuned, A)
+    (intent,) = r.change_parameters({"size": 5}, NOW)
+    assert isinstance(intent, PlaceOrder)
+    assert (intent.quantity, s.parameters.size) == (4, 5)
+    with pytest.raises(BadInput) as caught:
+        r.change_parameters({"size": 0}, NOW)
+    assert caught.value.field == "parameters.size"
+    assert s.parameters.size == 5
+    r.change_parameters({"size": 13}, NOW)
+    assert r.failed is not None
+    assert r.failed.callback == "on_parameters"
+
+
+def test_a_mark_for_live_parameters_is_in_the_schema() -> None:
+    properties = TunedParameters.model_json_schema()["properties"]
+    assert properties["size"]["x-updatable"] is True
+    assert properties["size"]["minimum"] == 1
+
+
+def test_orders_that_are_to_be_left_are_not_cancelled_by_on_stop() -> None:
+    r, _ = started(Told, A)
+    resting = journaled(buy(r, limit=90))
+    r.order(resting, NOW)
+    mine = resting.client_order_id
+    assert r.stop(NOW, leave_orders=True) == []
+    (kept,) = r.open_orders()
+    assert (kept.client_order_id, kept.cancelling) == (mine, False)
+    again = runner(Told, None, A)
+    again.restore(r.snapshot())
+    again.start(NOW)
+    assert again.cancel(mine) is True, "it can still be taken back later"
+    usual, _ = started(Told, A)
+    usual.order(journaled(buy(usual, limit=90)), NOW)
+    assert [type(each) for each in usual.stop(NOW)] == [CancelOrder]
 
 
 @pytest.mark.parametrize("given", [(), (A, A), (A, instrument(1, "CCC")), (instrument(0),)])

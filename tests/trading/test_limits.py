@@ -21,6 +21,7 @@ from trading.limits import (
     OPEN_ORDERS,
     ORDER_NOTIONAL,
     ORDER_QUANTITY,
+    PAUSED,
     POSITION,
     RESTRICTED,
     Limit,
@@ -112,6 +113,19 @@ def test_a_violation_in_words_can_be_read_back(found: Violation) -> None:
     assert again == found
     state = Violation(kind=found.kind, scope=found.scope, instrument=found.instrument)
     assert violation_of(state.text) == state
+    by_somebody = Violation(kind=PAUSED, scope=found.scope, by="asha")
+    assert violation_of(by_somebody.text) == by_somebody
+
+
+def test_a_pause_refuses_entries_of_its_algo_alone_and_names_who_paused_it() -> None:
+    limits = LimitTree([Limit(scope="algo:g1", kind=PAUSED, instrument="", value=D(1), by="asha")], 7)
+    (pause,) = path(limits).refusing
+    assert pause.text == "paused is set on algo:g1: paused by asha"
+    assert path(limits).stopping == ()
+    assert path_of(limits, UserId("u1"), AccountId("a1"), AlgoId("g2"), AAA).refusing == ()
+    check_limit("algo:g1", PAUSED, "", D(1))
+    with pytest.raises(BadInput, match="no meaning for one account"):
+        check_limit("account:a1", PAUSED, "", D(1))
 
 
 def test_own_limit_of_an_instrument_replaces_the_general_one() -> None:

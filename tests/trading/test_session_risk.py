@@ -29,6 +29,7 @@ from trading.limits import (
     ORDER_NOTIONAL,
     ORDER_QUANTITY,
     ORDERS_PER_SECOND,
+    PAUSED,
     POSITION,
     PRICE_COLLAR,
     REDUCE_ONLY,
@@ -139,6 +140,14 @@ EXITS: list[Any] = [
     limit(REDUCE_ONLY, 1, ACCOUNT),
     limit(HALTED, 1),
 ]
+
+
+def test_a_paused_algo_may_reduce_and_nothing_else_and_others_go_on() -> None:
+    rig = Rig(limits=[limit(PAUSED, 1, ALGO)], positions=[held(5)])
+    denies(rig, buy("more", 1, algo=G), "paused is set on algo:")
+    denies(rig, sell("beyond", 12, algo=G), "paused is set on algo:")
+    passes(rig, sell("exit", 5, None, type=OrderType.MARKET, algo=G))
+    passes(rig, buy("by-hand", 1))
 
 
 @pytest.mark.parametrize("bound", EXITS, ids=lambda bound: bound.kind)

@@ -1,0 +1,99 @@
+"""``/v1/algos/{id}/logs`` and ``/events``: what an algo said and what happened to it, also after it is gone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from api.algo_words import in_words
+from api.formats import Cursor, GivenInstant, Instant, Limit, Page, Shown
+from api.security import Caller, Viewer
+from api.services import Deck, Services
+from storage.records import AlgoEvent, LogFilter
+from trading.errors import UnknownThing
+from trading.ids import AlgoId, Nanos, UserId
+
+router = APIRouter(prefix="/v1/algos", tags=["algos"])
+
+
+class LogLineShown(Shown):
+    """A line of an algo's log; ``number`` is what to pass as ``after``, ``fields`` what the strategy gave by name."""
+
+    number: int
+    epoch: int
+    at: Instant
+    level: str
+    text: str
+    fields: dict[str, Any]
+
+
+class AlgoEventShown(Shown):
+    """A change of an algo.
+
+    ``what`` names the parts that changed, ``text`` says it in words; the rest is how the algo stood then.  ``node`` is
+    where its incarnation was started.
+    """
+
+    number: int
+    at: Instant
+    what: list[str]
+    text: str
+    epoch: int
+    generation: int
+    want: str
+    state: str
+    reason: str
+    node: str
+    by: str
+
+
+@router.get("/{id}/logs", response_model=Page[LogLineShown])
+async def algo_logs(
+    id: str,
+    caller: Viewer,
+    deck: Deck,
+    limit: Limit = 100,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the answer before")] = 0,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, Query(description="This level and graver ones")
+    ] = None,
+    since: Annotated[GivenInstant | None, Query(description="Not before this time")] = None,
+    text: Annotated[str | None, Query(max_length=200, description="Somewhere in the line")] = None,
+) -> dict[str, Any]:
+    """The newest lines above ``after``, oldest first; ``next`` is what to pass as ``after`` for later ones.
+
+    The log of an algo that was deleted stays readable for its former owner and for operators.
+    """
+    algo = AlgoId(id)
+    user = await whose(deck, caller, algo)
+    filters = LogFilter(level=level, since=None if since is None else Nanos(since), text=text, user=user)
+    lines = await deck.algo_log.tail(algo, limit, after, filters)
+    return {"items": lines, "next": str(lines[-1].number if lines else after)}
+
+
+@router.get("/{id}/events", response_model=Page[AlgoEventShown])
+async def algo_events(id: str, caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    """What happened to it, newest first: why it runs, or does not, always has an answer here."""
+    algo = AlgoId(id)
+    events, following = await deck.algo_events.page(algo, await whose(deck, caller, algo), cursor, limit)
+    return {"items": [_shown(event) for event in events], "next": following}
+
+
+async def whose(deck: Services, caller: Caller, algo: AlgoId) -> UserId | None:
+    """Of whose time the caller may read: None for all of it, himself for his own; `UnknownThing` for nobody's.
+
+    An algo that is gone has events still; its name may be another's by now.
+    """
+    owners = await deck.algo_events.owners(algo)
+    if caller.is_operator and owners:
+        return None
+    if caller.user not in owners:
+        raise UnknownThing("algo", algo)
+    return caller.user
+
+
+def _shown(event: AlgoEvent) -> AlgoEventShown:
+    return AlgoEventShown.model_validate(
+        {**{field: getattr(event, field) for field in event.__struct_fields__}, "text": in_words(event)}
+    )

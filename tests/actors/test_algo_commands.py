@@ -1,0 +1,252 @@
+"""Commands to running algos on the deck: they hold whatever dies, and nothing happens twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from storage.crash_points import CrashPoint
+from tests.chaos.crash_plan import CrashPlan
+from tests.support.books import settle
+from tests.support.deck import SECOND_NODE, DeckUnderTest
+from trading.errors import Refused
+
+pytestmark = pytest.mark.cluster
+
+BTC = "BINANCE:BTCUSDT"
+
+#: Buys once, rests a bid far below, and tries to buy more whenever it is told to by its parameters.
+HOLDER = """
+from typing import Annotated
+
+from pydantic import Field
+
+from strategies import UPDATABLE, Strategy, StrategyParameters
+
+
+class Parameters(StrategyParameters):
+    more: Annotated[int, UPDATABLE] = Field(0, ge=0)
+    less: Annotated[int, UPDATABLE] = Field(0, ge=0)
+    spin: bool = False
+
+
+class Holder(Strategy[Parameters]):
+    Parameters = Parameters
+
+    def set_up(self):
+        self.began = False
+
+    def snapshot(self):
+        return {"began": self.began}
+
+    def restore(self, state):
+        self.began = state["began"]
+
+    def size(self, tick):
+        return tick.instrument.round_quantity(50 / tick.price)
+
+    def on_tick(self, tick):
+        if self.parameters.spin:
+            sum(range(400_000))
+        if tick.is_trade and not self.began:
+            self.began = True
+            self.buy(tick.instrument, self.size(tick))
+            self.buy(tick.instrument, self.size(tick), limit=tick.instrument.round_price(tick.price * 0.8))
+
+    def on_parameters(self, before):
+        if self.parameters.more == 13:
+            raise ValueError("an unlucky number")
+        instrument = self.instruments[0]
+        held = self.position(instrument).quantity
+        if self.parameters.more > before.more:
+            self.buy(instrument, held)
+        if self.parameters.less > before.less:
+            self.sell(instrument, held)
+        self.log("told", more=self.parameters.more, less=self.parameters.less)
+"""
+
+
+def algo(deck: DeckUnderTest, name: str) -> dict[str, Any]:
+    return dict(deck.api.get(f"/algos/{name}"))
+
+
+def orders(deck: DeckUnderTest, name: str) -> list[dict[str, Any]]:
+    """An algo's orders, oldest first."""
+    return list(reversed(deck.api.get("/orders", algo=name, limit=1000)["items"]))
+
+
+def states(deck: DeckUnderTest, name: str) -> list[str]:
+    return [order["state"] for order in orders(deck, name)]
+
+
+def held(deck: DeckUnderTest, name: str) -> Decimal:
+    rows = deck.rows("SELECT quantity FROM algo_positions WHERE algo = %(algo)s", {"algo": name})
+    return sum((row[0] for row in rows), Decimal(0))
+
+
+@pytest.fixture(scope="module")
+def holder(deck: DeckUnderTest) -> str:
+    deck.api.post("/strategies", {"name": "holder", "source": HOLDER, "smoke": False})
+    return "holder"
+
+
+def make(deck: DeckUnderTest, name: str, account: str, **more: Any) -> None:
+    """A holder that holds, and has a bid open."""
+    body = {"id": name, "strategy": "holder", "account": account, "feed": "main", "instruments": [BTC], "start": True}
+    deck.api.post("/algos", {**body, **more})
+    deck.wait(f"{name} holding", lambda: states(deck, name) == ["filled", "submitted"], 30)
+    # What it did is in its snapshot too, so it does not begin again where it is killed.
+    kept = (
+        "SELECT 1 FROM algo_snapshots WHERE algo = %(a)s AND saved_at > (SELECT max(at) FROM fills WHERE algo = %(a)s)"
+    )
+    deck.wait(f"a snapshot of {name}", lambda: deck.rows(kept, {"a": name}), 10)
+
+
+def gone(deck: DeckUnderTest, name: str) -> bool:
+    return not any(actor["name"].startswith(f"algo/{name}/") for actor in deck.api.get("/cluster")["actors"])
+
+
+def remove(deck: DeckUnderTest, name: str) -> None:
+    deck.api.post(f"/algos/{name}/stop")
+    deck.wait(f"{name} gone", lambda: algo(deck, name)["stop"]["done"] and gone(deck, name), 30)
+    deck.api.delete(f"/algos/{name}")
+
+
+def test_a_pause_refuses_entries_lets_exits_pass_and_outlives_the_process(
+    deck: DeckUnderTest, alice: str, holder: str
+) -> None:
+    make(deck, "pausing", alice, labels={"desk": "alpha"})
+    epoch, first = algo(deck, "pausing")["epoch"], held(deck, "pausing")
+    said = deck.api.post("/algos/pausing/pause", {"because": "a look", "cancel_open": True})
+    assert said["holds"] is True
+    assert said["cancelled"] == [orders(deck, "pausing")[1]["client_order_id"]]
+    deck.wait("the cancel", lambda: states(deck, "pausing") == ["filled", "cancelled"], 10)
+    deck.wait("the state", lambda: algo(deck, "pausing")["state"] == "paused", 10)
+    assert algo(deck, "pausing")["reason"] == "paused by admin: a look; only orders that reduce pass"
+    # Live parameters, without a new incarnation.
+    answer = deck.api.patch("/algos/pausing", {"parameters": {"more": 1}})
+    assert answer["applied"] == "live"
+    deck.wait("the refusal", lambda: states(deck, "pausing")[2:] == ["denied"], 10)
+    assert "paused by admin" in orders(deck, "pausing")[2]["reason"]
+    assert algo(deck, "pausing")["epoch"] == epoch
+    # It survives its process, and the session.
+    pid = deck.kill(f"algo/pausing/{epoch}")
+    user = alice.removesuffix("-paper")
+    deck.wait_reborn(f"session/{user}", deck.kill(f"session/{user}"), 30)
+    deck.wait(
+        "a new incarnation, paused",
+        lambda: algo(deck, "pausing")["epoch"] > epoch and algo(deck, "pausing")["state"] == "paused",
+        30,
+    )
+    assert deck.actor(f"algo/pausing/{algo(deck, 'pausing')['epoch']}")["pid"] != pid
+    deck.api.patch("/algos/pausing", {"parameters": {"more": 2}})
+    deck.wait("the second refusal", lambda: states(deck, "pausing")[3:] == ["denied"], 15)
+    deck.api.patch("/algos/pausing", {"parameters": {"more": 2, "less": 1}})
+    deck.wait("the exit", lambda: states(deck, "pausing")[4:] == ["filled"] and held(deck, "pausing") == 0, 15)
+    assert first > 0
+    (batch,) = deck.api.post("/algos/batch", {"action": "resume", "selector": "desk=alpha"})["results"]
+    assert (batch["id"], batch["status"]) == ("pausing", 200)
+    deck.wait("the resumption", lambda: algo(deck, "pausing")["state"] == "running", 10)
+    # A strategy that raises over its parameters fails as in any callback.
+    deck.api.patch("/algos/pausing", {"parameters": {"more": 13}})
+    deck.wait("the failure", lambda: algo(deck, "pausing")["state"] == "failed", 15)
+    assert "an unlucky number" in algo(deck, "pausing")["reason"]
+    remove(deck, "pausing")
+    events = [event["text"] for event in deck.api.get("/algos/pausing/events", limit=100)["items"]]
+    assert events[0] == "it was deleted (by admin)"
+    assert any(text.startswith("failed: on_parameters raised") for text in events)
+    lines = deck.api.get("/algos/pausing/logs", text="told", limit=100)["items"]
+    assert lines[-1]["fields"] == {"more": 2, "less": 1}
+    settle(deck, alice)
+
+
+def test_a_stop_that_flattens_holds_whatever_dies_and_closes_once(deck: DeckUnderTest, bob: str, holder: str) -> None:
+    make(deck, "closing", bob)
+    epoch, before = algo(deck, "closing")["epoch"], held(deck, "closing")
+    user = bob.removesuffix("-paper")
+    plan = CrashPlan(deck.crash_points)
+    # Nobody is there to carry it out when it is asked for, and asked for again.  Then the session dies over the cancel,
+    # and the connection when the broker has the closing order and nobody knows.
+    plan.arm(CrashPoint.SESSION_AFTER_APPEND)
+    plan.arm(CrashPoint.CONNECTION_AFTER_PLACE)
+    deck.kill(f"session/{user}")
+    deck.api.post("/algos/closing/stop", {"position": "flatten"})
+    deck.kill(f"algo/closing/{epoch}")
+    deck.api.post("/algos/closing/stop", {"position": "flatten"})
+    try:
+        deck.wait("the proof", lambda: algo(deck, "closing")["stop"]["done"], 40)
+    finally:
+        never_met = plan.disarm()
+    assert {point for point, _, _ in plan.collect()} == {
+        CrashPoint.SESSION_AFTER_APPEND,
+        CrashPoint.CONNECTION_AFTER_PLACE,
+    }, never_met
+    stop = algo(deck, "closing")["stop"]
+    assert (stop["open_orders"], stop["positions"], stop["waiting"]) == (0, {}, [])
+    (closing,) = stop["closing"]
+    assert (closing["state"], Decimal(closing["filled_quantity"])) == ("filled", before)
+    assert sorted(states(deck, "closing")) == ["cancelled", "filled", "filled"]
+    settle(deck, bob)
+    assert held(deck, "closing") == 0
+    deck.wait("no process of it", lambda: gone(deck, "closing"), 20)
+    deck.api.delete("/algos/closing")
+
+
+def test_orders_are_left_if_asked_also_by_the_supervisor_and_found_again(
+    deck: DeckUnderTest, bob: str, holder: str
+) -> None:
+    make(deck, "leaving", bob)
+    epoch = algo(deck, "leaving")["epoch"]
+    made = deck.api.get("/algos/leaving")
+    # Two move it at once: one wins, the other is told where it is.
+    deck.api.post("/algos/leaving/move", {"node": SECOND_NODE, "generation": made["generation"]})
+    with pytest.raises(Refused, match="at generation"):
+        deck.api.post("/algos/leaving/move", {"node": "", "generation": made["generation"]})
+    deck.wait(
+        "it on the other node",
+        lambda: (
+            (algo(deck, "leaving")["live"] or {}).get("node") == SECOND_NODE
+            and algo(deck, "leaving")["state"] == "running"
+        ),
+        30,
+    )
+    assert states(deck, "leaving") == ["filled", "cancelled"], "a move takes its orders back, and buys nothing again"
+    assert algo(deck, "leaving")["epoch"] > epoch
+    remove(deck, "leaving")
+    make(deck, "staying", bob)
+    deck.api.post("/algos/staying/stop", {"orders": "leave"})
+    deck.kill(f"algo/staying/{algo(deck, 'staying')['epoch']}")
+    deck.wait("the stop", lambda: algo(deck, "staying")["state"] == "stopped" and gone(deck, "staying"), 30)
+    stop = algo(deck, "staying")["stop"]
+    assert (stop["done"], stop["open_orders"]) == (True, 1)
+    deck.api.post("/algos/staying/start")
+    deck.wait("it back with its order", lambda: (algo(deck, "staying")["live"] or {}).get("open_orders") == 1, 30)
+    assert states(deck, "staying") == ["filled", "submitted"]
+    remove(deck, "staying")
+    assert states(deck, "staying") == ["filled", "cancelled"]
+    settle(deck, bob)
+
+
+def test_an_algo_that_spins_is_shown_niced_and_its_log_followed(deck: DeckUnderTest, bob: str, holder: str) -> None:
+    make(deck, "spinning", bob, parameters={"spin": True}, placement={"cpu_limit": 0.2})
+
+    async def followed() -> dict[str, Any]:
+        url = deck.deck.api_url.replace("http", "ws", 1)
+        async with asyncio.timeout(10), connect(f"{url}/v1/stream") as socket:
+            await socket.send(json.dumps({"key": deck.key, "topics": ["algo-log:spinning"]}))
+            await socket.recv()
+            deck.api.patch("/algos/spinning", {"parameters": {"spin": True, "more": 1}})
+            while True:
+                message: dict[str, Any] = json.loads(await socket.recv())
+                if message["body"]["text"] == "told":
+                    return message
+
+    assert asyncio.run(followed())["body"]["fields"] == {"more": 1, "less": 0}
+    deck.wait("the words", lambda: "takes more CPU than the 0.2 cores" in algo(deck, "spinning")["reason"], 30)
+    deck.wait("its share", lambda: ((algo(deck, "spinning")["live"] or {}).get("cpu_share") or 0) > 0.2, 10)
+    remove(deck, "spinning")
