@@ -50,6 +50,8 @@ class DeckSettings(BaseSettings):
     ray_address: str = ""
     node: str = "head"
     secret_key: str = ""
+    #: Services that tell a machine its address as the internet sees it, by commas; "": nobody outside is asked.
+    egress_urls: str = ""
     #: Days that raw ticks are kept on disk; 0 records none.
     tick_days: int = Field(default=30, ge=0, le=100_000)
     #: Days that built and fetched bars of a second and of a minute are kept.
@@ -62,6 +64,11 @@ class DeckSettings(BaseSettings):
     def home(self) -> Path:
         """The data directory, absolute."""
         return self.data_dir.expanduser().resolve()
+
+    @property
+    def egress_services(self) -> tuple[str, ...]:
+        """Whom to ask for the egress address, in turn."""
+        return tuple(url for each in self.egress_urls.split(",") if (url := each.strip()))
 
 
 def settings() -> DeckSettings:
@@ -83,6 +90,7 @@ def environment(deck: DeckSettings, **more: str) -> dict[str, str]:
         "REDIS_URL": deck.redis_url,
         "QUARTERDECK_RAY_ADDRESS": deck.ray_address,
         "QUARTERDECK_NODE": deck.node,
+        "QUARTERDECK_EGRESS_URLS": deck.egress_urls,
         "QUARTERDECK_TICK_DAYS": str(deck.tick_days),
         "QUARTERDECK_SECOND_BAR_DAYS": str(deck.second_bar_days),
         "QUARTERDECK_MINUTE_BAR_DAYS": str(deck.minute_bar_days),
