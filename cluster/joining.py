@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ import httpx
 import msgspec
 
 from cluster.children import Child
+from cluster.code_version import HOME, ROOMS, CodeVersion, version
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
 from storage.secrets import save_key
@@ -34,8 +35,6 @@ from trading.errors import NeedsOperator, Refused, Unreachable
 MOST_SKEW_S: Final = 0.25
 #: Labels that say whose machine it is and whom it serves: given with the token, never by the machine itself.
 RESERVED_LABELS: Final = frozenset({"owner", "accounts"})
-#: Rooms of this distribution that have common names.
-ROOMS: Final = ("actors", "api", "cluster", "connectors", "storage", "strategies", "trading")
 FILE: Final = "node.json"
 LOOK_EVERY_S: Final = 5.0
 _CONNECT_S: Final = 5.0
@@ -58,6 +57,7 @@ class HeadFacts(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     ray: str
     quarterdeck: str
+    code: str
     node: str
     addresses: list[Address]
 
@@ -86,11 +86,6 @@ class Check(msgspec.Struct, frozen=True):
     ok: bool
     detail: str
     remedy: str = ""
-
-
-def version(distribution: str = "quarterdeck") -> str:
-    """The installed version of a distribution."""
-    return metadata.version(distribution)
 
 
 class Head:
@@ -177,6 +172,11 @@ def checks(head: Head, facts: HeadFacts, node_ip: str) -> Iterator[Check]:
         yield Check(
             title, here == wanted, f"{here} here, {wanted} at the head", f"pip install {package}=={wanted}"
         )  # fmt: skip
+    code = CodeVersion().now()
+    yield Check(
+        "code", code == facts.code, f"{code} here, {facts.code} at the head",
+        "install the very same build here: the wheel, or the commit, that the head runs",
+    )  # fmt: skip
     yield _rooms()
     skew, may_be_wrong = head.skew_s()
     yield Check(
@@ -208,11 +208,10 @@ def checks(head: Head, facts: HeadFacts, node_ip: str) -> Iterator[Check]:
 
 def _rooms() -> Check:
     """Whether the packages with common names are ours, and not somebody else's that come first."""
-    home = Path(__file__).resolve().parent.parent
     others = []
     for room in ROOMS:
         found = Path(str(import_module(room).__file__)).resolve()
-        if found.parent.parent != home:
+        if found.parent.parent != HOME:
             others.append(f"{room} is {found}")
     return Check(
         "packages", not others, "; ".join(others) or "are Quarterdeck's own",

@@ -21,7 +21,8 @@ from api.formats import Body, Cursor, Instant, InstantOrNone, Limit, Page, Shown
 from api.problems import ProblemError
 from api.security import Operator, key_of, unauthorized
 from api.services import Deck
-from cluster.joining import RESERVED_LABELS, version
+from cluster.code_version import version
+from cluster.joining import RESERVED_LABELS
 from cluster.selectors import check_labels
 from storage.join_tokens import JoinToken
 from storage.records import NodeRecord
@@ -86,6 +87,8 @@ class HeadFacts(Shown):
     python: str
     ray: str
     quarterdeck: str
+    #: Release and digest of the code: what Ray would run on the machine must be the same.
+    code: str
     #: The name that the token is for; "" where the machine names itself.
     node: str
     addresses: list[Address]
@@ -209,6 +212,7 @@ async def look_before_joining(joiner: Joiner, deck: Deck) -> HeadFacts:
         python=".".join(platform.python_version_tuple()[:2]),
         ray=version("ray"),
         quarterdeck=version(),
+        code=await deck.code(),
         node=token.node,
         addresses=addresses,
     )

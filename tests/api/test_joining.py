@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from api.formats import parse_time
-from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, unit_of, version
+from cluster.code_version import version
+from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, unit_of
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
@@ -132,14 +133,14 @@ async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
 
     async def failing(facts: HeadFacts, address: str = "127.0.0.1") -> dict[str, Check]:
         found = await asyncio.to_thread(lambda: list(checks(head, facts, address)))
-        assert len(found) == 9
+        assert len(found) == 10
         assert all(check.remedy for check in found if not check.ok)
         return {check.title: check for check in found if not check.ok}
 
     facts = await asyncio.to_thread(head.look)
     assert await failing(facts) == {}
-    other = msgspec.structs.replace(facts, python="3.9", ray="1.0", quarterdeck="9")
-    assert (await failing(other)).keys() == {"Python", "Ray", "Quarterdeck"}
+    other = msgspec.structs.replace(facts, python="3.9", ray="1.0", quarterdeck="9", code="9+x")
+    assert (await failing(other)).keys() == {"Python", "Ray", "Quarterdeck", "code"}
     closed = msgspec.structs.replace(facts, addresses=[Address("Redis", "127.0.0.1", 1), *facts.addresses[1:]])
     assert "does not answer" in (await failing(closed))["Redis"].detail
     assert "has no address 192.0.2.1" in (await failing(facts, "192.0.2.1"))["the way back"].detail
