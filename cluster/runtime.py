@@ -70,6 +70,10 @@ def spawn(spec: ActorSpec) -> None:
         "namespace": namespace(settings().cluster),
         "lifetime": "detached",
         "num_cpus": 0,
+        # A byte.  Ray leaves the placing of an actor that asks for nothing to a machine taken at random, and waits for
+        # it: one that has fallen silent would hold up every second start on two machines, until Ray gives it up after
+        # a minute.  One that asks for something is placed by its creator's machine (GcsActorScheduler, Ray 2.60).
+        "memory": 1,
         "max_restarts": RESTARTS[spec.name.kind],
         "max_task_retries": 0,
         "max_concurrency": 1000,
