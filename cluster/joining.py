@@ -74,6 +74,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     #: PEM texts of the authority and of this machine's certificate; "" where there are none.
     tls_ca: str = ""
     tls_cert: str = ""
+    #: Whom to ask for the egress address, unless this machine's environment says it.
+    egress_urls: str = ""
     #: Filled in by the machine: where the head is, who it is, and the operator's own files for TLS.
     api_url: str = ""
     token: str = ""

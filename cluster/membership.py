@@ -56,6 +56,7 @@ class Membership:
             tls_cert=given.own_tls_cert,
             tls_key=given.own_tls_key,
         )
+        deck.egress_urls = deck.egress_urls or given.egress_urls
         if deck.tls_files is not None:
             tls.check(deck.tls_files)
         address = node_ip or given.node_ip or own_address(self._head.host, self._head.port)

@@ -123,6 +123,8 @@ class Joined(Shown):
     #: PEM texts of the authority and of the machine's own certificate; empty where there are none.
     tls_ca: str
     tls_cert: str
+    #: Services that tell a machine its egress address, by commas.
+    egress_urls: str
 
 
 class ReachAsked(Body):
@@ -315,6 +317,7 @@ async def join(body: JoinAsked, request: Request, joiner: Joiner, deck: Deck) ->
         secret_key=secret,
         tls_ca=tls_ca,
         tls_cert=tls_cert,
+        egress_urls=settings.egress_urls,
     )
 
 

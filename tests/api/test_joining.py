@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from api.formats import parse_time
 from cluster import tls
 from cluster.code_version import version
+from cluster.commands import app
 from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, tls_checks
-from cluster.membership import Membership, command_line, unit_of
+from cluster.membership import Membership, command_line, only_one, unit_of
 from cluster.settings import DeckSettings
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
@@ -321,3 +323,22 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("KillMode=mixed", "KillMode=gently"))
     said = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
     assert "gently" in said.stderr
+
+
+def test_leaving_forgets_what_was_given_but_not_under_a_machine_that_runs(tmp_path: Path) -> None:
+    given = Given(cluster="main", node="edge", labels={}, ray_address="h:1", ray_token="abc", tls_ca="ca", tls_cert="cert",
+                  database_url="postgresql://x", redis_url="redis://y", api_url="http://z")  # fmt: skip
+    keep(tmp_path, given)
+
+    def leave() -> tuple[int, str]:
+        said = CliRunner().invoke(app, ["leave", "--data-dir", str(tmp_path)])
+        return said.exit_code, said.output
+
+    with only_one(tmp_path):
+        code, _ = leave()
+        assert code == 4
+        assert kept(tmp_path) == given
+    code, said = leave()
+    assert (code, "quarterdeck nodes remove edge" in said) == (0, True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["node.lock"]
+    assert leave()[0] == 4

@@ -1,0 +1,220 @@
+"""A machine in another network joins, trades, is cut off and comes back: two network namespaces stand for two places.
+
+Ray's own traffic between them is encrypted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster import tls
+from cluster.settings import DeckSettings, TlsFiles
+from tests.chaos.callers import DirectCaller
+from tests.support.books import check_books, settle
+from tests.support.deck import DeckUnderTest
+from tests.support.networks import OtherNetwork, why_not
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+NODE, HEAD, FEED = "away", "head", "far"
+MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
+#: How long the cable is out: longer than the Supervisor waits for a machine, shorter than Ray does.
+CUT_S = 30.0
+#: For a busy machine; how long it should take is in `tests.chaos.test_failover`.
+SECONDS = 25.0
+#: How long the head is away.
+AWAY_S = 60.0
+#: The command, on a machine whose clock is a second fast.
+FAST = "import time; real = time.time; time.time = lambda: real() + 1; from cluster.commands import main; main()"
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[OtherNetwork]:
+    if reason := why_not():
+        pytest.skip(reason)
+    network = OtherNetwork()
+    try:
+        network.make()
+        yield network
+    finally:
+        network.remove()
+
+
+@pytest.fixture(scope="module")
+def far_deck(network: OtherNetwork) -> Iterator[DeckUnderTest]:
+    """A deck that listens on this end of the cable."""
+    deck = DeckUnderTest(second_node=False, host=network.ours, tls=True)
+    try:
+        yield deck
+    finally:
+        deck.stop()
+
+
+def test_what_keeps_a_machine_from_joining_is_told_with_its_remedy(
+    far_deck: DeckUnderTest, network: OtherNetwork, tmp_path: Path
+) -> None:
+    token = far_deck.api.post("/nodes/tokens", {})
+    words = [*token["command"].split(" ")[1:], "--data-dir", str(tmp_path / "node"), "--check"]
+    port = far_deck.deck.settings.database_url.rpartition(":")[2].partition("/")[0]
+    # An address to which the head has no way, as behind NAT.
+    network.inside("ip", "addr", "add", "192.0.2.77/32", "dev", "lo")
+    network.inside("ip", "rule", "add", "ipproto", "tcp", "dport", port, "prohibit")
+    try:
+        said = subprocess.run(
+            network.command(sys.executable, "-c", FAST, *words, "--node-ip", "192.0.2.77"),
+            capture_output=True, text=True, timeout=90,
+        )  # fmt: skip
+    finally:
+        network.inside("ip", "rule", "del", "ipproto", "tcp", "dport", port, "prohibit")
+        network.inside("ip", "addr", "del", "192.0.2.77/32", "dev", "lo")
+    assert said.returncode == 4, said.stdout + said.stderr
+    failed = {line.split()[1].rstrip(":") for line in said.stdout.splitlines() if line.lstrip().startswith("FAILED")}
+    assert failed == {"clock", "PostgreSQL", "the"}, said.stdout
+    assert "clock: +1" in said.stdout
+    assert "chrony" in said.stdout
+    assert f"open port {port} of {network.ours} to this machine" in said.stdout
+    assert "the head does not reach 192.0.2.77" in said.stdout
+    assert "WireGuard" in said.stdout
+    assert "the token is still good" in said.stderr
+
+
+def test_ray_speaks_to_those_only_whom_the_decks_authority_vouches_for(far_deck: DeckUnderTest, tmp_path: Path) -> None:
+    settings = far_deck.deck.settings
+    files = settings.made_tls_files
+    host, port = settings.host, settings.ray_port
+    stranger = DeckSettings(data_dir=tmp_path).made_tls_files
+    tls.make_for_head(stranger, "stranger", "head", [host])
+
+    def call(certificate: TlsFiles | None) -> str:
+        context = ssl.create_default_context(cafile=files.ca)
+        context.set_alpn_protocols(["h2"])
+        if certificate is not None:
+            context.load_cert_chain(certificate.cert, certificate.key)
+        with (
+            socket.create_connection((host, port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            secure.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+            # With TLS 1.3 a server refuses a client after the handshake.
+            if not secure.recv(9):
+                raise ConnectionResetError("hung up")
+            return str(secure.getpeercert())
+
+    assert "'head'" in call(files)
+    for unknown in (None, stranger):
+        with pytest.raises(OSError, match=r"alert|reset|hung up|EOF|closed"):
+            call(unknown)
+
+
+def trades_on(deck: DeckUnderTest, where: str) -> bool:
+    shown = deck.api.get("/algos/roamer")
+    live = shown["live"] or {}
+    return shown["state"] == "running" and live.get("node") == where and live.get("orders_acked", 0) > 0
+
+
+def health(deck: DeckUnderTest) -> str:
+    return str(next((n["health"] for n in deck.api.get("/nodes")["items"] if n["name"] == NODE), "not there"))
+
+
+def test_a_machine_joins_over_the_cable_trades_is_cut_off_and_comes_back(
+    far_deck: DeckUnderTest, network: OtherNetwork, tmp_path: Path
+) -> None:
+    deck = far_deck
+    deck.feed(FEED, deck.market, ["BINANCE:BTCUSDT"])
+    account = deck.account("nora", FEED)
+    token = deck.api.post("/nodes/tokens", {"node": NODE, "labels": {"region": "moon"}})
+    words = [*token["command"].split(" ")[1:], "--data-dir", str(tmp_path / "node"), "--node-ip", network.theirs]
+    with (tmp_path / "join.log").open("w+") as log:
+        joined = network.start(log, sys.executable, "-m", "cluster", *words)
+
+        def said() -> str:
+            log.seek(0)
+            return log.read()
+
+        deck.wait("the machine", lambda: health(deck) in ("ok", "degraded") or joined.poll() is not None, 60)
+        assert joined.poll() is None, said()
+        shown = deck.api.get(f"/nodes/{NODE}")
+        assert {"region": "moon", "egress": network.theirs}.items() <= shown["labels"].items()
+        assert abs(shown["facts"]["clock"]["skew_ms"]) <= shown["facts"]["clock"]["error_ms"] + 50
+        assert {"NodeAgent", "raylet"} <= shown["facts"]["kinds"].keys()
+
+        deck.api.patch(f"/nodes/{HEAD}", {"cordoned": True})
+        deck.api.post(
+            "/algos",
+            {"id": "roamer", "strategy": "market-maker", "account": account, "feed": FEED, "start": True,
+             "instruments": ["BINANCE:BTCUSDT"], "parameters": MAKER},
+        )  # fmt: skip
+        deck.wait("the algo trading over there", lambda: trades_on(deck, NODE), 40)
+        deck.api.patch(f"/nodes/{HEAD}", {"cordoned": False})
+        before = deck.api.get("/algos/roamer")
+        old = int(deck.actor(f"algo/roamer/{before['epoch']}")["pid"])
+        assert old in network.pids()
+
+        with network.cut():
+            began = time.monotonic()
+            deck.wait("a new epoch", lambda: deck.api.get("/algos/roamer")["epoch"] > before["epoch"], SECONDS)
+            print(f"started here {time.monotonic() - began:.1f} s after the cut")
+            deck.wait("the algo trading here", lambda: trades_on(deck, HEAD), SECONDS)
+            print(f"trading here {time.monotonic() - began:.1f} s after the cut")
+            assert health(deck) == "silent"
+            # Nobody can reach the old one, so nobody could end it.
+            assert psutil.pid_exists(old)
+            time.sleep(max(0.0, began + CUT_S - time.monotonic()))
+            assert psutil.pid_exists(old)
+        began = time.monotonic()
+        deck.wait("the end of the old incarnation", lambda: not psutil.pid_exists(old), 30)
+        print(f"the old incarnation ended {time.monotonic() - began:.1f} s after the cable was back")
+        after = deck.api.get("/algos/roamer")
+        assert (after["epoch"], after["placed"]) == (before["epoch"] + 1, HEAD)
+        assert refused(deck, account, before["epoch"])
+        deck.wait("the machine heard again", lambda: health(deck) in ("ok", "degraded"), 30)
+        assert joined.poll() is None, said()
+
+        # The head is away, and comes back knowing nobody: the machine finds it by itself.
+        began = time.monotonic()
+        head = deck.deck._ray
+        assert head is not None
+        head.stop()
+        time.sleep(AWAY_S)
+        assert joined.poll() is None, said()
+        deck.deck.watch()
+        deck.wait("the machine, with the head that is new", lambda: NODE in deck.api.get("/cluster")["nodes"], 60)
+        print(f"back {time.monotonic() - began:.1f} s after the head went away for {AWAY_S:g} s")
+        deck.wait("its agent heard", lambda: health(deck) in ("ok", "degraded"), 40)
+        deck.wait("the algo trading again", lambda: trades_on(deck, HEAD) or trades_on(deck, NODE), 60)
+        print(f"trading {time.monotonic() - began:.1f} s after the head went away")
+
+        deck.api.post("/algos/roamer/stop")
+        deck.wait("the stop", lambda: deck.api.get("/algos/roamer")["state"] == "stopped", 30)
+        settle(deck, account)
+        check_books(deck, account)
+        deck.api.delete(f"/nodes/{NODE}")
+        assert joined.wait(timeout=30) == 0, said()
+        assert f"node {NODE} was removed from the cluster" in said()
+
+
+def refused(deck: DeckUnderTest, account: str, epoch: int) -> bool:
+    """Whether the session has nothing to do with an incarnation."""
+
+    async def ask() -> dict[str, Any]:
+        caller = DirectCaller(deck.deck.settings, lambda: 0)
+        try:
+            answer: dict[str, Any] = await caller.ask(
+                60.0, op="call", user="nora", method="begin_algo", args=[account, "roamer", epoch]
+            )
+            return answer
+        finally:
+            await caller.close()
+
+    return asyncio.run(ask()).get("error") == "Fenced"
