@@ -28,6 +28,7 @@ from tests.support.networks import OtherNetwork, why_not
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 NODE, HEAD, FEED = "away", "head", "far"
+OTHERS = ("other-1", "other-2", "other-3")
 MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
 #: How long the cable is out: longer than the Supervisor waits for a machine, shorter than Ray does.
 CUT_S = 30.0
@@ -123,6 +124,15 @@ def trades_on(deck: DeckUnderTest, where: str) -> bool:
     return shown["state"] == "running" and live.get("node") == where and live.get("orders_acked", 0) > 0
 
 
+def start(deck: DeckUnderTest, name: str, account: str, node: str = "") -> None:
+    body = {"id": name, "strategy": "market-maker", "account": account, "feed": FEED, "start": True, "node": node}
+    deck.api.post("/algos", {**body, "instruments": ["BINANCE:BTCUSDT"], "parameters": MAKER})
+
+
+def state(deck: DeckUnderTest, name: str) -> str:
+    return str(deck.api.get(f"/algos/{name}")["state"])
+
+
 def health(deck: DeckUnderTest) -> str:
     return str(next((n["health"] for n in deck.api.get("/nodes")["items"] if n["name"] == NODE), "not there"))
 
@@ -150,11 +160,7 @@ def test_a_machine_joins_over_the_cable_trades_is_cut_off_and_comes_back(
         assert {"NodeAgent", "raylet"} <= shown["facts"]["kinds"].keys()
 
         deck.api.patch(f"/nodes/{HEAD}", {"cordoned": True})
-        deck.api.post(
-            "/algos",
-            {"id": "roamer", "strategy": "market-maker", "account": account, "feed": FEED, "start": True,
-             "instruments": ["BINANCE:BTCUSDT"], "parameters": MAKER},
-        )  # fmt: skip
+        start(deck, "roamer", account)
         deck.wait("the algo trading over there", lambda: trades_on(deck, NODE), 40)
         deck.api.patch(f"/nodes/{HEAD}", {"cordoned": False})
         before = deck.api.get("/algos/roamer")
@@ -168,6 +174,10 @@ def test_a_machine_joins_over_the_cable_trades_is_cut_off_and_comes_back(
             deck.wait("the algo trading here", lambda: trades_on(deck, HEAD), SECONDS)
             print(f"trading here {time.monotonic() - began:.1f} s after the cut")
             assert health(deck) == "silent"
+            # Nor does it hold up what starts elsewhere meanwhile.
+            for name in OTHERS:
+                start(deck, name, account, node=HEAD)
+            deck.wait("others running here", lambda: all(state(deck, name) == "running" for name in OTHERS), 15)
             # Nobody can reach the old one, so nobody could end it.
             assert psutil.pid_exists(old)
             time.sleep(max(0.0, began + CUT_S - time.monotonic()))
@@ -195,8 +205,9 @@ def test_a_machine_joins_over_the_cable_trades_is_cut_off_and_comes_back(
         deck.wait("the algo trading again", lambda: trades_on(deck, HEAD) or trades_on(deck, NODE), 60)
         print(f"trading {time.monotonic() - began:.1f} s after the head went away")
 
-        deck.api.post("/algos/roamer/stop")
-        deck.wait("the stop", lambda: deck.api.get("/algos/roamer")["state"] == "stopped", 30)
+        for name in ("roamer", *OTHERS):
+            deck.api.post(f"/algos/{name}/stop")
+        deck.wait("the stop", lambda: all(state(deck, name) == "stopped" for name in ("roamer", *OTHERS)), 30)
         settle(deck, account)
         check_books(deck, account)
         deck.api.delete(f"/nodes/{NODE}")
