@@ -25,13 +25,15 @@ import msgspec
 from cluster import tls
 from cluster.code_version import HOME, ROOMS, CodeVersion, version
 from cluster.settings import DeckSettings
+from cluster.specs import NODE_LABEL
 from storage.secrets import save_key
 from trading.errors import NeedsOperator, Refused, Unreachable
 
 #: Clocks further apart than this make ages, leases and bars wrong.
 MOST_SKEW_S: Final = 0.25
-#: Labels that say whose machine it is and whom it serves: given with the token, never by the machine itself.
-RESERVED_LABELS: Final = frozenset({"owner", "accounts"})
+#: Labels that say whose machine it is, whom it serves and where brokers see it come from (and Ray's own name for it):
+#: given with the token, or seen by the head, never claimed by the machine itself.
+RESERVED_LABELS: Final = frozenset({"owner", "accounts", "egress", NODE_LABEL})
 FILE: Final = "node.json"
 _CONNECT_S: Final = 5.0
 _SKEW_PROBES: Final = 5

@@ -37,13 +37,12 @@ class OtherNetwork:
 
     def remove(self) -> None:
         """End everything inside, then take namespace and cable away; whatever of them was made."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + 5
-            while (pids := self.pids()) and time.monotonic() < deadline:
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-                time.sleep(0.2)
+        deadline = time.monotonic() + 10
+        while (pids := self.pids()) and time.monotonic() < deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
         subprocess.run(["ip", "link", "del", self._cable], capture_output=True, timeout=20)
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True, timeout=20)
 
@@ -85,8 +84,9 @@ def why_not() -> str:
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    if shutil.which("ip") is None:
-        return "there is no `ip` command (iproute2)"
+    for command, package in (("ip", "iproute2"), ("unshare", "util-linux")):
+        if shutil.which(command) is None:
+            return f"there is no `{command}` command ({package})"
     network = OtherNetwork()
     try:
         network.make()
