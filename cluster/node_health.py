@@ -161,7 +161,10 @@ def unfit(codes: Mapping[NodeName, str | None], head: str, here: Sequence[NodeNa
     found = {}
     for node, count in Counter(here).items():
         if count > 1:
-            found[node] = f"{count} machines call themselves {node}: end Ray on those that should not"
+            found[node] = (
+                f"{count} machines call themselves {node}: end Ray on those that should not (one that lost its power "
+                "and is back counts twice until Ray has noticed, a minute at most)"
+            )
         elif (code := codes.get(node)) is None:
             found[node] = "it has not said yet which Quarterdeck it runs"
         elif differs := difference(code, head):

@@ -142,9 +142,9 @@ def test_machines_that_run_other_code_or_share_a_name_get_no_algos() -> None:
     assert "another build" in found[HOME]
     assert "does not say" in found[NodeName("old")]
     assert "has not said yet" in found[NodeName("new")]
-    assert unfit(codes, HEAD.code, [EDGE, EDGE]) == {
-        EDGE: "2 machines call themselves edge: end Ray on those that should not"
-    }
+    twice = unfit(codes, HEAD.code, [EDGE, EDGE])
+    assert twice.keys() == {EDGE}
+    assert twice[EDGE].startswith("2 machines call themselves edge: end Ray on those that should not")
 
 
 def test_processes_are_summed_up_by_kind() -> None:
