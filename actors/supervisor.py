@@ -72,6 +72,8 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
     #: Machines that get no algos, each with the reason.
     unfit: dict[NodeName, str]
+    #: Of these, the ones for which there is no machine, and why not.
+    waiting: dict[str, str] = {}
 
 
 class Supervisor(Shell):
@@ -153,8 +155,9 @@ class Supervisor(Shell):
             capacities=_capacities(found, statuses),
             unfit=await self._fitness.judge([NodeName(n.name) for n in nodes if n.alive and n.name], told),
         )
+        actions = reconcile(wanted, observed, self.memory, now())
         await self._show(found, statuses, observed, wanted_actors(wanted, observed.nodes))
-        for action in reconcile(wanted, observed, self.memory, now()):
+        for action in actions:
             await self._take(action)
         await self._take_back_orders(wanted, observed)
         if news and self._version >= 0:
@@ -293,6 +296,7 @@ class Supervisor(Shell):
             unfit=observed.unfit,
             actors=tuple(sorted(views, key=lambda v: v.name)),
             missing=tuple(sorted({str(name) for name in wanted} - {v.name for v in views if v.state == "ready"})),
+            waiting={str(name): why for name, why in sorted(self.memory.waiting.items())},
         )
         try:
             await self.hot.put("cluster", view, ttl_s=30)

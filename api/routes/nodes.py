@@ -57,7 +57,10 @@ class ActorShown(Shown):
 
 
 class ClusterShown(Shown):
-    """The cluster as the Supervisor last saw it; ``missing`` are actors that are not ready."""
+    """The cluster as the Supervisor last saw it; ``missing`` are actors that are not ready.
+
+    ``waiting``: those of them for which there is no machine, and why not.
+    """
 
     at: Instant
     age_s: float
@@ -67,6 +70,8 @@ class ClusterShown(Shown):
     missing: list[str]
     #: Machines that get no algos, each with the reason.
     unfit: dict[str, str] = Field(default_factory=dict)
+    #: Of `missing`, the ones for which there is no machine, and why not.
+    waiting: dict[str, str]
 
 
 @router.get("/nodes", response_model=Page[NodeShown])
@@ -166,6 +171,7 @@ async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
         "age_s": age,
         "actors": [actor for actor in view["actors"] if mine(actor["name"])],
         "missing": [name for name in view["missing"] if mine(name)],
+        "waiting": {name: why for name, why in view["waiting"].items() if mine(name)},
     }
 
 

@@ -14,13 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import psutil
 import pytest
 
 from cluster import tls
-from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, TlsFiles
 from tests.chaos.callers import DirectCaller
 from tests.support.books import check_books, settle
@@ -32,7 +30,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 NODE, HEAD, FEED = "away", "head", "far"
 WELL = ("ok", "degraded")
-APART = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 OTHERS = ("other-1", "other-2", "other-3")
 MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
 #: How long the cable is out: longer than the Supervisor waits for a machine, shorter than Ray does.
@@ -60,15 +57,10 @@ def network() -> Iterator[OtherNetwork]:
 @pytest.fixture(scope="module")
 def far_deck(network: OtherNetwork) -> Iterator[DeckUnderTest]:
     """A deck that listens on this end of the cable."""
-    # Ray's head does not start where it sees a process that speaks to it: another machine's, which it must not see.
-    with patch("cluster.deck.ray_start", lambda *given: [*APART, *ray_start(*given)]):
-        deck = DeckUnderTest(second_node=False, host=network.ours, tls=True)
+    deck = DeckUnderTest(second_node=False, host=network.ours, tls=True)
     try:
         yield deck
     finally:
-        # `unshare` does not end when it is asked to.
-        if deck.deck._ray is not None:
-            deck.deck._ray.stop(1.0)
         deck.stop()
 
 
@@ -239,14 +231,12 @@ def test_a_machine_finds_a_head_that_was_away_by_itself(far_deck: DeckUnderTest,
     head.stop(1.0)
     time.sleep(AWAY_S)
     assert machine.runs(), machine.said()
-    # It comes back knowing nobody.
     deck.deck.watch()
     print(f"the head is back after {time.monotonic() - began:.1f} s")
     deck.wait("the machine's agent, made by the new Supervisor", lambda: has_agent(deck, before), 60)
     print(f"the machine is back after {time.monotonic() - began:.1f} s")
     deck.wait("the machine heard", lambda: health(deck) in WELL, 15)
-    assert machine.runs()
-    assert "was started again" in machine.said()
+    assert machine.runs(), machine.said()
 
 
 def has_agent(deck: DeckUnderTest, epoch: int) -> bool:
