@@ -139,7 +139,10 @@ async def _cluster(deck: Services) -> tuple[frozenset[NodeName] | None, dict[Nod
 
 async def _refuse_if_needed(deck: Services, node: NodeName) -> None:
     here, unfit = await _cluster(deck)
-    stuck = needed_by(node, await deck.desired.nodes(), here, unfit, await deck.desired.algos())
+    desired = deck.desired
+    stuck = needed_by(
+        node, await desired.nodes(), here, unfit, await desired.algos(), await desired.accounts(), await desired.feeds()
+    )
     if stuck:
         raise Conflict(
             "node_is_needed",
