@@ -61,6 +61,9 @@ def far_deck(network: OtherNetwork) -> Iterator[DeckUnderTest]:
     try:
         yield deck
     finally:
+        if deck.deck._ray is not None:
+            # In haste: nobody needs what it would still say.
+            deck.deck._ray.stop(1.0)
         deck.stop()
 
 
