@@ -152,6 +152,7 @@ class Supervisor(Shell):
         observed = Observed(
             actors=dict(zip(found, (_seen(n, s) for n, s in zip(found, statuses, strict=True)), strict=True)),
             nodes=tuple(sorted({NodeName(n.name) for n in nodes if n.alive and n.name})),
+            head=NodeName(self.deck.node),
             capacities=_capacities(found, statuses),
             unfit=await self._fitness.judge([NodeName(n.name) for n in nodes if n.alive and n.name], told),
         )

@@ -24,16 +24,18 @@ import msgspec
 
 from cluster import tls
 from cluster.code_version import HOME, ROOMS, CodeVersion, version
+from cluster.placement import ACCOUNTS_LABEL
 from cluster.settings import DeckSettings
+from cluster.sites import RISK_LABEL
 from cluster.specs import NODE_LABEL
 from storage.secrets import save_key
 from trading.errors import NeedsOperator, Refused, Unreachable
 
 #: Clocks further apart than this make ages, leases and bars wrong.
 MOST_SKEW_S: Final = 0.25
-#: Labels that say whose machine it is, whom it serves and where brokers see it come from (and Ray's own name for it):
-#: given with the token, or seen by the head, never claimed by the machine itself.
-RESERVED_LABELS: Final = frozenset({"owner", "accounts", "egress", NODE_LABEL})
+#: Labels that say whose machine it is, whom and what it serves, where brokers see it come from (and Ray's own name for
+#: it): given with the token, or seen by the head, never claimed by the machine itself.
+RESERVED_LABELS: Final = frozenset({"owner", ACCOUNTS_LABEL, RISK_LABEL[0], "egress", NODE_LABEL})
 FILE: Final = "node.json"
 _CONNECT_S: Final = 5.0
 _SKEW_PROBES: Final = 5

@@ -70,6 +70,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     actors: dict[ActorName, Seen]
     #: Names of nodes alive now.
     nodes: tuple[NodeName, ...]
+    #: The machine of the head.
+    head: NodeName = NodeName("")
     #: Of those that have said it.
     capacities: dict[NodeName, Capacity] = msgspec.field(default_factory=dict)
     #: Machines that get no new algos, each with the reason (`cluster.node_health.unfit`).
@@ -154,7 +156,7 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
     wanted = wanted_actors(desired, observed.nodes)
     lost = given_up(observed, memory, now)
     machines = _machines(desired, observed, lost)
-    asking = sites(desired.accounts, desired.feeds)
+    asking = sites(desired.accounts, desired.feeds, desired.nodes, observed.head)
     _keep_sites(asking, observed, memory)
     for name, spec in wanted.items():
         seen, site = observed.actors.get(name), asking.get(name)

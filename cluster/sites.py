@@ -14,9 +14,12 @@ import msgspec
 
 from cluster.names import ActorName, Kind
 from cluster.placement import Machine, choose
-from storage.records import AccountRecord, FeedRecord, Placement
+from storage.records import AccountRecord, FeedRecord, NodeRecord, Placement
 from trading.ids import AccountId, NodeName
 
+#: Machines with this label and value carry central risk, before the head does: entries need it, also while there is no
+#: head.
+RISK_LABEL: Final = ("carries", "risk")
 #: They are few and always needed: no room is asked for.
 _CPUS: Final = 0.0
 _MEMORY_MB: Final = 0
@@ -29,6 +32,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     accounts: tuple[AccountId, ...] = ()
     #: In order of preference; none: by labels.
     nodes: tuple[NodeName, ...] = ()
+    #: The last of these only while none of the others is there.
+    last_resort: bool = False
 
     def fits(self, machine: Machine) -> bool:
         """Whether it may go, and stay, there."""
@@ -59,12 +64,20 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         return Placement(selector=self.selector, cpus=_CPUS, memory_mb=_MEMORY_MB)
 
 
-def sites(accounts: Iterable[AccountRecord], feeds: Iterable[FeedRecord]) -> dict[ActorName, Site]:
+def sites(
+    accounts: Iterable[AccountRecord], feeds: Iterable[FeedRecord], nodes: Iterable[NodeRecord] = (), head: str = ""
+) -> dict[ActorName, Site]:
     """What those ask that are not bound to the head.
 
     A user's session goes with the first of the accounts that ask for a machine.
     """
     found = {}
+    label, value = RISK_LABEL
+    risky = tuple(sorted(node.name for node in nodes if node.labels.get(label) == value))
+    if risky and head:
+        found[ActorName(Kind.RISK, "main")] = Site(
+            nodes=(*(name for name in risky if name != head), NodeName(head)), last_resort=True
+        )
     enabled = sorted((each for each in accounts if each.enabled), key=lambda each: each.id)
     for account in enabled:
         if not account.selector:
@@ -89,6 +102,8 @@ def why_leave(site: Site, here: NodeName, machines: Mapping[NodeName, Machine], 
         why = lost.get(here, f"node {here} is gone")
     elif machine.draining:
         why = f"node {here} is being emptied"
+    elif site.last_resort and here == site.nodes[-1]:
+        why = "another node is to carry it"
     elif site.fits(msgspec.structs.replace(machine, cordoned=False, unfit="")):
         # It takes nothing new, and keeps what it has.
         return ""

@@ -50,6 +50,7 @@ async def test_a_machine_looks_and_joins_once(stage: Stage) -> None:
     for body, field in (
         ({"node": "other"}, "node"),
         ({"node": "edge", "labels": {"owner": "me"}}, "labels"),
+        ({"node": "edge", "labels": {"carries": "risk"}}, "labels"),
         ({"node": "edge", "labels": {"egress": "203.0.113.1"}}, "labels"),
         ({"node": "edge", "labels": {"quarterdeck-node": "head"}}, "labels"),
         ({"node": "edge", "labels": {"region": "us"}}, "labels"),

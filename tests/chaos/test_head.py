@@ -28,7 +28,7 @@ ADOPTED_S = 10.0
 @pytest.fixture(scope="module")
 def account(deck: DeckUnderTest) -> str:
     """An account whose connection, session, feed and algo can run away from the head."""
-    change(deck, SECOND_NODE, labels={"site": "edge"})
+    change(deck, SECOND_NODE, labels={"site": "edge", "carries": "risk"})
     change(deck, HEAD, labels={"site": "hq"})
     deck.api.post(
         "/feeds", {"id": FEED, **deck.source(deck.market), "instruments": [BTC], "nodes": [SECOND_NODE, HEAD]}
@@ -43,8 +43,8 @@ def away(deck: DeckUnderTest, account: str) -> None:
     change(deck, SECOND_NODE, cordoned=False, draining=False)
     change(deck, HEAD, cordoned=True)
     deck.api.patch(f"/accounts/{account}", {"selector": "site=edge"})
-    deck.wait("session and connection on the second node", lambda: all(
-        place_of(deck, name)[0] == SECOND_NODE for name in names(account)
+    deck.wait("session, connection and central risk on the second node", lambda: all(
+        place_of(deck, name)[0] == SECOND_NODE for name in (*names(account), "risk/main")
     ))  # fmt: skip
     deck.api.patch(f"/accounts/{account}", {"selector": "site in (edge, hq)"})
     change(deck, HEAD, cordoned=False)
@@ -101,11 +101,13 @@ def test_the_whole_head_dies_and_what_runs_elsewhere_trades_on_and_is_adopted(
     with maker(deck, "steady", account, FEED, node=SECOND_NODE):
         deck.wait("trading", lambda: trades(deck, "steady", SECOND_NODE, 5))
         first = deck.api.get("/algos/steady")
-        before = {name: place_of(deck, name) for name in (*names(account), f"algo/steady/{first['epoch']}")}
+        going_on = (*names(account), "risk/main", f"algo/steady/{first['epoch']}")
+        before = {name: place_of(deck, name) for name in going_on}
         send(head(deck), signal.SIGKILL)
-        time.sleep(5.0)
+        # Longer than what central risk has lent may be used without it.
+        time.sleep(8.0)
         sent = orders(deck, account)
-        time.sleep(5.0)
+        time.sleep(4.0)
         assert orders(deck, account) > sent, "orders go on while there is no head"
         with watched(deck):
             began = time.monotonic()

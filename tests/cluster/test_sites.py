@@ -34,6 +34,19 @@ def test_only_those_that_ask_for_a_machine_leave_the_head() -> None:
     assert sites([replace(asking[0], enabled=False)], [replace(feed("g", 3, enabled=False), nodes=(EDGE,))]) == {}
 
 
+def test_central_risk_goes_where_a_label_says_and_back_to_the_head_where_that_is_lost() -> None:
+    labels = {"carries": "risk"}
+    nodes = [NodeRecord(name=name, labels=labels, registered_at=Nanos(0)) for name in (HOME, EDGE)]
+    risk = sites([], [], nodes, "head")[ActorName(Kind.RISK, "main")]
+    assert risk == Site(nodes=(EDGE, HOME, HEAD), last_resort=True)
+    assert risk.choose([machine("head"), machine("edge", alive=False)])[0] == HEAD
+    head, edge, home = machine("head"), machine("edge"), machine("home")
+    assert why_leave(risk, HEAD, {HEAD: head, EDGE: edge}, {}) == "another node is to carry it"
+    assert why_leave(risk, HEAD, {HEAD: head, EDGE: machine("edge", alive=False)}, {}) == ""
+    assert why_leave(risk, HOME, {HEAD: head, EDGE: edge, HOME: home}, {}) == "", "it stays where it is"
+    assert sites([], [], [replace(nodes[0], labels={})], "head") == {}
+
+
 def test_a_session_goes_only_where_all_of_its_accounts_may_be() -> None:
     both = Site(accounts=(AccountId("a"), AccountId("b")), selector="ssd")
     one, two = machine("one", ssd="y", accounts="a"), machine("two", ssd="y", accounts="b")
