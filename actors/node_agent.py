@@ -1,52 +1,28 @@
-"""A machine's agent: registers it, tells how it is."""
+"""A machine's agent: registers it, tells how it is, keeps a row a minute of that."""
 
 from __future__ import annotations
 
 import asyncio
 import platform
-import time
-from typing import Any
+from collections import deque
+from typing import Any, Final
 
-import msgspec
-import psutil
-
+from actors.egress import EgressWatch
+from actors.node_facts import Look
 from actors.shell import Shell, patiently
 from cluster import names
+from cluster.node_facts import ALGO_TITLE, KEPT_S, ClockFacts, NodeFacts, minute_of
+from cluster.node_health import told_at
 from cluster.process import now
 from storage.desired import Desired
+from storage.node_history import MINUTE, Minute, NodeHistory
 from storage.records import NodeRecord
 from trading.ids import Nanos, NodeName
 
-#: What Ray calls a process that hosts an algo.
-ALGO_TITLE = "AlgoHost"
-
-
-class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One of our processes on the machine."""
-
-    pid: int
-    title: str
-    memory_mb: float
-    descriptors: int
-    cpu_s: float
-
-
-class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How a machine is."""
-
-    name: str
-    at: Nanos
-    host: str
-    cpus: int
-    cpu_percent: float
-    load: tuple[float, float, float]
-    memory_total_mb: int
-    memory_used_mb: int
-    disk_free_mb: int
-    python: str
-    platform: str
-    uptime_s: int
-    processes: tuple[ProcessFacts, ...]
+CLOCK_EVERY_S: Final = 10.0
+KEEP_EVERY_S: Final = 5.0
+#: Minutes that wait while PostgreSQL is away; older ones are lost.
+WAITING_MINUTES: Final = 180
 
 
 class NodeAgent(Shell):
@@ -54,9 +30,16 @@ class NodeAgent(Shell):
 
     def __init__(self, node: str) -> None:
         self.node = NodeName(node)
+        self._last: NodeFacts | None = None
         super().__init__(names.node(node))
         self.desired = Desired(self.database)
-        self._last: NodeFacts | None = None
+        self.history = NodeHistory(self.database)
+        self.egress = EgressWatch(self.deck.egress_services)
+        self._look: Look | None = None
+        #: Looks of the minute that goes on, and minutes that are to be written.
+        self._minute = Nanos(0)
+        self._looks: list[NodeFacts] = []
+        self._waiting: deque[Minute] = deque(maxlen=WAITING_MINUTES)
         self._began = False
 
     async def start(self) -> None:
@@ -65,56 +48,44 @@ class NodeAgent(Shell):
         found = NodeRecord(name=self.node, labels={"host": platform.node()}, registered_at=now())
         await self.desired.register_node(found, by=self.name)
         if not self._began:
+            self._look = Look(self.node, self.deck.home)
+            # First, so that what is told has the clock with it from the start.
+            await self._measure_clock()
             self._began = True
-            psutil.cpu_percent()
             self.spawn(patiently("facts", self._tell, every=1.0), "facts")
+            self.spawn(patiently("clock", self._measure_clock, every=CLOCK_EVERY_S), "clock")
+            self.spawn(patiently("history", self._keep, every=KEEP_EVERY_S), "history")
+            self.spawn(self.egress.run(), "egress")
 
-    async def _tell(self) -> None:
-        self._last = await asyncio.to_thread(self._look)
-        await self.hot.put(f"node:{self.node}", self._last, ttl_s=15)
-
-    def _look(self) -> NodeFacts:
-        memory = psutil.virtual_memory()
-        return NodeFacts(
-            name=self.node,
-            at=now(),
-            host=platform.node(),
-            cpus=psutil.cpu_count() or 1,
-            cpu_percent=psutil.cpu_percent(),
-            load=psutil.getloadavg(),
-            memory_total_mb=memory.total >> 20,
-            memory_used_mb=(memory.total - memory.available) >> 20,
-            disk_free_mb=psutil.disk_usage(str(self.deck.home.anchor)).free >> 20,
-            python=platform.python_version(),
-            platform=platform.platform(),
-            uptime_s=int(time.time() - psutil.boot_time()),
-            processes=tuple(self._processes()),
+    async def _measure_clock(self) -> None:
+        skew = await self.history.skew()
+        assert self._look is not None
+        self._look.clock = ClockFacts(
+            skew_ms=round(skew.ns / 1e6, 3), error_ms=round(skew.error_ns / 1e6, 3), measured_at=now()
         )
 
-    def _processes(self) -> list[ProcessFacts]:
-        """Actors of this node: the children of the raylet that started us."""
-        found = []
-        raylet = psutil.Process().parent()
-        if raylet is None:
-            return []
-        for process in raylet.children():
-            try:
-                with process.oneshot():
-                    title = " ".join(process.cmdline())[:80]
-                    if not title.startswith("ray::"):
-                        continue
-                    found.append(
-                        ProcessFacts(
-                            pid=process.pid,
-                            title=title[5:].split(".")[0],
-                            memory_mb=round(process.memory_info().rss / 2**20, 1),
-                            descriptors=process.num_fds(),
-                            cpu_s=round(sum(process.cpu_times()[:2]), 2),
-                        )
-                    )
-            except psutil.Error:
-                continue  # it ended while we looked
-        return found
+    async def _tell(self) -> None:
+        assert self._look is not None
+        self._look.egress = self.egress.found
+        self._last = facts = await asyncio.to_thread(self._look.look)
+        self._gather(facts)
+        await self.hot.put(f"node:{self.node}", facts, ttl_s=KEPT_S)
+
+    def _gather(self, facts: NodeFacts) -> None:
+        at = told_at(facts)
+        minute = Nanos(at - at % MINUTE)
+        if minute != self._minute and self._looks:
+            self._waiting.append(Minute(at=self._minute, metrics=minute_of(self._looks)))
+            self._looks = []
+        self._minute = minute
+        self._looks.append(facts)
+
+    async def _keep(self) -> None:
+        waiting = list(self._waiting)
+        await self.history.append(self.node, waiting)
+        for each in waiting:
+            if self._waiting and self._waiting[0] == each:
+                self._waiting.popleft()
 
     def facts(self) -> dict[str, Any]:
         last = self._last
@@ -127,4 +98,6 @@ class NodeAgent(Shell):
             "cpus": last.cpus,
             # What algos take is counted by what was promised to them.
             "memory_for_algos_mb": last.memory_total_mb - last.memory_used_mb + int(algos),
+            "code": last.code,
+            "waiting_minutes": len(self._waiting),
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from actors.fitness import Fitness
 from actors.shell import Shell, Status, patiently
 from cluster import names, runtime
 from cluster.calls import Peer
@@ -72,6 +73,8 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     actors: tuple[ActorView, ...]
     #: Actors that should run and do not answer as ready.
     missing: tuple[str, ...]
+    #: Machines that get no algos, each with the reason.
+    unfit: dict[NodeName, str]
     #: Of these, the ones for which there is no machine, and why not.
     waiting: dict[str, str] = {}
 
@@ -90,6 +93,7 @@ class Supervisor(Shell):
         self._version = -1
         self._wanted: Desired | None = None
         self._stopping: set[ActorName] = set()
+        self._fitness = Fitness()
         self._began = False
 
     async def start(self) -> None:
@@ -144,11 +148,16 @@ class Supervisor(Shell):
         found = await asyncio.to_thread(runtime.running)
         nodes = await asyncio.to_thread(runtime.nodes)
         statuses = await asyncio.gather(*(self._probe(name) for name in found))
+        told = {
+            NodeName(name.id): status.facts for name, status in zip(found, statuses, strict=True)
+            if name.kind is Kind.NODE and status is not None
+        }  # fmt: skip
         observed = Observed(
             actors=dict(zip(found, (_seen(n, s) for n, s in zip(found, statuses, strict=True)), strict=True)),
-            nodes=tuple(sorted(NodeName(n.name) for n in nodes if n.alive and n.name)),
+            nodes=tuple(sorted({NodeName(n.name) for n in nodes if n.alive and n.name})),
             head=NodeName(self.deck.node),
             capacities=_capacities(found, statuses),
+            unfit=await self._fitness.judge([NodeName(n.name) for n in nodes if n.alive and n.name], told),
         )
         actions = reconcile(wanted, observed, self.memory, now())
         await self._show(found, statuses, observed, wanted_actors(wanted, observed.nodes))
@@ -295,6 +304,7 @@ class Supervisor(Shell):
             at=now(),
             epoch=self.epoch,
             nodes=observed.nodes,
+            unfit=observed.unfit,
             actors=tuple(sorted(views, key=lambda v: v.name)),
             missing=tuple(sorted({str(name) for name in wanted} - {v.name for v in views if v.state == "ready"})),
             waiting={str(name): why for name, why in sorted(self.memory.waiting.items())},

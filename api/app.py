@@ -30,6 +30,7 @@ from api.routes import (
     instruments,
     joining,
     kills,
+    node_history,
     nodes,
     orders,
     reconciliations,
@@ -89,7 +90,7 @@ def create_app(
     rooms: tuple[Any, ...] = (
         users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, joining, nodes, audit, stream_routes, health,
+        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -8,7 +8,10 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from api.machines import see
 from api.services import Services
+from cluster.node_facts import NodeFacts, by_kind
+from cluster.node_health import Health
 from trading.errors import NeedsOperator, NotReady
 
 
@@ -31,6 +34,7 @@ async def metrics_text(deck: Services) -> str:
 
 
 async def _from_postgres(deck: Services, registry: CollectorRegistry) -> None:
+    await _of_nodes(deck, registry)
     algos = Counter(algo.state for algo in await deck.desired.algos())
     breaks = len(await deck.journal.breaks())
     counts = await deck.order_counts()
@@ -41,6 +45,63 @@ async def _from_postgres(deck: Services, registry: CollectorRegistry) -> None:
     orders = Gauge("quarterdeck_orders", "Orders by state", ["state"], registry=registry)
     for state, count in counts.items():
         orders.labels(state).set(count)
+
+
+async def _of_nodes(deck: Services, registry: CollectorRegistry) -> None:
+    """Machines: how they are judged, and the figures that this is judged by where they are of now."""
+    of_node = {
+        name: Gauge(f"quarterdeck_node_{name}", text, ["node"], registry=registry)
+        for name, text in _NODE_FIGURES.items()
+    }
+    health = Gauge("quarterdeck_node_health", "1 for the health that it has", ["node", "health"], registry=registry)
+    labels = ["node", "kind"]
+    count = Gauge("quarterdeck_node_processes", "Our processes", labels, registry=registry)
+    memory = Gauge("quarterdeck_node_processes_memory_bytes", "Resident memory of ours", labels, registry=registry)
+    descriptors = Gauge("quarterdeck_node_processes_descriptors", "File descriptors of ours", labels, registry=registry)
+    for machine in await see(deck, await deck.desired.nodes()):
+        node, facts = machine.record.name, machine.facts
+        for each in Health:
+            health.labels(node, each.value).set(each is machine.health.health)
+        if facts is None or not machine.fresh:
+            continue
+        for name, value in _node_figures(facts).items():
+            of_node[name].labels(node).set(value)
+        for kind, those in by_kind(facts.processes).items():
+            count.labels(node, kind).set(those.count)
+            memory.labels(node, kind).set(those.memory_mb * 2**20)
+            descriptors.labels(node, kind).set(those.descriptors)
+
+
+_NODE_FIGURES: Final = {
+    "cpu_percent": "All cores, of the last second",
+    "load1": "Load of one minute",
+    "memory_used_bytes": "Memory in use",
+    "memory_total_bytes": "Memory",
+    "disk_free_bytes": "Free on the file system of the data directory",
+    "received_bytes_per_second": "All interfaces",
+    "sent_bytes_per_second": "All interfaces",
+    "network_errors": "All interfaces, since the machine started",
+    "clock_skew_seconds": "Ahead of the database's clock",
+    "temperature_celsius": "The hottest sensor",
+}
+
+
+def _node_figures(facts: NodeFacts) -> dict[str, float]:
+    found = {
+        "cpu_percent": facts.cpu_percent,
+        "load1": facts.load[0],
+        "memory_used_bytes": facts.memory_used_mb * 2**20,
+        "memory_total_bytes": facts.memory_total_mb * 2**20,
+        "disk_free_bytes": facts.disk_free_mb * 2**20,
+        "received_bytes_per_second": sum(each.received_bytes_s for each in facts.network),
+        "sent_bytes_per_second": sum(each.sent_bytes_s for each in facts.network),
+        "network_errors": sum(each.errors for each in facts.network),
+    }
+    if facts.clock is not None:
+        found["clock_skew_seconds"] = facts.clock.skew_ms / 1e3
+    if facts.temperature is not None:
+        found["temperature_celsius"] = facts.temperature.celsius
+    return found
 
 
 async def _of_feeds(deck: Services, registry: CollectorRegistry) -> None:

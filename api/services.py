@@ -18,6 +18,7 @@ from api.problems import unknown_reference
 from api.security import Caller, Doorkeeper
 from api.stream import Hub
 from api.traffic import Traffic
+from cluster.code_version import CodeVersion
 from cluster.history import History
 from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
@@ -38,6 +39,7 @@ from storage.instruments import Instruments
 from storage.join_tokens import JoinTokens
 from storage.journal import Journal
 from storage.kills import Kills
+from storage.node_history import NodeHistory
 from storage.records import AccountRecord, FeedRecord
 from storage.secrets import Secrets, load_key, secret_name
 from storage.strategies import Strategies
@@ -56,6 +58,8 @@ T = TypeVar("T")
 VIEW_S = 10.0
 #: Counting all orders reads the whole table, so the figure is kept for so many seconds.
 ORDERS_EVERY_S = 15.0
+#: The head's own code is looked at as often as machines look at theirs.
+CODE_EVERY_S = 30.0
 #: How often it is looked for refused logins to sum up.
 SWEEP_S = 60.0
 
@@ -88,6 +92,7 @@ class Services:
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
         self.join_tokens = JoinTokens(self.database)
+        self.node_history = NodeHistory(self.database)
         self.feed_seconds = FeedSeconds(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
         self.hot = Hot(deck.redis_url)
@@ -103,6 +108,8 @@ class Services:
         self._tasks: list[asyncio.Task[None]] = []
         self._secrets: Secrets | None = None
         self._counts: tuple[float, dict[str, int]] | None = None
+        self._code = CodeVersion()
+        self._code_seen = (float("-inf"), "")
 
     @property
     def secrets(self) -> Secrets:
@@ -202,6 +209,12 @@ class Services:
 
     # What many routes do
 
+    async def code(self) -> str:
+        """Which code the head's processes run, some seconds old at most (`cluster.code_version`)."""
+        if time.monotonic() - self._code_seen[0] > CODE_EVERY_S:
+            self._code_seen = (time.monotonic(), await asyncio.to_thread(self._code.now))
+        return self._code_seen[1]
+
     async def order_counts(self) -> dict[str, int]:
         """Orders by state, some seconds old at most."""
         if self._counts is None or time.monotonic() - self._counts[0] > ORDERS_EVERY_S:
@@ -266,6 +279,11 @@ class Services:
             return await self.hot.scan(prefix, dict[str, Any]), ""
         except (NotReady, NeedsOperator) as error:
             return {}, str(error)
+
+    async def forget(self, key: str) -> None:
+        """Remove a hot value; where Redis is away it goes by itself, later."""
+        with contextlib.suppress(NotReady, NeedsOperator):
+            await self.hot.delete(key)
 
     async def last_values(self, feed: FeedId) -> list[Any]:
         """Rows of the last values of a feed's instruments, of all its workers; none where they cannot be had."""

@@ -170,6 +170,7 @@ class Deck:
             token.write_text(secrets.token_hex(32))
         deck.ray_port = free_port(deck.host, deck.ray_port, "Ray's head", "--ray-port")
         deck.ray_address = f"{deck.host}:{deck.ray_port}"
+        self._prepare_tls()
         # Ray puts sockets there, whose paths may not be longer than 107 bytes.
         folder = self.home / "ray"
         self._ray_dir = None
@@ -211,6 +212,17 @@ class Deck:
         wipe_store(self.home)
         (self.home / RESET).unlink()
         head.environment.update(store_environment(self.home))
+
+    def _prepare_tls(self) -> None:
+        files = self.settings.tls_files
+        if files is None:
+            return
+        # Only then: it takes a while to import.
+        from cluster import tls
+
+        if not self.settings.tls_cert:
+            tls.make_for_head(files, self.settings.cluster, self.settings.node, [self.settings.host])
+        tls.check(files)
 
     def _start_api(self) -> None:
         deck = self.settings

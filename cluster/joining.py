@@ -1,43 +1,42 @@
-"""A machine joins: what it checks before, each failure with its remedy, and how it runs Ray from then on.
+"""A machine joins: what it checks before, each failure with its remedy, and what it is given.
 
 Nothing is used up or changed until every check has passed.  What the machine was given is kept in its data directory,
-so it can be started again without a token.
+so it can be started again without a token (`cluster.membership`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import platform
 import secrets
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from cluster.children import Child
-from cluster.raylet import ray_start
-from cluster.settings import DeckSettings, environment
+from cluster import tls
+from cluster.code_version import HOME, ROOMS, CodeVersion, version
+from cluster.placement import ACCOUNTS_LABEL
+from cluster.settings import DeckSettings
+from cluster.sites import RISK_LABEL
+from cluster.specs import NODE_LABEL
 from storage.secrets import save_key
 from trading.errors import NeedsOperator, Refused, Unreachable
 
 #: Clocks further apart than this make ages, leases and bars wrong.
 MOST_SKEW_S: Final = 0.25
-#: Labels that say whose machine it is and whom it serves: given with the token, never by the machine itself.
-RESERVED_LABELS: Final = frozenset({"owner", "accounts"})
-#: Rooms of this distribution that have common names.
-ROOMS: Final = ("actors", "api", "cluster", "connectors", "storage", "strategies", "trading")
+#: Labels that say whose machine it is, whom and what it serves, where brokers see it come from (and Ray's own name for
+#: it): given with the token, or seen by the head, never claimed by the machine itself.
+RESERVED_LABELS: Final = frozenset({"owner", ACCOUNTS_LABEL, RISK_LABEL[0], "egress", NODE_LABEL})
 FILE: Final = "node.json"
-LOOK_EVERY_S: Final = 5.0
 _CONNECT_S: Final = 5.0
 _SKEW_PROBES: Final = 5
 
@@ -58,8 +57,11 @@ class HeadFacts(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     ray: str
     quarterdeck: str
+    code: str
     node: str
     addresses: list[Address]
+    #: "": Ray's traffic is not encrypted; ``deck``: with certificates of the deck's; ``own``: with the operator's.
+    tls: str = ""
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,10 +75,17 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     redis_url: str
     secret_key: str | None = None
-    #: Filled in by the machine.
+    #: PEM texts of the authority and of this machine's certificate; "" where there are none.
+    tls_ca: str = ""
+    tls_cert: str = ""
+    #: Whom to ask for the egress address, unless this machine's environment says it.
+    egress_urls: str = ""
+    #: Filled in by the machine: where the head is, who it is, and the operator's own files for TLS.
     api_url: str = ""
     token: str = ""
     node_ip: str = ""
+    own_tls_cert: str = ""
+    own_tls_key: str = ""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -86,11 +95,6 @@ class Check(msgspec.Struct, frozen=True):
     ok: bool
     detail: str
     remedy: str = ""
-
-
-def version(distribution: str = "quarterdeck") -> str:
-    """The installed version of a distribution."""
-    return metadata.version(distribution)
 
 
 class Head:
@@ -113,9 +117,13 @@ class Head:
         """Give the connection back."""
         self._http.close()
 
-    def look(self) -> HeadFacts:
-        """What the head says of itself.  Raises `Unreachable`, or `Refused` with the head's words."""
-        return msgspec.convert(self._call("/v1/nodes/join/look"), HeadFacts, strict=False)
+    def look(self, run: str = "", *, leaves: bool = False) -> HeadFacts:
+        """What the head says of itself.  Raises `Unreachable`, or `Refused` with the head's words.
+
+        ``run`` names one run of a machine that has joined: the head refuses it (``node_runs_elsewhere``) while another
+        run of the same name is heard of.  ``leaves``: this run ends.
+        """
+        return msgspec.convert(self._call("/v1/nodes/join/look", run=run, leaves=leaves), HeadFacts, strict=False)
 
     def skew_s(self) -> tuple[float, float]:
         """How far this clock is ahead of the head's, and how far that may be wrong; of the quickest of some answers."""
@@ -133,9 +141,10 @@ class Head:
         said = self._call("/v1/nodes/join/reach", host=host, port=port, nonce=nonce)
         return "" if said["reached"] else str(said["detail"])
 
-    def join(self, node: str, labels: Mapping[str, str]) -> Given:
+    def join(self, node: str, labels: Mapping[str, str], address: str, certificate_request: str = "") -> Given:
         """Join: uses the token up."""
-        return msgspec.convert(self._call("/v1/nodes/join", node=node, labels=dict(labels)), Given)
+        body = {"node": node, "labels": dict(labels), "address": address, "certificate_request": certificate_request}
+        return msgspec.convert(self._call("/v1/nodes/join", **body), Given)
 
     def _call(self, path: str, **body: Any) -> Any:
         try:
@@ -177,6 +186,11 @@ def checks(head: Head, facts: HeadFacts, node_ip: str) -> Iterator[Check]:
         yield Check(
             title, here == wanted, f"{here} here, {wanted} at the head", f"pip install {package}=={wanted}"
         )  # fmt: skip
+    code = CodeVersion().now()
+    yield Check(
+        "code", code == facts.code, f"{code} here, {facts.code} at the head",
+        "install the very same build here: the wheel, or the commit, that the head runs",
+    )  # fmt: skip
     yield _rooms()
     skew, may_be_wrong = head.skew_s()
     yield Check(
@@ -206,13 +220,27 @@ def checks(head: Head, facts: HeadFacts, node_ip: str) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def tls_checks(facts: HeadFacts, deck: DeckSettings) -> Iterator[Check]:
+    """Where the operator has an authority of its own, this machine must bring its certificate."""
+    if facts.tls != "own":
+        return
+    trouble = "" if deck.tls_cert and deck.tls_key else "QUARTERDECK_TLS_CERT and QUARTERDECK_TLS_KEY are not set"
+    if not trouble:
+        missing = [path for path in (deck.tls_cert, deck.tls_key) if not Path(path).is_file()]
+        trouble = f"there is no {' and no '.join(missing)}" if missing else ""
+    yield Check(
+        "TLS", not trouble, trouble or f"{deck.tls_cert} is this machine's certificate",
+        "have a certificate for this machine's address signed by the authority of the head's, and name it and its key "
+        "in QUARTERDECK_TLS_CERT and QUARTERDECK_TLS_KEY",
+    )  # fmt: skip
+
+
 def _rooms() -> Check:
     """Whether the packages with common names are ours, and not somebody else's that come first."""
-    home = Path(__file__).resolve().parent.parent
     others = []
     for room in ROOMS:
         found = Path(str(import_module(room).__file__)).resolve()
-        if found.parent.parent != home:
+        if found.parent.parent != HOME:
             others.append(f"{room} is {found}")
     return Check(
         "packages", not others, "; ".join(others) or "are Quarterdeck's own",
@@ -255,6 +283,8 @@ def _is_reached(head: Head, node_ip: str) -> str:
 def keep(home: Path, given: Given) -> None:
     """Write down what was given, readable by its owner only."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if given.tls_ca:
+        tls.keep(DeckSettings(data_dir=home).made_tls_files, given.tls_ca, given.tls_cert)
     for name, content in (
         (FILE, msgspec.json.format(msgspec.json.encode(given))),
         ("ray-token", given.ray_token.encode()),
@@ -283,105 +313,4 @@ def forget(home: Path) -> None:
     """Remove what was given."""
     for name in (FILE, "ray-token"):
         (home / name).unlink(missing_ok=True)
-
-
-def only_one(home: Path) -> IO[str]:
-    """A lock on the data directory, held until it is closed.  Raises `NeedsOperator` where another process has it."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (home / "node.lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise NeedsOperator(f"a node runs already on {home}", "end it first") from None
-    return lock
-
-
-class Membership:
-    """Ray on a machine that has joined: started, watched, ended.  `watch` it every second or so."""
-
-    def __init__(self, home: Path, given: Given) -> None:
-        self.given = given
-        deck = DeckSettings(
-            data_dir=home,
-            cluster=given.cluster,
-            DATABASE_URL=given.database_url,
-            REDIS_URL=given.redis_url,
-            ray_address=given.ray_address,
-            node=given.node,
-        )
-        command = [*ray_start(given.node), f"--address={given.ray_address}", f"--node-ip-address={given.node_ip}"]
-        self._child = Child(f"node {given.node}", command, environment(deck), home / "logs" / "node.log")
-        self._head = Head(given.api_url, given.token)
-        self._looked_at = 0.0
-        self._again_at = 0.0
-        self._delay = 1.0
-
-    def start(self) -> None:
-        """Start Ray."""
-        self._child.start()
-
-    def watch(self) -> str:
-        """Start again what has ended; says what was done, "" where nothing was.
-
-        Raises `Refused` once the machine was removed from the cluster.
-        """
-        now = time.monotonic()
-        if now - self._looked_at > LOOK_EVERY_S:
-            self._looked_at = now
-            # A head that is away is no reason to leave.
-            with contextlib.suppress(Unreachable):
-                self._head.look()
-        if self._child.alive():
-            return ""
-        if now < self._again_at:
-            return ""
-        self._again_at = now + self._delay
-        self._delay = min(self._delay * 2, 30.0)
-        self._child.stop()
-        self._child.start()
-        return "Ray had ended and was started again"
-
-    def stop(self) -> None:
-        """End Ray on this machine."""
-        self._child.stop()
-        self._head.close()
-
-
-def unit_of(command: Sequence[str], home: Path, user: str) -> str:
-    """A systemd unit that runs ``command`` (`man 5 systemd.service`)."""
-    words = " ".join(f'"{word}"' if " " in word else word for word in command)
-    return f"""[Unit]
-Description=Quarterdeck node ({home})
-After=network-online.target time-sync.target
-Wants=network-online.target
-
-[Service]
-User={user}
-ExecStart={words}
-Restart=always
-RestartSec=5
-KillMode=mixed
-TimeoutStopSec=30
-LimitNOFILE=65535
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-def run(membership: Membership, stopped: Callable[[], bool], say: Callable[[str], None]) -> None:
-    """Keep the machine in the cluster until ``stopped`` or removed (`Refused`)."""
-    membership.start()
-    try:
-        while not stopped():
-            time.sleep(1.0)
-            if done := membership.watch():
-                say(done)
-    finally:
-        membership.stop()
-
-
-def command_line(home: Path) -> list[str]:
-    """The command that runs a machine that has joined."""
-    return [sys.executable, "-m", "cluster", "join", "--data-dir", str(home)]
+    tls.forget(DeckSettings(data_dir=home).made_tls_files)

@@ -53,12 +53,12 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> Table:
-    table = _table("Nodes", "node", "alive", "cpu %", "memory", "processes", "algos")
+    table = _table("Nodes", "node", "health", "cpu %", "memory", "processes", "algos")
     for node in nodes:
         facts = node.get("facts") or {}
         table.add_row(
             node["name"],
-            Text("yes", "green") if node["facts"] else Text("silent", "red"),
+            Text(node["health"], {"ok": "green", "degraded": "yellow"}.get(node["health"], "red")),
             _number(facts.get("cpu_percent"), 0),
             f"{facts.get('memory_used_mb', 0):,} of {facts.get('memory_total_mb', 0):,} MB",
             str(len(facts.get("processes", []))),

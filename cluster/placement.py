@@ -43,6 +43,8 @@ class Machine(msgspec.Struct, kw_only=True):
     alive: bool
     cordoned: bool = False
     draining: bool = False
+    #: Why it takes no algos though nobody has cordoned it, such as another version of the code; "" where it does.
+    unfit: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     #: In all, and what is left after everything else that runs there; None where it has not said.
     cpus: float | None = None
@@ -97,6 +99,8 @@ def _against(
         return lambda: "is not here now"
     if machine.cordoned:
         return lambda: "is cordoned"
+    if machine.unfit:
+        return lambda: f"is not used: {machine.unfit}"
     if selector.requirements and (failing := selector.failing(machine.labels)) is not None:
         return lambda: f"does not match {failing}"
     only = machine.labels.get(ACCOUNTS_LABEL)

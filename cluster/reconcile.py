@@ -79,6 +79,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     head: NodeName = NodeName("")
     #: Of those that have said it.
     capacities: dict[NodeName, Capacity] = msgspec.field(default_factory=dict)
+    #: Machines that get no new algos, each with the reason (`cluster.node_health.unfit`).
+    unfit: dict[NodeName, str] = msgspec.field(default_factory=dict)
 
 
 class Memory(msgspec.Struct):
@@ -293,6 +295,7 @@ def _machines(desired: Desired, observed: Observed, lost: Mapping[NodeName, str]
             # One that is not registered has just come, or is about to leave.
             cordoned=record is None or record.cordoned or record.draining,
             draining=record is not None and record.draining,
+            unfit=observed.unfit.get(name, ""),
             labels={} if record is None else record.labels,
             cpus=None if capacity is None else capacity.cpus,
             memory_mb=None if capacity is None else capacity.memory_mb,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 from pydantic import Field, PrivateAttr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -34,6 +35,23 @@ RAY_FLAGS = {
 }
 
 
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """PEM files with which Ray's processes of a machine encrypt what they say (`cluster.tls`)."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+    def environment(self) -> dict[str, str]:
+        """As Ray's environment variables (Ray 2.60, "TLS authentication")."""
+        return {
+            "RAY_USE_TLS": "1",
+            "RAY_TLS_SERVER_CERT": str(self.cert),
+            "RAY_TLS_SERVER_KEY": str(self.key),
+            "RAY_TLS_CA_CERT": str(self.ca),
+        }
+
+
 class DeckSettings(BaseSettings):
     """What a process must know to find its cluster.  Every field is an environment variable ``QUARTERDECK_*``."""
 
@@ -50,6 +68,14 @@ class DeckSettings(BaseSettings):
     ray_address: str = ""
     node: str = "head"
     secret_key: str = ""
+    #: Encrypt Ray's own traffic, with certificates that the deck makes; or with these files of the operator's, which
+    #: each machine must then have, signed by one authority.
+    tls: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    #: Services that tell a machine its address as the internet sees it, by commas; "": nobody outside is asked.
+    egress_urls: str = ""
     #: Days that raw ticks are kept on disk; 0 records none.
     tick_days: int = Field(default=30, ge=0, le=100_000)
     #: Days that built and fetched bars of a second and of a minute are kept.
@@ -63,6 +89,26 @@ class DeckSettings(BaseSettings):
         """The data directory, absolute."""
         return self.data_dir.expanduser().resolve()
 
+    @property
+    def made_tls_files(self) -> TlsFiles:
+        """Where the files are that the deck makes, or gives to a machine that joins."""
+        folder = self.home / "tls"
+        return TlsFiles(cert=folder / "node.pem", key=folder / "node.key", ca=folder / "ca.pem")
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files that Ray uses on this machine; None where its traffic is not encrypted."""
+        made = self.made_tls_files
+        if self.tls_cert:
+            ca = Path(self.tls_ca) if self.tls_ca else made.ca
+            return TlsFiles(cert=Path(self.tls_cert), key=Path(self.tls_key), ca=ca)
+        return made if self.tls else None
+
+    @property
+    def egress_services(self) -> tuple[str, ...]:
+        """Whom to ask for the egress address, in turn."""
+        return tuple(url for each in self.egress_urls.split(",") if (url := each.strip()))
+
 
 def settings() -> DeckSettings:
     """The settings of this process, read from the environment."""
@@ -74,15 +120,22 @@ def environment(deck: DeckSettings, **more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != CRASH_POINTS}
     if deck._crash_points:
         inherited[CRASH_POINTS] = deck._crash_points
+    tls = deck.tls_files
     return {
         **inherited,
         **RAY_FLAGS,
+        **(tls.environment() if tls is not None else {}),
         "QUARTERDECK_CLUSTER": deck.cluster,
         "QUARTERDECK_DATA_DIR": str(deck.home),
         "DATABASE_URL": deck.database_url,
         "REDIS_URL": deck.redis_url,
         "QUARTERDECK_RAY_ADDRESS": deck.ray_address,
         "QUARTERDECK_NODE": deck.node,
+        "QUARTERDECK_TLS": str(int(deck.tls)),
+        "QUARTERDECK_TLS_CERT": deck.tls_cert,
+        "QUARTERDECK_TLS_KEY": deck.tls_key,
+        "QUARTERDECK_TLS_CA": deck.tls_ca,
+        "QUARTERDECK_EGRESS_URLS": deck.egress_urls,
         "QUARTERDECK_TICK_DAYS": str(deck.tick_days),
         "QUARTERDECK_SECOND_BAR_DAYS": str(deck.second_bar_days),
         "QUARTERDECK_MINUTE_BAR_DAYS": str(deck.minute_bar_days),

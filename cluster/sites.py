@@ -38,7 +38,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     def fits(self, machine: Machine) -> bool:
         """Whether it may go, and stay, there."""
         if self.nodes:
-            return machine.name in self.nodes and machine.alive and not machine.cordoned
+            return machine.name in self.nodes and machine.alive and not (machine.cordoned or machine.unfit)
         return all(choose(each, machine.name, self._placement(), [machine])[0] is not None for each in self.accounts)
 
     def choose(self, machines: Sequence[Machine]) -> tuple[NodeName | None, str]:
@@ -104,7 +104,8 @@ def why_leave(site: Site, here: NodeName, machines: Mapping[NodeName, Machine], 
         why = f"node {here} is being emptied"
     elif site.last_resort and here == site.nodes[-1]:
         why = "another node is to carry it"
-    elif site.fits(msgspec.structs.replace(machine, cordoned=False)):
+    elif site.fits(msgspec.structs.replace(machine, cordoned=False, unfit="")):
+        # It takes nothing new, and keeps what it has.
         return ""
     else:
         why = f"node {here} does not fit any more"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 import hiredis
@@ -131,9 +131,9 @@ async def connect(url: str, make: Callable[[], W]) -> W:
     target = parse_url(url)
     address = address_of(url)
     loop = asyncio.get_running_loop()
-    secure = ssl.create_default_context() if target.get("connection_class") is SSLConnection else None
     transport: asyncio.Transport | None = None
     try:
+        secure = _secure(target)
         async with asyncio.timeout(CONNECT_S):
             if "path" in target:
                 transport, login = await loop.create_unix_connection(_Login, target["path"])
@@ -166,6 +166,16 @@ async def connect(url: str, make: Callable[[], W]) -> W:
     transport.set_protocol(wire)
     wire.connection_made(transport)
     return wire
+
+
+def _secure(target: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """What ``rediss://`` asks for: the server is checked, by the authority of ``ssl_ca_certs`` where that is given."""
+    if target.get("connection_class") is not SSLConnection:
+        return None
+    context = ssl.create_default_context(cafile=target.get("ssl_ca_certs"))
+    if target.get("ssl_certfile"):
+        context.load_cert_chain(target["ssl_certfile"], target.get("ssl_keyfile"))
+    return context
 
 
 def refused(address: str, text: str) -> NeedsOperator | NotReady:

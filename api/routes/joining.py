@@ -20,17 +20,22 @@ from pydantic import ConfigDict, Field
 from api.formats import Body, Cursor, Instant, InstantOrNone, Limit, Page, Shown, page_of
 from api.problems import ProblemError
 from api.security import Operator, key_of, unauthorized
-from api.services import Deck
-from cluster.joining import RESERVED_LABELS, version
+from api.services import Deck, Services
+from cluster import tls
+from cluster.code_version import version
+from cluster.joining import RESERVED_LABELS
 from cluster.selectors import check_labels
+from cluster.settings import DeckSettings
 from storage.join_tokens import JoinToken
 from storage.records import NodeRecord
 from storage.secrets import key_text
-from trading.errors import BadInput, Refused, UnknownThing
+from trading.errors import BadInput, Conflict, Refused, UnknownThing
 from trading.ids import Nanos, NodeName, name
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
 
+#: A run of a machine that is not heard of for so long has ended.
+RUN_S = 15.0
 #: A machine that cannot be reached is given so long.
 REACH_S = 5.0
 
@@ -86,9 +91,14 @@ class HeadFacts(Shown):
     python: str
     ray: str
     quarterdeck: str
+    #: Release and digest of the code: what Ray would run on the machine must be the same.
+    code: str
     #: The name that the token is for; "" where the machine names itself.
     node: str
     addresses: list[Address]
+    #: `deck`: Ray encrypts with certificates of the deck's, of which a machine asks for one when it joins.
+    #: `own`: with certificates that the operator brings.  Empty: it does not.
+    tls: str
 
 
 class Reach(Shown):
@@ -110,6 +120,11 @@ class Joined(Shown):
     redis_url: str
     #: Null unless the token was made `with_secrets`.
     secret_key: str | None
+    #: PEM texts of the authority and of the machine's own certificate; empty where there are none.
+    tls_ca: str
+    tls_cert: str
+    #: Services that tell a machine its egress address, by commas.
+    egress_urls: str
 
 
 class ReachAsked(Body):
@@ -127,12 +142,28 @@ class ReachAsked(Body):
 
 
 class JoinAsked(Body):
-    """The machine that joins; ``labels`` beside those of its token."""
+    """The machine that joins; ``labels`` beside those of its token.
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"node": "edge", "labels": {"os": "Linux"}}]})
+    ``certificate_request`` (PEM) asks for a certificate of its key for ``address``, under which others reach it.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"node": "edge", "labels": {"os": "Linux"}, "address": "10.0.0.7"}]}
+    )
 
     node: str
     labels: dict[str, str] = Field(default_factory=dict)
+    address: str = Field("", max_length=100)
+    certificate_request: str = Field("", max_length=10_000)
+
+
+class LookAsked(Body):
+    """Who looks: one run of a machine that has joined, or nobody yet.  ``leaves``: this run ends."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"run": "0f6e2c1a9b7d4e58"}]})
+
+    run: str = Field("", max_length=100)
+    leaves: bool = False
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="JoinToken", description="A join token: `qdj_…`")
@@ -179,10 +210,11 @@ async def revoke_join_token(id: str, caller: Operator, deck: Deck) -> None:
 
 
 @router.post("/join/look", response_model=HeadFacts)
-async def look_before_joining(joiner: Joiner, deck: Deck) -> HeadFacts:
+async def look_before_joining(joiner: Joiner, deck: Deck, request: Request, body: LookAsked | None = None) -> HeadFacts:
     """What a machine compares itself with before it joins, and where it has to reach.
 
-    Also asked by machines that have joined: 410 once theirs is forgotten.
+    Also asked by machines that have joined, every few seconds: 410 once theirs is forgotten, 409 while another run of
+    the same name is heard of.
     """
     _, token = joiner
     if token.used_at:
@@ -192,6 +224,8 @@ async def look_before_joining(joiner: Joiner, deck: Deck) -> HeadFacts:
             raise ProblemError(
                 410, "node_removed", "Gone", f"node {token.node} was removed from the cluster"
             ) from error
+        if body is not None and body.run:
+            await _only_run(deck, token.node, body, request.client.host if request.client is not None else "")
     settings = deck.deck
     addresses = [
         Address(what="Ray's head", host=_host(settings.ray_address), port=_port(settings.ray_address)),
@@ -209,9 +243,23 @@ async def look_before_joining(joiner: Joiner, deck: Deck) -> HeadFacts:
         python=".".join(platform.python_version_tuple()[:2]),
         ray=version("ray"),
         quarterdeck=version(),
+        code=await deck.code(),
         node=token.node,
         addresses=addresses,
+        tls="own" if settings.tls_cert else "deck" if settings.tls else "",
     )
+
+
+async def _only_run(deck: Services, node: NodeName, asked: LookAsked, address: str) -> None:
+    """One run of a name at a time, as far as Redis knows."""
+    key = f"member:{node}"
+    known = await deck.hot.get(key, dict[str, str])
+    if known is not None and known["run"] != asked.run:
+        raise Conflict("node_runs_elsewhere", f"node {node} runs already, or ended a moment ago, at {known['address']}")
+    if asked.leaves:
+        await deck.hot.delete(key)
+    else:
+        await deck.hot.put(key, {"run": asked.run, "address": address}, RUN_S)
 
 
 @router.post("/join/reach", response_model=Reach)
@@ -256,6 +304,7 @@ async def join(body: JoinAsked, request: Request, joiner: Joiner, deck: Deck) ->
     settings = deck.deck
     secret = key_text(settings.home) if token.with_secrets else None
     ray_token = (settings.home / "ray-token").read_text().strip()
+    tls_ca, tls_cert = await asyncio.to_thread(_certificate, settings, body)
     await deck.join_tokens.use(text, record)
     return Joined(
         cluster=settings.cluster,
@@ -266,7 +315,26 @@ async def join(body: JoinAsked, request: Request, joiner: Joiner, deck: Deck) ->
         database_url=settings.database_url,
         redis_url=settings.redis_url,
         secret_key=secret,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        egress_urls=settings.egress_urls,
     )
+
+
+def _certificate(settings: DeckSettings, body: JoinAsked) -> tuple[str, str]:
+    """The authority's certificate and the machine's; "" what there is not.  Raises `BadInput`."""
+    files = settings.tls_files
+    if files is None:
+        return "", ""
+    if settings.tls_cert:
+        return files.ca.read_text(), ""
+    try:
+        address = ip_address(body.address)
+    except ValueError:
+        raise BadInput("address", f"{body.address!r} is no IP address, and a certificate must name one") from None
+    if str(address) == settings.host and not address.is_loopback:
+        raise BadInput("address", f"{address} is the head's own address")
+    return files.ca.read_text(), tls.sign(files, body.certificate_request, body.node, [str(address)])
 
 
 def _host(address: str) -> str:

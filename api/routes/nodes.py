@@ -5,71 +5,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.machines import MachineSeen, see
+from api.node_shapes import AlgoThere, NodeFacts, NodeShown
 from api.security import Caller, Operator, Viewer
-from api.services import Deck
+from api.services import Deck, Services
 from api.shapes import ALIVE
 from cluster.names import Kind, parse
-from cluster.placement import Machine, choose
+from cluster.necessity import needed_by
+from cluster.node_facts import by_kind
 from cluster.selectors import check_labels
-from storage.records import AlgoRecord, NodeRecord
+from storage.records import AlgoRecord
 from trading.errors import Conflict, NotReady
 from trading.ids import NodeName
 
 router = APIRouter(prefix="/v1", tags=["nodes"])
-
-
-class ProcessShown(Shown):
-    """One of our processes on a machine."""
-
-    pid: int
-    title: str
-    memory_mb: float
-    descriptors: int
-    cpu_s: float
-
-
-class NodeFacts(Shown):
-    """How a machine is, a moment ago."""
-
-    at: Instant
-    host: str
-    cpus: int
-    cpu_percent: float
-    load: list[float]
-    memory_total_mb: int
-    memory_used_mb: int
-    disk_free_mb: int
-    python: str
-    platform: str
-    uptime_s: int
-    #: For operators; empty for others.
-    processes: list[ProcessShown]
-
-
-class AlgoThere(Shown):
-    """An algo on a machine."""
-
-    id: str
-    state: str
-    reason: str
-
-
-class NodeShown(Shown):
-    """A registered machine."""
-
-    name: str
-    labels: dict[str, str]
-    cordoned: bool
-    draining: bool
-    registered_at: Instant
-    generation: int
-    #: Null where nothing has been heard of it lately.
-    facts: NodeFacts | None
-    algos: list[AlgoThere]
 
 
 class NodeChange(Body):
@@ -112,6 +66,9 @@ class ClusterShown(Shown):
     nodes: list[str]
     actors: list[ActorShown]
     missing: list[str]
+    #: Machines that get no algos, each with the reason.
+    unfit: dict[str, str] = Field(default_factory=dict)
+    #: Of `missing`, the ones for which there is no machine, and why not.
     waiting: dict[str, str]
 
 
@@ -119,29 +76,33 @@ class ClusterShown(Shown):
 async def list_nodes(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Registered machines with their facts and the own algos on them."""
     page = page_of(await deck.desired.nodes(), lambda node: node.name, limit, cursor)
-    facts, _ = await deck.look_all("node:")
     algos, hot = await deck.desired.algos(), (await deck.look_all("algo:"))[0]
-    shown = [_node(caller, node, facts.get(f"node:{node.name}"), algos, hot) for node in page["items"]]
+    shown = [_node(caller, machine, algos, hot) for machine in await see(deck, page["items"])]
     return {**page, "items": shown}
 
 
 @router.get("/nodes/{name}", response_model=NodeShown)
 async def get_node(name: str, caller: Viewer, deck: Deck) -> NodeShown:
     """One machine."""
-    record = await deck.desired.node(NodeName(name))
-    facts, _ = await deck.look(f"node:{record.name}")
+    (machine,) = await see(deck, [await deck.desired.node(NodeName(name))])
     hot, _ = await deck.look_all("algo:")
-    return _node(caller, record, facts, await deck.desired.algos(), hot)
+    return _node(caller, machine, await deck.desired.algos(), hot)
 
 
 @router.patch("/nodes/{name}", response_model=NodeShown)
-async def change_node(name: str, body: NodeChange, caller: Operator, deck: Deck) -> NodeShown:
-    """Label, cordon or empty a machine."""
+async def change_node(name: str, body: NodeChange, caller: Operator, deck: Deck, force: bool = False) -> NodeShown:
+    """Label, cordon or empty a machine.
+
+    Emptying the last one that takes an algo that should run is refused unless it is forced: the algo stays there then,
+    and says why.
+    """
     record = await deck.desired.node(NodeName(name))
     given = body.model_dump(exclude_none=True, exclude={"generation"})
     if body.labels is not None:
         check_labels(body.labels)
     changes = {field: value for field, value in given.items() if getattr(record, field) != value}
+    if changes.get("draining") and not force:
+        await _refuse_if_needed(deck, record.name)
     if changes:
         await deck.desired.update_node(record.name, changes, by=caller.user, generation=body.generation)
     return await get_node(name, caller, deck)
@@ -154,30 +115,39 @@ async def remove_node(name: str, caller: Operator, deck: Deck, force: bool = Fal
     Refused where it did not join so and is here, and, unless forced, while algos run on it or could run nowhere else.
     """
     record = await deck.desired.node(NodeName(name))
-    view = await deck.hot.get("cluster", dict[str, Any])
-    here = set(view["nodes"]) if view is not None else set()
-    if record.name in here and not await deck.join_tokens.has_joined(record.name):
+    here, _ = await _cluster(deck)
+    if here and record.name in here and not await deck.join_tokens.has_joined(record.name):
         raise Conflict("node_is_here", f"node {name!r} is part of the cluster: drain it, end Ray on it, then remove it")
     if not force:
         there = [algo.id for algo in await deck.desired.algos() if algo.placed == record.name and algo.state in ALIVE]
         if there:
             raise Conflict("node_is_in_use", f"{', '.join(there[:10])} run on it: drain it first, or use force")
-        machines = [Machine(name=each.name, alive=True, labels=each.labels) for each in await deck.desired.nodes()]
-        this = [each for each in machines if each.name == record.name]
-        others = [each for each in machines if each.name != record.name]
-        stuck = [
-            algo.id
-            for algo in await deck.desired.algos()
-            if algo.want == "running"
-            and choose(algo.account, algo.node, algo.placement, this)[0] is not None
-            and choose(algo.account, algo.node, algo.placement, others)[0] is None
-        ]
-        if stuck:
-            raise Conflict(
-                "node_is_needed",
-                f"no other node can take {', '.join(stuck[:10])}: change where they may run, stop them, or use force",
-            )
+        await _refuse_if_needed(deck, record.name)
     await deck.desired.delete_node(record.name, by=caller.user)
+    await deck.forget(f"node:{record.name}")
+
+
+async def _cluster(deck: Services) -> tuple[frozenset[NodeName] | None, dict[NodeName, str]]:
+    """Machines that are part of the cluster (None: nobody knows now), and those of them that get no algos."""
+    view, _ = await deck.look("cluster")
+    if view is None:
+        return None, {}
+    return frozenset(view["nodes"]), dict(view.get("unfit", {}))
+
+
+async def _refuse_if_needed(deck: Services, node: NodeName) -> None:
+    here, unfit = await _cluster(deck)
+    desired = deck.desired
+    stuck = needed_by(
+        node, await desired.nodes(), here, unfit, await desired.algos(), await desired.accounts(), await desired.feeds()
+    )
+    if stuck:
+        raise Conflict(
+            "node_is_needed",
+            f"no other node can take {', '.join(stuck[:10])}"
+            + (f" and {len(stuck) - 10} more" if len(stuck) > 10 else "")
+            + ": change where they may run, stop them, or use force",
+        )
 
 
 @router.get("/cluster", response_model=ClusterShown)
@@ -206,16 +176,14 @@ async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
     }
 
 
-def _node(
-    caller: Caller,
-    record: NodeRecord,
-    facts: dict[str, Any] | None,
-    algos: list[AlgoRecord],
-    hot: dict[str, dict[str, Any]],
-) -> NodeShown:
+def _node(caller: Caller, machine: MachineSeen, algos: list[AlgoRecord], hot: dict[str, dict[str, Any]]) -> NodeShown:
+    record, facts = machine.record, machine.facts
     shown = None
-    if facts is not None:
-        shown = NodeFacts.model_validate({**facts, "processes": facts["processes"] if caller.is_operator else []})
+    if facts is not None and machine.fresh:
+        processes = facts.processes if caller.is_operator else ()
+        shown = NodeFacts.model_validate(
+            {**msgspec.to_builtins(facts), "kinds": by_kind(facts.processes), "processes": processes}
+        )
     return NodeShown(
         name=record.name,
         labels=record.labels,
@@ -223,6 +191,8 @@ def _node(
         draining=record.draining,
         registered_at=record.registered_at,
         generation=record.generation,
+        health=machine.health.health,
+        reasons=list(machine.health.reasons),
         facts=shown,
         algos=[
             AlgoThere(id=algo.id, state=algo.state, reason=algo.reason)

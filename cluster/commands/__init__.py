@@ -11,6 +11,7 @@ from cluster.commands.demo import demo
 from cluster.commands.history import history
 from cluster.commands.join import join, leave
 from cluster.commands.keys import keys
+from cluster.commands.nodes import nodes
 from cluster.commands.risk import kill, risk
 from cluster.commands.strategies import strategies
 
@@ -29,7 +30,7 @@ app.command()(leave)
 app.command()(demo)
 app.command()(market.record)
 app.add_typer(market.simulators, name="simulate")
-app.add_typer(resources.nodes, name="nodes")
+app.add_typer(nodes, name="nodes")
 app.add_typer(algos, name="algos")
 app.add_typer(strategies, name="strategies")
 app.add_typer(resources.feeds, name="feeds")

@@ -39,6 +39,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.", min=0, max=65535)] = None,
     ray_port: Annotated[int | None, typer.Option(help="Port of the Ray head.", min=0, max=65535)] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt Ray's traffic, with certificates made here.")] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in this terminal; Ctrl-C stops.")] = False,
     key_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -47,6 +48,7 @@ def up(
         deck = settings_for(data_dir, host, port)
         if ray_port is not None:
             deck.ray_port = ray_port
+        deck.tls = deck.tls or tls
         if foreground:
             _stay(deck, key_fd)
         else:
@@ -118,6 +120,7 @@ def _detach(settings: DeckSettings) -> None:
         ) from error
     command = [sys.executable, "-m", "cluster", "up", "--foreground", "--data-dir", str(home)]
     command += ["--host", settings.host, "--port", str(settings.api_port), "--ray-port", str(settings.ray_port)]
+    command += ["--tls"] if settings.tls else []
     key_end, child_end = os.pipe()
     with output:
         process = subprocess.Popen(

@@ -14,11 +14,12 @@ import msgspec
 import typer
 from rich.text import Text
 
-from cluster import joining
+from cluster import joining, membership, tls
 from cluster.commands.deck import settings_for
 from cluster.commands.output import err, out, told
 from cluster.commands.resources import pairs
-from cluster.joining import Head, Membership
+from cluster.joining import Head
+from cluster.membership import Membership
 from trading.errors import NeedsOperator, Refused
 from trading.ids import name as checked_name
 
@@ -59,7 +60,7 @@ def join(
         if install_service:
             _install(home)
         else:
-            _stay(home, given)
+            _stay(home, given, node_ip)
 
 
 def _join(
@@ -70,7 +71,8 @@ def _join(
         facts = head.look()
         address = node_ip or joining.own_address(head.host, head.port)
         failed = 0
-        for check in joining.checks(head, facts, address):
+        deck = settings_for(home)
+        for check in (*joining.checks(head, facts, address), *joining.tls_checks(facts, deck)):
             mark, style = ("ok", "green") if check.ok else ("FAILED", "bold red")
             out.print(Text.assemble((f"{mark:>6} ", style), f"{check.title}: {check.detail}"), soft_wrap=True)
             if not check.ok:
@@ -87,7 +89,16 @@ def _join(
             "arch": platform.machine(),
             **{k: str(v) for k, v in pairs(labels, "--label").items()},
         }
-        given = msgspec.structs.replace(head.join(node, own), api_url=head.url, token=token, node_ip=address)
+        request = tls.make_request(deck.made_tls_files, node) if facts.tls == "deck" else ""
+        given = msgspec.structs.replace(
+            head.join(node, own, address, request),
+            api_url=head.url,
+            token=token,
+            # One that was found is found again at each start: it may be another then.
+            node_ip=node_ip,
+            own_tls_cert=str(Path(deck.tls_cert).resolve()) if facts.tls == "own" else "",
+            own_tls_key=str(Path(deck.tls_key).resolve()) if facts.tls == "own" else "",
+        )
     finally:
         head.close()
     joining.keep(home, given)
@@ -102,7 +113,7 @@ def _host_name() -> str:
     return plain[:30] or "node"
 
 
-def _stay(home: Path, given: joining.Given) -> None:
+def _stay(home: Path, given: joining.Given, node_ip: str) -> None:
     stop = False
 
     def ask_to_stop(*_: object) -> None:
@@ -111,10 +122,12 @@ def _stay(home: Path, given: joining.Given) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    lock = joining.only_one(home)
+    lock = membership.only_one(home)
     try:
         out.print(f"node {given.node} runs; Ctrl-C ends it, `quarterdeck join` starts it again")
-        joining.run(Membership(home, given), lambda: stop, lambda text: err.print(Text(text, style="yellow")))
+        membership.run(
+            Membership(home, given, node_ip), lambda: stop, lambda text: err.print(Text(text, style="yellow"))
+        )
     except Refused as error:
         joining.forget(home)
         out.print(f"This machine is not part of the cluster any more: {error.detail}")
@@ -124,7 +137,7 @@ def _stay(home: Path, given: joining.Given) -> None:
 
 def _install(home: Path) -> None:
     """Write the unit and start it.  Raises `NeedsOperator` where this user may not."""
-    unit = joining.unit_of(joining.command_line(home), home, getpass.getuser())
+    unit = membership.unit_of(membership.command_line(home), home, getpass.getuser())
     if os.geteuid() != 0:
         raise NeedsOperator(
             f"only root may write {UNIT}", f"run this with sudo, or write there yourself what follows:\n{unit}"
@@ -148,6 +161,6 @@ def leave(data_dir: NodeDir = _HOME) -> None:
         given = joining.kept(home)
         if given is None:
             raise NeedsOperator("this machine has not joined a cluster", "nothing is to be done")
-        joining.only_one(home).close()
+        membership.only_one(home).close()
         joining.forget(home)
         out.print(f"Forgotten. On the head: quarterdeck nodes remove {given.node}")

@@ -1,4 +1,4 @@
-"""``nodes``, ``feeds``, ``orders``, ``positions``: the API from the command line."""
+"""``feeds``, ``orders``, ``positions``: the API from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ Url = Annotated[
 ]
 Key = Annotated[str, typer.Option("--api-key", help="API key.", envvar="QUARTERDECK_API_KEY")]
 
-nodes = typer.Typer(help="Machines.", no_args_is_help=True)
 feeds = typer.Typer(help="Feeds: list, add and remove instruments, change workers.", no_args_is_help=True)
 orders = typer.Typer(help="Orders: list, place, cancel.", no_args_is_help=True)
 
@@ -49,115 +48,6 @@ def pairs(given: list[str], field: str) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
-
-
-@nodes.command("list")
-def list_nodes(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Machines and how they are."""
-    with told():
-        found = api_for(url, key, data_dir).get("/nodes")
-        columns = [
-            ("node", "name"),
-            ("load", "load"),
-            ("cpu %", "facts.cpu_percent"),
-            ("memory MB", "facts.memory_used_mb"),
-        ]
-        rows = [{**node, "load": ((node["facts"] or {}).get("load") or [None])[0]} for node in found["items"]]
-        show(found, as_json, [*columns, ("algos", "algos")], rows)
-
-
-def _change_node(name: str, change: dict[str, Any], url: str, key: str, data_dir: Path | None, as_json: bool) -> None:
-    with told():
-        found = api_for(url, key, data_dir).patch(f"/nodes/{quote(name, safe='')}", change)
-        columns = [("node", "name"), ("labels", "labels"), ("cordoned", "cordoned"), ("draining", "draining")]
-        show(found, as_json, columns, [found])
-
-
-@nodes.command("token")
-def make_join_token(
-    name: Annotated[str, typer.Argument(help="Name of the machine; none: it names itself.")] = "",
-    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
-    with_secrets: Annotated[bool, typer.Option("--with-secrets", help="It may log in at brokers.")] = False,
-    valid_s: Annotated[int, typer.Option(help="Seconds for which it can be used.")] = 3_600,
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """A one-time token with which a machine joins, and the command to run there."""
-    with told():
-        labels = {k: str(v) for k, v in pairs(label or [], "--label").items()}
-        body = {"node": name, "labels": labels, "with_secrets": with_secrets, "valid_s": valid_s}
-        made = api_for(url, key, data_dir).post("/nodes/tokens", body)
-        if as_json:
-            show(made, True, [], [])
-        else:
-            out.print(made["command"], soft_wrap=True, highlight=False)
-
-
-@nodes.command("cordon")
-def cordon_node(
-    name: str,
-    off: Annotated[bool, typer.Option("--off", help="Take new algos again.")] = False,
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Put no new algos on a machine."""
-    _change_node(name, {"cordoned": not off}, url, key, data_dir, as_json)
-
-
-@nodes.command("drain")
-def drain_node(
-    name: str,
-    off: Annotated[bool, typer.Option("--off", help="Take algos again.")] = False,
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Move a machine's algos to others, and put no new ones there."""
-    _change_node(name, {"draining": not off}, url, key, data_dir, as_json)
-
-
-@nodes.command("label")
-def label_node(
-    name: str,
-    labels: Annotated[list[str], typer.Argument(help="key=value to set, key- to take away.")],
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Set and take away labels of a machine."""
-    with told():
-        before = api_for(url, key, data_dir).get(f"/nodes/{quote(name, safe='')}")
-        wanted = dict(before["labels"])
-        for each in labels:
-            label, equals, value = each.partition("=")
-            if equals:
-                wanted[label] = value
-            elif each.endswith("-"):
-                wanted.pop(each[:-1], None)
-            else:
-                raise BadInput("labels", f"{each!r} is neither key=value nor key-")
-    # As it was seen: what somebody else labels meanwhile is not lost.
-    _change_node(name, {"labels": wanted, "generation": before["generation"]}, url, key, data_dir, as_json)
-
-
-@nodes.command("remove")
-def remove_node(
-    name: str,
-    force: Annotated[bool, typer.Option("--force", help="Even where algos need it.")] = False,
-    url: Url = "",
-    key: Key = "",
-    data_dir: DataDir = None,
-) -> None:
-    """Forget a machine that is not here any more."""
-    with told():
-        api_for(url, key, data_dir).delete(f"/nodes/{quote(name, safe='')}?force={str(force).lower()}")
-        out.print(f"node {name} is forgotten")
 
 
 @feeds.command("list")

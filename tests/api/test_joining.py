@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from api.formats import parse_time
-from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, unit_of, version
+from cluster import tls
+from cluster.code_version import version
+from cluster.commands import app
+from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, tls_checks
+from cluster.membership import Membership, command_line, only_one, unit_of
+from cluster.settings import DeckSettings
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
-from trading.errors import NeedsOperator
+from trading.errors import NeedsOperator, Refused
 
 
 async def token(stage: Stage, **wish: Any) -> str:
@@ -42,6 +50,9 @@ async def test_a_machine_looks_and_joins_once(stage: Stage) -> None:
     for body, field in (
         ({"node": "other"}, "node"),
         ({"node": "edge", "labels": {"owner": "me"}}, "labels"),
+        ({"node": "edge", "labels": {"carries": "risk"}}, "labels"),
+        ({"node": "edge", "labels": {"egress": "203.0.113.1"}}, "labels"),
+        ({"node": "edge", "labels": {"quarterdeck-node": "head"}}, "labels"),
         ({"node": "edge", "labels": {"region": "us"}}, "labels"),
         ({"node": "edge", "labels": {"a b": "x"}}, "labels"),
     ):
@@ -132,14 +143,14 @@ async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
 
     async def failing(facts: HeadFacts, address: str = "127.0.0.1") -> dict[str, Check]:
         found = await asyncio.to_thread(lambda: list(checks(head, facts, address)))
-        assert len(found) == 9
+        assert len(found) == 10
         assert all(check.remedy for check in found if not check.ok)
         return {check.title: check for check in found if not check.ok}
 
     facts = await asyncio.to_thread(head.look)
     assert await failing(facts) == {}
-    other = msgspec.structs.replace(facts, python="3.9", ray="1.0", quarterdeck="9")
-    assert (await failing(other)).keys() == {"Python", "Ray", "Quarterdeck"}
+    other = msgspec.structs.replace(facts, python="3.9", ray="1.0", quarterdeck="9", code="9+x")
+    assert (await failing(other)).keys() == {"Python", "Ray", "Quarterdeck", "code"}
     closed = msgspec.structs.replace(facts, addresses=[Address("Redis", "127.0.0.1", 1), *facts.addresses[1:]])
     assert "does not answer" in (await failing(closed))["Redis"].detail
     assert "has no address 192.0.2.1" in (await failing(facts, "192.0.2.1"))["the way back"].detail
@@ -170,3 +181,167 @@ def test_what_was_given_is_kept_for_its_owner_only(tmp_path: Path) -> None:
     unit = unit_of(["/venv/bin/python", "-m", "cluster", "join", "--data-dir", "/var/lib/q d"], tmp_path, "deck")
     assert 'ExecStart=/venv/bin/python -m cluster join --data-dir "/var/lib/q d"\n' in unit
     assert "Restart=always" in unit
+
+
+async def test_a_name_runs_once(stage: Stage) -> None:
+    text = await token(stage)
+    look = "/v1/nodes/join/look"
+    # Who has not joined has no run to speak of.
+    assert (await stage.ask("POST", look, {"run": "first"}, key=text)).status_code == 200
+    await stage.make("/v1/nodes/join", {"node": "edge"}, key=text)
+    for _ in range(2):
+        assert (await stage.ask("POST", look, {"run": "first"}, key=text)).status_code == 200
+    said = await stage.refused(409, "node_runs_elsewhere", "POST", look, {"run": "second"}, key=text)
+    assert "edge runs already" in said["detail"]
+    # Not the other's to end.
+    await stage.refused(409, "node_runs_elsewhere", "POST", look, {"run": "second", "leaves": True}, key=text)
+    # What only looks is not refused.
+    assert (await stage.ask("POST", look, key=text)).status_code == 200
+    assert (await stage.ask("POST", look, {"run": "first", "leaves": True}, key=text)).status_code == 200
+    assert (await stage.ask("POST", look, {"run": "second"}, key=text)).status_code == 200
+
+
+async def test_a_machine_gets_its_certificate_when_it_joins(stage: Stage, tmp_path: Path) -> None:
+    deck = stage.services.deck
+    deck.tls = True
+    tls.make_for_head(deck.made_tls_files, "main", "head", ["10.1.2.3"])
+    text = await token(stage)
+    assert (await stage.ask("POST", "/v1/nodes/join/look", key=text)).json()["tls"] == "deck"
+    mine = DeckSettings(data_dir=tmp_path / "edge")
+    body = {"node": "edge", "address": "10.0.0.7", "certificate_request": tls.make_request(mine.made_tls_files, "edge")}
+    for wrong, field in (
+        ({**body, "address": "edge.example"}, "address"),
+        ({**body, "address": "10.1.2.9", "certificate_request": "?"}, "certificate_request"),
+    ):
+        said = await stage.refused(422, "bad_input", "POST", "/v1/nodes/join", wrong, key=text)
+        assert said["field"] == field
+    deck.host = "10.1.2.3"
+    wrong = {**body, "address": "10.1.2.3"}
+    said = await stage.refused(422, "bad_input", "POST", "/v1/nodes/join", wrong, key=text)
+    assert "head's own" in said["detail"]
+    # Nothing of that has used the token up.
+    made = await stage.make("/v1/nodes/join", body, key=text)
+    keep(mine.home, msgspec.convert(made, Given))
+    tls.check(mine.made_tls_files)
+    assert kept(mine.home) is not None
+    forget(mine.home)
+    assert not mine.made_tls_files.key.exists()
+
+
+async def test_with_an_authority_of_the_operators_a_machine_brings_its_certificate(
+    stage: Stage, tmp_path: Path
+) -> None:
+    deck = stage.services.deck
+    theirs = DeckSettings(data_dir=tmp_path / "theirs").made_tls_files
+    tls.make_for_head(theirs, "theirs", "head", ["10.1.2.3"])
+    deck.tls_cert, deck.tls_key, deck.tls_ca = str(theirs.cert), str(theirs.key), str(theirs.ca)
+    text = await token(stage)
+    facts = msgspec.convert((await stage.ask("POST", "/v1/nodes/join/look", key=text)).json(), HeadFacts)
+    assert facts.tls == "own"
+    made = await stage.make("/v1/nodes/join", {"node": "edge"}, key=text)
+    assert (made["tls_ca"], made["tls_cert"]) == (theirs.ca.read_text(), "")
+
+    def failing(**settings: str) -> list[str]:
+        return [each.detail for each in tls_checks(facts, DeckSettings(**settings)) if not each.ok]
+
+    assert failing() == ["QUARTERDECK_TLS_CERT and QUARTERDECK_TLS_KEY are not set"]
+    assert failing(tls_cert=str(theirs.cert), tls_key="/nowhere") == ["there is no /nowhere"]
+    assert failing(tls_cert=str(theirs.cert), tls_key=str(theirs.key)) == []
+    assert list(tls_checks(msgspec.structs.replace(facts, tls=""), DeckSettings())) == []
+
+
+async def test_a_member_waits_for_its_name_and_goes_on_while_the_head_is_away(
+    stage: Stage, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.membership.FORGOTTEN_S", 0.5)
+    monkeypatch.setattr("cluster.membership.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("cluster.membership.Child", Sleeper)
+    text = await token(stage)
+    made = await stage.make("/v1/nodes/join", {"node": "edge"}, key=text)
+    given = msgspec.structs.replace(msgspec.convert(made, Given), api_url=f"http://{served}", token=text)
+    away = msgspec.structs.replace(given, api_url="http://127.0.0.1:9")
+
+    def play() -> None:
+        first, second = Membership(tmp_path, given), Membership(tmp_path, given)
+        first.start()
+        with pytest.raises(NeedsOperator, match="node edge runs already"):
+            second.start()
+        # One that runs goes on whoever else comes, and says so once.
+        first.run = "another"
+        assert "runs already" in first.watch()
+        assert first.watch() == ""
+        assert Sleeper.started == 1
+        # A head that is away is no reason not to begin.
+        lonely = Membership(tmp_path, away, "127.0.0.1")
+        lonely.start()
+        assert lonely.watch() == ""
+        assert Sleeper.started == 2
+        # What has ended is begun again, ever later.
+        Sleeper.alive_now = False
+        assert "started again" in lonely.watch()
+        assert lonely.watch() == ""
+        for each in (first, second, lonely):
+            each.stop()
+
+    await asyncio.to_thread(play)
+    assert (await stage.ask("DELETE", "/v1/nodes/edge")).status_code == 204
+
+    def gone() -> None:
+        removed = Membership(tmp_path, given)
+        with pytest.raises(Refused, match="was removed"):
+            removed.start()
+
+    await asyncio.to_thread(gone)
+
+
+class Sleeper:
+    """Stands for Ray: what is tested is when it is started."""
+
+    started = 0
+    alive_now = True
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        Sleeper.started += 1
+
+    def alive(self) -> bool:
+        return Sleeper.alive_now
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    home = tmp_path / "node's home"
+    home.mkdir()
+    path = tmp_path / "quarterdeck-node.service"
+    path.write_text(unit_of(command_line(home), home, "root"))
+    said = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
+    ours = [line for line in said.stderr.splitlines() if "quarterdeck" in line]
+    assert ours == []
+    # It would have told of a line that it does not understand.
+    path.write_text(path.read_text().replace("KillMode=mixed", "KillMode=gently"))
+    said = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
+    assert "gently" in said.stderr
+
+
+def test_leaving_forgets_what_was_given_but_not_under_a_machine_that_runs(tmp_path: Path) -> None:
+    given = Given(cluster="main", node="edge", labels={}, ray_address="h:1", ray_token="abc", tls_ca="ca",
+                  tls_cert="cert", database_url="postgresql://x", redis_url="redis://y", api_url="")  # fmt: skip
+    keep(tmp_path, given)
+
+    def leave() -> tuple[int, str]:
+        said = CliRunner().invoke(app, ["leave", "--data-dir", str(tmp_path)])
+        return said.exit_code, said.output
+
+    with only_one(tmp_path):
+        code, _ = leave()
+        assert code == 4
+        assert kept(tmp_path) == given
+    code, said = leave()
+    assert (code, "quarterdeck nodes remove edge" in said) == (0, True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["node.lock"]
+    assert leave()[0] == 4

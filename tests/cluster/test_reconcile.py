@@ -86,6 +86,7 @@ class Cluster:
         self.starts: list[tuple[AlgoId, int]] = []
         self.slow = False
         self.capacities: dict[NodeName, Capacity] = {}
+        self.unfit: dict[NodeName, str] = {}
 
     def desire(self, *records: AccountRecord | FeedRecord | AlgoRecord) -> None:
         for record in records:
@@ -108,7 +109,7 @@ class Cluster:
             nodes=tuple(self.nodes.values()),
         )
         nodes = tuple(sorted(self.alive))
-        return desired, Observed(actors=dict(self.actors), nodes=nodes, capacities=self.capacities)
+        return desired, Observed(actors=dict(self.actors), nodes=nodes, capacities=self.capacities, unfit=self.unfit)
 
     def round(self, lose: float = 0.0, rnd: random.Random | None = None) -> list[Action]:
         """One round; returns the actions that would change something."""
@@ -449,6 +450,21 @@ def drain(cluster: Cluster, node: str, *, draining: bool = True) -> None:
 
 def nodes_of(cluster: Cluster) -> dict[str, str]:
     return {str(n.id): str(s.node) for n, s in cluster.actors.items() if n.kind is Kind.ALGO}
+
+
+def test_a_node_that_runs_other_code_takes_no_new_algo_and_keeps_its_own() -> None:
+    cluster = Cluster("a")
+    cluster.desire(algo("x"))
+    cluster.settle()
+    cluster.unfit[NodeName("a")] = "it runs another build of Quarterdeck"
+    cluster.desire(algo("y"))
+    cluster.settle()
+    assert (cluster.algos[AlgoId("x")].state, cluster.algos[AlgoId("x")].epoch) == ("running", 1)
+    assert cluster.algos[AlgoId("y")].state == "waiting"
+    assert cluster.algos[AlgoId("y")].reason == "node a is not used: it runs another build of Quarterdeck"
+    del cluster.unfit[NodeName("a")]
+    cluster.settle()
+    assert cluster.algos[AlgoId("y")].state == "running"
 
 
 def test_a_node_that_is_emptied_gives_its_algos_to_others_one_incarnation_at_a_time() -> None:

@@ -86,6 +86,14 @@ def test_a_worker_prefers_its_own_machine_and_waits_where_none_is_there() -> Non
     assert site.choose([machine("head")]) == (None, "none of its nodes is here and takes it: home, edge")
 
 
+def test_a_machine_that_runs_other_code_takes_nothing_new_and_keeps_what_it_has() -> None:
+    here = replace(machine("edge", ssd="y"), unfit="it runs another build")
+    for site in (Site(selector="ssd", accounts=(AccountId("a"),)), Site(nodes=(EDGE, HOME))):
+        assert site.choose([here])[0] is None
+        assert site.choose([here, machine("home", ssd="y")])[0] == HOME
+        assert why_leave(site, EDGE, {EDGE: here, HOME: machine("home", ssd="y")}, {}) == ""
+
+
 def labelled(*names: str) -> Cluster:
     cluster = Cluster(*names)
     for name in names[1:]:

@@ -71,11 +71,11 @@ class Simulator:
 
 
 class DeckUnderTest:
-    """A deck with its API, shared by the tests of one run."""
+    """A deck with its API, shared by the tests of one run.  ``more``: settings of the deck."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, second_node: bool = True, **more: Any) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="qd-test-"))
-        settings = DeckSettings(data_dir=self.home, api_port=0, ray_port=0)
+        settings = DeckSettings(data_dir=self.home, api_port=0, ray_port=0, **more)
         settings.database_url = settings.redis_url = ""
         #: Where tests arm crash points (`storage.crash_points`).
         self.crash_points = self.home / "crash-points"
@@ -89,13 +89,15 @@ class DeckUnderTest:
         self.wheels = self.home / "wheels"
         with patch.dict(os.environ, index(self.wheels)):
             self.deck.start()
-        self.deck.add_node(SECOND_NODE)
+        if second_node:
+            self.deck.add_node(SECOND_NODE)
         assert self.deck.admin_key is not None
         self.key = self.deck.admin_key
         self.api = ApiClient(self.deck.api_url, self.key)
         self.market = self.simulator("--symbols", "20", "--rate", "400", "--seed", "5")
         self.api.post("/instruments/import", self.source(self.market))
-        self.wait("the second node", lambda: any(n["name"] == SECOND_NODE for n in self.api.get("/nodes")["items"]))
+        if second_node:
+            self.wait("the second node", lambda: any(n["name"] == SECOND_NODE for n in self.api.get("/nodes")["items"]))
 
     def stop(self, *, keep: bool = False) -> None:
         """End everything; ``keep`` leaves the files."""
