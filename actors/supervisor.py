@@ -45,6 +45,9 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 ROUND_S = 0.5
 STOP_S = 15.0
+#: Patience with an actor that is asked how it is; less with one that gave no answer last time, for all wait for it.
+ANSWER_S = 2.0
+STILL_SILENT_S = 1.0
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,8 +200,9 @@ class Supervisor(Shell):
         peer = self._peers.setdefault(name, Peer(str(name)))
         if name.kind is Kind.SUPERVISOR:
             return self.status()
+        patience = STILL_SILENT_S if name in self.memory.silent else ANSWER_S
         try:
-            status: Status = await peer.call("status", timeout=2.0, group="health")
+            status: Status = await peer.call("status", timeout=patience, group="health")
         except TradeError:
             return None
         return status
