@@ -69,7 +69,7 @@ class ClusterShown(Shown):
     #: Machines that get no algos, each with the reason.
     unfit: dict[str, str] = Field(default_factory=dict)
     #: Of `missing`, the ones for which there is no machine, and why not.
-    waiting: dict[str, str]
+    waiting: dict[str, str] = Field(default_factory=dict)
 
 
 @router.get("/nodes", response_model=Page[NodeShown])
