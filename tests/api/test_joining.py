@@ -155,7 +155,7 @@ async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
     assert "does not answer" in (await failing(closed))["Redis"].detail
     assert "has no address 192.0.2.1" in (await failing(facts, "192.0.2.1"))["the way back"].detail
     real = time.time
-    monkeypatch.setattr("cluster.joining.time.time", lambda: real() + 1.0)
+    monkeypatch.setattr("cluster.joining.time.time", lambda: real() + 1.5)
     assert (await failing(facts))["clock"].detail.startswith("+1")
     monkeypatch.undo()
     # From another machine the head's own loopback leads nowhere.
