@@ -138,6 +138,8 @@ class Failovers:
             deck.wait("the end of the old processes", lambda: not any(map(is_alive, old)), PATIENCE_S)
             with watched(deck):
                 deck.wait(f"{here} back", lambda: place_of(deck, f"node/{here}")[0] == here, PATIENCE_S)
+                # It counts twice until Ray has noticed the end of what ran there before.
+                deck.wait(f"{here} fit", lambda: not unfit(deck, here), 2 * PATIENCE_S)
             for algo in self.algos:
                 deck.wait(f"one {algo}", lambda algo=algo: self._incarnations(algo) == 1, PATIENCE_S)
             settle(deck, self.account, PATIENCE_S)
@@ -162,6 +164,12 @@ class Failovers:
             "over_target": sum(1 for each in seconds if each > TARGET_S),
             "orders": int(self.deck.rows("SELECT count(*) FROM paper_orders")[0][0]),
         }
+
+
+def unfit(deck: DeckUnderTest, node: str) -> bool:
+    """Whether a machine gets no algos now."""
+    shown = deck.api.get(f"/nodes/{node}")
+    return shown["health"] not in ("ok", "degraded") or any("call themselves" in why for why in shown["reasons"])
 
 
 def main() -> int:
