@@ -60,6 +60,28 @@ class Child:
             return "(no log)"
 
 
+def alive(pid: int) -> bool:
+    """Whether a process lives; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def names(pid: int) -> set[str]:
+    """Names of all that a process has started and that lives."""
+    try:
+        family = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return set()
+    found = set()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.name())
+    return found
+
+
 def end_tree(pid: int, patience_s: float) -> None:
     """End a process and all its descendants, those that have moved to another session included."""
     try:

@@ -25,6 +25,7 @@ import msgspec
 
 from cluster import children
 from cluster.children import Child
+from cluster.launched import Launched, StopWatch
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
 from storage.database import check_postgres
@@ -56,8 +57,9 @@ class DeckFile(msgspec.Struct, kw_only=True):
 class Deck:
     """Starts, watches and stops everything on this machine."""
 
-    def __init__(self, settings: DeckSettings, say: Say = print) -> None:
+    def __init__(self, settings: DeckSettings, say: Say = print, launched: Launched | None = None) -> None:
         self.settings = settings
+        self.launched = launched or Launched()
         self.home = settings.home
         self.say = say
         self.admin_key: str | None = None
@@ -65,6 +67,7 @@ class Deck:
         self._postgres: EmbeddedPostgres | None = None
         self._redis: EmbeddedRedis | None = None
         self._ray: Child | None = None
+        self._stop_watch = StopWatch()
         self._api: Child | None = None
         self._nodes: dict[str, Child] = {}
         self._ray_dir: Path | None = None
@@ -86,6 +89,7 @@ class Deck:
             self._check_ports()
             self._start_servers()
             self._prepare_database()
+            self.launched.prepare(self.settings.database_url)
             self._start_ray()
             self._start_api()
             # Last: the key is told once, so a start that fails must not have made it.
@@ -181,6 +185,7 @@ class Deck:
                 f"--node-ip-address={deck.host}",
                 f"--temp-dir={folder}",
                 "--include-dashboard=false",
+                *self.launched.ray_options(),
             ],
             environment(deck),
             self.home / "logs" / "ray-head.log",
@@ -268,6 +273,11 @@ class Deck:
         if revived:
             self._write_file()
         return revived
+
+    def taken_down(self) -> bool:
+        """Whether the launcher that started this deck has ended it (`ray down`); ask every second or so."""
+        launched = self.launched.autoscaling_config is not None
+        return launched and self._ray is not None and self._stop_watch.stopped(self._ray.pid)
 
     # Stop
 

@@ -68,6 +68,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     node: str
     labels: dict[str, str]
+    #: What the machine proves itself with from now on.
+    token: str
     ray_address: str
     ray_token: str
     database_url: str
@@ -75,7 +77,6 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: str | None = None
     #: Filled in by the machine.
     api_url: str = ""
-    token: str = ""
     node_ip: str = ""
 
 
@@ -134,7 +135,7 @@ class Head:
         return "" if said["reached"] else str(said["detail"])
 
     def join(self, node: str, labels: Mapping[str, str]) -> Given:
-        """Join: uses the token up."""
+        """Join: uses the token up, unless it is a pool's."""
         return msgspec.convert(self._call("/v1/nodes/join", node=node, labels=dict(labels)), Given)
 
     def _call(self, path: str, **body: Any) -> Any:
@@ -295,6 +296,15 @@ def only_one(home: Path) -> IO[str]:
         lock.close()
         raise NeedsOperator(f"a node runs already on {home}", "end it first") from None
     return lock
+
+
+def runs(home: Path) -> bool:
+    """Whether a process of this data directory keeps this machine in its cluster now."""
+    try:
+        only_one(home).close()
+    except NeedsOperator:
+        return True
+    return False
 
 
 class Membership:

@@ -12,6 +12,7 @@ import pytest
 
 from api.formats import parse_time
 from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, unit_of, version
+from cluster.launched import Launched, revoke_pool_token
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
@@ -70,6 +71,45 @@ async def test_the_key_of_secrets_is_given_with_a_token_that_says_so_only(stage:
     joined = await stage.make("/v1/nodes/join", {"node": "trusted"}, key=text)
     assert joined["secret_key"] == key_text(stage.services.deck.home)
     assert len(load_key(stage.services.deck.home)) == 32
+
+
+async def test_any_number_of_machines_joins_a_pool_and_leaves_when_its_token_is_revoked(stage: Stage) -> None:
+    said = await stage.refused(422, "bad_input", "POST", "/v1/nodes/tokens", {"node": "a", "pool": True})
+    assert said["field"] == "pool"
+    text = await token(stage, labels={"region": "eu"}, pool=True)
+    joined = [
+        await stage.make("/v1/nodes/join", {"node": node, "labels": {"cloud": "aws"}}, key=text)
+        for node in ("i-1", "i-2")
+    ]
+    own = [each["token"] for each in joined]
+    assert len({text, *own}) == 3
+    assert joined[1]["labels"].items() >= {"region": "eu", "cloud": "aws"}.items()
+    # A machine's own token is for no other, and names are taken once.
+    await stage.refused(409, "join_token_used", "POST", "/v1/nodes/join", {"node": "i-3"}, key=own[0])
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "i-1"}, key=text)
+    listed = {each["id"]: each for each in (await stage.get("/v1/nodes/tokens"))["items"]}
+    (pool,) = (each for each in listed.values() if each["pool"] == each["id"])
+    assert [pool["used_at"], pool["node"]] == [None, ""]
+    assert {each["node"] for each in listed.values() if each["pool"] == pool["id"]} == {"", "i-1", "i-2"}
+    by_hand = await token(stage, node="laptop")
+    await stage.make("/v1/nodes/join", {"node": "laptop"}, key=by_hand)
+
+    assert (await stage.ask("DELETE", "/v1/nodes/i-2")).status_code == 204
+    await stage.refused(410, "node_removed", "POST", "/v1/nodes/join/look", key=own[1])
+    assert (await stage.ask("DELETE", f"/v1/nodes/tokens/{pool['id']}")).status_code == 204
+    for left in (text, *own):
+        await stage.refused(401, "join_token_revoked", "POST", "/v1/nodes/join/look", key=left)
+    assert (await stage.ask("POST", "/v1/nodes/join/look", key=by_hand)).status_code == 200
+
+    # Launched again: its machines come back under their names, with the labels they had; nobody else's name is taken.
+    await stage.ask("PATCH", "/v1/nodes/i-1", {"labels": {"region": "us"}})
+    again = await token(stage, pool=True)
+    await stage.make("/v1/nodes/join", {"node": "i-1"}, key=again)
+    assert {n["name"]: n["labels"] for n in (await stage.get("/v1/nodes"))["items"]}["i-1"] == {"region": "us"}
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "i-1"}, key=again)
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "laptop"}, key=again)
+    one = await token(stage, node="i-1")
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "i-1"}, key=one)
 
 
 async def test_forged_expired_and_revoked_tokens_open_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +192,34 @@ async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
     (remedy,) = {check.remedy.partition(" (")[0] for check in (await failing(facts)).values()}
     assert remedy == "start the head with --host <its address in this network>"
     head.close()
+
+
+def test_a_launched_deck_keeps_its_pools_token_in_a_file_and_makes_another_once_it_is_revoked(
+    stage: Stage, tmp_path: Path
+) -> None:
+    url, path = stage.services.deck.database_url, tmp_path / "pool-token"
+    config = tmp_path / "ray_bootstrap_config.yaml"
+    launched = Launched(autoscaling_config=config, pool_token=path)
+    with pytest.raises(NeedsOperator, match="ray up"):
+        launched.prepare(url)
+    config.touch()
+    launched.prepare(url)
+    assert path.stat().st_mode & 0o777 == 0o600
+    first = path.read_text()
+    launched.prepare(url)
+    assert path.read_text() == first
+    assert revoke_pool_token(url, path)
+    assert not path.exists()
+    assert not revoke_pool_token(url, path)
+    path.write_text(first)
+    launched.prepare(url)
+    assert path.read_text() != first
+    assert launched.ray_options() == [f"--autoscaling-config={config}"]
+    assert Launched().ray_options() == Launched().command_options() == []
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(NeedsOperator, match="--pool-token"):
+        launched.prepare(url)
 
 
 def test_what_was_given_is_kept_for_its_owner_only(tmp_path: Path) -> None:

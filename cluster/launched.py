@@ -1,0 +1,148 @@
+"""A deck that Ray's cluster launcher (`ray up`) starts on its head machine, and the token of the other machines.
+
+The token is kept in a file that the launcher's monitor hands to each machine that it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from cluster import children
+from cluster.joining import LOOK_EVERY_S
+from storage.database import Database
+from storage.join_tokens import JoinTokens
+from trading.errors import NeedsOperator, Refused
+from trading.ids import NodeName, UserId
+
+#: Until it is revoked, in effect: machines may be added or replaced at any time.
+VALID_S: Final = 10 * 365 * 86_400
+BY: Final = UserId("deck")
+#: `ray start --block` ends within a second or two where the control store has died of itself.
+SURE_AFTER_S: Final = 5.0
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """What the launcher's start command gives a deck."""
+
+    #: The launcher's configuration, as it put it on this machine: Ray's monitor starts and keeps the others by it.
+    autoscaling_config: Path | None = None
+    #: Where to write the token with which those others join.
+    pool_token: Path | None = None
+
+    def prepare(self, database_url: str) -> None:
+        """Before Ray starts, whose monitor hands the token to the others.  Raises `NeedsOperator`."""
+        config = self.autoscaling_config
+        if config is not None and not config.exists():
+            raise NeedsOperator(f"there is no {config}", "let `ray up` start this machine, or leave the option out")
+        if self.pool_token is not None:
+            write_pool_token(database_url, self.pool_token)
+
+    def ray_options(self) -> list[str]:
+        """Options of ``ray start``."""
+        return [] if self.autoscaling_config is None else [f"--autoscaling-config={self.autoscaling_config}"]
+
+    def command_options(self) -> list[str]:
+        """Options of ``quarterdeck up``."""
+        given = {"--autoscaling-config": self.autoscaling_config, "--pool-token": self.pool_token}
+        return [f"{option}={path}" for option, path in given.items() if path is not None]
+
+    def dismiss(self, database_url: str) -> None:
+        """Let the machines that the launcher started leave; returns when they have heard of it."""
+        if self.pool_token is not None and revoke_pool_token(database_url, self.pool_token):
+            time.sleep(LOOK_EVERY_S + 3.0)
+
+
+class StopWatch:
+    """Sees that somebody ran `ray stop` here, as `ray down` does on the head.
+
+    ``ray start --block`` does not end then: it takes the end of all that it started for an orderly one.
+    """
+
+    def __init__(self) -> None:
+        self._gone_at = 0.0
+
+    def stopped(self, ray_start: int) -> bool:
+        """Whether the process ``ray_start`` lives on without Ray's control store.  Ask every second or so."""
+        if not children.alive(ray_start) or "gcs_server" in children.names(ray_start):
+            self._gone_at = 0.0
+            return False
+        now = time.monotonic()
+        self._gone_at = self._gone_at or now
+        return now - self._gone_at >= SURE_AFTER_S
+
+
+def write_pool_token(database_url: str, path: Path) -> None:
+    """Make sure that ``path`` holds a good token, readable by its owner only.
+
+    Raises `NeedsOperator` where it cannot be written.
+    """
+    text = asyncio.run(_good_or_new(database_url, _read(path)))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise NeedsOperator(
+            f"{path} cannot be written ({error.strerror})", "choose another with --pool-token"
+        ) from error
+
+
+def revoke_pool_token(database_url: str, path: Path) -> bool:
+    """Make the token of ``path`` of no use and remove it: the machines that joined with it leave within seconds.
+
+    False where there was no good one.
+    """
+    revoked = asyncio.run(_revoke(database_url, _read(path)))
+    path.unlink(missing_ok=True)
+    return revoked
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise NeedsOperator(f"{path} cannot be read ({error.strerror})", "choose another with --pool-token") from error
+
+
+async def _good_or_new(database_url: str, text: str) -> str:
+    async with _tokens(database_url) as tokens:
+        if not await _id(tokens, text):
+            _, text = await tokens.create(NodeName(""), {}, False, VALID_S, by=BY, pool=True)
+    return text
+
+
+async def _revoke(database_url: str, text: str) -> bool:
+    async with _tokens(database_url) as tokens:
+        id = await _id(tokens, text)
+        if id:
+            await tokens.revoke(id, by=BY)
+    return bool(id)
+
+
+async def _id(tokens: JoinTokens, text: str) -> str:
+    """Id of the pool's token ``text``, "" where it is none, or is not good any more."""
+    try:
+        token = await tokens.find(text)
+    except Refused:
+        return ""
+    return token.id if token.is_pool else ""
+
+
+@asynccontextmanager
+async def _tokens(database_url: str) -> AsyncIterator[JoinTokens]:
+    database = Database(database_url, size=1, name="pool token")
+    await database.open()
+    try:
+        yield JoinTokens(database)
+    finally:
+        await database.close()
