@@ -165,9 +165,11 @@ class Deck:
     def _start_ray(self) -> None:
         deck = self.settings
         token = self.home / "ray-token"
-        if not token.exists():
+        # Given where somebody else starts Ray too (KubeRay), else our own.
+        given = os.environ.get("RAY_AUTH_TOKEN", "")
+        if given or not token.exists():
             token.touch(mode=0o600)
-            token.write_text(secrets.token_hex(32))
+            token.write_text(given or secrets.token_hex(32))
         deck.ray_port = free_port(deck.host, deck.ray_port, "Ray's head", "--ray-port")
         deck.ray_address = f"{deck.host}:{deck.ray_port}"
         # Ray puts sockets there, whose paths may not be longer than 107 bytes.

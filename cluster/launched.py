@@ -81,9 +81,13 @@ class StopWatch:
 def write_pool_token(database_url: str, path: Path) -> None:
     """Make sure that ``path`` holds a good token, readable by its owner only.
 
-    Raises `NeedsOperator` where it cannot be written.
+    One that was put there before is taken, unless it was revoked.  Raises `NeedsOperator` where it cannot be written,
+    `BadInput` where what is there is no token.
     """
-    text = asyncio.run(_good_or_new(database_url, _read(path)))
+    found = _read(path)
+    text = asyncio.run(_good_or_new(database_url, found))
+    if text == found:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -116,26 +120,25 @@ def _read(path: Path) -> str:
 
 async def _good_or_new(database_url: str, text: str) -> str:
     async with _tokens(database_url) as tokens:
-        if not await _id(tokens, text):
-            _, text = await tokens.create(NodeName(""), {}, False, VALID_S, by=BY, pool=True)
+        if text:
+            try:
+                await tokens.find(text)
+                return text
+            except Refused as error:
+                if error.code == "join_token_revoked":
+                    text = ""
+        _, text = await tokens.create(NodeName(""), {}, False, VALID_S, by=BY, pool=True, text=text)
     return text
 
 
 async def _revoke(database_url: str, text: str) -> bool:
     async with _tokens(database_url) as tokens:
-        id = await _id(tokens, text)
-        if id:
-            await tokens.revoke(id, by=BY)
-    return bool(id)
-
-
-async def _id(tokens: JoinTokens, text: str) -> str:
-    """Id of the pool's token ``text``, "" where it is none, or is not good any more."""
-    try:
-        token = await tokens.find(text)
-    except Refused:
-        return ""
-    return token.id if token.is_pool else ""
+        try:
+            token = await tokens.find(text)
+        except Refused:
+            return False
+        await tokens.revoke(token.id, by=BY)
+    return True
 
 
 @asynccontextmanager

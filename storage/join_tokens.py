@@ -8,6 +8,7 @@ it is given a token of its own, and leaves when the pool's is revoked.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from trading.errors import BadInput, Conflict, Refused, UnknownThing
 from trading.ids import Nanos, NodeName, UserId
 
 PREFIX: Final = "qdj_"
+GOOD_TEXT: Final = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
 _FIELDS: Final = "id, node, labels, with_secrets, created_by, created_at, expires_at, used_at, revoked_at, pool"
 
 
@@ -65,11 +67,14 @@ class JoinTokens:
         by: UserId,
         *,
         pool: bool = False,
+        text: str = "",
     ) -> tuple[JoinToken, str]:
         """A new token and its text, which cannot be read again.  ``node`` "": the machine names itself.
 
-        ``pool``: for any number of machines, each of which names itself.
+        ``pool``: for any number of machines, each of which names itself.  ``text``: one that was made elsewhere.
         """
+        if text and not GOOD_TEXT.fullmatch(text):
+            raise BadInput("text", f"a token is {PREFIX} and 43 letters, digits, - and _ that nobody can guess")
         if pool and node:
             raise BadInput("pool", "the token of a pool is for no one machine: leave its name out")
         now = Nanos(time.time_ns())
@@ -84,7 +89,7 @@ class JoinTokens:
             created_at=now,
             expires_at=Nanos(now + valid_s * 1_000_000_000),
         )
-        text = PREFIX + secrets.token_urlsafe(32)
+        text = text or PREFIX + secrets.token_urlsafe(32)
         async with self._db.connection() as connection, connection.transaction():
             await _insert(connection, token, text)
             after = {

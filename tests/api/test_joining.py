@@ -16,7 +16,7 @@ from cluster.launched import Launched, revoke_pool_token
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
-from trading.errors import NeedsOperator
+from trading.errors import BadInput, NeedsOperator
 
 
 async def token(stage: Stage, **wish: Any) -> str:
@@ -214,6 +214,14 @@ def test_a_launched_deck_keeps_its_pools_token_in_a_file_and_makes_another_once_
     path.write_text(first)
     launched.prepare(url)
     assert path.read_text() != first
+    # One that was made elsewhere (a Secret of Kubernetes, say) is taken as it is, if it can be no guess.
+    path.write_text("qdj_" + "k" * 43)
+    launched.prepare(url)
+    assert path.read_text() == "qdj_" + "k" * 43
+    assert revoke_pool_token(url, path)
+    path.write_text("qdj_secret")
+    with pytest.raises(BadInput):
+        launched.prepare(url)
     assert launched.ray_options() == [f"--autoscaling-config={config}"]
     assert Launched().ray_options() == Launched().command_options() == []
     path.unlink()
