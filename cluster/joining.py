@@ -11,10 +11,9 @@ import fcntl
 import platform
 import secrets
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import import_module, metadata
 from pathlib import Path
@@ -24,9 +23,6 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from cluster.children import Child
-from cluster.raylet import ray_start
-from cluster.settings import DeckSettings, environment
 from storage.secrets import save_key
 from trading.errors import NeedsOperator, Refused, Unreachable
 
@@ -305,93 +301,3 @@ def runs(home: Path) -> bool:
     except NeedsOperator:
         return True
     return False
-
-
-class Membership:
-    """Ray on a machine that has joined: started, watched, ended.  `watch` it every second or so."""
-
-    def __init__(self, home: Path, given: Given) -> None:
-        self.given = given
-        deck = DeckSettings(
-            data_dir=home,
-            cluster=given.cluster,
-            DATABASE_URL=given.database_url,
-            REDIS_URL=given.redis_url,
-            ray_address=given.ray_address,
-            node=given.node,
-        )
-        command = [*ray_start(given.node), f"--address={given.ray_address}", f"--node-ip-address={given.node_ip}"]
-        self._child = Child(f"node {given.node}", command, environment(deck), home / "logs" / "node.log")
-        self._head = Head(given.api_url, given.token)
-        self._looked_at = 0.0
-        self._again_at = 0.0
-        self._delay = 1.0
-
-    def start(self) -> None:
-        """Start Ray."""
-        self._child.start()
-
-    def watch(self) -> str:
-        """Start again what has ended; says what was done, "" where nothing was.
-
-        Raises `Refused` once the machine was removed from the cluster.
-        """
-        now = time.monotonic()
-        if now - self._looked_at > LOOK_EVERY_S:
-            self._looked_at = now
-            # A head that is away is no reason to leave.
-            with contextlib.suppress(Unreachable):
-                self._head.look()
-        if self._child.alive():
-            return ""
-        if now < self._again_at:
-            return ""
-        self._again_at = now + self._delay
-        self._delay = min(self._delay * 2, 30.0)
-        self._child.stop()
-        self._child.start()
-        return "Ray had ended and was started again"
-
-    def stop(self) -> None:
-        """End Ray on this machine."""
-        self._child.stop()
-        self._head.close()
-
-
-def unit_of(command: Sequence[str], home: Path, user: str) -> str:
-    """A systemd unit that runs ``command`` (`man 5 systemd.service`)."""
-    words = " ".join(f'"{word}"' if " " in word else word for word in command)
-    return f"""[Unit]
-Description=Quarterdeck node ({home})
-After=network-online.target time-sync.target
-Wants=network-online.target
-
-[Service]
-User={user}
-ExecStart={words}
-Restart=always
-RestartSec=5
-KillMode=mixed
-TimeoutStopSec=30
-LimitNOFILE=65535
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-def run(membership: Membership, stopped: Callable[[], bool], say: Callable[[str], None]) -> None:
-    """Keep the machine in the cluster until ``stopped`` or removed (`Refused`)."""
-    membership.start()
-    try:
-        while not stopped():
-            time.sleep(1.0)
-            if done := membership.watch():
-                say(done)
-    finally:
-        membership.stop()
-
-
-def command_line(home: Path) -> list[str]:
-    """The command that runs a machine that has joined."""
-    return [sys.executable, "-m", "cluster", "join", "--data-dir", str(home)]

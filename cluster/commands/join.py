@@ -19,7 +19,8 @@ from cluster import children, joining
 from cluster.commands.deck import settings_for
 from cluster.commands.output import err, out, told
 from cluster.commands.resources import pairs
-from cluster.joining import Head, Membership
+from cluster.joining import Head
+from cluster.membership import Membership, command_line, run, unit_of
 from trading.errors import NeedsOperator, Refused, Unreachable
 from trading.ids import name as checked_name
 
@@ -178,7 +179,7 @@ def _stay(home: Path, given: joining.Given) -> None:
     lock = joining.only_one(home)
     try:
         out.print(f"node {given.node} runs; Ctrl-C ends it, `quarterdeck join` starts it again")
-        joining.run(Membership(home, given), lambda: stop, lambda text: err.print(Text(text, style="yellow")))
+        run(Membership(home, given), lambda: stop, lambda text: err.print(Text(text, style="yellow")))
     except Refused as error:
         joining.forget(home)
         out.print(f"This machine is not part of the cluster any more: {error.detail}")
@@ -192,7 +193,7 @@ def _detach(home: Path, given: joining.Given) -> None:
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            joining.command_line(home),
+            command_line(home),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -215,7 +216,7 @@ def _detach(home: Path, given: joining.Given) -> None:
 
 def _install(home: Path) -> None:
     """Write the unit and start it.  Raises `NeedsOperator` where this user may not."""
-    unit = joining.unit_of(joining.command_line(home), home, getpass.getuser())
+    unit = unit_of(command_line(home), home, getpass.getuser())
     if os.geteuid() != 0:
         raise NeedsOperator(
             f"only root may write {UNIT}", f"run this with sudo, or write there yourself what follows:\n{unit}"

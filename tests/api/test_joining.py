@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from api.formats import parse_time
-from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, unit_of, version
+from cluster.joining import (
+    Address,
+    Check,
+    Given,
+    Head,
+    HeadFacts,
+    checks,
+    forget,
+    keep,
+    kept,
+    version,
+)
 from cluster.launched import Launched, revoke_pool_token
+from cluster.membership import Membership, unit_of
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
@@ -228,6 +242,47 @@ def test_a_launched_deck_keeps_its_pools_token_in_a_file_and_makes_another_once_
     path.mkdir()
     with pytest.raises(NeedsOperator, match="--pool-token"):
         launched.prepare(url)
+
+
+async def test_a_machine_follows_a_head_that_has_another_address(
+    stage: Stage, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    script = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(sys.argv[2]); time.sleep(60)"
+    monkeypatch.setattr("cluster.membership.ray_start", lambda node: [sys.executable, "-c", script, str(started)])
+    text = await token(stage, node="edge")
+    head = Head(f"http://{served}", text)
+    given = await asyncio.to_thread(head.join, "edge", {})
+    head.close()
+    old = msgspec.structs.replace(
+        given,
+        api_url=f"http://{served}",
+        node_ip="127.0.0.1",
+        ray_address="10.9.9.9:1",
+        database_url="postgresql://me:pass@10.9.9.9:1/x?a=b",
+        redis_url="redis://:p@10.9.9.9/0",
+    )
+    keep(tmp_path, old)
+    member = Membership(tmp_path, old)
+    try:
+        assert "moved to 10.1.2.3:6380" in await asyncio.to_thread(member.watch)
+        now = kept(tmp_path)
+        assert now == member.given
+        assert now is not None
+        assert now.ray_address == "10.1.2.3:6380"
+        settings = stage.services.deck
+        here = [urlsplit(url).netloc.rpartition("@")[2] for url in (settings.database_url, settings.redis_url)]
+        assert now.database_url == f"postgresql://me:pass@{here[0]}/x?a=b"
+        assert now.redis_url == f"redis://:p@{here[1]}/0"
+        for _ in range(100):
+            if started.exists() and started.read_text():
+                break
+            await asyncio.sleep(0.1)
+        assert started.read_text() == "--address=10.1.2.3:6380"
+        monkeypatch.setattr(member, "_looked_at", 0.0)
+        assert await asyncio.to_thread(member.watch) == ""
+    finally:
+        await asyncio.to_thread(member.stop)
 
 
 def test_what_was_given_is_kept_for_its_owner_only(tmp_path: Path) -> None:
