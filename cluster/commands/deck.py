@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cluster.commands.output import err, out, show, told
 from cluster.deck import Deck, DeckFile, left_running, running_deck
+from cluster.joining import own_address
 from cluster.launched import Launched
 from cluster.settings import DeckSettings
 from trading.errors import NeedsOperator
@@ -36,7 +37,9 @@ def settings_for(data_dir: Path | None, host: str | None = None, port: int | Non
 
 def up(
     data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all, auto: this machine's own.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.", min=0, max=65535)] = None,
     ray_port: Annotated[int | None, typer.Option(help="Port of the Ray head.", min=0, max=65535)] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in this terminal; Ctrl-C stops.")] = False,
@@ -54,6 +57,9 @@ def up(
         deck = settings_for(data_dir, host, port)
         if ray_port is not None:
             deck.ray_port = ray_port
+        if deck.host == "auto":
+            # On its way to a network that is nobody's (RFC 5737): out of here.
+            deck.host = own_address("192.0.2.1", 9)
         launched = Launched(
             autoscaling_config=autoscaling_config and autoscaling_config.expanduser().resolve(),
             pool_token=pool_token and pool_token.expanduser().absolute(),
