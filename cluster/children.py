@@ -60,14 +60,6 @@ class Child:
             return "(no log)"
 
 
-def alive(pid: int) -> bool:
-    """Whether a process lives; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def names(pid: int) -> set[str]:
     """Names of all that a process has started and that lives."""
     try:

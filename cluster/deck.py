@@ -25,7 +25,7 @@ import msgspec
 
 from cluster import children
 from cluster.children import Child
-from cluster.launched import Launched, StopWatch
+from cluster.launched import Launched, ray_was_stopped
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
 from storage.database import check_postgres
@@ -67,7 +67,6 @@ class Deck:
         self._postgres: EmbeddedPostgres | None = None
         self._redis: EmbeddedRedis | None = None
         self._ray: Child | None = None
-        self._stop_watch = StopWatch()
         self._api: Child | None = None
         self._nodes: dict[str, Child] = {}
         self._ray_dir: Path | None = None
@@ -277,9 +276,10 @@ class Deck:
         return revived
 
     def taken_down(self) -> bool:
-        """Whether the launcher that started this deck has ended it (`ray down`); ask every second or so."""
-        launched = self.launched.autoscaling_config is not None
-        return launched and self._ray is not None and self._stop_watch.stopped(self._ray.pid)
+        """Whether the launcher that started this deck ended it (`ray down`).  Ask before `watch` starts Ray again."""
+        if self.launched.autoscaling_config is None or self._ray is None:
+            return False
+        return ray_was_stopped(self._ray.pid, self._ray_dir or self.home / "ray")
 
     # Stop
 

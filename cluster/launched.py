@@ -24,8 +24,6 @@ from trading.ids import NodeName, UserId
 #: Until it is revoked, in effect: machines may be added or replaced at any time.
 VALID_S: Final = 10 * 365 * 86_400
 BY: Final = UserId("deck")
-#: `ray start --block` ends within a second or two where the control store has died of itself.
-SURE_AFTER_S: Final = 5.0
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -59,23 +57,20 @@ class Launched(msgspec.Struct, frozen=True):
             time.sleep(LOOK_EVERY_S + 3.0)
 
 
-class StopWatch:
-    """Sees that somebody ran `ray stop` here, as `ray down` does on the head.
+def ray_was_stopped(ray_start: int, ray_dir: Path) -> bool:
+    """Whether somebody ran `ray stop` here, as `ray down` does on the head.
 
-    ``ray start --block`` does not end then: it takes the end of all that it started for an orderly one.
+    ``ray_start`` is the process of ``ray start --block``: it lives on where all that it started took the signal well,
+    and fails where something did not, so neither says it.  Ray's node does, in its log: it was asked to end, and
+    nothing of ours asks it.
     """
-
-    def __init__(self) -> None:
-        self._gone_at = 0.0
-
-    def stopped(self, ray_start: int) -> bool:
-        """Whether the process ``ray_start`` lives on without Ray's control store.  Ask every second or so."""
-        if not children.alive(ray_start) or "gcs_server" in children.names(ray_start):
-            self._gone_at = 0.0
-            return False
-        now = time.monotonic()
-        self._gone_at = self._gone_at or now
-        return now - self._gone_at >= SURE_AFTER_S
+    if "gcs_server" in children.names(ray_start):
+        return False
+    try:
+        said = (ray_dir / "session_latest" / "logs" / "raylet.out").read_text(errors="replace")
+    except FileNotFoundError:
+        return False
+    return "received SIGTERM" in said
 
 
 def write_pool_token(database_url: str, path: Path) -> None:

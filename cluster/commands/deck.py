@@ -93,12 +93,12 @@ def _stay(settings: DeckSettings, launched: Launched, key_fd: int | None) -> Non
             _show_key(deck.admin_key)
         while not stop:
             time.sleep(1)
-            for title in deck.watch():
-                err.print(Text(f"{title} had ended and was started again", style="yellow"))
-            if deck.taken_down():
+            if not stop and deck.taken_down():
                 _say("Ray was stopped by its launcher: letting the other machines leave")
                 launched.dismiss(settings.database_url)
-                stop = True
+                break
+            for title in deck.watch():
+                err.print(Text(f"{title} had ended and was started again", style="yellow"))
     finally:
         out.print(Text("stopping", style="dim"))
         deck.stop()
