@@ -20,5 +20,7 @@ def ray_start(node: str, labels: Mapping[str, str] | None = None) -> list[str]:
         "--num-cpus=4",
         "--object-store-memory=100000000",
         "--disable-usage-stats",
+        # It would read all logs several times a second to send them to drivers, of which none wants them.
+        "--include-log-monitor=false",
         "--labels=" + ",".join(f"{k}={v}" for k, v in all_labels.items()),
     ]
