@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench simulate chaos format clean
+.PHONY: run test lint bench simulate chaos failovers format clean
 
 run: $(VENV)/.run
 	$(BIN)/quarterdeck demo
@@ -32,6 +32,10 @@ simulate: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.run --episodes $(or $(N),30) --seed $(SEED)
+
+# N algos lose their machine and go on elsewhere.
+failovers: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.failovers --count $(or $(N),20) --seed $(SEED)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

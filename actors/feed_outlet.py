@@ -4,6 +4,7 @@ A batch is whatever has arrived: when idle a tick leaves at once, while a publis
 
 While the bus is away the batch under way is sent again under its number until it is known to be out, for readers use
 each number once; what arrives waits for some seconds, and is let go after that: a gap, to be filled in from history.
+What went out just before may have died with the server on its way to readers, so it is sent again, too.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ MOST_ASIDE: Final = 10_000
 #: While the bus is away ticks wait for so long; readers may then take so long to be there again.
 HOLD_S: Final = 5.0
 READERS_S: Final = 2.0
+#: What a server took in this time before it went away may not have reached its readers.
+IN_DOUBT_S: Final = 1.0
 _PAUSE_S: Final = 0.05
 
 
@@ -92,6 +95,9 @@ class FeedOutlet:
         #: All that had been received by then has been published.
         self._published_until = Nanos(0)
         self._publishing = False
+        #: Batches that went out lately, with the time; and how many losses of the bus have been made good.
+        self._lately: deque[tuple[float, bytes]] = deque()
+        self._losses = 0
         self._side_channel: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(maxsize=MOST_ASIDE)
         self._depths: deque[DepthArray] = deque()
         self._deepened = asyncio.Event()
@@ -240,8 +246,8 @@ class FeedOutlet:
         while True:
             try:
                 await self._fence.may_publish()
-                if began:
-                    await self._wait_for_readers(channel)
+                if began or self._bus.losses != self._losses:
+                    await self._make_good(channel)
                 if note is None:
                     self._listeners = await self._bus.publish(channel, batch)
                 else:
@@ -260,12 +266,26 @@ class FeedOutlet:
                 break
         if began:
             log.info("ticks are published again after %.1f s", elapsed() - began)
+        at = time.monotonic()
+        self._lately.append((at, batch))
+        while self._lately[0][0] < at - IN_DOUBT_S:
+            self._lately.popleft()
         self.sent = self.batches
         self._done_with += len(ticks)
         self.published += len(ticks)
         for number in self._watch.published(ticks):
             # What lacks ends what is whole.
             self._whole.pop(number, None)
+
+    async def _make_good(self, channel: str) -> None:
+        """Readers are back after a loss of the bus, and have what it took just before.  Raises `NotReady`."""
+        losses = self._bus.losses
+        await self._wait_for_readers(channel)
+        for at, batch in self._lately:
+            if at >= self._bus.lost_at - IN_DOUBT_S:
+                # Whoever had it knows its number.
+                await self._bus.publish(channel, batch)
+        self._losses = losses
 
     async def _wait_for_readers(self, channel: str) -> None:
         """Those that listened before the bus went away come back one by one; nothing is kept for who is late."""

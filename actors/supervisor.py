@@ -44,6 +44,9 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 ROUND_S = 0.5
 STOP_S = 15.0
+#: Patience with an actor that is asked how it is; less with one that gave no answer last time, for all wait for it.
+ANSWER_S = 2.0
+STILL_SILENT_S = 1.0
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +72,8 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     actors: tuple[ActorView, ...]
     #: Actors that should run and do not answer as ready.
     missing: tuple[str, ...]
+    #: Of these, the ones for which there is no machine, and why not.
+    waiting: dict[str, str] = {}
 
 
 class Supervisor(Shell):
@@ -142,10 +147,12 @@ class Supervisor(Shell):
         observed = Observed(
             actors=dict(zip(found, (_seen(n, s) for n, s in zip(found, statuses, strict=True)), strict=True)),
             nodes=tuple(sorted(NodeName(n.name) for n in nodes if n.alive and n.name)),
+            head=NodeName(self.deck.node),
             capacities=_capacities(found, statuses),
         )
+        actions = reconcile(wanted, observed, self.memory, now())
         await self._show(found, statuses, observed, wanted_actors(wanted, observed.nodes))
-        for action in reconcile(wanted, observed, self.memory, now()):
+        for action in actions:
             await self._take(action)
         await self._take_back_orders(wanted, observed)
         if news and self._version >= 0:
@@ -184,8 +191,9 @@ class Supervisor(Shell):
         peer = self._peers.setdefault(name, Peer(str(name)))
         if name.kind is Kind.SUPERVISOR:
             return self.status()
+        patience = STILL_SILENT_S if name in self.memory.silent else ANSWER_S
         try:
-            status: Status = await peer.call("status", timeout=2.0, group="health")
+            status: Status = await peer.call("status", timeout=patience, group="health")
         except TradeError:
             return None
         return status
@@ -283,6 +291,7 @@ class Supervisor(Shell):
             nodes=observed.nodes,
             actors=tuple(sorted(views, key=lambda v: v.name)),
             missing=tuple(sorted({str(name) for name in wanted} - {v.name for v in views if v.state == "ready"})),
+            waiting={str(name): why for name, why in sorted(self.memory.waiting.items())},
         )
         try:
             await self.hot.put("cluster", view, ttl_s=30)

@@ -20,11 +20,14 @@ class Child:
         self.command = list(command)
         self.environment = environment
         self.log = log
+        #: UTC seconds; 0.0: never.
+        self.started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; its output goes to its log file."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.started = time.time()
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 self.command,

@@ -26,6 +26,7 @@ import msgspec
 from cluster import children
 from cluster.children import Child
 from cluster.launched import Launched, ray_was_stopped
+from cluster.ray_store import store_environment, wipe_store
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
 from storage.database import check_postgres
@@ -37,6 +38,9 @@ from storage.secrets import load_key
 from trading.errors import NeedsOperator, NotReady
 
 Say = Callable[[str], None]
+
+#: A file in the data directory: Ray's state is to be forgotten, now or at the next start.
+RESET = "reset-ray"
 
 
 class DeckFile(msgspec.Struct, kw_only=True):
@@ -180,19 +184,39 @@ class Deck:
         self._ray = Child(
             "the Ray head",
             [
-                *ray_start(deck.node),
-                "--head",
-                f"--port={deck.ray_port}",
-                f"--node-ip-address={deck.host}",
-                f"--temp-dir={folder}",
-                "--include-dashboard=false",
+                *(sys.executable, "-m", "cluster.head"),
+                *("--name", deck.node, "--host", deck.host, "--port", str(deck.ray_port), "--folder", str(folder)),
                 *self.launched.ray_options(),
             ],
-            environment(deck),
+            environment(deck, **store_environment(self.home)),
             self.home / "logs" / "ray-head.log",
         )
+        if (self.home / RESET).exists():
+            wipe_store(self.home)
+            (self.home / RESET).unlink()
         self._ray.start()
-        self._wait(self._ray, lambda: _listens(deck.host, deck.ray_port), 40)
+        self._wait_for_head(self._ray)
+
+    def _wait_for_head(self, head: Child) -> None:
+        deck = self.settings
+        try:
+            self._wait(head, lambda: _listens(deck.host, deck.ray_port), 40)
+        except NeedsOperator as error:
+            raise NeedsOperator(
+                str(error),
+                "if Ray's control store is damaged, forget it with `quarterdeck reset-ray`: what should run is in "
+                "PostgreSQL and starts again",
+            ) from error
+
+    def _forget_cluster(self, head: Child) -> None:
+        """A new head that knows nothing: whoever was part of the old one's cluster begins anew, and the Supervisor
+        creates from PostgreSQL what should run."""
+        for child in (self._api, *self._nodes.values(), head):
+            if child is not None:
+                child.stop(2.0)
+        wipe_store(self.home)
+        (self.home / RESET).unlink()
+        head.environment.update(store_environment(self.home))
 
     def _start_api(self) -> None:
         deck = self.settings
@@ -257,14 +281,17 @@ class Deck:
         if self._redis is not None and not self._redis.alive():
             self._redis.start()
             revived.append("Redis")
-        if self._ray is not None and not self._ray.alive():
-            # A new head knows nothing of the old one's cluster: whoever was part of that begins anew, and the
-            # Supervisor creates from PostgreSQL what should run.
-            for child in (self._api, *self._nodes.values(), self._ray):
+        if self._ray is not None and (self.home / RESET).exists():
+            self._forget_cluster(self._ray)
+            revived.append("Ray, all of it, as asked,")
+        if self._ray is not None and not self._ray.alive() and not self.taken_down():
+            # What ran on this machine has ended with it, the API's connection to it too.  The other machines wait for
+            # the head, and find it again.
+            for child in (self._api, self._ray):
                 if child is not None:
                     child.stop(2.0)
             self._ray.start()
-            self._wait(self._ray, lambda: _listens(self.settings.host, self.settings.ray_port), 40)
+            self._wait_for_head(self._ray)
             revived.append(self._ray.title)
         for child in (self._api, *self._nodes.values()):
             if child is not None and not child.alive():
@@ -279,7 +306,7 @@ class Deck:
         """Whether the launcher that started this deck ended it (`ray down`).  Ask before `watch` starts Ray again."""
         if self.launched.autoscaling_config is None or self._ray is None:
             return False
-        return ray_was_stopped(self._ray.pid, self._ray_dir or self.home / "ray")
+        return ray_was_stopped(self._ray.pid, self._ray.started, self._ray_dir or self.home / "ray")
 
     # Stop
 

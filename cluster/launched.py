@@ -6,9 +6,11 @@ The token is kept in a file that the launcher's monitor hands to each machine th
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,7 @@ from trading.ids import NodeName, UserId
 #: Until it is revoked, in effect: machines may be added or replaced at any time.
 VALID_S: Final = 10 * 365 * 86_400
 BY: Final = UserId("deck")
+_ASKED: Final = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),.*received SIGTERM", re.M)
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -57,20 +60,21 @@ class Launched(msgspec.Struct, frozen=True):
             time.sleep(LOOK_EVERY_S + 3.0)
 
 
-def ray_was_stopped(ray_start: int, ray_dir: Path) -> bool:
-    """Whether somebody ran `ray stop` here, as `ray down` does on the head.
+def ray_was_stopped(head: int, since: float, ray_dir: Path) -> bool:
+    """Whether somebody ran `ray stop` here, as `ray down` does on the head, since that process was started.
 
-    ``ray_start`` is the process of ``ray start --block``: it lives on where all that it started took the signal well,
-    and fails where something did not, so neither says it.  Ray's node does, in its log: it was asked to end, and
-    nothing of ours asks it.
+    How the head's process ends, if it does, depends on how well its parts took the signal, so it does not say it.
+    Ray's node does, in its log: it was asked to end, and nothing of ours asks it while the head is to run.
     """
-    if "gcs_server" in children.names(ray_start):
+    if "gcs_server" in children.names(head):
         return False
     try:
-        said = (ray_dir / "session_latest" / "logs" / "raylet.out").read_text(errors="replace")
+        log = (ray_dir / "session_latest" / "logs" / "raylet.out").read_text(errors="replace")
     except FileNotFoundError:
         return False
-    return "received SIGTERM" in said
+    # In the time of the machine, to the millisecond.  A head that comes back may go on with the same file.
+    asked = _ASKED.findall(log)
+    return bool(asked) and datetime.strptime(asked[-1], "%Y-%m-%d %H:%M:%S").timestamp() >= int(since)
 
 
 def write_pool_token(database_url: str, path: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from cluster.backoff import Attempts
 from cluster.names import ActorName, Kind
 from cluster.placement import Machine, choose
+from cluster.sites import Site, sites, why_leave
 from cluster.specs import ActorSpec
 from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
@@ -69,6 +70,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     actors: dict[ActorName, Seen]
     #: Names of nodes alive now.
     nodes: tuple[NodeName, ...]
+    #: The machine of the head.
+    head: NodeName = NodeName("")
     #: Of those that have said it.
     capacities: dict[NodeName, Capacity] = msgspec.field(default_factory=dict)
 
@@ -82,6 +85,10 @@ class Memory(msgspec.Struct):
     #: actor -> since when it has not answered, and how often it was asked meanwhile.
     silent: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
     unanswered: dict[ActorName, int] = msgspec.field(default_factory=dict)
+    #: actor -> the machine that it was last seen on, or sent to; of those that are not bound to the head.
+    sites: dict[ActorName, NodeName] = msgspec.field(default_factory=dict)
+    #: Why those that should run have no machine.
+    waiting: dict[ActorName, str] = msgspec.field(default_factory=dict)
     #: algo -> epoch whose end has been counted, so that one end counts once.
     ended: dict[AlgoId, Epoch] = msgspec.field(default_factory=dict)
 
@@ -126,7 +133,7 @@ Action = Spawn | StartAlgo | StopAlgo | Remove | ShowAlgo
 
 
 def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName, ActorSpec]:
-    """Every actor that should run, algos aside."""
+    """Every actor that should run, algos aside; those of `cluster.sites` are still to be given a machine."""
     names: list[tuple[ActorName, tuple[object, ...], str]] = [(ActorName(Kind.RISK, "main"), ("main",), "")]
     names += [(ActorName(Kind.NODE, node), (node,), node) for node in nodes]
     enabled = [account for account in desired.accounts if account.enabled]
@@ -136,11 +143,7 @@ def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName
         if feed.enabled:
             names.append((ActorName(Kind.COORDINATOR, feed.id), (feed.id,), ""))
             names.append((ActorName(Kind.RECORDER, feed.id), (feed.id,), ""))
-            # In turn over its machines: where one goes away, the workers of the others carry on.
-            where = feed.nodes or ("",)
-            names += [
-                (ActorName(Kind.WORKER, feed.id, n), (feed.id, n), where[n % len(where)]) for n in range(feed.workers)
-            ]
+            names += [(ActorName(Kind.WORKER, feed.id, n), (feed.id, n), "") for n in range(feed.workers)]
     return {name: ActorSpec(name=name, args=args, node=node) for name, args, node in names}
 
 
@@ -149,10 +152,18 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
     _remember(observed, memory, now)
     actions: list[Action] = []
     wanted = wanted_actors(desired, observed.nodes)
+    lost = given_up(observed, memory, now)
+    machines = _machines(desired, observed, lost)
+    asking = sites(desired.accounts, desired.feeds, desired.nodes, observed.head)
+    _keep_sites(asking, observed, memory)
     for name, spec in wanted.items():
-        if name not in observed.actors and name not in memory.created:
+        seen, site = observed.actors.get(name), asking.get(name)
+        if seen is not None:
+            if site is not None and (why := why_leave(site, memory.sites.get(name, NodeName("")), machines, lost)):
+                actions.append(Remove(name, f"it goes elsewhere: {why}", gently=seen.answers))
+        elif name not in memory.created and (placed := _placed(spec, site, machines, memory)) is not None:
             memory.created[name] = now
-            actions.append(Spawn(spec))
+            actions.append(Spawn(placed))
     for name, seen in observed.actors.items():
         if name.kind in (Kind.ALGO, Kind.SUPERVISOR) or name in wanted:
             continue
@@ -163,8 +174,33 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
     for name, since in memory.silent.items():
         if now - since > SILENT_NS and name in observed.actors and name.kind is not Kind.SUPERVISOR:
             actions.append(Remove(name, f"it has not answered for {(now - since) // _SECOND} s", gently=False))
-    actions += _algos(desired, observed, memory, now)
+    actions += _algos(desired, observed, memory, machines, lost, now)
     return actions
+
+
+def _keep_sites(asking: Mapping[ActorName, Site], observed: Observed, memory: Memory) -> None:
+    memory.waiting.clear()
+    for name in [*memory.sites]:
+        if name not in asking:
+            del memory.sites[name]
+    for name in asking:
+        seen = observed.actors.get(name)
+        if seen is not None and seen.answers and seen.node:
+            memory.sites[name] = seen.node
+
+
+def _placed(
+    spec: ActorSpec, site: Site | None, machines: Mapping[NodeName, Machine], memory: Memory
+) -> ActorSpec | None:
+    """``spec`` with its machine; None where there is none for it now."""
+    if site is None:
+        return spec
+    node, why = site.choose([*machines.values()])
+    if node is None:
+        memory.waiting[spec.name] = why
+        return None
+    memory.sites[spec.name] = node
+    return msgspec.structs.replace(spec, node=node)
 
 
 def _remember(observed: Observed, memory: Memory, now: Nanos) -> None:
@@ -200,10 +236,15 @@ def given_up(observed: Observed, memory: Memory, now: Nanos) -> dict[NodeName, s
     return found
 
 
-def _algos(desired: Desired, observed: Observed, memory: Memory, now: Nanos) -> list[Action]:
+def _algos(
+    desired: Desired,
+    observed: Observed,
+    memory: Memory,
+    machines: Mapping[NodeName, Machine],
+    lost: Mapping[NodeName, str],
+    now: Nanos,
+) -> list[Action]:
     actions: list[Action] = []
-    lost = given_up(observed, memory, now)
-    machines = _machines(desired, observed, lost)
     for algo in desired.algos:
         there = machines.get(_where(algo, observed, memory))
         if algo.want == "running" and algo.state != "failed" and there is not None:

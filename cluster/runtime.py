@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from typing import Any
+from typing import Any, Final
 
 from cluster.settings import RAY_FLAGS, DeckSettings, settings
 
@@ -20,6 +20,12 @@ from ray.util import list_named_actors
 from cluster.names import ActorName, namespace, parse
 from cluster.specs import CLASSES, NODE_LABEL, RESTARTS, ActorSpec
 from trading.errors import Conflict, NotReady
+
+
+#: Not nothing: for an actor that asks for no resources Ray 2.60 has any machine find it a place, a frozen one too, and
+#: then waits for a minute.  One that asks for some is placed by the machine of its creator
+#: (``GcsActorScheduler::SelectForwardingNode``).
+_SOME_CPU: Final = 0.001
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +75,7 @@ def spawn(spec: ActorSpec) -> None:
         "name": str(spec.name),
         "namespace": namespace(settings().cluster),
         "lifetime": "detached",
-        "num_cpus": 0,
+        "num_cpus": _SOME_CPU,
         "max_restarts": RESTARTS[spec.name.kind],
         "max_task_retries": 0,
         "max_concurrency": 1000,

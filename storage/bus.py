@@ -49,6 +49,10 @@ class Bus:
         self._failed_at = 0.0
         self._failure = ""
         self._heads: dict[str, bytes] = {}
+        #: How often the publishing connection was lost, and when the server was last heard before that (monotonic
+        #: seconds): what it took shortly before may not have reached those who listened.
+        self.losses = 0
+        self.lost_at = 0.0
 
     def __repr__(self) -> str:
         state = "open" if self._publisher is not None and self._publisher.open else "closed"
@@ -130,11 +134,15 @@ class Bus:
             if time.monotonic() - self._failed_at < _PAUSE_S:
                 raise NotReady(self._failure)
             try:
-                self._publisher = await connect(self._url, lambda: _Publisher(self._address))
+                self._publisher = await connect(self._url, lambda: _Publisher(self._address, self._lost))
             except (NotReady, NeedsOperator) as error:
                 self._failed_at, self._failure = time.monotonic(), error.detail
                 raise
             return self._publisher
+
+    def _lost(self, heard_at: float) -> None:
+        self.losses += 1
+        self.lost_at = heard_at
 
     def _head(self, channel: str) -> bytes:
         if len(self._heads) > 10_000:
@@ -148,9 +156,10 @@ class Bus:
 class _Publisher(Wire):
     """Sends commands and matches replies, which come in the order of the commands."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tell_loss: Callable[[float], None]) -> None:
         super().__init__()
         self._address = address
+        self._tell_loss = tell_loss
         #: Who waits for a reply, since when, and how many replies come before that one.
         self._waiting: deque[tuple[asyncio.Future[Any], float, int]] = deque()
         self._loop = asyncio.get_running_loop()
@@ -186,6 +195,7 @@ class _Publisher(Wire):
     def on_lost(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
+        self._tell_loss(self.heard_at)
         waiting, self._waiting = self._waiting, deque()
         for answer, _, _ in waiting:
             if not answer.done():

@@ -48,6 +48,8 @@ class AccountRecord(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     enabled: bool
     created_at: Nanos
+    #: Labels of the machine that its connection runs on, in the words of `cluster.selectors`; "": the head.
+    selector: str = ""
     generation: int = 1
 
 

@@ -15,6 +15,7 @@ from api.security import Caller, Operator, Trader, Viewer
 from api.services import Deck, Services, referenced
 from api.shapes import BreakShown, OrderShown, break_shown
 from cluster import catalog
+from cluster.selectors import read_selector
 from storage.records import AccountRecord, OrderFilter
 from storage.secrets import secret_name
 from trading.account_check import AccountCheck
@@ -36,7 +37,8 @@ class NewAccount(Body):
     ``reconcile_executions_s``, ``reconcile_positions_s``, ``reconcile_cash_s``; ``cash_tolerance``; ``day_starts_at_h``
     (UTC hour at which the day of its reports begins).  ``credentials`` are what it logs in with (alpaca: key, secret;
     kite: api_key, api_secret, and access_token or the request_token of a log-in): they are encrypted, and never shown
-    again.  An account at kite lends its log-in to feeds and has ``enabled`` false.
+    again.  An account at kite lends its log-in to feeds and has ``enabled`` false.  ``selector``: labels of the machine
+    that its connection runs on; "": the head.
     """
 
     model_config = ConfigDict(
@@ -58,14 +60,20 @@ class NewAccount(Body):
     settings: dict[str, Any] = Field(default_factory=dict)
     credentials: dict[str, SecretStr] = Field(default_factory=dict, max_length=10)
     enabled: bool = True
+    selector: str = Field("", max_length=2_000)
 
 
 class AccountChange(Body):
-    """What may change."""
+    """What may change; what is left out stays.
+
+    Another ``selector`` moves its connection; its user's session goes with the first account that has one.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": False}]})
 
-    enabled: bool
+    enabled: bool | None = None
+    selector: str | None = Field(None, max_length=2_000)
+    generation: int | None = Field(None, ge=1)
 
 
 class NewCredentials(Body):
@@ -91,6 +99,7 @@ class AccountShown(Shown):
     connector: str
     settings: dict[str, Any]
     enabled: bool
+    selector: str
     created_at: Instant
     generation: int
 
@@ -152,6 +161,7 @@ async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> Acco
         connector=body.connector,
         settings=body.settings,
         enabled=body.enabled,
+        selector=str(read_selector(body.selector)),
         created_at=Nanos(time.time_ns()),
     )
     credentials = await catalog.finish_log_in(body.connector, body.settings, _open(body.credentials))
@@ -176,12 +186,17 @@ async def get_account(id: str, caller: Viewer, deck: Deck) -> AccountRecord:
 
 @router.patch("/{id}", response_model=AccountShown)
 async def change_account(id: str, body: AccountChange, caller: Operator, deck: Deck) -> AccountRecord:
-    """Let an account trade, or not."""
+    """Let an account trade, or not; say where its connection runs."""
     record = await deck.account_of(caller, id)
-    if record.enabled == body.enabled:
+    given: dict[str, Any] = body.model_dump(exclude_none=True, exclude={"generation"})
+    if body.selector is not None:
+        given["selector"] = str(read_selector(body.selector))
+    changes = {field: value for field, value in given.items() if getattr(record, field) != value}
+    if not changes:
         return record
-    catalog.check_may_trade(record.connector, body.enabled)
-    return await deck.desired.update_account(record.id, {"enabled": body.enabled}, by=caller.user)
+    if "enabled" in changes:
+        catalog.check_may_trade(record.connector, changes["enabled"])
+    return await deck.desired.update_account(record.id, changes, by=caller.user, generation=body.generation)
 
 
 @router.get("/{id}/credentials", response_model=CredentialsShown)

@@ -103,7 +103,10 @@ class ActorShown(Shown):
 
 
 class ClusterShown(Shown):
-    """The cluster as the Supervisor last saw it; ``missing`` are actors that are not ready."""
+    """The cluster as the Supervisor last saw it; ``missing`` are actors that are not ready.
+
+    ``waiting``: those of them for which there is no machine, and why not.
+    """
 
     at: Instant
     age_s: float
@@ -111,6 +114,7 @@ class ClusterShown(Shown):
     nodes: list[str]
     actors: list[ActorShown]
     missing: list[str]
+    waiting: dict[str, str]
 
 
 @router.get("/nodes", response_model=Page[NodeShown])
@@ -200,6 +204,7 @@ async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
         "age_s": age,
         "actors": [actor for actor in view["actors"] if mine(actor["name"])],
         "missing": [name for name in view["missing"] if mine(name)],
+        "waiting": {name: why for name, why in view["waiting"].items() if mine(name)},
     }
 
 

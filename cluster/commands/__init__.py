@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command()(deck.up)
 app.command()(deck.down)
 app.command()(deck.status)
+app.command()(deck.reset_ray)
 app.command()(join)
 app.command()(leave)
 app.command()(demo)

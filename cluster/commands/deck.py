@@ -15,9 +15,10 @@ import typer
 from rich.text import Text
 
 from cluster.commands.output import err, out, show, told
-from cluster.deck import Deck, DeckFile, left_running, running_deck
+from cluster.deck import RESET, Deck, DeckFile, left_running, running_deck
 from cluster.joining import own_address
 from cluster.launched import Launched
+from cluster.ray_store import wipe_store
 from cluster.settings import DeckSettings
 from trading.errors import NeedsOperator
 
@@ -91,13 +92,23 @@ def _stay(settings: DeckSettings, launched: Launched, key_fd: int | None) -> Non
             os.close(key_fd)
         else:
             _show_key(deck.admin_key)
+        trouble = ""
         while not stop:
             time.sleep(1)
             if not stop and deck.taken_down():
                 _say("Ray was stopped by its launcher: letting the other machines leave")
                 launched.dismiss(settings.database_url)
                 break
-            for title in deck.watch():
+            try:
+                revived = deck.watch()
+            except NeedsOperator as error:
+                # What still runs goes on; whoever reads this can mend the rest while it does.
+                if str(error) != trouble:
+                    err.print(Text(str(error), style="red"))
+                trouble = str(error)
+                continue
+            trouble = ""
+            for title in revived:
                 err.print(Text(f"{title} had ended and was started again", style="yellow"))
     finally:
         out.print(Text("stopping", style="dim"))
@@ -184,6 +195,32 @@ def down(data_dir: DataDir = None) -> None:
                 raise NeedsOperator(f"the deck (process {found.pid}) did not stop within 60 s", "end it with kill")
             time.sleep(0.2)
         out.print("The deck is down.")
+
+
+def reset_ray(data_dir: DataDir = None) -> None:
+    """Forget all that Ray knows, and start what should run anew from PostgreSQL.
+
+    For a control store that is lost or damaged.  Every actor ends, here and on other machines, and comes back from the
+    journal; orders rest at their brokers meanwhile.
+    """
+    with told():
+        home = settings_for(data_dir).home
+        if running_deck(home) is None:
+            if left := left_running(home):
+                raise NeedsOperator(
+                    f"the deck's own process was killed, and {', '.join(left)} still run",
+                    "end them with `quarterdeck down` first",
+                )
+            out.print("Ray's state is forgotten." if wipe_store(home) else "There was nothing to forget.")
+            return
+        asked = home / RESET
+        asked.touch()
+        deadline = time.monotonic() + START_S
+        while asked.exists() or (found := running_deck(home)) is None or not _is_ready(found):
+            if time.monotonic() > deadline:
+                raise NeedsOperator(f"the deck was not up again within {START_S:.0f} s", f"read the logs in {home}")
+            time.sleep(0.2)
+        out.print("Ray's state is forgotten; everything was started anew.")
 
 
 def status(

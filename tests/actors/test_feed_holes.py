@@ -53,6 +53,8 @@ class Redis:
         self.readers = 1
         self.fault = ""
         self.asked = 0
+        #: Of the connection; what went out before is in doubt only where it was lost (`test_feed_worker`).
+        self.losses, self.lost_at = 0, float("inf")
 
     async def publish(self, channel: str, payload: bytes) -> int:
         raise AssertionError(f"{channel}: trades that are numbered are noted as they go out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,10 @@ import numpy as np
 from actors.feed_holes import FeedHoles
 from actors.feed_outlet import MOST_DEPTHS, FeedOutlet
 from actors.feed_worker import FeedWorker
+from cluster import streams
+from storage.bus import LOST, Bus
+from storage.embedded import EmbeddedRedis
+from storage.hot import Hot
 from storage.records import FeedRecord
 from trading.arbitration import Arbiter
 from trading.depth import DEPTH, DepthArray, unpack_depth
@@ -19,13 +24,14 @@ from trading.handover import Handover
 from trading.ids import FeedId, Nanos
 from trading.last_values import LastValues
 from trading.tick_filter import TickFilter
-from trading.ticks import TRADE, TickArray, TickBuffer, decode
+from trading.ticks import TRADE, Senders, TickArray, TickBuffer, decode, unpack_batch
 
 
 class FakeBus:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []
         self.is_away = False
+        self.losses = 0
 
     async def publish(self, channel: str, payload: bytes) -> None:
         if self.is_away:
@@ -38,11 +44,13 @@ class NeverFenced:
         pass
 
 
-def outlet_on(bus: FakeBus, handover: Handover, arbiter: Arbiter | None = None) -> FeedOutlet:
+def outlet_on(
+    bus: FakeBus | Bus, handover: Handover, arbiter: Arbiter | None = None, given: Hot | None = None
+) -> FeedOutlet:
     """An outlet without a watch: what is tested here passes by it."""
     quality: Any = SimpleNamespace(filter=TickFilter())
-    hot: Any = None
-    watch: Any = SimpleNamespace(gaps=SimpleNamespace(holes=FeedHoles(FeedId("india"), 1, hot)))
+    hot: Any = given
+    watch: Any = SimpleNamespace(gaps=SimpleNamespace(holes=FeedHoles(FeedId("india"), 1, hot)), published=lambda _: ())
     fence: Any = NeverFenced()
     onto: Any = bus
     outlet = FeedOutlet(
@@ -136,6 +144,61 @@ async def test_polls_show_nothing_of_what_comes_from_a_second_and_what_it_kept_b
     for at in (later, Nanos(2 * later)):
         outlet.publish_kept(arbiter.judge(1, is_stale=False, now=at))
     assert outlet.withheld == 0
+
+
+async def listeners(hot: Hot, channel: str) -> int:
+    try:
+        return await hot.listeners(channel)
+    except NotReady:
+        return 0
+
+
+async def test_what_a_server_took_just_before_it_died_is_sent_again_and_used_once(tmp_path: Path) -> None:
+    """It may have died with it on the way to readers: here the second batch had nobody to go to."""
+    server = EmbeddedRedis(tmp_path)
+    bus, hot = Bus(server.start()), Hot(server.url)
+    outlet = outlet_on(bus, Handover(), given=hot)
+    publishing = asyncio.create_task(outlet.publish())
+    channel = streams.ticks(FeedId("india"))
+    reader = await bus.subscribe([channel])
+    senders, seen, lost = Senders(), list[int](), 0
+
+    async def sees(count: int) -> None:
+        nonlocal lost
+        async with asyncio.timeout(10):
+            while len(seen) < count:
+                message = await anext(reader)
+                if message is LOST:
+                    continue
+                epoch, batch, shard, ticks = unpack_batch(message[1])
+                missed = senders.missed(epoch, batch, shard)
+                if missed is not None:
+                    lost += missed
+                    seen.extend(ticks["instrument"].tolist())
+
+    try:
+        outlet.line_up(trades(1))
+        await sees(1)
+        await reader.remove([channel])
+        outlet.line_up(trades(2))
+        await outlet.flushed(5)
+        await reader.add([channel])
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(10):
+            while not await listeners(hot, channel):
+                await asyncio.sleep(0.05)
+        outlet.line_up(trades(3))
+        outlet.line_up(trades(4))
+        await sees(4)
+    finally:
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+        await reader.close()
+        await bus.close()
+        await hot.close()
+        await asyncio.to_thread(server.stop)
+    assert (seen, lost) == ([1, 2, 3, 4], 0)
 
 
 async def test_credentials_change_in_the_mapping_that_the_connection_holds() -> None:

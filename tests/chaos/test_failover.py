@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.chaos.callers import DirectCaller
+from tests.chaos.machines import BTC, HEAD, change, is_alive, maker, second_node, send, trades
 from tests.support.books import check_books, settle
 from tests.support.deck import SECOND_NODE, DeckUnderTest
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, client_order_id
@@ -21,59 +21,25 @@ from trading.orders import OrderType, PlaceOrder, Side
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos]
 
-FEED, HEAD = "roaming", "head"
-ROAMER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
+FEED = "roaming"
 #: Detected, fenced and trading elsewhere within this.
 SECONDS = 15.0
 
 
 @pytest.fixture(scope="module")
 def account(deck: DeckUnderTest) -> str:
-    deck.feed(FEED, deck.market, ["BINANCE:BTCUSDT"])
+    deck.feed(FEED, deck.market, [BTC])
     return deck.account("roger", FEED)
-
-
-def node(deck: DeckUnderTest, name: str, **change: Any) -> None:
-    deck.api.patch(f"/nodes/{name}", change)
 
 
 @contextlib.contextmanager
 def roamer(deck: DeckUnderTest, account: str) -> Iterator[str]:
     """An algo that may run on any machine, and runs on the second one."""
-    node(deck, HEAD, cordoned=True)
-    deck.api.post(
-        "/algos",
-        {"id": "roamer", "strategy": "market-maker", "account": account, "feed": FEED, "start": True,
-         "instruments": ["BINANCE:BTCUSDT"], "parameters": ROAMER},
-    )  # fmt: skip
-    try:
-        deck.wait("the algo trading on the second node", lambda: trades_on(deck, SECOND_NODE))
-        node(deck, HEAD, cordoned=False)
+    change(deck, HEAD, cordoned=True)
+    with maker(deck, "roamer", account, FEED):
+        deck.wait("the algo trading on the second node", lambda: trades(deck, "roamer", SECOND_NODE))
+        change(deck, HEAD, cordoned=False)
         yield "roamer"
-    finally:
-        node(deck, HEAD, cordoned=False)
-        node(deck, SECOND_NODE, draining=False)
-        deck.api.post("/algos/roamer/stop")
-        deck.wait("the end", lambda: deck.api.get("/algos/roamer")["state"] in ("stopped", "failed"), 60)
-        deck.api.delete("/algos/roamer")
-
-
-def trades_on(deck: DeckUnderTest, where: str) -> bool:
-    shown = deck.api.get("/algos/roamer")
-    live = shown["live"] or {}
-    return shown["state"] == "running" and live.get("node") == where and live.get("orders_acked", 0) > 0
-
-
-def machine(deck: DeckUnderTest) -> list[psutil.Process]:
-    """All of Ray on the second node: what a machine that loses its power takes with it."""
-    top = psutil.Process(deck.deck._nodes[SECOND_NODE].pid or 0)
-    return [top, *top.children(recursive=True)]
-
-
-def send(processes: list[psutil.Process], number: int) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
 
 
 def test_a_machine_that_falls_silent_loses_its_algo_to_another_and_cannot_act_when_it_wakes(
@@ -82,18 +48,18 @@ def test_a_machine_that_falls_silent_loses_its_algo_to_another_and_cannot_act_wh
     with roamer(deck, account):
         before = deck.api.get("/algos/roamer")
         pid = int(deck.actor(f"algo/roamer/{before['epoch']}")["pid"])
-        there = machine(deck)
+        there = second_node(deck)
         send(there, signal.SIGSTOP)
         began = time.monotonic()
         try:
-            deck.wait("the algo trading on the head", lambda: trades_on(deck, HEAD), SECONDS)
+            deck.wait("the algo trading on the head", lambda: trades(deck, "roamer", HEAD), SECONDS)
             took = time.monotonic() - began
         finally:
             send(there, signal.SIGCONT)
         print(f"trading elsewhere after {took:.1f} s")
         after = deck.api.get("/algos/roamer")
         assert (after["epoch"], after["placed"]) == (before["epoch"] + 1, HEAD)
-        deck.wait("the end of the old process", lambda: not psutil.pid_exists(pid), 30)
+        deck.wait("the end of the old process", lambda: not is_alive(pid), 30)
         deck.wait("one incarnation", lambda: len(incarnations(deck)) == 1, 30)
     settle(deck, account)
     check_books(deck, account)
@@ -108,7 +74,7 @@ def test_an_older_incarnation_is_refused_by_the_session(deck: DeckUnderTest, acc
         epoch = deck.api.get("/algos/roamer")["epoch"]
         intent = PlaceOrder(
             account=AccountId(account), client_order_id=client_order_id("roamer-900000"), side=Side.BUY,
-            instrument=InstrumentId("BINANCE:BTCUSDT"), type=OrderType.MARKET, quantity=Decimal("0.001"),
+            instrument=InstrumentId(BTC), type=OrderType.MARKET, quantity=Decimal("0.001"),
             algo=AlgoId("roamer"), created_at=Nanos(time.time_ns()),
         )  # fmt: skip
         calls: list[tuple[str, list[Any]]] = [
@@ -131,8 +97,8 @@ def test_an_older_incarnation_is_refused_by_the_session(deck: DeckUnderTest, acc
 
 def test_a_machine_is_emptied_in_order(deck: DeckUnderTest, account: str) -> None:
     with roamer(deck, account):
-        node(deck, SECOND_NODE, draining=True)
-        deck.wait("the algo trading on the head", lambda: trades_on(deck, HEAD), 30)
+        change(deck, SECOND_NODE, draining=True)
+        deck.wait("the algo trading on the head", lambda: trades(deck, "roamer", HEAD), 30)
         shown = next(each for each in deck.api.get("/nodes")["items"] if each["name"] == SECOND_NODE)
         assert (shown["draining"], [each["id"] for each in shown["algos"]]) == (True, [])
     settle(deck, account)

@@ -146,7 +146,7 @@ class Cluster:
         match action:
             case Spawn(spec):
                 assert spec.name not in self.actors, f"{spec.name} was created twice"
-                self.coming[spec.name] = Seen(name=spec.name, answers=True, state="ready")
+                self.coming[spec.name] = Seen(name=spec.name, answers=True, state="ready", node=spec.node)
             case StartAlgo(record, node):
                 assert node in self.alive
                 epoch = Epoch(self.algos[record.id].epoch + 1)
@@ -171,6 +171,18 @@ class Cluster:
 
     def crash(self, id_: str) -> None:
         self.actors = {n: s for n, s in self.actors.items() if not (n.kind is Kind.ALGO and n.id == id_)}
+
+    def silence(self, node: str) -> None:
+        """A machine falls silent; Ray still lists it."""
+        for name, seen in self.actors.items():
+            if seen.node == node:
+                self.see(name, answers=False)
+
+    def speak(self, node: str) -> None:
+        """What is left of it is back."""
+        for name, seen in self.actors.items():
+            if seen.node == node:
+                self.see(name, answers=True)
 
     def name(self, id_: str) -> ActorName:
         return ActorName(Kind.ALGO, id_, self.algos[AlgoId(id_)].epoch)
@@ -598,9 +610,10 @@ def test_supervisor_is_never_removed_by_itself() -> None:
 
 def test_workers_of_a_feed_run_on_its_machines_in_turn() -> None:
     spread = replace(feed("f", 5), nodes=(NodeName("n2"), NodeName("n1")))
-    desired = Desired(accounts=(), feeds=(spread, feed("g", 1)), algos=(), nodes=())
-    wanted = wanted_actors(desired, ())
-    where = {str(name): spec.node for name, spec in wanted.items() if name.kind is Kind.WORKER}
+    cluster = Cluster("head", "n1", "n2")
+    cluster.desire(spread, feed("g", 1))
+    cluster.settle()
+    where = {str(name): seen.node for name, seen in cluster.actors.items() if name.kind is Kind.WORKER}
     assert where == {
         "worker/f/0": "n2",
         "worker/f/1": "n1",

@@ -128,8 +128,8 @@ class DeckUnderTest:
         workers = self.api.get(f"/feeds/{feed}")["live"]
         return {i["id"] for w in workers for i in w["instruments"] if i["state"] == "live"}
 
-    def account(self, user: str, feed: str, **settings: Any) -> str:
-        """A user with a paper account priced by a feed, ready to trade."""
+    def account(self, user: str, feed: str, selector: str = "", **settings: Any) -> str:
+        """A user with a paper account priced by a feed, ready to trade, its connection where ``selector`` says."""
         if not any(u["id"] == user for u in self.api.get("/users", limit=1000)["items"]):
             self.api.post("/users", {"id": user, "roles": ["trader", "quant"]})
         account = f"{user}-paper"
@@ -139,6 +139,7 @@ class DeckUnderTest:
                 "id": account,
                 "user": user,
                 "connector": "paper",
+                "selector": selector,
                 "settings": {"cash": "1000000", "currency": "USDT", "feed": feed, **settings},
             },
         )
