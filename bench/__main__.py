@@ -96,6 +96,11 @@ ROWS: Final = (
     Row("orders", "its first order after its process, s", ("restart", "seconds"), ".2f", "≤ 3", lambda x: x <= 3),
     Row("orders", "naive orders/s, 50 in flight", ("naive_orders_per_s",), ",.0f"),
     Row("orders", "ours / naive", ("ratio_throughput",), ".2f", "≥ 4", lambda x: x >= 4),
+    Row("nodes", "start of an algo, REST to on_start, p50 s", ("start_s", "p50"), ".2f", "≤ 2", lambda x: x <= 2),
+    Row("nodes", "start of an algo, p95 s", ("start_s", "p95"), ".2f"),
+    Row("nodes", "20 algos at once on 4 nodes, the last one's s", ("at_once_s",), ".1f", "≤ 15", lambda x: x <= 15),
+    Row("nodes", "60 algos: the Supervisor's round, ms", ("round_ms",), ".0f"),
+    Row("nodes", "60 algos: memory of one, MB", ("algo_mb",), ".0f"),
 )
 
 

@@ -20,11 +20,14 @@ class Child:
         self.command = list(command)
         self.environment = environment
         self.log = log
+        #: UTC seconds; 0.0: never.
+        self.started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; its output goes to its log file."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.started = time.time()
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 self.command,
@@ -58,6 +61,20 @@ class Child:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         except OSError:
             return "(no log)"
+
+
+def names(pid: int) -> set[str]:
+    """Names of all that a process has started and that lives."""
+    try:
+        family = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return set()
+    found = set()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.name())
+    return found
 
 
 def end_tree(pid: int, patience_s: float) -> None:

@@ -25,6 +25,7 @@ import msgspec
 
 from cluster import children
 from cluster.children import Child
+from cluster.launched import Launched, ray_was_stopped
 from cluster.ray_store import store_environment, wipe_store
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
@@ -60,8 +61,9 @@ class DeckFile(msgspec.Struct, kw_only=True):
 class Deck:
     """Starts, watches and stops everything on this machine."""
 
-    def __init__(self, settings: DeckSettings, say: Say = print) -> None:
+    def __init__(self, settings: DeckSettings, say: Say = print, launched: Launched | None = None) -> None:
         self.settings = settings
+        self.launched = launched or Launched()
         self.home = settings.home
         self.say = say
         self.admin_key: str | None = None
@@ -90,6 +92,7 @@ class Deck:
             self._check_ports()
             self._start_servers()
             self._prepare_database()
+            self.launched.prepare(self.settings.database_url)
             self._start_ray()
             self._start_api()
             # Last: the key is told once, so a start that fails must not have made it.
@@ -165,9 +168,11 @@ class Deck:
     def _start_ray(self) -> None:
         deck = self.settings
         token = self.home / "ray-token"
-        if not token.exists():
+        # Given where somebody else starts Ray too (KubeRay), else our own.
+        given = os.environ.get("RAY_AUTH_TOKEN", "")
+        if given or not token.exists():
             token.touch(mode=0o600)
-            token.write_text(secrets.token_hex(32))
+            token.write_text(given or secrets.token_hex(32))
         deck.ray_port = free_port(deck.host, deck.ray_port, "Ray's head", "--ray-port")
         deck.ray_address = f"{deck.host}:{deck.ray_port}"
         self._prepare_tls()
@@ -182,6 +187,7 @@ class Deck:
             [
                 *(sys.executable, "-m", "cluster.head"),
                 *("--name", deck.node, "--host", deck.host, "--port", str(deck.ray_port), "--folder", str(folder)),
+                *self.launched.ray_options(),
             ],
             environment(deck, **store_environment(self.home)),
             self.home / "logs" / "ray-head.log",
@@ -290,7 +296,7 @@ class Deck:
         if self._ray is not None and (self.home / RESET).exists():
             self._forget_cluster(self._ray)
             revived.append("Ray, all of it, as asked,")
-        if self._ray is not None and not self._ray.alive():
+        if self._ray is not None and not self._ray.alive() and not self.taken_down():
             # What ran on this machine has ended with it, the API's connection to it too.  The other machines wait for
             # the head, and find it again.
             for child in (self._api, self._ray):
@@ -307,6 +313,12 @@ class Deck:
         if revived:
             self._write_file()
         return revived
+
+    def taken_down(self) -> bool:
+        """Whether the launcher that started this deck ended it (`ray down`).  Ask before `watch` starts Ray again."""
+        if self.launched.autoscaling_config is None or self._ray is None:
+            return False
+        return ray_was_stopped(self._ray.pid, self._ray.started, self._ray_dir or self.home / "ray")
 
     # Stop
 

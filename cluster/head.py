@@ -71,8 +71,11 @@ class Head:
             self._say(f"nobody here knows how to start a {kind}; the head goes on without it")
 
 
-def start(name: str, host: str, port: int, folder: Path) -> Any:
-    """A head node of Ray that listens on ``host:port``; its files in ``folder``."""
+def start(name: str, host: str, port: int, folder: Path, autoscaling_config: Path | None = None) -> Any:
+    """A head node of Ray that listens on ``host:port``; its files in ``folder``.
+
+    ``autoscaling_config``: of Ray's cluster launcher; a monitor here starts and keeps other machines by it.
+    """
     # As `ray start` and `ray.init` both do: who says localhost means the machine's address.
     address = services.resolve_ip_for_localhost(host)
     params = RayParams(
@@ -84,6 +87,9 @@ def start(name: str, host: str, port: int, folder: Path) -> Any:
         labels=all_labels(name),
         temp_dir=str(folder),
         include_dashboard=False,
+        # It would read all logs several times a second to send them to drivers, of which none wants them.
+        include_log_monitor=False,  # type: ignore[arg-type]  # Ray calls it a text and uses it as this
+        autoscaling_config=str(autoscaling_config) if autoscaling_config is not None else None,
         dashboard_agent_listen_port=0,
     )
     return Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True)
@@ -96,8 +102,9 @@ def main() -> int:
     given.add_argument("--host", required=True)
     given.add_argument("--port", type=int, required=True)
     given.add_argument("--folder", type=Path, required=True)
+    given.add_argument("--autoscaling-config", type=Path)
     asked = given.parse_args()
-    head = Head(start(asked.name, asked.host, asked.port, asked.folder), _say)
+    head = Head(start(asked.name, asked.host, asked.port, asked.folder, asked.autoscaling_config), _say)
     _say(f"Ray's head listens on {asked.host}:{asked.port}")
     while True:
         time.sleep(LOOK_EVERY_S)

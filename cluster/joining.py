@@ -70,6 +70,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     node: str
     labels: dict[str, str]
+    #: What the machine proves itself with from now on.
+    token: str
     ray_address: str
     ray_token: str
     database_url: str
@@ -82,7 +84,6 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     egress_urls: str = ""
     #: Filled in by the machine: where the head is, who it is, and the operator's own files for TLS.
     api_url: str = ""
-    token: str = ""
     node_ip: str = ""
     own_tls_cert: str = ""
     own_tls_key: str = ""
@@ -142,7 +143,7 @@ class Head:
         return "" if said["reached"] else str(said["detail"])
 
     def join(self, node: str, labels: Mapping[str, str], address: str, certificate_request: str = "") -> Given:
-        """Join: uses the token up."""
+        """Join: uses the token up, unless it is a pool's."""
         body = {"node": node, "labels": dict(labels), "address": address, "certificate_request": certificate_request}
         return msgspec.convert(self._call("/v1/nodes/join", **body), Given)
 

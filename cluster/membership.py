@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import urlsplit
+
+import msgspec
 
 from cluster import tls
 from cluster.children import Child
-from cluster.joining import Given, Head, own_address
+from cluster.joining import Given, Head, HeadFacts, keep, own_address
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
 from trading.errors import NeedsOperator, Refused, Unreachable
@@ -37,16 +40,36 @@ def only_one(home: Path) -> IO[str]:
     return lock
 
 
+def runs(home: Path) -> bool:
+    """Whether a process of this data directory keeps this machine in its cluster now."""
+    try:
+        only_one(home).close()
+    except NeedsOperator:
+        return True
+    return False
+
+
 class Membership:
     """Ray on a machine that has joined: started, watched, ended.  `watch` it every second or so."""
 
     def __init__(self, home: Path, given: Given, node_ip: str = "") -> None:
         self.given = given
+        self._home = home
+        self._node_ip = node_ip
         self._head = Head(given.api_url, given.token)
         #: This run of this machine: two of one name would both be given the work that is meant for one.
         self.run = secrets.token_hex(8)
+        self._child = self._ray(given)
+        self._looked_at = 0.0
+        self._again_at = 0.0
+        self._delay = 1.0
+        self._elsewhere = False
+        #: What the head said last.
+        self._now: HeadFacts | None = None
+
+    def _ray(self, given: Given) -> Child:
         deck = DeckSettings(
-            data_dir=home,
+            data_dir=self._home,
             cluster=given.cluster,
             DATABASE_URL=given.database_url,
             REDIS_URL=given.redis_url,
@@ -59,13 +82,9 @@ class Membership:
         deck.egress_urls = deck.egress_urls or given.egress_urls
         if deck.tls_files is not None:
             tls.check(deck.tls_files)
-        address = node_ip or given.node_ip or own_address(self._head.host, self._head.port)
+        address = self._node_ip or given.node_ip or own_address(self._head.host, self._head.port)
         command = [*ray_start(given.node), f"--address={given.ray_address}", f"--node-ip-address={address}"]
-        self._child = Child(f"node {given.node}", command, environment(deck), home / "logs" / "node.log")
-        self._looked_at = 0.0
-        self._again_at = 0.0
-        self._delay = 1.0
-        self._elsewhere = False
+        return Child(f"node {given.node}", command, environment(deck), self._home / "logs" / "node.log")
 
     def start(self) -> None:
         """Start Ray.
@@ -83,7 +102,7 @@ class Membership:
         """Ask the head about this machine; "", or in words that it runs elsewhere.  `Refused`: it was removed."""
         self._looked_at = time.monotonic()
         try:
-            self._head.look(self.run)
+            self._now = self._head.look(self.run)
         except Unreachable:
             # A head that is away is no reason to leave, nor not to begin: Ray waits for it.
             return ""
@@ -104,6 +123,9 @@ class Membership:
             was, self._elsewhere = self._elsewhere, bool(trouble)
             if trouble and not was:
                 return trouble
+            if self._now is not None and (given := moved(self.given, self._now)) != self.given:
+                self._follow(given)
+                return f"the head has moved to {given.ray_address}"
         if self._child.alive():
             return ""
         now = time.monotonic()
@@ -114,6 +136,14 @@ class Membership:
         self._child.stop()
         self._child.start()
         return "Ray had ended and was started again"
+
+    def _follow(self, given: Given) -> None:
+        """Begin anew at a head that has another address: nothing of the old one's Ray is left there."""
+        keep(self._home, given)
+        self.given = given
+        self._child.stop()
+        self._child = self._ray(given)
+        self._child.start()
 
     def stop(self) -> None:
         """End Ray on this machine."""
@@ -160,3 +190,20 @@ def run(membership: Membership, stopped: Callable[[], bool], say: Callable[[str]
 def command_line(home: Path) -> list[str]:
     """The command that runs a machine that has joined."""
     return [sys.executable, "-m", "cluster", "join", "--data-dir", str(home)]
+
+
+def moved(given: Given, facts: HeadFacts) -> Given:
+    """What a machine was given, with the addresses that the head has now."""
+    now = {each.what: f"{each.host}:{each.port}" for each in facts.addresses}
+    return msgspec.structs.replace(
+        given,
+        ray_address=now["Ray's head"],
+        database_url=_at(given.database_url, now["PostgreSQL"]),
+        redis_url=_at(given.redis_url, now["Redis"]),
+    )
+
+
+def _at(url: str, address: str) -> str:
+    parts = urlsplit(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}{at}{address}").geturl()

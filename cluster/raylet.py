@@ -29,5 +29,7 @@ def ray_start(node: str, labels: Mapping[str, str] | None = None) -> list[str]:
         f"--num-cpus={CPUS}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--disable-usage-stats",
+        # It would read all logs several times a second to send them to drivers, of which none wants them.
+        "--include-log-monitor=false",
         "--labels=" + ",".join(f"{k}={v}" for k, v in all_labels(node, labels).items()),
     ]

@@ -1,28 +1,32 @@
-"""One-time tokens with which machines join: 256 random bits, shown once, stored as their SHA-256.
+"""Tokens with which machines join: 256 random bits, shown once, stored as their SHA-256.
 
 A token is used once, for one machine.  From then on the machine proves itself with it, for as long as the machine is
-registered.
+registered.  A pool's token, for machines that a cluster launcher starts, is not used up: each machine that comes with
+it is given a token of its own, and leaves when the pool's is revoked.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from storage.database import Connection, Database
 from storage.records import NodeRecord
 from storage.resource import change, jsonb, write_audit
-from trading.errors import Conflict, Refused, UnknownThing
+from trading.errors import BadInput, Conflict, Refused, UnknownThing
 from trading.ids import Nanos, NodeName, UserId
 
 PREFIX: Final = "qdj_"
-_FIELDS: Final = "id, node, labels, with_secrets, created_by, created_at, expires_at, used_at, revoked_at"
+GOOD_TEXT: Final = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
+_FIELDS: Final = "id, node, labels, with_secrets, created_by, created_at, expires_at, used_at, revoked_at, pool"
 
 
 class JoinToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +43,13 @@ class JoinToken(msgspec.Struct, frozen=True, kw_only=True):
     #: 0: not yet.
     used_at: Nanos = Nanos(0)
     revoked_at: Nanos = Nanos(0)
+    #: Id of the pool's token that this one belongs to: its own where it is that; "" for no pool.
+    pool: str = ""
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether any number of machines can join with it."""
+        return self.pool == self.id
 
 
 class JoinTokens:
@@ -48,12 +59,29 @@ class JoinTokens:
         self._db = db
 
     async def create(
-        self, node: NodeName, labels: Mapping[str, str], with_secrets: bool, valid_s: int, by: UserId
+        self,
+        node: NodeName,
+        labels: Mapping[str, str],
+        with_secrets: bool,
+        valid_s: int,
+        by: UserId,
+        *,
+        pool: bool = False,
+        text: str = "",
     ) -> tuple[JoinToken, str]:
-        """A new token and its text, which cannot be read again.  ``node`` "": the machine names itself."""
+        """A new token and its text, which cannot be read again.  ``node`` "": the machine names itself.
+
+        ``pool``: for any number of machines, each of which names itself.  ``text``: one that was made elsewhere.
+        """
+        if text and not GOOD_TEXT.fullmatch(text):
+            raise BadInput("text", f"a token is {PREFIX} and 43 letters, digits, - and _ that nobody can guess")
+        if pool and node:
+            raise BadInput("pool", "the token of a pool is for no one machine: leave its name out")
         now = Nanos(time.time_ns())
+        id = secrets.token_hex(6)
         token = JoinToken(
-            id=secrets.token_hex(6),
+            id=id,
+            pool=id if pool else "",
             node=node,
             labels=dict(labels),
             with_secrets=with_secrets,
@@ -61,14 +89,16 @@ class JoinTokens:
             created_at=now,
             expires_at=Nanos(now + valid_s * 1_000_000_000),
         )
-        text = PREFIX + secrets.token_urlsafe(32)
+        text = text or PREFIX + secrets.token_urlsafe(32)
         async with self._db.connection() as connection, connection.transaction():
-            await connection.execute(
-                "INSERT INTO join_tokens (id, sha256, node, labels, with_secrets, created_by, created_at, expires_at) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-                (token.id, _digest(text), node, jsonb(token.labels), with_secrets, by, now, token.expires_at),
-            )
-            after = {"node": node, "labels": token.labels, "with_secrets": with_secrets, "expires_at": token.expires_at}
+            await _insert(connection, token, text)
+            after = {
+                "node": node,
+                "labels": token.labels,
+                "with_secrets": with_secrets,
+                "expires_at": token.expires_at,
+                "pool": pool,
+            }
             await write_audit(connection, by, "create_join_token", token.id, None, after)
         return token, text
 
@@ -79,16 +109,18 @@ class JoinTokens:
             return msgspec.convert(await cursor.fetchall(), list[JoinToken])
 
     async def revoke(self, id: str, by: UserId) -> None:
-        """Make a token of no use; a machine that has joined with it has to leave.  Raises `UnknownThing`."""
+        """Make a token of no use; machines that have joined with it have to leave.  Raises `UnknownThing`."""
         async with self._db.connection() as connection, connection.transaction():
             cursor = await connection.execute(
-                "UPDATE join_tokens SET revoked_at = %s WHERE id = %s AND revoked_at = 0 RETURNING node",
-                (time.time_ns(), id),
+                "UPDATE join_tokens SET revoked_at = %s WHERE (id = %s OR pool = %s) AND revoked_at = 0 "
+                "RETURNING id, node",
+                (time.time_ns(), id, id),
             )
-            row = await cursor.fetchone()
-            if row is None:
+            nodes = dict(await cursor.fetchall())
+            if id not in nodes:
                 raise UnknownThing("join_token", id, "or it was revoked before")
-            await write_audit(connection, by, "revoke_join_token", id, None, {"node": row[0]})
+            left = sorted(filter(None, nodes.values()))
+            await write_audit(connection, by, "revoke_join_token", id, None, {"nodes": left})
 
     async def find(self, text: str) -> JoinToken:
         """The record of a token.  Raises `Refused` for one that is not known or was revoked."""
@@ -103,34 +135,67 @@ class JoinTokens:
             )
             return await cursor.fetchone() is not None
 
-    async def use(self, text: str, record: NodeRecord) -> JoinToken:
-        """Register a machine with its token, which is then used up.
+    async def use(self, text: str, record: NodeRecord) -> str:
+        """Register a machine with its token; returns the text of the token that is its own from now on.
 
-        Raises `Refused` for a token that is not known, was revoked or has expired, `Conflict` for one that was used or
-        a name that is taken.
+        That is ``text``, used up, unless this is a pool's.  A machine of a pool whose token was revoked since may come
+        again under its name.  Raises `Refused` for a token that is not known, was revoked or has expired, `Conflict`
+        for one that was used or a name that is taken.
         """
         async with change(self._db) as connection:
             token = await _find(connection, text, lock=True)
             if token.used_at:
                 raise Conflict("join_token_used", f"this token was used by node {token.node}: make another")
-            now = time.time_ns()
+            now = Nanos(time.time_ns())
             if token.expires_at <= now:
                 raise Refused("join_token_expired", "this token has expired: make another")
-            cursor = await connection.execute(
-                "INSERT INTO nodes (name, labels, registered_at, cordoned, draining, generation) "
-                "VALUES (%s, %s, %s, false, false, 1) ON CONFLICT (name) DO NOTHING",
-                (record.name, jsonb(record.labels), record.registered_at),
-            )
-            if not cursor.rowcount:
-                raise Conflict(
-                    "node_exists", f"there is a node {record.name!r}: choose another name, or remove that one"
-                )
+            await _register(connection, token, record)
+            if token.is_pool:
+                text = PREFIX + secrets.token_urlsafe(32)
+                token = replace(token, id=secrets.token_hex(6), created_at=now)
+                await _insert(connection, token, text)
             await connection.execute(
                 "UPDATE join_tokens SET used_at = %s, node = %s WHERE id = %s", (now, record.name, token.id)
             )
             after = {"node": record, "token": token.id}
             await write_audit(connection, token.created_by, "join_node", record.name, None, after)
-        return msgspec.structs.replace(token, used_at=Nanos(now), node=record.name)
+        return text
+
+
+async def _register(connection: Connection, token: JoinToken, record: NodeRecord) -> None:
+    """Add the machine to those that are known; one that comes back to its pool keeps the labels it had."""
+    cursor = await connection.execute(
+        "INSERT INTO nodes (name, labels, registered_at, cordoned, draining, generation) "
+        "VALUES (%s, %s, %s, false, false, 1) ON CONFLICT (name) DO NOTHING",
+        (record.name, jsonb(record.labels), record.registered_at),
+    )
+    if cursor.rowcount:
+        return
+    cursor = await connection.execute(
+        "SELECT bool_and(pool <> '' AND revoked_at > 0) FROM join_tokens WHERE node = %s AND used_at > 0",
+        (record.name,),
+    )
+    row = await cursor.fetchone()
+    if not (token.is_pool and row is not None and row[0]):
+        raise Conflict("node_exists", f"there is a node {record.name!r}: choose another name, or remove that one")
+
+
+async def _insert(connection: Connection, token: JoinToken, text: str) -> None:
+    await connection.execute(
+        "INSERT INTO join_tokens (id, sha256, node, labels, with_secrets, created_by, created_at, expires_at, pool) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            token.id,
+            _digest(text),
+            token.node,
+            jsonb(token.labels),
+            token.with_secrets,
+            token.created_by,
+            token.created_at,
+            token.expires_at,
+            token.pool,
+        ),
+    )
 
 
 async def _find(connection: Connection, text: str, *, lock: bool = False) -> JoinToken:

@@ -44,6 +44,7 @@ class NewJoinToken(Body):
     """A token to make.  ``node`` "": the machine names itself.
 
     ``with_secrets`` gives the machine the key of stored secrets: without it, nothing there can log in at a broker.
+    ``pool``: any number of machines can join with it, until it is revoked or has expired.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"node": "edge", "labels": {"region": "eu"}}]})
@@ -51,6 +52,7 @@ class NewJoinToken(Body):
     node: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
     with_secrets: bool = False
+    pool: bool = False
     valid_s: int = Field(3_600, ge=60, le=7 * 86_400)
 
 
@@ -66,6 +68,8 @@ class JoinTokenShown(Shown):
     expires_at: Instant
     used_at: InstantOrNone
     revoked_at: InstantOrNone
+    #: Id of the pool's token that it belongs to: its own where it is that; "" for no pool.
+    pool: str
 
 
 class JoinTokenMade(JoinTokenShown):
@@ -114,6 +118,8 @@ class Joined(Shown):
     cluster: str
     node: str
     labels: dict[str, str]
+    #: What the machine proves itself with from now on.
+    token: str
     ray_address: str
     ray_token: str
     database_url: str
@@ -187,11 +193,16 @@ Joiner = Annotated[tuple[str, JoinToken], Depends(_joiner)]
 
 @router.post("/tokens", response_model=JoinTokenMade, status_code=201)
 async def create_join_token(body: NewJoinToken, request: Request, caller: Operator, deck: Deck) -> JoinTokenMade:
-    """A one-time token with which a machine joins, and the command to run there."""
+    """A token with which a machine joins once (for a pool: any number of machines), and the command to run there."""
     if body.node:
         name(body.node, "node")
     token, text = await deck.join_tokens.create(
-        NodeName(body.node), check_labels(body.labels), body.with_secrets, body.valid_s, by=caller.user
+        NodeName(body.node),
+        check_labels(body.labels),
+        body.with_secrets,
+        body.valid_s,
+        by=caller.user,
+        pool=body.pool,
     )
     command = f"quarterdeck join {str(request.base_url).rstrip('/')} --token {text}"
     return JoinTokenMade(token=text, command=command, **msgspec.structs.asdict(token))
@@ -205,7 +216,7 @@ async def list_join_tokens(_: Operator, deck: Deck, limit: Limit = 100, cursor: 
 
 @router.delete("/tokens/{id}", status_code=204)
 async def revoke_join_token(id: str, caller: Operator, deck: Deck) -> None:
-    """Make a token of no use; a machine that has joined with it leaves."""
+    """Make a token of no use; machines that have joined with it leave."""
     await deck.join_tokens.revoke(id, by=caller.user)
 
 
@@ -287,7 +298,7 @@ async def reach(body: ReachAsked, _: Joiner) -> Reach:
 
 @router.post("/join", response_model=Joined, status_code=201)
 async def join(body: JoinAsked, request: Request, joiner: Joiner, deck: Deck) -> Joined:
-    """Register a machine: its token is used up.  Answers with all that Ray needs to start there."""
+    """Register a machine.  Its token is used up, unless it is a pool's; answers with all that Ray needs there."""
     text, token = joiner
     node = name(body.node, "node")
     if token.node and node != token.node and not token.used_at:
@@ -305,11 +316,12 @@ async def join(body: JoinAsked, request: Request, joiner: Joiner, deck: Deck) ->
     secret = key_text(settings.home) if token.with_secrets else None
     ray_token = (settings.home / "ray-token").read_text().strip()
     tls_ca, tls_cert = await asyncio.to_thread(_certificate, settings, body)
-    await deck.join_tokens.use(text, record)
+    own_text = await deck.join_tokens.use(text, record)
     return Joined(
         cluster=settings.cluster,
         node=record.name,
         labels=record.labels,
+        token=own_text,
         ray_address=settings.ray_address,
         ray_token=ray_token,
         database_url=settings.database_url,

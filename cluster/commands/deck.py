@@ -16,6 +16,8 @@ from rich.text import Text
 
 from cluster.commands.output import err, out, show, told
 from cluster.deck import RESET, Deck, DeckFile, left_running, running_deck
+from cluster.joining import own_address
+from cluster.launched import Launched
 from cluster.ray_store import wipe_store
 from cluster.settings import DeckSettings
 from trading.errors import NeedsOperator
@@ -36,11 +38,20 @@ def settings_for(data_dir: Path | None, host: str | None = None, port: int | Non
 
 def up(
     data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all, auto: this machine's own.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.", min=0, max=65535)] = None,
     ray_port: Annotated[int | None, typer.Option(help="Port of the Ray head.", min=0, max=65535)] = None,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt Ray's traffic, with certificates made here.")] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in this terminal; Ctrl-C stops.")] = False,
+    unless_up: Annotated[bool, typer.Option("--unless-up", help="Where it is up already, that is well.")] = False,
+    autoscaling_config: Annotated[
+        Path | None, typer.Option(help="What `ray up` has put here: Ray starts the other machines by it.")
+    ] = None,
+    pool_token: Annotated[
+        Path | None, typer.Option(help="Where to write a token with which any number of machines join.")
+    ] = None,
     key_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Bring the deck up: PostgreSQL, Redis, Ray, the API, and everything that should run."""
@@ -49,14 +60,23 @@ def up(
         if ray_port is not None:
             deck.ray_port = ray_port
         deck.tls = deck.tls or tls
-        if foreground:
-            _stay(deck, key_fd)
+        if deck.host == "auto":
+            # On its way to a network that is nobody's (RFC 5737): out of here.
+            deck.host = own_address("192.0.2.1", 9)
+        launched = Launched(
+            autoscaling_config=autoscaling_config and autoscaling_config.expanduser().resolve(),
+            pool_token=pool_token and pool_token.expanduser().absolute(),
+        )
+        if unless_up and (found := running_deck(deck.home)) is not None:
+            out.print(f"The deck is up at [bold]{found.api_url}[/]")
+        elif foreground:
+            _stay(deck, launched, key_fd)
         else:
-            _detach(deck)
+            _detach(deck, launched)
 
 
-def _stay(settings: DeckSettings, key_fd: int | None) -> None:
-    deck = Deck(settings, say=_say)
+def _stay(settings: DeckSettings, launched: Launched, key_fd: int | None) -> None:
+    deck = Deck(settings, say=_say, launched=launched)
     stop = False
 
     def ask_to_stop(*_: object) -> None:
@@ -77,6 +97,10 @@ def _stay(settings: DeckSettings, key_fd: int | None) -> None:
         trouble = ""
         while not stop:
             time.sleep(1)
+            if not stop and deck.taken_down():
+                _say("Ray was stopped by its launcher: letting the other machines leave")
+                launched.dismiss(settings.database_url)
+                break
             try:
                 revived = deck.watch()
             except NeedsOperator as error:
@@ -103,7 +127,7 @@ def _show_key(key: str | None) -> None:
         out.print(Text(key, style="bold"), soft_wrap=True)
 
 
-def _detach(settings: DeckSettings) -> None:
+def _detach(settings: DeckSettings, launched: Launched) -> None:
     home = settings.home
     found = running_deck(home)
     if found is not None:
@@ -121,6 +145,7 @@ def _detach(settings: DeckSettings) -> None:
     command = [sys.executable, "-m", "cluster", "up", "--foreground", "--data-dir", str(home)]
     command += ["--host", settings.host, "--port", str(settings.api_port), "--ray-port", str(settings.ray_port)]
     command += ["--tls"] if settings.tls else []
+    command += launched.command_options()
     key_end, child_end = os.pipe()
     with output:
         process = subprocess.Popen(

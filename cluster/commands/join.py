@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,13 @@ import msgspec
 import typer
 from rich.text import Text
 
-from cluster import joining, membership, tls
+from cluster import children, joining, membership, tls
 from cluster.commands.deck import settings_for
 from cluster.commands.output import err, out, told
 from cluster.commands.resources import pairs
 from cluster.joining import Head
-from cluster.membership import Membership
-from trading.errors import NeedsOperator, Refused
+from cluster.membership import REMOVED, Membership
+from trading.errors import NeedsOperator, Refused, Unreachable
 from trading.ids import name as checked_name
 
 NodeDir = Annotated[
@@ -28,6 +29,9 @@ NodeDir = Annotated[
 ]
 _HOME = Path("~/.quarterdeck-node")
 UNIT = Path("/etc/systemd/system/quarterdeck-node.service")
+#: Ray must be up after so long, and stay so for these half seconds.
+START_S = 90.0
+STEADY = 5
 
 
 def join(
@@ -36,14 +40,32 @@ def join(
     name: Annotated[str, typer.Option(help="Name of this machine (default: its host name).")] = "",
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
     node_ip: Annotated[str, typer.Option(help="Address under which the head reaches this machine.")] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(help="Read the token from there; not needed where this machine is a member already.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the head, and for the token's file.", min=0)] = 0.0,
     data_dir: NodeDir = _HOME,
     check_only: Annotated[bool, typer.Option("--check", help="Only look whether it could join.")] = False,
     install_service: Annotated[bool, typer.Option("--install-service", help="Run as a systemd unit.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Stay in the background; where it runs already, that is well.")
+    ] = False,
 ) -> None:
     """Check this machine, join a cluster, and stay in it until it is removed or this ends (Ctrl-C)."""
     with told():
         home = settings_for(data_dir).home
         given = joining.kept(home)
+        if detach and given is not None and membership.runs(home):
+            out.print(f"node {given.node} runs already")
+            return
+        if token_file is not None:
+            until = time.monotonic() + wait
+            if given is not None and not _is_member(given, head, until):
+                joining.forget(home)
+                given = None
+            if given is None:
+                token = _read_token(token_file.expanduser(), until)
+                _wait_for(head, token, until)
         if token or check_only:
             if given is not None and not check_only:
                 raise NeedsOperator(
@@ -59,8 +81,51 @@ def join(
             )
         if install_service:
             _install(home)
+        elif detach:
+            _detach(home, given)
         else:
             _stay(home, given, node_ip)
+
+
+def _is_member(given: joining.Given, url: str, until: float) -> bool:
+    """Whether what this machine was given is still good at this head."""
+    if url and given.api_url != url.rstrip("/"):
+        return False
+    try:
+        _wait_for(given.api_url, given.token, until)
+    except Refused as error:
+        # That it runs elsewhere too is said when it starts.
+        return error.code not in REMOVED
+    return True
+
+
+def _wait_for(url: str, token: str, until: float) -> None:
+    """Wait until a head answers.  Raises `Unreachable` where it does not, `Refused` where it refuses the token."""
+    head = Head(url, token)
+    try:
+        while True:
+            try:
+                head.look()
+                return
+            except Unreachable:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.5)
+    finally:
+        head.close()
+
+
+def _read_token(path: Path, until: float) -> str:
+    while True:
+        try:
+            if text := path.read_text().strip():
+                return text
+            trouble = "is empty"
+        except OSError as error:
+            trouble = f"cannot be read ({error.strerror})"
+        if time.monotonic() > until:
+            raise NeedsOperator(f"{path} {trouble}", "`quarterdeck up --pool-token` writes it on the head")
+        time.sleep(0.5)
 
 
 def _join(
@@ -93,7 +158,6 @@ def _join(
         given = msgspec.structs.replace(
             head.join(node, own, address, request),
             api_url=head.url,
-            token=token,
             # One that was found is found again at each start: it may be another then.
             node_ip=node_ip,
             own_tls_cert=str(Path(deck.tls_cert).resolve()) if facts.tls == "own" else "",
@@ -133,6 +197,33 @@ def _stay(home: Path, given: joining.Given, node_ip: str) -> None:
         out.print(f"This machine is not part of the cluster any more: {error.detail}")
     finally:
         lock.close()
+
+
+def _detach(home: Path, given: joining.Given) -> None:
+    """Run the machine in the background; returns once Ray runs there."""
+    log = home / "logs" / "join.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            membership.command_line(home),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_S
+    steady = 0
+    # One that Ray's head refuses ends within a second.
+    while steady < STEADY:
+        if process.poll() is not None:
+            raise NeedsOperator(f"node {given.node} ended while starting", f"read {log} and {home}/logs/node.log")
+        if time.monotonic() > deadline:
+            raise NeedsOperator(
+                f"Ray was not up on node {given.node} within {START_S:.0f} s", f"read {home}/logs/node.log"
+            )
+        time.sleep(0.5)
+        steady = steady + 1 if "raylet" in children.names(process.pid) else 0
+    out.print(f"node {given.node} runs (process {process.pid})")
 
 
 def _install(home: Path) -> None:

@@ -136,6 +136,7 @@ def make_join_token(
     name: Annotated[str, typer.Argument(help="Name of the machine; none: it names itself.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
     with_secrets: Annotated[bool, typer.Option("--with-secrets", help="It may log in at brokers.")] = False,
+    pool: Annotated[bool, typer.Option("--pool", help="For any number of machines, until it is revoked.")] = False,
     valid_s: Annotated[int, typer.Option(help="Seconds for which it can be used.")] = 3_600,
     url: Url = "",
     key: Key = "",
@@ -145,7 +146,7 @@ def make_join_token(
     """A one-time token with which a machine joins, and the command to run there."""
     with told():
         labels = {k: str(v) for k, v in pairs(label or [], "--label").items()}
-        body = {"node": name, "labels": labels, "with_secrets": with_secrets, "valid_s": valid_s}
+        body = {"node": name, "labels": labels, "with_secrets": with_secrets, "pool": pool, "valid_s": valid_s}
         made = api_for(url, key, data_dir).post("/nodes/tokens", body)
         if as_json:
             show(made, True, [], [])

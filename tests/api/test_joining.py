@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -18,12 +20,13 @@ from cluster import tls
 from cluster.code_version import version
 from cluster.commands import app
 from cluster.joining import Address, Check, Given, Head, HeadFacts, checks, forget, keep, kept, tls_checks
+from cluster.launched import Launched, revoke_pool_token
 from cluster.membership import Membership, command_line, only_one, unit_of
 from cluster.settings import DeckSettings
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
-from trading.errors import NeedsOperator, Refused
+from trading.errors import BadInput, NeedsOperator, Refused
 
 
 async def token(stage: Stage, **wish: Any) -> str:
@@ -81,6 +84,45 @@ async def test_the_key_of_secrets_is_given_with_a_token_that_says_so_only(stage:
     joined = await stage.make("/v1/nodes/join", {"node": "trusted"}, key=text)
     assert joined["secret_key"] == key_text(stage.services.deck.home)
     assert len(load_key(stage.services.deck.home)) == 32
+
+
+async def test_any_number_of_machines_joins_a_pool_and_leaves_when_its_token_is_revoked(stage: Stage) -> None:
+    said = await stage.refused(422, "bad_input", "POST", "/v1/nodes/tokens", {"node": "a", "pool": True})
+    assert said["field"] == "pool"
+    text = await token(stage, labels={"region": "eu"}, pool=True)
+    joined = [
+        await stage.make("/v1/nodes/join", {"node": node, "labels": {"cloud": "aws"}}, key=text)
+        for node in ("i-1", "i-2")
+    ]
+    own = [each["token"] for each in joined]
+    assert len({text, *own}) == 3
+    assert joined[1]["labels"].items() >= {"region": "eu", "cloud": "aws"}.items()
+    # A machine's own token is for no other, and names are taken once.
+    await stage.refused(409, "join_token_used", "POST", "/v1/nodes/join", {"node": "i-3"}, key=own[0])
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "i-1"}, key=text)
+    listed = {each["id"]: each for each in (await stage.get("/v1/nodes/tokens"))["items"]}
+    (pool,) = (each for each in listed.values() if each["pool"] == each["id"])
+    assert [pool["used_at"], pool["node"]] == [None, ""]
+    assert {each["node"] for each in listed.values() if each["pool"] == pool["id"]} == {"", "i-1", "i-2"}
+    by_hand = await token(stage, node="laptop")
+    await stage.make("/v1/nodes/join", {"node": "laptop"}, key=by_hand)
+
+    assert (await stage.ask("DELETE", "/v1/nodes/i-2")).status_code == 204
+    await stage.refused(410, "node_removed", "POST", "/v1/nodes/join/look", key=own[1])
+    assert (await stage.ask("DELETE", f"/v1/nodes/tokens/{pool['id']}")).status_code == 204
+    for left in (text, *own):
+        await stage.refused(401, "join_token_revoked", "POST", "/v1/nodes/join/look", key=left)
+    assert (await stage.ask("POST", "/v1/nodes/join/look", key=by_hand)).status_code == 200
+
+    # Launched again: its machines come back under their names, with the labels they had; nobody else's name is taken.
+    await stage.ask("PATCH", "/v1/nodes/i-1", {"labels": {"region": "us"}})
+    again = await token(stage, pool=True)
+    await stage.make("/v1/nodes/join", {"node": "i-1"}, key=again)
+    assert {n["name"]: n["labels"] for n in (await stage.get("/v1/nodes"))["items"]}["i-1"] == {"region": "us"}
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "i-1"}, key=again)
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "laptop"}, key=again)
+    one = await token(stage, node="i-1")
+    await stage.refused(409, "node_exists", "POST", "/v1/nodes/join", {"node": "i-1"}, key=one)
 
 
 async def test_forged_expired_and_revoked_tokens_open_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +205,83 @@ async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
     (remedy,) = {check.remedy.partition(" (")[0] for check in (await failing(facts)).values()}
     assert remedy == "start the head with --host <its address in this network>"
     head.close()
+
+
+def test_a_launched_deck_keeps_its_pools_token_in_a_file_and_makes_another_once_it_is_revoked(
+    stage: Stage, tmp_path: Path
+) -> None:
+    url, path = stage.services.deck.database_url, tmp_path / "pool-token"
+    config = tmp_path / "ray_bootstrap_config.yaml"
+    launched = Launched(autoscaling_config=config, pool_token=path)
+    with pytest.raises(NeedsOperator, match="ray up"):
+        launched.prepare(url)
+    config.touch()
+    launched.prepare(url)
+    assert path.stat().st_mode & 0o777 == 0o600
+    first = path.read_text()
+    launched.prepare(url)
+    assert path.read_text() == first
+    assert revoke_pool_token(url, path)
+    assert not path.exists()
+    assert not revoke_pool_token(url, path)
+    path.write_text(first)
+    launched.prepare(url)
+    assert path.read_text() != first
+    # One that was made elsewhere (a Secret of Kubernetes, say) is taken as it is, if it can be no guess.
+    path.write_text("qdj_" + "k" * 43)
+    launched.prepare(url)
+    assert path.read_text() == "qdj_" + "k" * 43
+    assert revoke_pool_token(url, path)
+    path.write_text("qdj_secret")
+    with pytest.raises(BadInput):
+        launched.prepare(url)
+    assert launched.ray_options() == [f"--autoscaling-config={config}"]
+    assert Launched().ray_options() == Launched().command_options() == []
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(NeedsOperator, match="--pool-token"):
+        launched.prepare(url)
+
+
+async def test_a_machine_follows_a_head_that_has_another_address(
+    stage: Stage, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    script = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(sys.argv[2]); time.sleep(60)"
+    monkeypatch.setattr("cluster.membership.ray_start", lambda node: [sys.executable, "-c", script, str(started)])
+    text = await token(stage, node="edge")
+    head = Head(f"http://{served}", text)
+    given = await asyncio.to_thread(head.join, "edge", {})
+    head.close()
+    old = msgspec.structs.replace(
+        given,
+        api_url=f"http://{served}",
+        node_ip="127.0.0.1",
+        ray_address="10.9.9.9:1",
+        database_url="postgresql://me:pass@10.9.9.9:1/x?a=b",
+        redis_url="redis://:p@10.9.9.9/0",
+    )
+    keep(tmp_path, old)
+    member = Membership(tmp_path, old)
+    try:
+        assert "moved to 10.1.2.3:6380" in await asyncio.to_thread(member.watch)
+        now = kept(tmp_path)
+        assert now == member.given
+        assert now is not None
+        assert now.ray_address == "10.1.2.3:6380"
+        settings = stage.services.deck
+        here = [urlsplit(url).netloc.rpartition("@")[2] for url in (settings.database_url, settings.redis_url)]
+        assert now.database_url == f"postgresql://me:pass@{here[0]}/x?a=b"
+        assert now.redis_url == f"redis://:p@{here[1]}/0"
+        for _ in range(100):
+            if started.exists() and started.read_text():
+                break
+            await asyncio.sleep(0.1)
+        assert started.read_text() == "--address=10.1.2.3:6380"
+        monkeypatch.setattr(member, "_looked_at", 0.0)
+        assert await asyncio.to_thread(member.watch) == ""
+    finally:
+        await asyncio.to_thread(member.stop)
 
 
 def test_what_was_given_is_kept_for_its_owner_only(tmp_path: Path) -> None:
