@@ -251,7 +251,7 @@ async def test_a_machine_follows_a_head_that_has_another_address(
     monkeypatch.setattr("cluster.membership.ray_start", lambda node: [sys.executable, "-c", script, str(started)])
     text = await token(stage, node="edge")
     head = Head(f"http://{served}", text)
-    given = await asyncio.to_thread(head.join, "edge", {})
+    given = await asyncio.to_thread(head.join, "edge", {}, "127.0.0.1")
     head.close()
     old = msgspec.structs.replace(
         given,
@@ -448,7 +448,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def test_leaving_forgets_what_was_given_but_not_under_a_machine_that_runs(tmp_path: Path) -> None:
-    given = Given(cluster="main", node="edge", labels={}, ray_address="h:1", ray_token="abc", tls_ca="ca",
+    given = Given(cluster="main", node="edge", labels={}, token="qdj_x", ray_address="h:1", ray_token="abc", tls_ca="ca",
                   tls_cert="cert", database_url="postgresql://x", redis_url="redis://y", api_url="")  # fmt: skip
     keep(tmp_path, given)
 
