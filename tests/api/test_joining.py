@@ -449,7 +449,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 def test_leaving_forgets_what_was_given_but_not_under_a_machine_that_runs(tmp_path: Path) -> None:
     given = Given(cluster="main", node="edge", labels={}, token="qdj_x", ray_address="h:1", ray_token="abc",
-                  tls_ca="ca", tls_cert="cert", database_url="postgresql://x", redis_url="redis://y", api_url="")  # fmt: skip
+                  tls_ca="ca", tls_cert="cert", database_url="postgresql://x", redis_url="redis://y")  # fmt: skip
     keep(tmp_path, given)
 
     def leave() -> tuple[int, str]:
