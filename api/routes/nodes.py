@@ -172,7 +172,7 @@ async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
         "age_s": age,
         "actors": [actor for actor in view["actors"] if mine(actor["name"])],
         "missing": [name for name in view["missing"] if mine(name)],
-        "waiting": {name: why for name, why in view["waiting"].items() if mine(name)},
+        "waiting": {name: why for name, why in view.get("waiting", {}).items() if mine(name)},
     }
 
 
