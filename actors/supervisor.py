@@ -307,7 +307,7 @@ class Supervisor(Shell):
             unfit=observed.unfit,
             actors=tuple(sorted(views, key=lambda v: v.name)),
             missing=tuple(sorted({str(name) for name in wanted} - {v.name for v in views if v.state == "ready"})),
-            waiting={str(name): why for name, why in sorted(self.memory.waiting.items())},
+            waiting=dict(sorted((str(name), why) for name, why in self.memory.waiting.items())),
         )
         try:
             await self.hot.put("cluster", view, ttl_s=30)

@@ -206,7 +206,7 @@ def test_a_machine_joins_over_the_cable_trades_is_cut_off_and_comes_back(
         # Nor does it hold up what starts elsewhere meanwhile.
         for name in OTHERS:
             start(deck, name, account, node=HEAD)
-        deck.wait("others running here", lambda: all(state(deck, name) == "running" for name in OTHERS), 15)
+        deck.wait("others running here", lambda: all(state(deck, name) == "running" for name in OTHERS), SECONDS)
         time.sleep(max(0.0, began + CUT_S - time.monotonic()))
         # Nobody could reach the old one, so nobody could end it.
         assert title(old).startswith("ray::AlgoHost")

@@ -16,9 +16,9 @@ MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
 BTC = "BINANCE:BTCUSDT"
 
 
-def change(deck: DeckUnderTest, name: str, **change: Any) -> None:
-    """Cordon, label, drain."""
-    deck.api.patch(f"/nodes/{name}", change)
+def change(deck: DeckUnderTest, name: str, *, force: bool = False, **change: Any) -> None:
+    """Cordon, label, drain; by ``force`` also where other tests' algos can go nowhere else."""
+    deck.api.patch(f"/nodes/{name}?force={str(force).lower()}", change)
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -97,7 +97,7 @@ def test_an_older_incarnation_is_refused_by_the_session(deck: DeckUnderTest, acc
 
 def test_a_machine_is_emptied_in_order(deck: DeckUnderTest, account: str) -> None:
     with roamer(deck, account):
-        change(deck, SECOND_NODE, draining=True)
+        change(deck, SECOND_NODE, draining=True, force=True)
         deck.wait("the algo trading on the head", lambda: trades(deck, "roamer", HEAD), 30)
         shown = next(each for each in deck.api.get("/nodes")["items"] if each["name"] == SECOND_NODE)
         assert (shown["draining"], [each["id"] for each in shown["algos"]]) == (True, [])
