@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(BIN)/quarterdeck demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not cluster" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not cluster" -n 4 --dist loadfile
 	$(BIN)/python -m pytest -m cluster
 
 lint: $(VENV)/.dev

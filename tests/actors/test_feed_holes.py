@@ -18,6 +18,7 @@ from actors.feed_watch import FeedWatch
 from cluster.process import now
 from connectors.base import FeedLimits, PastTrades
 from storage.records import FeedGap
+from storage.tasks import end_tasks
 from tests.connectors.support import instrument, until
 from trading.arbitration import Arbiter
 from trading.bars import Bar
@@ -162,9 +163,7 @@ class Worker:
         await self.outlet.flushed(5.0)
 
     async def kill(self) -> None:
-        for task in self.running:
-            task.cancel()
-        await asyncio.gather(*self.running, return_exceptions=True)
+        await end_tasks(self.running)
 
     def looked(self, at: Nanos) -> None:
         pass

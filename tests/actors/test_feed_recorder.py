@@ -25,6 +25,7 @@ from storage.database import Database
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.records import FeedRecord
+from storage.tasks import end_tasks
 from tests.storage.conftest import database_url, redis_url, server_url
 from tests.storage.test_keeping import instrument
 from trading.bar_building import GRACE, BarRevision, Built
@@ -113,8 +114,7 @@ async def heard(recorder: FeedRecorder, at: int) -> None:
 
 async def ended(actor: Shell) -> None:
     await actor.stop()
-    for task in list(actor._tasks):
-        task.cancel()
+    await end_tasks(actor._tasks)
 
 
 async def test_bars_are_stored_covered_and_told_and_ticks_recorded(

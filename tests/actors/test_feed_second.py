@@ -23,6 +23,7 @@ from storage.desired import Desired
 from storage.feed_quality import FeedTunings
 from storage.instruments import Instruments
 from storage.records import FeedRecord
+from storage.tasks import end_tasks
 from tests.actors.test_feed_healing import its_own_process
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
@@ -126,20 +127,15 @@ class Scene:
         gone = self.workers.pop(key)
         tasks = [*gone._tasks]
         if not orderly:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
         await gone.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
 
     async def close(self) -> None:
         for key in [*self.workers]:
             await self.end(key)
         if self._hearing is not None:
-            self._hearing.cancel()
-            await asyncio.gather(self._hearing, return_exceptions=True)
+            await end_tasks([self._hearing])
         await self.bus.close()
 
     def states(self, feed: FeedId) -> list[str]:

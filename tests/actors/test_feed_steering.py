@@ -16,6 +16,7 @@ from actors.feed_fence import FENCE_S, FenceLook
 from actors.feed_worker import FeedWorker
 from cluster import process
 from cluster.feeds import fence_key
+from storage.tasks import end_tasks
 from tests.api.playing import instrument
 from trading.errors import BadInput, NotReady, Unreachable
 from trading.feed_mesh import FeedMesh, Fence
@@ -125,8 +126,7 @@ async def asked_by(bench: Bench) -> list[Any]:
     while ", 0 requests" not in repr(bench.carrier):
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end_tasks([task])
     asked, bench.connection.asked = bench.connection.asked, []
     return list(asked)
 

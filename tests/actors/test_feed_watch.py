@@ -16,6 +16,7 @@ from actors.feed_watch import FeedWatch, MarketHours, edges_in
 from cluster.process import now
 from connectors.base import FeedLimits, LastValue, PastTrades
 from storage.records import FeedGap
+from storage.tasks import end_tasks
 from tests.connectors.support import instrument, until
 from trading.bars import Bar
 from trading.calendars import Sessions
@@ -163,8 +164,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(feed_gaps, "AROUND_NS", 0)
     made = Scene()
     yield made
-    made.filling.cancel()
-    await asyncio.gather(made.filling, return_exceptions=True)
+    await end_tasks([made.filling])
 
 
 async def test_a_worker_is_needed_until_its_gaps_are_settled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

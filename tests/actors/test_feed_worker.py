@@ -17,6 +17,7 @@ from storage.bus import LOST, Bus
 from storage.embedded import EmbeddedRedis
 from storage.hot import Hot
 from storage.records import FeedRecord
+from storage.tasks import end_tasks
 from trading.arbitration import Arbiter
 from trading.depth import DEPTH, DepthArray, unpack_depth
 from trading.errors import NotReady
@@ -73,8 +74,7 @@ async def published(outlet: FeedOutlet, bus: FakeBus, count: int) -> None:
         while len(bus.sent) < count:
             await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end_tasks([task])
     assert len(bus.sent) == count
 
 
@@ -102,8 +102,7 @@ async def test_while_redis_is_away_old_depth_gives_way_to_new_and_is_counted() -
     bus.is_away = True
     task = asyncio.create_task(outlet.publish_depth())
     await asyncio.sleep(0.02)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end_tasks([task])
     assert outlet.unpublished == 8, "what could not be sent is counted too"
     bus.is_away = False
     outlet.depth(books(99))
@@ -192,8 +191,7 @@ async def test_what_a_server_took_just_before_it_died_is_sent_again_and_used_onc
         outlet.line_up(trades(4))
         await sees(4)
     finally:
-        publishing.cancel()
-        await asyncio.gather(publishing, return_exceptions=True)
+        await end_tasks([publishing])
         await reader.close()
         await bus.close()
         await hot.close()

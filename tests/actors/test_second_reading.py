@@ -13,6 +13,7 @@ import pytest
 from actors.feed_second import FeedSecond
 from cluster import streams
 from storage.bus import LOST
+from storage.tasks import end_tasks
 from tests.api.playing import instrument
 from tests.connectors.support import until
 from trading.arbitration import Arbiter
@@ -132,9 +133,7 @@ async def parts() -> AsyncIterator[Parts]:
     try:
         yield made
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
 
 
 async def paired(parts: Parts) -> FakeSubscription:

@@ -179,7 +179,9 @@ async def test_urls_that_are_none_need_the_operator() -> None:
 
 async def test_a_server_outlives_its_starter_and_its_ctrl_c(server: ServerProcess) -> None:
     script = (
-        "import sys, time, pathlib\n"
+        "import signal, sys, time, pathlib\n"
+        # A test that was started in the background ignores it, and so would what it starts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from storage.embedded import EmbeddedPostgres, EmbeddedRedis\n"
         f"print({type(server).__name__}(pathlib.Path({str(server.data_dir)!r})).start(), flush=True)\n"
         "time.sleep(60)\n"
