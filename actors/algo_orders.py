@@ -24,7 +24,7 @@ from storage.crash_points import CrashPoint, crash_here
 from storage.journal import Journal
 from storage.records import AlgoRecord, FillRecord, OrderFilter
 from strategies.runner import LogLine, Output, Runner
-from trading.errors import Fenced, NotReady, TradeError, Unreachable
+from trading.errors import Conflict, Fenced, NotReady, TradeError, UnknownThing, Unreachable
 from trading.histogram import Histogram
 from trading.ids import AlgoId, ClientOrderId, Nanos
 from trading.intent_queue import Intent, IntentQueue
@@ -119,37 +119,68 @@ class AlgoOrders(Shell):
             results = await self.session.call(method, argument, self.epoch, self.algo, timeout=5.0)
         except Fenced as error:
             end(str(error))
+        except (Unreachable, NotReady) as error:
+            results = (error,)
+            if method == "cancel":
+                self.spawn(self._insist(argument), "cancels")
         except TradeError as error:
             results = (error,)
         for result in results if isinstance(results, tuple) else (results,):
             if isinstance(result, TradeError):
                 self._lines.append(LogLine(at=now(), level="warning", text=f"{method}: {result}"))
 
+    async def _insist(self, cancels: Sequence[CancelOrder]) -> None:
+        """Ask for the same cancels until the session answers: the strategy takes it that they are on their way."""
+        while True:
+            await asyncio.sleep(0.5)
+            mine = {order.client_order_id for order in self._runner().open_orders()}
+            cancels = [cancel for cancel in cancels if cancel.client_order_id in mine]
+            if not cancels:
+                return
+            try:
+                await self.session.call("cancel", cancels, self.epoch, self.algo, timeout=5.0)
+            except Fenced as error:
+                end(str(error))
+            except (Unreachable, NotReady):
+                continue
+            except TradeError as error:
+                self._lines.append(LogLine(at=now(), level="warning", text=f"cancel: {error}"))
+            return
+
     async def _place(self, intents: list[PlaceOrder]) -> None:
         began = now()
+        is_unclear = False
         while True:
             crash_here(CrashPoint.ALGO_BEFORE_PLACE)
             try:
                 results = await self.session.call("place", intents, self.epoch, timeout=5.0)
             except Fenced as error:
                 end(str(error))
-            except Unreachable as error:
+            except TradeError as error:
+                # Once one call's outcome is not known the session may have these, whatever the next call meets: a
+                # session that is loading, or is nowhere for the moment, has refused nothing.
+                is_unclear = is_unclear or isinstance(error, Unreachable)
+                if not is_unclear:
+                    self._refuse(intents, [error] * len(intents))
+                    return
                 if now() - began > UNCLEAR_NS:
                     await self._give_up(intents, str(error))
                     return
                 await asyncio.sleep(0.2)  # the same keys again: what arrived is only looked up
-            except TradeError as error:
-                self._refuse(intents, [error] * len(intents))
-                return
             else:
                 crash_here(CrashPoint.ALGO_AFTER_PLACE)
                 self._refuse(intents, results)
                 return
 
     async def _give_up(self, intents: list[PlaceOrder], why: str) -> None:
-        """Too late to place: make sure that none of these keys acts any more."""
-        cancels = [CancelOrder(account=i.account, client_order_id=i.client_order_id) for i in intents]
-        while True:
+        """Too late to place: make sure that none of these keys acts any more.
+
+        Only a key that the session does not know was refused.  An order that it has tells of itself, in its own
+        changes or through the journal, even where it was filled or ended before it could be taken back.
+        """
+        left = intents
+        while left:
+            cancels = [CancelOrder(account=i.account, client_order_id=i.client_order_id) for i in left]
             try:
                 results = await self.session.call("cancel", cancels, self.epoch, self.algo, timeout=5.0)
             except Fenced as error:
@@ -157,8 +188,15 @@ class AlgoOrders(Shell):
             except TradeError:
                 await asyncio.sleep(1.0)
                 continue
-            self._refuse(intents, results, why)
-            return
+            again: list[PlaceOrder] = []
+            for intent, result in zip(left, results, strict=True):
+                if isinstance(result, UnknownThing):
+                    self._refuse([intent], [result], why)
+                elif isinstance(result, TradeError) and not is_final(result):
+                    again.append(intent)
+            left = again
+            if left:
+                await asyncio.sleep(1.0)
 
     def _refuse(self, intents: Sequence[PlaceOrder], results: Sequence[Order | TradeError], why: str = "") -> None:
         """Tell the strategy of intents that did not become orders (orders tell of themselves)."""
@@ -233,3 +271,8 @@ class AlgoOrders(Shell):
                 order = msgspec.structs.replace(mine, state=OrderState.DENIED, reason="it never reached the session")
             if order is not None:
                 self._send_out(runner.order(order, now()))
+
+
+def is_final(error: TradeError) -> bool:
+    """Whether a cancel came after the order's end."""
+    return isinstance(error, Conflict) and error.code == "order_is_final"

@@ -339,13 +339,15 @@ class UserSession(SessionIO):
     async def begin_algo(self, account: str, algo: str, epoch: int) -> int:
         """An incarnation of an algo begins; what those before it ask for is refused from now on.
 
-        Returns the highest n of the keys ``<algo>-<n>`` ever journaled for this algo (0: none).
+        Returns the highest n of the keys ``<algo>-<n>`` that this algo ever used (0: none): those in the journal, and
+        those on their way there, which the incarnation before asked for a moment ago.
         """
-        self._ready_core()
+        core = self._ready_core()
         self._incarnations.begin(AlgoId(algo), epoch)
         newest, _ = await self.journal.orders(OrderFilter(account=AccountId(account), algo=AlgoId(algo)), limit=200)
+        keys = [order.client_order_id for order in newest] + core.keys_of(AccountId(account), AlgoId(algo))
         prefix = f"{algo}-"
-        numbers = [o.client_order_id[len(prefix) :] for o in newest if o.client_order_id.startswith(prefix)]
+        numbers = [key[len(prefix) :] for key in keys if key.startswith(prefix)]
         return max((int(n) for n in numbers if n.isdecimal()), default=0)
 
     async def _report_days(self) -> None:

@@ -25,6 +25,7 @@ from trading.checks import check_intent, check_modify, check_offered, same_conte
 from trading.errors import Conflict, NotReady, RiskDenied, TradeError, UnknownThing
 from trading.ids import (
     AccountId,
+    AlgoId,
     CauseId,
     ClientOrderId,
     Nanos,
@@ -291,6 +292,13 @@ class SessionCore(Replacing):
         return book, order
 
     # Views
+
+    def keys_of(self, account: AccountId, algo: AlgoId) -> list[ClientOrderId]:
+        """The keys of an algo's orders that are in memory, journaled or not, and of those that wait for budget."""
+        book = self.accounts.get(account)
+        keys = [key for key, order in book.orders.items() if order.algo == algo] if book is not None else []
+        waiting = [parked.intent for parked in self._parked.values() if isinstance(parked.intent, PlaceOrder)]
+        return keys + [i.client_order_id for i in waiting if i.account == account and i.algo == algo]
 
     def story(self, account: AccountId, key: ClientOrderId) -> list[str]:
         """The last changes of one order, for an `Invariant`."""

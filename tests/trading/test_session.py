@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from tests.trading.rig import AAA, ACC, BBB, D, Rig, buy, held, limit, sell
 from trading.broker import UpdateKind, Verdict
 from trading.errors import BadInput, Conflict, NotReady, RiskDenied, UnknownThing
-from trading.ids import AccountId, InstrumentId
+from trading.ids import AccountId, AlgoId, InstrumentId
 from trading.instructions import Append, AskBudget, Lane, Send, Tell
 from trading.limits import GROSS_EXPOSURE, ORDER_NOTIONAL, ORDER_QUANTITY, POSITION
 from trading.orders import OrderState, Side
@@ -21,6 +21,14 @@ def test_nothing_leaves_before_its_row_is_committed() -> None:
     assert [(o.client_order_id, o.state) for o in append.batch.orders] == [("a", OrderState.PENDING)]
     assert len(rig.take_send(Lane.PLACE).tickets) == 1
     assert rig.one(token).state is OrderState.PENDING
+
+
+def test_keys_on_their_way_to_the_journal_are_known() -> None:
+    rig = Rig()
+    rig.place(buy("algo-1-7", algo="algo-1"), buy("algo-2-9", algo="algo-2"))
+    assert rig.waiting(Append), "neither is journaled"
+    assert rig.core.keys_of(ACC, AlgoId("algo-1")) == ["algo-1-7"]
+    assert rig.core.keys_of(AccountId("other"), AlgoId("algo-1")) == []
 
 
 def test_reply_and_notes_wait_for_the_commit() -> None:
