@@ -169,8 +169,11 @@ async def start(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoRecor
 async def restart(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoRecord:
     """Have a running one replaced; start one that does not run."""
     if record.want == "running" and record.state != "failed":
-        # The new generation makes the Supervisor replace the incarnation.
-        return await deck.desired.update_algo(record.id, {"want": "running"}, by=caller.user)
+        # The new generation makes the Supervisor replace the incarnation.  Of the one that was looked at: a stop that
+        # somebody else asked for meanwhile must not be undone.
+        return await deck.desired.update_algo(
+            record.id, {"want": "running"}, by=caller.user, generation=record.generation
+        )
     return await start(deck, caller, record)
 
 
@@ -269,11 +272,13 @@ async def _check_takes(deck: Services, record: AlgoRecord, node: str) -> None:
     there = await deck.desired.node(NodeName(node))
     view = await deck.hot.get("cluster", dict[str, object])
     here = view.get("nodes") if view is not None else None
+    unfit = view.get("unfit") if view is not None else None
     machine = Machine(
         name=there.name,
         alive=not isinstance(here, list) or there.name in here,
         cordoned=there.cordoned or there.draining,
         draining=there.draining,
+        unfit=str(unfit.get(there.name, "")) if isinstance(unfit, dict) else "",
         labels=there.labels,
     )
     found, why = choose(record.account, there.name, record.placement, [machine])

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from api.routes.algo_commands import restart
+from api.security import Caller
 from storage.records import NodeRecord
 from tests.api.playing import BTC, Stage, algo_body, order_body
-from trading.errors import NotReady
+from trading.errors import Conflict, NotReady
 from trading.ids import AccountId as Account
 from trading.ids import AlgoId, Epoch, Nanos, NodeName, UserId, client_order_id
 from trading.orders import OrderType, PlaceOrder, Side
@@ -160,6 +162,16 @@ async def test_of_two_who_move_an_algo_one_wins_and_the_other_sees_where_it_is(s
     assert (same["applied"], same["generation"]) == ("unchanged", won["generation"])
 
 
+async def test_a_restart_does_not_undo_a_stop_that_somebody_asked_for_meanwhile(stage: Stage, key: str) -> None:
+    await stage.make("/v1/algos", algo_body(start=True), key=key)
+    seen = await stage.services.desired.algo(MOMO)
+    await post(stage, "/v1/algos/momo-1/stop", {"position": "flatten"})
+    caller = Caller(user=UserId("asha"), roles=("trader",), key_id="k")
+    with pytest.raises(Conflict, match="at generation"):
+        await restart(stage.services, caller, seen)
+    assert (await stage.services.desired.algo(MOMO)).want == "stopped"
+
+
 async def test_an_algo_is_not_moved_to_where_it_could_not_run(stage: Stage, key: str) -> None:
     await stage.make("/v1/algos", algo_body(start=True), key=key)
     said = await stage.refused(409, "node_cannot_take", "POST", "/v1/algos/momo-1/move", {"node": "home"}, key=key)
@@ -168,6 +180,10 @@ async def test_an_algo_is_not_moved_to_where_it_could_not_run(stage: Stage, key:
     await stage.services.hot.put("cluster", view, 60)
     said = await stage.refused(409, "node_cannot_take", "POST", "/v1/algos/momo-1/move", {"node": "edge"}, key=key)
     assert "is not here now" in said["detail"]
+    view = {**view, "nodes": ["edge", "home"], "unfit": {"edge": "it runs another build"}}
+    await stage.services.hot.put("cluster", view, 60)
+    said = await stage.refused(409, "node_cannot_take", "POST", "/v1/algos/momo-1/move", {"node": "edge"}, key=key)
+    assert "is not used: it runs another build" in said["detail"]
     assert (await stage.services.desired.algo(MOMO)).node == ""
     forced = await post(stage, "/v1/algos/momo-1/move", {"node": "edge", "force": True}, key=key)
     assert forced["node"] == "edge"
