@@ -61,7 +61,10 @@ def parse_time(text: object) -> int:
         raise ValueError(f"no such time: {error}") from None
     elapsed = moment - _EPOCH
     shift = (int(hours) * 3600 + int(minutes) * 60) * (1 if sign == "+" else -1) if sign else 0
-    return (elapsed.days * 86_400 + elapsed.seconds - shift) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
+    at = (elapsed.days * 86_400 + elapsed.seconds - shift) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
+    if not 0 <= at < 2**63:
+        raise ValueError("give a time between 1970 and 2262: nanoseconds are counted from 1970 in 63 bits")
+    return at
 
 
 #: An exact number; a string both ways.

@@ -46,6 +46,12 @@ def test_a_time_without_offset_or_sense_is_refused(text: object) -> None:
         parse_time(text)
 
 
+@pytest.mark.parametrize("text", ["1969-12-31T23:59:59Z", "2262-04-12T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_that_is_no_number_of_nanoseconds_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="between 1970 and 2262"):
+        parse_time(text)
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20, places=8))
 def test_a_decimal_survives_the_way_out_and_back(amount: Decimal) -> None:
     shown = Holder(amount=amount).model_dump(mode="json")
