@@ -19,9 +19,11 @@ from cluster.calls import Peer
 from cluster.names import ActorName, Kind
 from cluster.process import now
 from cluster.reconcile import (
+    BLOCKED_S,
     Action,
     Capacity,
     Desired,
+    Fence,
     Memory,
     Observed,
     Remove,
@@ -37,7 +39,7 @@ from cluster.specs import ActorSpec
 from storage import desired as desired_state
 from storage.journal import Journal
 from storage.leases import Leases
-from trading.errors import Conflict, Fenced, TradeError, Unreachable
+from trading.errors import Conflict, Fenced, NotReady, TradeError, Unreachable
 from trading.ids import AlgoId, Epoch, Nanos, NodeName
 
 log = logging.getLogger("quarterdeck")
@@ -90,8 +92,9 @@ class Supervisor(Shell):
         self.memory = Memory()
         self._peers: dict[ActorName, Peer] = {}
         self._poked = asyncio.Event()
+        self._news = asyncio.Event()
+        self._observed: Observed | None = None
         self._version = -1
-        self._wanted: Desired | None = None
         self._stopping: set[ActorName] = set()
         self._fitness = Fitness()
         self._began = False
@@ -104,6 +107,7 @@ class Supervisor(Shell):
             self._began = True
             self.spawn(self._rounds(), "rounds")
             self.spawn(self._watch(), "desired state")
+            self.spawn(self._spread_the_word(), "news")
             self.spawn(patiently("lease", self._renew, every=LEASE_S / 5), "lease")
 
     async def poke(self) -> None:
@@ -164,8 +168,9 @@ class Supervisor(Shell):
         for action in actions:
             await self._take(action)
         await self._take_back_orders(wanted, observed)
+        self._observed = observed
         if news and self._version >= 0:
-            await self._spread_the_word(observed)
+            self._news.set()
         self._version = version
 
     async def _take_back_orders(self, wanted: Desired, observed: Observed) -> None:
@@ -178,6 +183,8 @@ class Supervisor(Shell):
             algo.id
             for algo in wanted.algos
             if algo.state not in ("stopped", "failed")
+            # About to be started, and to take up what it left open.
+            or (algo.state == "stopped" and algo.want == "running")
             # Left open as asked, also where its process died before it could stop.
             or (algo.want == "stopped" and algo.stop_orders == "leave")
         }
@@ -213,17 +220,24 @@ class Supervisor(Shell):
             return None
         return status
 
-    async def _spread_the_word(self, observed: Observed) -> None:
-        """Tell those who keep a copy of the desired state; they would see it by themselves a little later."""
+    async def _spread_the_word(self) -> None:
+        """Tell those who keep a copy of the desired state; they would see it by themselves a little later.
+
+        Beside the rounds: one whose loop is blocked must not hold up what is to be done for others.
+        """
         method = {Kind.COORDINATOR: "poke", Kind.SESSION: "refresh", Kind.CONNECTION: "refresh", Kind.RISK: "refresh"}
-        calls = [
-            self._peers[name].call(method[name.kind], timeout=5.0)
-            for name, seen in observed.actors.items()
-            if name.kind in method and seen.answers and seen.state == "ready"
-        ]
-        for outcome in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(outcome, BaseException) and not isinstance(outcome, TradeError):
-                raise outcome
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            actors = self._observed.actors if self._observed is not None else {}
+            calls = [
+                self._peers.setdefault(name, Peer(str(name))).call(method[name.kind], timeout=5.0)
+                for name, seen in actors.items()
+                if name.kind in method and seen.state == "ready" and seen.heart_age_s < BLOCKED_S
+            ]
+            for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, TradeError):
+                    raise outcome
 
     async def _take(self, action: Action) -> None:
         match action:
@@ -235,6 +249,9 @@ class Supervisor(Shell):
                 self._end(name, reason, gently=True)
             case Remove(name, reason, gently):
                 self._end(name, reason, gently=gently)
+            case Fence(algo, reason):
+                epoch = await self.desired.new_algo_epoch(algo.id)
+                await self.desired.set_algo_state(algo.id, epoch, "waiting", reason)
             case ShowAlgo(algo, state, reason):
                 if (algo.state, algo.reason) != (state, reason):
                     try:
@@ -243,17 +260,19 @@ class Supervisor(Shell):
                         self._poked.set()  # it was given a new epoch meanwhile; look again
 
     async def _spawn(self, spec: ActorSpec) -> None:
+        if spec.name in self._stopping:
+            return  # it bears the name of one that is being ended, and would be ended in its place
         log.info("creating %s", spec.name)
         try:
             await asyncio.to_thread(runtime.spawn, spec)
         except Conflict:
             log.info("%s exists already", spec.name)
+        self.memory.created[spec.name] = now()
 
     async def _start_algo(self, algo: AlgoId, node: NodeName) -> None:
         epoch = await self.desired.new_algo_epoch(algo, node)
         await self.desired.set_algo_state(algo, epoch, "starting", f"on node {node}")
         name = ActorName(Kind.ALGO, algo, epoch)
-        self.memory.created[name] = now()
         await self._spawn(ActorSpec(name=name, args=(algo, int(epoch)), node=node))
 
     def _end(self, name: ActorName, reason: str, *, gently: bool) -> None:
@@ -265,19 +284,36 @@ class Supervisor(Shell):
 
     async def _stop(self, name: ActorName, gently: bool) -> None:
         try:
-            if gently:
-                peer = self._peers.setdefault(name, Peer(str(name)))
-                try:
-                    await peer.call("stop", timeout=STOP_S)
-                except Unreachable as error:
-                    log.warning("%s did not stop by itself: %s", name, error)
-                except TradeError as error:
-                    log.info("%s: %s", name, error)
+            if not (gently and await self._asked_to_stop(name)) and name.kind is Kind.ALGO:
+                await self._fence(AlgoId(name.id), Epoch(name.number or 0))
             await asyncio.to_thread(runtime.kill, name)
             self._peers.pop(name, None)
             self._poked.set()
         finally:
             self._stopping.discard(name)
+
+    async def _asked_to_stop(self, name: ActorName) -> bool:
+        """Whether it has ended in order."""
+        try:
+            await self._peers.setdefault(name, Peer(str(name))).call("stop", timeout=STOP_S)
+        except Unreachable as error:
+            log.warning("%s did not stop by itself: %s", name, error)
+        except TradeError as error:
+            log.info("%s: %s", name, error)
+        else:
+            return True
+        return False
+
+    async def _fence(self, algo: AlgoId, epoch: Epoch) -> None:
+        """Before one that has not ended by itself is shown as ended: it may be out of reach, and trade on."""
+        while True:
+            try:
+                await self.desired.fence_algo(algo, epoch)
+            except NotReady as error:
+                log.info("%s is fenced once the database is back: %s", algo, error)
+                await asyncio.sleep(1.0)
+            else:
+                return
 
     async def _show(
         self,

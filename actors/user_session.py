@@ -87,7 +87,7 @@ class UserSession(SessionIO):
         core = SessionCore(self.user, epoch)
         self.epoch, self.notes = epoch, NoteRings(epoch)
         core.days.restore(await self.days.load([user_scope(self.user)]))
-        self._incarnations.know({algo.id: algo.epoch for algo in await self.desired.algos()})
+        await self._hear_epochs()
         self.core = core
         for poller in self._pollers.values():
             poller.cancel()
@@ -101,9 +101,14 @@ class UserSession(SessionIO):
             self.spawn(self._read_marks(), "marks")
             self.spawn(patiently("days", self._save_days, every=1.0), "days")
             self.spawn(patiently("kills", self._heed_kills, every=2.0), "kills")
+            self.spawn(patiently("epochs", self._hear_epochs, every=2.0), "epochs")
             self.spawn(patiently("hours", self._read_hours, every=2.0), "hours")
             self.spawn(patiently("portfolio", self._publish_portfolio, every=0.5), "portfolio")
             self.spawn(patiently("day reports", self._report_days, every=20.0), "day reports")
+
+    async def _hear_epochs(self) -> None:
+        """Which incarnations are the newest, also where none of them will begin: an algo was fenced and waits."""
+        self._incarnations.know(await self.desired.algo_epochs(self.user))
 
     async def refresh(self) -> None:
         """Accounts or instruments changed: take up what is new."""

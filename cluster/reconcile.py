@@ -86,7 +86,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 class Memory(msgspec.Struct):
     """What must be remembered between rounds."""
 
-    #: actor -> when it was created, until it shows.
+    #: actor -> when it was created (noted by whoever did it), until it shows.
     created: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
     crashes: dict[AlgoId, Attempts] = msgspec.field(default_factory=dict)
     #: actor -> since when it has not answered, and how often it was asked meanwhile.
@@ -128,6 +128,16 @@ class Remove(msgspec.Struct, frozen=True):
     gently: bool
 
 
+class Fence(msgspec.Struct, frozen=True):
+    """Number an epoch for an algo that may still run where nobody reaches it, and note that it waits.
+
+    From then on what the old incarnation asks for is refused, and it ends itself once it can read its row.
+    """
+
+    algo: AlgoRecord
+    reason: str
+
+
 class ShowAlgo(msgspec.Struct, frozen=True):
     """Note the state of an algo and the reason in words."""
 
@@ -136,7 +146,7 @@ class ShowAlgo(msgspec.Struct, frozen=True):
     reason: str
 
 
-Action = Spawn | StartAlgo | StopAlgo | Remove | ShowAlgo
+Action = Spawn | StartAlgo | StopAlgo | Remove | Fence | ShowAlgo
 
 
 def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName, ActorSpec]:
@@ -169,7 +179,6 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
             if site is not None and (why := why_leave(site, memory.sites.get(name, NodeName("")), machines, lost)):
                 actions.append(Remove(name, f"it goes elsewhere: {why}", gently=seen.answers))
         elif name not in memory.created and (placed := _placed(spec, site, machines, memory)) is not None:
-            memory.created[name] = now
             actions.append(Spawn(placed))
     for name, seen in observed.actors.items():
         if name.kind in (Kind.ALGO, Kind.SUPERVISOR) or name in wanted:
@@ -398,6 +407,8 @@ def _start(algo: AlgoRecord, because: str, machines: Mapping[NodeName, Machine])
     """A new incarnation; it fences the one before, which is then removed as any older one."""
     machine, why = choose(algo.account, algo.node, algo.placement, [*machines.values()])
     if machine is None:
-        return [ShowAlgo(algo, "waiting", f"{because}; {why}" if because else why)]
+        reason = f"{because}; {why}" if because else why
+        # One that was up may be up still, cut off from us but not from its session.
+        return [Fence(algo, reason) if algo.state in ("starting", *_UP) else ShowAlgo(algo, "waiting", reason)]
     machine.take(algo.account, algo.placement)
     return [StartAlgo(algo, machine.name)]

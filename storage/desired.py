@@ -268,6 +268,25 @@ class Desired:
             )
         return epoch
 
+    async def fence_algo(self, id: AlgoId, epoch: Epoch, by: str = "supervisor") -> bool:
+        """Number one more epoch where ``epoch`` is still the newest; False where it is not, or the algo is gone."""
+        async with self._db.connection() as connection, connection.transaction():
+            await sign(connection, by)
+            done = await connection.execute(
+                "UPDATE algos SET epoch = epoch + 1, updated_at = %s WHERE (id, epoch) = (%s, %s)",
+                (time.time_ns(), id, epoch),
+            )
+            if not done.rowcount:
+                return False
+            await write_audit(connection, by, "fence_algo", id, {"epoch": epoch}, {"epoch": epoch + 1})
+        return True
+
+    async def algo_epochs(self, user: UserId) -> dict[AlgoId, Epoch]:
+        """The newest epoch of each of a user's algos."""
+        async with self._db.connection() as connection:
+            rows = await connection.execute('SELECT id, epoch FROM algos WHERE "user" = %s', (user,))
+            return {AlgoId(id): Epoch(epoch) for id, epoch in await rows.fetchall()}
+
     # --- limits -----------------------------------------------------------------------------------------
 
     async def set_limit(self, scope: str, kind: str, instrument: str, value: Decimal | None, by: str) -> LimitRecord:

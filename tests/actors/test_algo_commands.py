@@ -224,8 +224,18 @@ def test_orders_are_left_if_asked_also_by_the_supervisor_and_found_again(
     deck.wait("the stop", lambda: algo(deck, "staying")["state"] == "stopped" and gone(deck, "staying"), 30)
     stop = algo(deck, "staying")["stop"]
     assert (stop["done"], stop["open_orders"]) == (True, 1)
+    before = algo(deck, "staying")["epoch"]
     deck.api.post("/algos/staying/start")
-    deck.wait("it back with its order", lambda: (algo(deck, "staying")["live"] or {}).get("open_orders") == 1, 30)
+    deck.wait(
+        "it back with its order",
+        lambda: (
+            algo(deck, "staying")["state"] == "running"
+            and algo(deck, "staying")["epoch"] > before
+            and (algo(deck, "staying")["live"] or {}).get("epoch") == algo(deck, "staying")["epoch"]
+            and algo(deck, "staying")["live"]["open_orders"] == 1
+        ),
+        30,
+    )
     assert states(deck, "staying") == ["filled", "submitted"]
     remove(deck, "staying")
     assert states(deck, "staying") == ["filled", "cancelled"]

@@ -14,6 +14,7 @@ from cluster.reconcile import (
     Action,
     Capacity,
     Desired,
+    Fence,
     Memory,
     Observed,
     Remove,
@@ -147,6 +148,7 @@ class Cluster:
         match action:
             case Spawn(spec):
                 assert spec.name not in self.actors, f"{spec.name} was created twice"
+                self.memory.created[spec.name] = self.now
                 self.coming[spec.name] = Seen(name=spec.name, answers=True, state="ready", node=spec.node)
             case StartAlgo(record, node):
                 assert node in self.alive
@@ -160,6 +162,9 @@ class Cluster:
                 )
             case StopAlgo(name, _) | Remove(name, _, _):
                 self.actors.pop(name, None)
+            case Fence(record, reason):
+                epoch = Epoch(self.algos[record.id].epoch + 1)
+                self.set(record.id, epoch=epoch, placed="", state="waiting", reason=reason)
             case ShowAlgo(record, state, reason):
                 if self.algos[record.id].epoch == record.epoch:
                     self.set(record.id, state=state, reason=reason)
@@ -172,18 +177,6 @@ class Cluster:
 
     def crash(self, id_: str) -> None:
         self.actors = {n: s for n, s in self.actors.items() if not (n.kind is Kind.ALGO and n.id == id_)}
-
-    def silence(self, node: str) -> None:
-        """A machine falls silent; Ray still lists it."""
-        for name, seen in self.actors.items():
-            if seen.node == node:
-                self.see(name, answers=False)
-
-    def speak(self, node: str) -> None:
-        """What is left of it is back."""
-        for name, seen in self.actors.items():
-            if seen.node == node:
-                self.see(name, answers=True)
 
     def name(self, id_: str) -> ActorName:
         return ActorName(Kind.ALGO, id_, self.algos[AlgoId(id_)].epoch)
@@ -548,6 +541,27 @@ def test_an_algo_whose_node_is_gone_starts_elsewhere_without_counting_as_a_crash
         cluster.settle()
     assert cluster.algos[AlgoId("x")].state == "running"
     assert not cluster.memory.crashes
+
+
+def test_what_nobody_created_is_named_again_in_the_next_round() -> None:
+    cluster = Cluster("n1")
+    cluster.desire(account("a", "u"))
+    first = cluster.round(lose=1.0, rnd=random.Random(1))
+    assert cluster.round() == first, "the round before was cut short"
+
+
+def test_one_that_waits_because_its_node_is_silent_is_fenced_once_and_starts_anew() -> None:
+    cluster = running("n1", "n2", x="n1")
+    old = cluster.name("x")
+    silence(cluster, "n1")
+    for _ in range(40):
+        cluster.round()
+    assert (cluster.algos[AlgoId("x")].epoch, cluster.algos[AlgoId("x")].state) == (2, "waiting")
+    assert old not in cluster.actors, "what is left of it is removed as soon as it can be reached"
+    cluster.see(ActorName(Kind.NODE, "n1"), answers=True, state="ready", node=NodeName("n1"))
+    cluster.settle()
+    assert (cluster.algos[AlgoId("x")].epoch, cluster.algos[AlgoId("x")].state) == (3, "running")
+    assert cluster.name("x") in cluster.actors
 
 
 def test_without_another_node_an_algo_waits_and_says_for_what() -> None:

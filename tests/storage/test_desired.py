@@ -143,6 +143,14 @@ async def test_the_state_of_an_algo_is_a_finding_of_its_incarnation(desired: Des
         await desired.new_algo_epoch(AlgoId("none"))
 
 
+async def test_an_incarnation_is_fenced_once_and_a_newer_one_is_left_alone(desired: Desired) -> None:
+    epoch = await desired.new_algo_epoch(ALGO.id, "edge")
+    assert sorted(await asyncio.gather(*(desired.fence_algo(ALGO.id, epoch) for _ in range(5)))) == [False] * 4 + [True]
+    assert await desired.algo_epochs(USER.id) == {ALGO.id: epoch + 1}
+    assert await desired.algo_epochs(UserId("nobody")) == {}
+    assert await desired.fence_algo(AlgoId("none"), epoch) is False
+
+
 async def test_racing_epochs_of_an_algo_are_all_different(desired: Desired) -> None:
     assert sorted(await asyncio.gather(*(desired.new_algo_epoch(ALGO.id) for _ in range(10)))) == list(range(1, 11))
 
