@@ -13,7 +13,7 @@ from trading.ids import NodeName
 def needed_by(
     node: NodeName,
     records: Iterable[NodeRecord],
-    here: frozenset[NodeName] | None,
+    here: frozenset[NodeName],
     unfit: Mapping[NodeName, str],
     algos: Sequence[AlgoRecord],
     accounts: Sequence[AccountRecord] = (),
@@ -21,8 +21,8 @@ def needed_by(
 ) -> list[str]:
     """What should run, may run on ``node``, and is taken by no other machine now: ``algo momo``, ``connection p-1`` ….
 
-    ``here``: machines that are part of the cluster; None where nobody knows: all are taken to be.  The machine itself
-    counts as it would be if it were there and took algos.  Room is not asked for: an algo waits where there is none.
+    ``here``: machines that are part of the cluster.  The machine itself counts as it would be if it were there and took
+    algos.  Room is not asked for: an algo waits where there is none.
     """
     this, others = [], []
     for record in records:
@@ -32,7 +32,7 @@ def needed_by(
         others.append(
             Machine(
                 name=record.name,
-                alive=here is None or record.name in here,
+                alive=record.name in here,
                 cordoned=record.cordoned or record.draining,
                 unfit=unfit.get(record.name, ""),
                 labels=record.labels,

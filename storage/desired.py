@@ -192,14 +192,19 @@ class Desired:
         return await self._nodes.list()
 
     async def update_node(
-        self, name: NodeName, changes: Mapping[str, Any], by: str, generation: int | None = None
+        self,
+        name: NodeName,
+        changes: Mapping[str, Any],
+        by: str,
+        generation: int | None = None,
+        as_of: int | None = None,
     ) -> NodeRecord:
-        """Change labels or cordon."""
-        return await self._nodes.update(name, changes, by, generation)
+        """Change labels or cordon.  ``as_of``: the version of all in which it was found that this can be done."""
+        return await self._nodes.update(name, changes, by, generation, as_of)
 
-    async def delete_node(self, name: NodeName, by: str, generation: int | None = None) -> None:
-        """Forget a machine."""
-        await self._nodes.delete(name, by, generation)
+    async def delete_node(self, name: NodeName, by: str, as_of: int | None = None) -> None:
+        """Forget a machine.  ``as_of`` as for `update_node`."""
+        await self._nodes.delete(name, by, as_of=as_of)
 
     # --- algos ------------------------------------------------------------------------------------------
 

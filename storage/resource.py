@@ -46,10 +46,17 @@ async def write_audit(connection: Connection, actor: str, action: str, subject: 
 
 
 @asynccontextmanager
-async def change(db: Database) -> AsyncIterator[Connection]:
-    """A transaction that changes desired state; changes queue up behind one another."""
+async def change(db: Database, as_of: int | None = None) -> AsyncIterator[Connection]:
+    """A transaction that changes desired state; changes queue up behind one another.
+
+    ``as_of``: the version that what is decided here was looked at in.  Raises `Conflict` ``desired_state_moved`` where
+    it is not the newest any more, and nothing happens.
+    """
     async with db.connection() as connection, connection.transaction():
-        await connection.execute("UPDATE desired_version SET version = version + 1")
+        cursor = await connection.execute("UPDATE desired_version SET version = version + 1 RETURNING version")
+        row = await cursor.fetchone()
+        if as_of is not None and (row is None or row[0] != as_of + 1):
+            raise Conflict("desired_state_moved", "something else was changed meanwhile: look again")
         await connection.execute(f"NOTIFY {CHANNEL}")
         yield connection
 
@@ -126,13 +133,20 @@ class Resource(Generic[R]):
             await cursor.execute(statement)
             return [msgspec.convert(row, self._record) for row in await cursor.fetchall()]
 
-    async def update(self, name: str, changes: Mapping[str, Any], by: str, generation: int | None = None) -> R:
+    async def update(
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        by: str,
+        generation: int | None = None,
+        as_of: int | None = None,
+    ) -> R:
         """Set the fields of ``changes`` and raise the generation; returns the row as it is now.
 
         Raises `UnknownThing`, `BadInput` for a field that cannot be set, and `Conflict` when ``generation``
-        is given and the row has moved on.
+        is given and the row has moved on.  ``as_of`` as for `change`.
         """
-        async with change(self._db) as connection:
+        async with change(self._db, as_of) as connection:
             return await self.update_within(connection, name, changes, by, generation)
 
     async def update_within(
@@ -171,9 +185,9 @@ class Resource(Generic[R]):
         }
         return await self.update(name, changes, by) if changes else before
 
-    async def delete(self, name: str, by: str, generation: int | None = None) -> None:
-        """Remove.  Raises `UnknownThing`, or `Conflict` when something still refers to it."""
-        async with change(self._db) as connection:
+    async def delete(self, name: str, by: str, generation: int | None = None, as_of: int | None = None) -> None:
+        """Remove.  Raises `UnknownThing`, or `Conflict` where something still refers to it.  ``as_of``: see `change`."""
+        async with change(self._db, as_of) as connection:
             await self.delete_within(connection, name, by, generation)
 
     async def delete_within(self, connection: Connection, name: str, by: str, generation: int | None = None) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import msgspec
 from fastapi import APIRouter
@@ -24,6 +25,8 @@ from trading.errors import Conflict, NotReady
 from trading.ids import NodeName
 
 router = APIRouter(prefix="/v1", tags=["nodes"])
+
+_ATTEMPTS: Final = 20
 
 
 class NodeChange(Body):
@@ -101,10 +104,14 @@ async def change_node(name: str, body: NodeChange, caller: Operator, deck: Deck,
     if body.labels is not None:
         check_labels(body.labels)
     changes = {field: value for field, value in given.items() if getattr(record, field) != value}
+
+    async def carry_out(as_of: int | None) -> None:
+        await deck.desired.update_node(record.name, changes, by=caller.user, generation=body.generation, as_of=as_of)
+
     if changes.get("draining") and not force:
-        await _refuse_if_needed(deck, record.name)
-    if changes:
-        await deck.desired.update_node(record.name, changes, by=caller.user, generation=body.generation)
+        await _unless_needed(deck, record.name, carry_out)
+    elif changes:
+        await carry_out(None)
     return await get_node(name, caller, deck)
 
 
@@ -118,12 +125,17 @@ async def remove_node(name: str, caller: Operator, deck: Deck, force: bool = Fal
     here, _ = await _cluster(deck)
     if here and record.name in here and not await deck.join_tokens.has_joined(record.name):
         raise Conflict("node_is_here", f"node {name!r} is part of the cluster: drain it, end Ray on it, then remove it")
-    if not force:
+
+    async def carry_out(as_of: int | None) -> None:
+        await deck.desired.delete_node(record.name, by=caller.user, as_of=as_of)
+
+    if force:
+        await carry_out(None)
+    else:
         there = [algo.id for algo in await deck.desired.algos() if algo.placed == record.name and algo.state in ALIVE]
         if there:
             raise Conflict("node_is_in_use", f"{', '.join(there[:10])} run on it: drain it first, or use force")
-        await _refuse_if_needed(deck, record.name)
-    await deck.desired.delete_node(record.name, by=caller.user)
+        await _unless_needed(deck, record.name, carry_out)
     await deck.forget(f"node:{record.name}")
 
 
@@ -135,12 +147,27 @@ async def _cluster(deck: Services) -> tuple[frozenset[NodeName] | None, dict[Nod
     return frozenset(view["nodes"]), dict(view.get("unfit", {}))
 
 
+async def _unless_needed(deck: Services, node: NodeName, carry_out: Callable[[int | None], Awaitable[None]]) -> None:
+    """Take a machine away if nothing needs it: as of the moment that was looked at, for another may go meanwhile."""
+    for _ in range(_ATTEMPTS):
+        version = await deck.desired.version()
+        await _refuse_if_needed(deck, node)
+        try:
+            return await carry_out(version)
+        except Conflict as error:
+            if error.code != "desired_state_moved":
+                raise
+    raise NotReady("machines and algos keep being changed: ask again", 1.0)
+
+
 async def _refuse_if_needed(deck: Services, node: NodeName) -> None:
     here, unfit = await _cluster(deck)
     desired = deck.desired
-    stuck = needed_by(
-        node, await desired.nodes(), here, unfit, await desired.algos(), await desired.accounts(), await desired.feeds()
-    )
+    records, algos = await desired.nodes(), await desired.algos()
+    accounts, feeds = await desired.accounts(), await desired.feeds()
+    stuck = needed_by(node, records, here or frozenset(), unfit, algos, accounts, feeds)
+    if stuck and here is None:
+        raise NotReady("which machines are here is not known now: ask again, or use force", 2.0)
     if stuck:
         raise Conflict(
             "node_is_needed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from platform import python_version
 from typing import Any
@@ -198,6 +199,24 @@ async def test_the_last_node_of_an_algo_is_not_emptied_or_forgotten_unforced(sta
     (algo,) = await stage.services.desired.algos()
     await stage.services.desired.set_algo_state(algo.id, algo.epoch, "failed", "it crashed")
     assert (await stage.ask("DELETE", "/v1/nodes/edge")).status_code == 204
+
+
+async def test_of_the_last_two_nodes_only_one_is_taken_away_whoever_asks_at_once(stage: Stage, key: str) -> None:
+    await stage.make("/v1/algos", algo_body(start=True, placement={"selector": "region in (eu, us)"}), key=key)
+    await stage.services.hot.put("cluster", view("edge", "home"), 60)
+    for _ in range(5):
+        answers = await asyncio.gather(
+            *(stage.ask("PATCH", f"/v1/nodes/{name}", {"draining": True}) for name in ("edge", "home"))
+        )
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
+        for name in ("edge", "home"):
+            await change(stage, f"/v1/nodes/{name}", {"draining": False})
+
+
+async def test_nothing_needed_is_taken_away_while_nobody_knows_which_machines_are_here(stage: Stage, key: str) -> None:
+    await stage.make("/v1/algos", algo_body(start=True, placement={"selector": "region in (eu, us)"}), key=key)
+    await stage.refused(503, "not_ready", "PATCH", "/v1/nodes/home", {"draining": True})
+    assert (await change(stage, "/v1/nodes/home?force=true", {"draining": True}))["draining"]
 
 
 async def test_what_a_forgotten_node_told_is_forgotten_too(stage: Stage, key: str) -> None:
