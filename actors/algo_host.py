@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -357,11 +358,15 @@ class AlgoHost(AlgoOrders):
         async with self._writing:
             if not self._lines:
                 return
-            lines = list(self._lines)
+            lines, self._lines = self._lines, deque(maxlen=self._lines.maxlen)
             rows = [(x.at, x.level, x.text) for x in lines]
-            written = await self.algo_log.append(self.algo, Epoch(self.epoch), rows, [x.fields for x in lines])
-            for _ in lines:
-                self._lines.popleft()
+            try:
+                written = await self.algo_log.append(self.algo, Epoch(self.epoch), rows, [x.fields for x in lines])
+            except BaseException:
+                # Back before what has come meanwhile; where there is no room for all, the oldest go.
+                lines.extend(self._lines)
+                self._lines = lines
+                raise
         try:
             await self.bus.publish(streams.algo_log(self.algo), str(written[-1].number).encode())
         except NotReady as error:

@@ -17,7 +17,7 @@ from storage.database import Connection, Database
 from storage.kills import Left, left_of, lift_within, throw_within
 from storage.limits import put_limit
 from storage.records import AlgoRecord, KillRecord
-from storage.resource import Resource, change
+from storage.resource import Resource, change, sign, write_audit
 from trading import ids
 from trading.errors import BadInput, Conflict
 from trading.ids import AlgoId
@@ -88,10 +88,12 @@ class AlgoCommands:
             return await self._rows.update_within(connection, id, changes, by)
 
     async def start(self, id: AlgoId, by: str) -> AlgoRecord:
-        """Want it running.  Raises `Conflict` while it is being flattened."""
+        """Want it running; a failure is forgotten.  Raises `Conflict` while it is being flattened."""
         async with change(self._db) as connection:
             record = await self._rows.locked(connection, id)
             await self._end_flattening(connection, record, by, done=True)
+            if record.state == "failed":
+                await self._forget_failure(connection, record, by)
             return await self._rows.update_within(connection, id, {"want": "running", **AS_USUAL}, by)
 
     async def stop(self, id: AlgoId, orders: str, position: str, by: str) -> tuple[AlgoRecord, KillRecord | None]:
@@ -134,6 +136,18 @@ class AlgoCommands:
         """What an algo has open and holds now, by the journal."""
         async with self._db.connection() as connection:
             return (await left_of(connection, [record.account], record.id))[record.account]
+
+    async def _forget_failure(self, connection: Connection, record: AlgoRecord, by: str) -> None:
+        """With a new epoch, for what is left of the failed incarnation could tell of it again."""
+        await sign(connection, by)
+        after = {"epoch": record.epoch + 1, "state": "waiting", "reason": "asked to start"}
+        await connection.execute(
+            "UPDATE algos SET epoch = %(epoch)s, placed = '', state = %(state)s, reason = %(reason)s, "
+            "updated_at = %(at)s WHERE id = %(id)s",
+            {**after, "at": time.time_ns(), "id": record.id},
+        )
+        before = {"epoch": record.epoch, "state": record.state, "reason": record.reason}
+        await write_audit(connection, by, "forget_failure", record.id, before, after)
 
     async def _end_flattening(self, connection: Connection, record: AlgoRecord, by: str, *, done: bool) -> None:
         """Lift what closes its position; with ``done`` only once it is closed."""

@@ -186,7 +186,10 @@ class Resource(Generic[R]):
         return await self.update(name, changes, by) if changes else before
 
     async def delete(self, name: str, by: str, generation: int | None = None, as_of: int | None = None) -> None:
-        """Remove.  Raises `UnknownThing`, or `Conflict` where something still refers to it.  ``as_of``: see `change`."""
+        """Remove.  Raises `UnknownThing`, or `Conflict` where something still refers to it.
+
+        ``as_of`` as for `change`.
+        """
         async with change(self._db, as_of) as connection:
             await self.delete_within(connection, name, by, generation)
 

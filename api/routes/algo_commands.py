@@ -28,7 +28,7 @@ from api.shapes import AlgoShown
 from cluster.placement import Machine, choose
 from storage.records import AlgoRecord, KillRecord, OrderFilter
 from trading.entries import entries
-from trading.errors import Conflict, Fenced, TradeError
+from trading.errors import Conflict, TradeError
 from trading.ids import CauseId, NodeName
 from trading.kill_switch import Kill
 from trading.limits import PAUSED, algo_scope
@@ -36,7 +36,6 @@ from trading.orders import CancelOrder, Order, OrderState
 
 router = APIRouter(prefix="/v1/algos", tags=["algos"])
 
-_ATTEMPTS = 5
 #: A session hears of a limit within a second.
 _HEARD_S = 3.0
 _SESSION_S = 3.0
@@ -161,8 +160,6 @@ async def start(deck: Services, caller: Caller, record: AlgoRecord) -> AlgoRecor
         raise Conflict("account_is_disabled", f"account {account.id} is disabled: enable it first")
     if all(feed.id != record.feed for feed in await deck.desired.feeds()):
         raise Conflict("feed_is_gone", f"feed {record.feed} was deleted: make it again, or delete this algo")
-    if record.state == "failed":
-        await _clear(deck, caller, record)
     return await deck.algo_commands.start(record.id, by=caller.user)
 
 
@@ -284,15 +281,3 @@ async def _check_takes(deck: Services, record: AlgoRecord, node: str) -> None:
     found, why = choose(record.account, there.name, record.placement, [machine])
     if found is None:
         raise Conflict("node_cannot_take", f"{why}, so algo {record.id!r} would wait there: choose another, or force")
-
-
-async def _clear(deck: Services, caller: Caller, record: AlgoRecord) -> None:
-    """Forget the failure.  A new epoch first: what is left of the failed incarnation could tell of it again."""
-    for _ in range(_ATTEMPTS):
-        epoch = await deck.desired.new_algo_epoch(record.id, by=caller.user)
-        try:
-            await deck.desired.set_algo_state(record.id, epoch, "waiting", "asked to start", by=caller.user)
-        except Fenced:
-            continue  # the Supervisor numbers one too
-        return
-    raise Conflict("algo_is_changing", f"algo {record.id!r} keeps being started elsewhere: look at it again")
