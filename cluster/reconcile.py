@@ -23,8 +23,10 @@ _SECOND = 1_000_000_000
 _UP = ("running", "paused")
 #: A created actor may take this long to show up in Ray's list.
 APPEAR_NS = 20 * _SECOND
-#: An actor that has not answered for so long is replaced.
+#: An actor that has not answered for so long is replaced; one that never has may still be starting: on a machine that
+#: starts many at once, to end it would only put one more behind them all.
 SILENT_NS = 60 * _SECOND
+NEVER_HEARD_NS = 240 * _SECOND
 #: A machine that has not answered for so long, and so often, is given up: its algos go elsewhere.
 GIVEN_UP_NS = 6 * _SECOND
 GIVEN_UP_PROBES = 3
@@ -89,6 +91,8 @@ class Memory(msgspec.Struct):
     #: actor -> when it was created (noted by whoever did it), until it shows.
     created: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
     crashes: dict[AlgoId, Attempts] = msgspec.field(default_factory=dict)
+    #: Actors that have answered.
+    heard: set[ActorName] = msgspec.field(default_factory=set)
     #: actor -> since when it has not answered, and how often it was asked meanwhile.
     silent: dict[ActorName, Nanos] = msgspec.field(default_factory=dict)
     unanswered: dict[ActorName, int] = msgspec.field(default_factory=dict)
@@ -188,7 +192,8 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
             continue  # its instruments are being moved, or may be; it goes when it is empty, or silent for long
         actions.append(Remove(name, "no longer wanted", gently=seen.answers))
     for name, since in memory.silent.items():
-        if now - since > SILENT_NS and name in observed.actors and name.kind is not Kind.SUPERVISOR:
+        patience = SILENT_NS if name in memory.heard else NEVER_HEARD_NS
+        if now - since > patience and name in observed.actors and name.kind is not Kind.SUPERVISOR:
             actions.append(Remove(name, f"it has not answered for {(now - since) // _SECOND} s", gently=False))
     actions += _algos(desired, observed, memory, machines, lost, now)
     return actions
@@ -223,8 +228,10 @@ def _remember(observed: Observed, memory: Memory, now: Nanos) -> None:
     for name, created in list(memory.created.items()):
         if name in observed.actors or now - created > APPEAR_NS:
             del memory.created[name]
+    memory.heard &= observed.actors.keys()
     for name, seen in observed.actors.items():
         if seen.answers:
+            memory.heard.add(name)
             memory.silent.pop(name, None)
             memory.unanswered.pop(name, None)
         else:

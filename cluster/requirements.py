@@ -121,7 +121,7 @@ async def resolve(requirements: Sequence[str], wheel: tuple[str, bytes] | None =
         (folder / "deck.txt").write_text("".join(f"{name}=={version}\n" for name, version in sorted(deck.items())))
         words = ["install", "--dry-run", "--report", "report.json", "-r", "asked.txt", "-c", "deck.txt"]
         if wheel is not None:
-            (folder / wheel[0]).write_bytes(wheel[1])
+            await asyncio.to_thread((folder / wheel[0]).write_bytes, wheel[1])
             words.append(str(folder / wheel[0]))
         _check(await _pip(environment, words, folder, RESOLVE_S), "resolve")
         wanted = _wanted((folder / "report.json").read_bytes(), "" if wheel is None else wheel[0])
@@ -144,7 +144,7 @@ async def install(pins: Sequence[Pin], wheels: Mapping[str, bytes], target: Path
         environment = folder / "deck"
         await asyncio.to_thread(_show_deck, environment, {})
         for pin in pins:
-            (folder / pin.file_name).write_bytes(wheels[pin.sha256])
+            await asyncio.to_thread((folder / pin.file_name).write_bytes, wheels[pin.sha256])
         words = ["install", "--no-deps", "--no-index", "--target", str(target)]
         outcome = await _pip(environment, [*words, *(str(folder / pin.file_name) for pin in pins)], folder, INSTALL_S)
     if outcome.code or outcome.ended_for:

@@ -6,6 +6,7 @@ what is read is checked against its digest.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from typing import Final
@@ -26,7 +27,7 @@ class Artefacts:
 
     async def put(self, data: bytes) -> str:
         """Keep ``data``; its SHA-256.  The same content is kept once."""
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = await asyncio.to_thread(_digest, data)
         async with self._db.connection() as connection, connection.transaction():
             cursor = await connection.execute(
                 "INSERT INTO artefacts VALUES (%s, %s, %s) "
@@ -57,7 +58,7 @@ class Artefacts:
                 part += 1
             if not part and await self._size(connection, sha256) != 0:
                 raise UnknownThing("artefact", sha256)
-        if hashlib.sha256(found).hexdigest() != sha256:
+        if await asyncio.to_thread(_digest, found) != sha256:
             raise Invariant(
                 f"artefact {sha256} is {len(found)} bytes of another digest: the database was tampered with"
             )
@@ -67,6 +68,10 @@ class Artefacts:
         cursor = await connection.execute("SELECT size FROM artefacts WHERE sha256 = %s", (sha256,))
         row = await cursor.fetchone()
         return None if row is None else int(row[0])
+
+
+def _digest(data: bytes | bytearray) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 async def drop_unwanted(connection: Connection) -> int:

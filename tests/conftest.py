@@ -21,3 +21,15 @@ def deck() -> Iterator[DeckUnderTest]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module of tests made on the shared deck ends with it."""
+    if not any("deck" in item.fixturenames for item in request.session.items if item.parent is request.node):
+        yield
+        return
+    deck: DeckUnderTest = request.getfixturevalue("deck")
+    before = deck.made()
+    yield
+    deck.tidy(before)

@@ -182,9 +182,19 @@ async def _joiner(
     if not text:
         raise unauthorized("give the join token: 'Authorization: Bearer qdj_…'")
     try:
-        return text, await deck.join_tokens.find(text)
+        token = await deck.join_tokens.find(text)
+        if not token.used_at and token.expires_at <= time.time_ns():
+            raise Refused("join_token_expired", "this token has expired: make another")
     except Refused as error:
         raise ProblemError(401, error.code, "Unauthorized", error.detail, {"WWW-Authenticate": "Bearer"}) from error
+    if token.used_at:
+        try:
+            await deck.desired.node(token.node)
+        except UnknownThing as error:
+            raise ProblemError(
+                410, "node_removed", "Gone", f"node {token.node} was removed from the cluster"
+            ) from error
+    return text, token
 
 
 #: A machine with a join token: its text, and what is known of it.
@@ -228,15 +238,8 @@ async def look_before_joining(joiner: Joiner, deck: Deck, request: Request, body
     the same name is heard of.
     """
     _, token = joiner
-    if token.used_at:
-        try:
-            await deck.desired.node(token.node)
-        except UnknownThing as error:
-            raise ProblemError(
-                410, "node_removed", "Gone", f"node {token.node} was removed from the cluster"
-            ) from error
-        if body is not None and body.run:
-            await _only_run(deck, token.node, body, request.client.host if request.client is not None else "")
+    if token.used_at and body is not None and body.run:
+        await _only_run(deck, token.node, body, request.client.host if request.client is not None else "")
     settings = deck.deck
     addresses = [
         Address(what="Ray's head", host=_host(settings.ray_address), port=_port(settings.ray_address)),
@@ -274,7 +277,7 @@ async def _only_run(deck: Services, node: NodeName, asked: LookAsked, address: s
 
 
 @router.post("/join/reach", response_model=Reach)
-async def reach(body: ReachAsked, _: Joiner) -> Reach:
+async def reach(body: ReachAsked, request: Request, _: Joiner) -> Reach:
     """Try to reach the machine: Ray's head calls its nodes."""
     try:
         address = ip_address(body.host)
@@ -282,6 +285,10 @@ async def reach(body: ReachAsked, _: Joiner) -> Reach:
         raise BadInput("host", f"{body.host!r} is no IP address") from None
     if address.is_multicast or address.is_unspecified:
         raise BadInput("host", f"{body.host} is nobody's address")
+    asker = request.client.host if request.client is not None else ""
+    if (address.is_loopback or address.is_link_local) and body.host != asker:
+        # What listens for the head alone, a cloud's metadata too, is not to be found out from elsewhere.
+        raise BadInput("host", f"{body.host} is the head's own, not an address of the machine that asks ({asker})")
     try:
         async with asyncio.timeout(REACH_S):
             reader, writer = await asyncio.open_connection(body.host, body.port)

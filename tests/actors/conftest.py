@@ -12,6 +12,7 @@ INSTRUMENTS = ["BINANCE:BTCUSDT", "BINANCE:ETHUSDT", "BINANCE:SOLUSDT"]
 @pytest.fixture(scope="session")
 def feed(deck: DeckUnderTest) -> str:
     deck.feed("main", deck.market, INSTRUMENTS, workers=2)
+    deck.shared.add("main")
     return "main"
 
 

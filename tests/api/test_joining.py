@@ -131,7 +131,8 @@ async def test_forged_expired_and_revoked_tokens_open_nothing(stage: Stage, monk
     late = await token(stage, valid_s=60)
     real = time.time_ns
     monkeypatch.setattr("storage.join_tokens.time.time_ns", lambda: real() + 61 * 10**9)
-    await stage.refused(422, "join_token_expired", "POST", "/v1/nodes/join", {"node": "a"}, key=late)
+    for path in ("join", "join/look", "join/reach"):
+        await stage.refused(401, "join_token_expired", "POST", f"/v1/nodes/{path}", {"node": "a"}, key=late)
     monkeypatch.undo()
     text = await token(stage)
     listed = (await stage.get("/v1/nodes/tokens"))["items"]
@@ -175,6 +176,10 @@ async def test_the_head_tries_to_reach_the_machine(stage: Stage) -> None:
     assert "refused" in said["detail"].lower()
     wrong = {**body, "host": "edge.example"}
     assert (await stage.refused(422, "bad_input", "POST", "/v1/nodes/join/reach", wrong, key=text))["field"] == "host"
+    # What only the head reaches is nobody else's business.
+    for own in ("127.0.0.2", "169.254.169.254", "::1"):
+        said = await stage.refused(422, "bad_input", "POST", "/v1/nodes/join/reach", {**body, "host": own}, key=text)
+        assert said["field"] == "host"
 
 
 async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(

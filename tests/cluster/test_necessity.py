@@ -44,7 +44,6 @@ def test_a_machine_that_is_away_cordoned_or_unfit_is_no_help() -> None:
     for mark in ("cordoned", "draining"):
         marked = [node(EDGE, "eu"), node(HOME, "eu", **{mark: True})]
         assert needed_by(EDGE, marked, ALL, {}, algos) == ["algo a", "algo b"]
-    # Nobody knows who is here: nobody is taken to be away.
 
 
 def test_connections_sessions_and_workers_that_ask_for_it_need_it_too() -> None:

@@ -10,6 +10,7 @@ from cluster.names import ActorName, Kind
 from cluster.reconcile import (
     APPEAR_NS,
     GIVEN_UP_NS,
+    NEVER_HEARD_NS,
     SILENT_NS,
     Action,
     Capacity,
@@ -712,3 +713,16 @@ def test_an_algo_whose_feed_was_deleted_says_so() -> None:
     )
     cluster.settle()
     assert cluster.algos[AlgoId("x")].reason == "its feed f was deleted"
+
+
+def test_one_that_has_never_answered_is_given_longer_for_its_machine_may_start_many() -> None:
+    cluster = Cluster("n1")
+    cluster.desire(account("a", "u"))
+    cluster.round()
+    session = ActorName(Kind.SESSION, "u")
+    cluster.see(session, answers=False)
+    cluster.round()
+    cluster.now = Nanos(cluster.now + 2 * SILENT_NS)
+    assert not any(isinstance(action, Remove) for action in cluster.round())
+    cluster.now = Nanos(cluster.now + NEVER_HEARD_NS)
+    assert any(isinstance(action, Remove) and action.name == session for action in cluster.round())

@@ -83,6 +83,8 @@ class DeckUnderTest:
         (self.crash_points / CONSENT).touch()
         settings._crash_points = str(self.crash_points)
         self.said: list[str] = []
+        #: What several modules of tests share, so that none of them ends it.
+        self.shared: set[str] = set()
         self.deck = Deck(settings, self.said.append)
         self._simulators: list[Simulator] = []
         #: Where pip finds packages for strategies, and nowhere else; see `tests.support.wheels`.
@@ -160,6 +162,25 @@ class DeckUnderTest:
         """One order as the journal has it."""
         return dict(self.api.get(f"/orders/{account}/{key}"))
 
+    # Tidying up
+
+    def made(self) -> dict[str, set[str]]:
+        """What is wanted of this deck, by kind: what runs without any of it costs next to nothing."""
+        wanted = {kind: self.api.get(f"/{kind}", limit=1000)["items"] for kind in ("algos", "accounts", "feeds")}
+        return {kind: {each["id"] for each in items if each.get("enabled", True)} for kind, items in wanted.items()}
+
+    def tidy(self, kept: Mapping[str, set[str]]) -> None:
+        """End whatever is not ``kept``: two cores carry the actors of one module of tests, not of all of them."""
+        wait, api = self.wait, self.api
+        algos = self.made()["algos"] - kept["algos"] - self.shared
+        for algo in algos:
+            wait(f"{algo} to be stopped", lambda algo=algo: _done(lambda: api.post(f"/algos/{algo}/stop")))
+        for algo in algos:
+            wait(f"the end of {algo}", lambda algo=algo: _done(lambda: api.delete(f"/algos/{algo}")))
+        for kind in ("accounts", "feeds"):
+            for name in self.made()[kind] - kept[kind] - self.shared:
+                api.patch(f"/{kind}/{name}", {"enabled": False})
+
     # Looking
 
     def wait(self, what: str, ready: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -215,3 +236,12 @@ class DeckUnderTest:
         """As `rows`, with the columns' names."""
         with psycopg.connect(self.deck.settings.database_url, autocommit=True, row_factory=dict_row) as connection:
             return connection.execute(statement.encode(), values).fetchall()
+
+
+def _done(act: Callable[[], object]) -> bool:
+    """Whether something could be done now: a deck that has just been harmed may not answer for a moment."""
+    try:
+        act()
+    except TradeError:
+        return False
+    return True
