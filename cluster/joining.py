@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import import_module
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -105,6 +106,12 @@ class Head:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise NeedsOperator(f"{url!r} is no address of a head", "write https://host:port, as the command says")
+        if parts.scheme == "http" and _is_public(parts.hostname):
+            # The answer to a token is the database's password and Ray's token.
+            raise NeedsOperator(
+                f"{parts.hostname} is a public address, and http:// carries tokens and passwords in the clear",
+                "put a TLS proxy before the head's API and say https://, or join over a VPN's address",
+            )
         self.url = url.rstrip("/")
         self.host = parts.hostname
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -251,6 +258,14 @@ def _rooms() -> Check:
 
 def _is_loopback(host: str) -> bool:
     return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def _is_public(host: str) -> bool:
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False  # nothing can be said to it either
+    return any(ip_address(str(each).partition("%")[0]).is_global for each in found)
 
 
 def _connects(address: Address) -> str:

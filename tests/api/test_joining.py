@@ -212,6 +212,15 @@ async def test_a_machine_checks_itself_and_each_failure_has_its_remedy(
     head.close()
 
 
+@pytest.mark.parametrize("url", ["http://8.8.8.8:8470", "http://[2001:4860:4860::8888]:8470"])
+def test_nothing_is_said_to_a_public_address_in_the_clear(url: str) -> None:
+    with pytest.raises(NeedsOperator, match="in the clear") as caught:
+        Head(url, "qdj_x")
+    assert "https://" in caught.value.action
+    Head(url.replace("http:", "https:"), "qdj_x").close()
+    Head("http://100.64.0.1:8470", "qdj_x").close()
+
+
 def test_a_launched_deck_keeps_its_pools_token_in_a_file_and_makes_another_once_it_is_revoked(
     stage: Stage, tmp_path: Path
 ) -> None:
