@@ -231,8 +231,7 @@ def test_orders_are_left_if_asked_also_by_the_supervisor_and_found_again(
         lambda: (
             algo(deck, "staying")["state"] == "running"
             and algo(deck, "staying")["epoch"] > before
-            and (algo(deck, "staying")["live"] or {}).get("epoch") == algo(deck, "staying")["epoch"]
-            and algo(deck, "staying")["live"]["open_orders"] == 1
+            and (algo(deck, "staying")["live"] or {}).get("open_orders") == 1
         ),
         30,
     )
