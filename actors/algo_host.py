@@ -33,7 +33,7 @@ from storage.strategies import Strategies
 from strategies.loader import LoadedStrategy, load_builtin, load_folder
 from strategies.runner import LogLine, Runner, StrategyFailed
 from trading.bars import Bar
-from trading.errors import BadInput, Fenced, Invariant, NotReady, Refused, TradeError
+from trading.errors import BadInput, Fenced, Invariant, NotReady, Refused, TradeError, UnknownThing
 from trading.histogram import Histogram
 from trading.ids import Epoch, InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -374,7 +374,10 @@ class AlgoHost(AlgoOrders):
             log.debug("the log's news are not told: %s", error)
 
     async def _tell(self) -> None:
-        record = await self.desired.algo(self.algo)
+        try:
+            record = await self.desired.algo(self.algo)
+        except UnknownThing:
+            end("it was deleted")
         if record.epoch > self.epoch:
             end(f"epoch {record.epoch} runs now")
         await self._take_up(record)

@@ -287,9 +287,13 @@ class Desired:
         return True
 
     async def algo_epochs(self, user: UserId) -> dict[AlgoId, Epoch]:
-        """The newest epoch of each of a user's algos."""
+        """The newest epoch of each of a user's algos, those that were deleted included."""
         async with self._db.connection() as connection:
-            rows = await connection.execute('SELECT id, epoch FROM algos WHERE "user" = %s', (user,))
+            rows = await connection.execute(
+                'SELECT id, epoch FROM gone_algos WHERE "user" = %(user)s '
+                'UNION ALL SELECT id, epoch FROM algos WHERE "user" = %(user)s',
+                {"user": user},
+            )
             return {AlgoId(id): Epoch(epoch) for id, epoch in await rows.fetchall()}
 
     # --- limits -----------------------------------------------------------------------------------------

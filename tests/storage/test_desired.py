@@ -151,6 +151,17 @@ async def test_an_incarnation_is_fenced_once_and_a_newer_one_is_left_alone(desir
     assert await desired.fence_algo(AlgoId("none"), epoch) is False
 
 
+async def test_a_deleted_algo_is_fenced_and_one_of_its_name_goes_on_numbering(desired: Desired) -> None:
+    for _ in range(3):
+        await desired.new_algo_epoch(ALGO.id)
+    await desired.delete_algo(ALGO.id, "op")
+    assert await desired.algo_epochs(USER.id) == {ALGO.id: 4}
+    await desired.create_algo(ALGO, "op")
+    assert (await desired.algo(ALGO.id)).epoch == 4
+    assert await desired.new_algo_epoch(ALGO.id) == 5
+    assert await desired.algo_epochs(USER.id) == {ALGO.id: 5}
+
+
 async def test_racing_epochs_of_an_algo_are_all_different(desired: Desired) -> None:
     assert sorted(await asyncio.gather(*(desired.new_algo_epoch(ALGO.id) for _ in range(10)))) == list(range(1, 11))
 
