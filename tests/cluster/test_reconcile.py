@@ -179,6 +179,18 @@ class Cluster:
     def crash(self, id_: str) -> None:
         self.actors = {n: s for n, s in self.actors.items() if not (n.kind is Kind.ALGO and n.id == id_)}
 
+    def silence(self, node: str) -> None:
+        """A machine falls silent; Ray still lists it."""
+        for name, seen in self.actors.items():
+            if seen.node == node:
+                self.see(name, answers=False)
+
+    def speak(self, node: str) -> None:
+        """What is left of it is back."""
+        for name, seen in self.actors.items():
+            if seen.node == node:
+                self.see(name, answers=True)
+
     def name(self, id_: str) -> ActorName:
         return ActorName(Kind.ALGO, id_, self.algos[AlgoId(id_)].epoch)
 
