@@ -70,7 +70,12 @@ class Failovers:
     def label(self, name: str) -> None:
         """Let a machine carry what is asked for."""
         deck = self.deck
-        deck.wait(name, lambda: any(n["name"] == name and n["health"] == "ok" for n in deck.api.get("/nodes")["items"]))
+        deck.wait(
+            name,
+            lambda: any(
+                n["name"] == name and n["health"] in ("ok", "degraded") for n in deck.api.get("/nodes")["items"]
+            ),
+        )
         change(deck, name, labels={"site": "edge"})
 
     def replace(self, name: str, number: int) -> str:
