@@ -9,6 +9,7 @@ After each death the journal and the venue's own book must agree: no order lost,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import signal
@@ -18,6 +19,7 @@ import time
 from typing import Any
 
 import msgspec
+import psutil
 
 from tests.chaos.machines import BTC, HEAD, MAKER, change, family, is_alive, place_of, send
 from tests.support.books import check_books, settle
@@ -82,7 +84,8 @@ class Failovers:
         """A fresh machine in the place of one, of which nothing is left; its name."""
         deck, fresh = self.deck.deck, f"machine-{number}"
         if name:
-            send(family(deck._nodes.pop(name).pid), signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                send(family(deck._nodes.pop(name).pid), signal.SIGKILL)
         deck.add_node(fresh)
         self.label(fresh)
         return fresh
