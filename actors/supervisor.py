@@ -151,6 +151,7 @@ class Supervisor(Shell):
         )
         found = await asyncio.to_thread(runtime.running)
         nodes = await asyncio.to_thread(runtime.nodes)
+        asked_at = now()
         statuses = await asyncio.gather(*(self._probe(name) for name in found))
         told = {
             NodeName(name.id): status.facts for name, status in zip(found, statuses, strict=True)
@@ -162,6 +163,7 @@ class Supervisor(Shell):
             head=NodeName(self.deck.node),
             capacities=_capacities(found, statuses),
             unfit=await self._fitness.judge([NodeName(n.name) for n in nodes if n.alive and n.name], told),
+            asked_at=asked_at,
         )
         actions = reconcile(wanted, observed, self.memory, now())
         await self._show(found, statuses, observed, wanted_actors(wanted, observed.nodes))
@@ -247,6 +249,11 @@ class Supervisor(Shell):
                 await self._start_algo(algo.id, node)
             case StopAlgo(name, reason):
                 self._end(name, reason, gently=True)
+            case Remove(name, reason, False) if name.kind is not Kind.ALGO:
+                # At once, so that another of the same name can be created in this very round.
+                log.info("removing %s: %s", name, reason)
+                await asyncio.to_thread(runtime.kill, name)
+                self._peers.pop(name, None)
             case Remove(name, reason, gently):
                 self._end(name, reason, gently=gently)
             case Fence(algo, reason):
@@ -267,6 +274,7 @@ class Supervisor(Shell):
             await asyncio.to_thread(runtime.spawn, spec)
         except Conflict:
             log.info("%s exists already", spec.name)
+            return  # the next round sees it, or creates it once what bore the name is gone
         self.memory.created[spec.name] = now()
 
     async def _start_algo(self, algo: AlgoId, node: NodeName) -> None:

@@ -83,6 +83,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     capacities: dict[NodeName, Capacity] = msgspec.field(default_factory=dict)
     #: Machines that get no new algos, each with the reason (`cluster.node_health.unfit`).
     unfit: dict[NodeName, str] = msgspec.field(default_factory=dict)
+    #: When actors were asked how they are; None: just now.
+    asked_at: Nanos | None = None
 
 
 class Memory(msgspec.Struct):
@@ -182,6 +184,9 @@ def reconcile(desired: Desired, observed: Observed, memory: Memory, now: Nanos) 
         if seen is not None:
             if site is not None and (why := why_leave(site, memory.sites.get(name, NodeName("")), machines, lost)):
                 actions.append(Remove(name, f"it goes elsewhere: {why}", gently=seen.answers))
+                if not seen.answers and (placed := _placed(spec, site, machines, memory)) is not None:
+                    # Everything else waits for it, so not in the next round but in this one.
+                    actions.append(Spawn(placed))
         elif name not in memory.created and (placed := _placed(spec, site, machines, memory)) is not None:
             actions.append(Spawn(placed))
     for name, seen in observed.actors.items():
@@ -235,7 +240,7 @@ def _remember(observed: Observed, memory: Memory, now: Nanos) -> None:
             memory.silent.pop(name, None)
             memory.unanswered.pop(name, None)
         else:
-            memory.silent.setdefault(name, now)
+            memory.silent.setdefault(name, now if observed.asked_at is None else observed.asked_at)
             memory.unanswered[name] = memory.unanswered.get(name, 0) + 1
     for name in list(memory.silent):
         if name not in observed.actors:
