@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from tests.chaos.machines import BTC, HEAD, MAKER, change, family, is_alive, place_of, send
-from tests.support.books import check_books, settle
+from tests.support.books import settle
 from tests.support.deck import SECOND_NODE, DeckUnderTest
 
 FEED, USER = "roaming", "rhea"
@@ -155,8 +155,9 @@ class Failovers:
             deck.wait("the end of the old processes", lambda: not any(map(is_alive, old)), PATIENCE_S)
             for algo in self.algos:
                 deck.wait(f"one {algo}", lambda algo=algo: self._incarnations(algo) == 1, PATIENCE_S)
+            # The algos trade meanwhile: books that are apart for a moment are only under way, a lost or doubled order
+            # keeps them apart for good.
             settle(deck, self.account, PATIENCE_S)
-            check_books(deck, self.account)
         except AssertionError as error:
             return str(error)
         return ""
