@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query
@@ -24,7 +24,7 @@ from api.routes.algos import (
 )
 from api.security import AlgoRunner, Caller
 from api.services import Deck, Services
-from api.shapes import AlgoShown
+from api.shapes import ALIVE, AlgoShown
 from cluster.placement import Machine, choose
 from storage.records import AlgoRecord, KillRecord, OrderFilter
 from trading.entries import entries
@@ -267,17 +267,22 @@ async def tell(deck: Services, record: AlgoRecord, kill: KillRecord) -> None:
 
 async def _check_takes(deck: Services, record: AlgoRecord, node: str) -> None:
     there = await deck.desired.node(NodeName(node))
-    view = await deck.hot.get("cluster", dict[str, object])
-    here = view.get("nodes") if view is not None else None
-    unfit = view.get("unfit") if view is not None else None
+    view = await deck.hot.get("cluster", dict[str, Any]) or {}
+    here, agent = view.get("nodes"), f"node/{there.name}"
+    facts: dict[str, Any] = next((each["facts"] for each in view.get("actors", ()) if each["name"] == agent), {})
     machine = Machine(
         name=there.name,
-        alive=not isinstance(here, list) or there.name in here,
+        alive=here is None or there.name in here,
         cordoned=there.cordoned or there.draining,
         draining=there.draining,
-        unfit=str(unfit.get(there.name, "")) if isinstance(unfit, dict) else "",
+        unfit=str(view.get("unfit", {}).get(there.name, "")),
         labels=there.labels,
+        cpus=facts.get("cpus"),
+        memory_mb=facts.get("memory_for_algos_mb"),
     )
+    for other in await deck.desired.algos():
+        if other.placed == there.name and other.state in ALIVE and other.id != record.id:
+            machine.take(other.account, other.placement)
     found, why = choose(record.account, there.name, record.placement, [machine])
     if found is None:
         raise Conflict("node_cannot_take", f"{why}, so algo {record.id!r} would wait there: choose another, or force")

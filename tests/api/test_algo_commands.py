@@ -184,6 +184,10 @@ async def test_an_algo_is_not_moved_to_where_it_could_not_run(stage: Stage, key:
     await stage.services.hot.put("cluster", view, 60)
     said = await stage.refused(409, "node_cannot_take", "POST", "/v1/algos/momo-1/move", {"node": "edge"}, key=key)
     assert "is not used: it runs another build" in said["detail"]
+    full = {"name": "node/edge", "facts": {"cpus": 4.0, "memory_for_algos_mb": 100}}
+    await stage.services.hot.put("cluster", {**view, "unfit": {}, "actors": [full]}, 60)
+    said = await stage.refused(409, "node_cannot_take", "POST", "/v1/algos/momo-1/move", {"node": "edge"}, key=key)
+    assert "has 100 MiB left, 512 are needed" in said["detail"]
     assert (await stage.services.desired.algo(MOMO)).node == ""
     forced = await post(stage, "/v1/algos/momo-1/move", {"node": "edge", "force": True}, key=key)
     assert forced["node"] == "edge"
