@@ -33,6 +33,7 @@ from cluster.reconcile import (
     StartAlgo,
     StopAlgo,
     reconcile,
+    until_given_up,
     wanted_actors,
 )
 from cluster.specs import ActorSpec
@@ -50,6 +51,7 @@ STOP_S = 15.0
 #: Patience with an actor that is asked how it is; less with one that gave no answer last time, for all wait for it.
 ANSWER_S = 2.0
 STILL_SILENT_S = 1.0
+LEAST_S = 0.3
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,10 +137,15 @@ class Supervisor(Shell):
                     log.warning("a round was cut short: %s", error)
                     trouble = type(error).__name__
             try:
-                async with asyncio.timeout(ROUND_S):
+                async with asyncio.timeout(self._within(ROUND_S)):
                     await self._poked.wait()
             except TimeoutError:
                 pass
+
+    def _within(self, seconds: float) -> float:
+        """So long, or until a machine that is silent now can be given up."""
+        due = until_given_up(self.memory, now())
+        return seconds if due is None else min(seconds, max(LEAST_S, due / 1e9))
 
     async def _round(self) -> None:
         version = await self.desired.version()
@@ -215,7 +222,7 @@ class Supervisor(Shell):
         peer = self._peers.setdefault(name, Peer(str(name)))
         if name.kind is Kind.SUPERVISOR:
             return self.status()
-        patience = STILL_SILENT_S if name in self.memory.silent else ANSWER_S
+        patience = self._within(STILL_SILENT_S) if name in self.memory.silent else ANSWER_S
         try:
             status: Status = await peer.call("status", timeout=patience, group="health")
         except TradeError:

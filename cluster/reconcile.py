@@ -264,6 +264,13 @@ def given_up(observed: Observed, memory: Memory, now: Nanos) -> dict[NodeName, s
     return found
 
 
+def until_given_up(memory: Memory, now: Nanos) -> int | None:
+    """Nanoseconds until the next silent machine can be given up, so that nobody looks again only later; None: none."""
+    since = [at for name, at in memory.silent.items() if name.kind is Kind.NODE]
+    due = [at + GIVEN_UP_NS - now for at in since if at + GIVEN_UP_NS > now]
+    return min(due, default=None)
+
+
 def _algos(
     desired: Desired,
     observed: Observed,

@@ -25,6 +25,7 @@ from cluster.reconcile import (
     StartAlgo,
     StopAlgo,
     reconcile,
+    until_given_up,
     wanted_actors,
 )
 from storage.records import AccountRecord, AlgoRecord, FeedRecord, NodeRecord, OverCpu, Placement
@@ -532,6 +533,16 @@ def test_a_silent_agent_alone_moves_nothing() -> None:
     for _ in range(40):
         cluster.round()
     assert nodes_of(cluster) == {"x": "n1", "y": "n2"}
+
+
+def test_it_is_known_when_a_silent_node_can_be_given_up() -> None:
+    cluster = running("n1", "n2", x="")
+    assert until_given_up(cluster.memory, cluster.now) is None
+    silence(cluster, "n1")
+    asked = cluster.now
+    cluster.round()
+    assert until_given_up(cluster.memory, Nanos(asked + SECOND)) == GIVEN_UP_NS - SECOND
+    assert until_given_up(cluster.memory, Nanos(asked + GIVEN_UP_NS)) is None
 
 
 def test_a_pause_of_the_supervisor_gives_no_node_up() -> None:
