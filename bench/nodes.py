@@ -1,8 +1,9 @@
 """Starting algos on several machines: ``python -m bench.nodes [--json]``; it takes four minutes on two cores.
 
-Four Ray nodes on this machine, 60 algos of one submitted strategy version on six paper accounts, spread over them.
-Every node has had the version before.  A start is measured from the REST call to `Strategy.on_start`, which writes
-down when it was called: one at a time; 20 at once; then all that is left of the 60 at once.
+First 20 algos of one submitted strategy version at once, on the head alone.  Then four Ray nodes on this machine, 60
+algos on six paper accounts, spread over them.  Every node has had the version before.  A start is measured from the
+REST call to `Strategy.on_start`, which writes down when it was called: one at a time; 20 at once; then all that is left
+of the 60 at once.  The market ticks 200 times a second meanwhile, and every algo that runs takes it in.
 
 With all of them running: what the Supervisor's round takes (its views come one round and one pause apart), and the
 memory that algos take (their share of pages that are shared, by the kernel's account).  The floor is a bare Python
@@ -76,9 +77,7 @@ class Fleet:
         self._numbers = itertools.count()
 
     def prepare(self) -> None:
-        """Nodes, a feed, accounts, the version on every node."""
-        for name in NODES[1:]:
-            self._deck.add_node(name)
+        """A feed, accounts, the version, on the head alone."""
         source = {"provider": self._market.provider, "settings": {"base_url": self._market.url}}
         self._market.set_pace(200)
         self._market.run()
@@ -90,10 +89,31 @@ class Fleet:
             body = {"id": f"paper-{number}", "user": f"user-{number}", "connector": "paper", "settings": settings}
             self._api.post("/accounts", body)
         self._api.upload("/strategies/starter/versions", STRATEGY.encode(), 60.0, file="starter.py")
+        _wait("everything", lambda: not self._api.get("/cluster")["missing"])
+        self.remove([self.warm(NODES[0])])
+
+    def grow(self) -> None:
+        """All other nodes, each with the version."""
+        for name in NODES[1:]:
+            self._deck.add_node(name)
         _wait("the nodes", lambda: len(self._alive()) == len(NODES))
         _wait("everything", lambda: not self._api.get("/cluster")["missing"])
-        warm = [self.make(node=name) for name in NODES]
-        self.start(warm)
+        for name in NODES:
+            self.warm(name)
+
+    def warm(self, node: str) -> str:
+        """An algo that runs on a node, which has the version then."""
+        algo = self.make(node=node)
+        self.start([algo])
+        return algo
+
+    def remove(self, algos: Sequence[str]) -> None:
+        """Stop these and forget them."""
+        for algo in algos:
+            self._api.post(f"/algos/{algo}/stop")
+        _wait("the stops", lambda: all(self._api.get(f"/algos/{algo}")["state"] == "stopped" for algo in algos))
+        for algo in algos:
+            self._api.delete(f"/algos/{algo}")
 
     def _alive(self) -> list[str]:
         return [each["name"] for each in self._api.get("/nodes")["items"] if each["facts"]]
@@ -184,6 +204,10 @@ def measure() -> dict[str, Any]:
     ):
         fleet = Fleet(deck, api, market, Path(marks))
         fleet.prepare()
+        first = [fleet.make() for _ in range(AT_ONCE)]
+        one_node = fleet.start(first)
+        fleet.remove(first)
+        fleet.grow()
         alone = [fleet.start([fleet.make()])[0] for _ in range(ALONE)]
         twenty = fleet.start([fleet.make() for _ in range(AT_ONCE)])
         rest_of_them = ALGOS - len(NODES) - ALONE - AT_ONCE
@@ -197,6 +221,7 @@ def measure() -> dict[str, Any]:
             "start_s": {"p50": round(statistics.median(alone), 3), "p95": round(percentile(alone, 0.95), 3)},
             "at_once": AT_ONCE,
             "at_once_s": round(max(twenty), 2),
+            "at_once_one_node_s": round(max(one_node), 2),
             "rest": rest_of_them,
             "rest_s": round(max(rest), 2),
             "round_ms": round(fleet.round_s() * 1_000, 1),
