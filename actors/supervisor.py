@@ -304,6 +304,8 @@ class Supervisor(Shell):
             await asyncio.to_thread(runtime.kill, name)
             self._peers.pop(name, None)
             self._poked.set()
+        except NotReady as error:
+            log.info("%s is removed in a later round: %s", name, error)
         finally:
             self._stopping.discard(name)
 

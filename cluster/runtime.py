@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any, Final
 
 from cluster.settings import RAY_FLAGS, DeckSettings, settings
@@ -15,6 +17,7 @@ for _flag, _value in RAY_FLAGS.items():
 
 import msgspec
 import ray
+from ray.exceptions import RayError
 from ray.util import list_named_actors
 
 from cluster.names import ActorName, namespace, parse
@@ -65,7 +68,7 @@ def disconnect() -> None:
 
 
 def spawn(spec: ActorSpec) -> None:
-    """Create a detached actor.  Raises `Conflict` when the name is taken.
+    """Create a detached actor.  Raises `Conflict` when the name is taken, `NotReady` where it cannot be known.
 
     Returns before the actor runs: its first answer is the proof.
     """
@@ -84,9 +87,10 @@ def spawn(spec: ActorSpec) -> None:
         "label_selector": {NODE_LABEL: spec.node or settings().node},
     }
     try:
-        ray.remote(**{k: v for k, v in options.items() if k == "concurrency_groups"})(cls).options(
-            **{k: v for k, v in options.items() if k != "concurrency_groups"}
-        ).remote(*spec.args)
+        with _store_may_be_away():
+            ray.remote(**{k: v for k, v in options.items() if k == "concurrency_groups"})(cls).options(
+                **{k: v for k, v in options.items() if k != "concurrency_groups"}
+            ).remote(*spec.args)
     except ValueError as error:
         if "already taken" in str(error) or "already exists" in str(error):
             raise Conflict("actor_exists", f"{spec.name} is running already") from error
@@ -94,23 +98,37 @@ def spawn(spec: ActorSpec) -> None:
 
 
 def kill(name: ActorName | str) -> bool:
-    """End an actor for good, at once; False when there is none."""
+    """End an actor for good, at once; False when there is none.  Raises `NotReady`."""
     try:
-        ray.kill(ray.get_actor(str(name), namespace=namespace(settings().cluster)), no_restart=True)
+        with _store_may_be_away():
+            ray.kill(ray.get_actor(str(name), namespace=namespace(settings().cluster)), no_restart=True)
     except ValueError:
         return False
     return True
 
 
 def running() -> set[ActorName]:
-    """Every actor of ours that has a name now (alive, starting or restarting)."""
+    """Every actor of ours that has a name now (alive, starting or restarting).  Raises `NotReady`."""
     ours = namespace(settings().cluster)
-    names = (parse(a["name"]) for a in list_named_actors(all_namespaces=True) if a["namespace"] == ours)
+    with _store_may_be_away():
+        named = list_named_actors(all_namespaces=True)
+    names = (parse(a["name"]) for a in named if a["namespace"] == ours)
     return {name for name in names if name is not None}
 
 
+@contextlib.contextmanager
+def _store_may_be_away() -> Iterator[None]:
+    """Ray asks its control store for a minute, and then raises what its layers happen to raise."""
+    try:
+        yield
+    except (RayError, RuntimeError, OSError) as error:
+        raise NotReady(f"Ray's control store does not answer: {type(error).__name__} {error}", 1.0) from error
+
+
 def nodes() -> list[NodeView]:
-    """Machines known to Ray, dead ones included."""
+    """Machines known to Ray, dead ones included.  Raises `NotReady`."""
+    with _store_may_be_away():
+        found = ray.nodes()  # type: ignore[no-untyped-call]
     return [
         NodeView(
             node_id=n["NodeID"],
@@ -119,5 +137,5 @@ def nodes() -> list[NodeView]:
             alive=n["Alive"],
             labels=dict(n.get("Labels", {})),
         )
-        for n in ray.nodes()  # type: ignore[no-untyped-call]
+        for n in found
     ]
