@@ -265,7 +265,10 @@ class Supervisor(Shell):
                 self._end(name, reason, gently=gently)
             case Fence(algo, reason):
                 epoch = await self.desired.new_algo_epoch(algo.id)
-                await self.desired.set_algo_state(algo.id, epoch, "waiting", reason)
+                try:
+                    await self.desired.set_algo_state(algo.id, epoch, "waiting", reason)
+                except Fenced:
+                    self._poked.set()  # as below; it is fenced all the same
             case ShowAlgo(algo, state, reason):
                 if (algo.state, algo.reason) != (state, reason):
                     try:
