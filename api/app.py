@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import openapi, problems
+from api import openapi, panel_files, problems
 from api.routes import (
     accounts,
     algo_batch,
@@ -94,6 +94,7 @@ def create_app(
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
+    panel_files.install(app)
     problems.install(app)
     app.add_middleware(Counted, traffic=services.traffic)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
