@@ -19,6 +19,7 @@ from api.routes import (
     algos,
     audit,
     breaks,
+    connectors,
     exports,
     feed_clients,
     feed_health,
@@ -88,7 +89,7 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
+        users, accounts, connectors, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
         breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from api import logins
@@ -83,6 +84,24 @@ async def test_the_audit_is_for_operators_only(stage: Stage) -> None:
 )
 async def test_a_wrong_question_names_the_field(stage: Stage, query: str, field: str) -> None:
     assert (await stage.refused(422, "bad_input", "GET", f"/v1/audit?{query}"))["field"] == field
+
+
+async def test_a_change_behind_the_triggers_back_is_found_by_verifying(stage: Stage) -> None:
+    await stage.trading()
+    await stage.ask("PUT", "/v1/risk/limits", {"scope": "cluster", "kind": "position", "value": "5"})
+    good = (await stage.ask("POST", "/v1/audit/verify")).json()
+    assert (good["ok"], good["findings"]) == (True, [])
+    assert {head["chain"] for head in good["heads"]} >= {"deck"}
+    assert (await listed(stage, "action=verify_audit"))[0]["after"]["ok"] is True
+    with psycopg.connect(stage.services.deck.database_url) as owner:
+        owner.execute("ALTER TABLE audit DISABLE TRIGGER USER")
+        owner.execute("UPDATE audit SET actor = 'nobody' WHERE action = 'set_limit'")
+        owner.execute("ALTER TABLE audit ENABLE TRIGGER USER")
+    bad = (await stage.ask("POST", "/v1/audit/verify")).json()
+    assert bad["ok"] is False
+    (finding,) = bad["findings"]
+    assert finding.startswith("deck, link "), finding
+    await stage.refused(403, "forbidden", "POST", "/v1/audit/verify", key=await stage.person("asha", "quant"))
 
 
 async def broken(stage: Stage, *ids: str) -> None:
@@ -235,6 +254,7 @@ class Playing:
              call("DELETE", "/v1/risk/limits?scope=cluster&kind=position")),
             ("post", "/v1/breaks/{id}/accept", "accept_break", call("POST", "/v1/breaks/brk-1/accept", seen)),
             ("post", "/v1/breaks/{id}/explain", "explain_break", call("POST", "/v1/breaks/brk-2/explain", seen)),
+            ("post", "/v1/audit/verify", "verify_audit", call("POST", "/v1/audit/verify")),
             ("post", "/v1/risk/kill", "kill", kill),
             ("post", "/v1/risk/kills/{id}/lift", "lift_kill", call("POST", "/v1/risk/kills/{kill}/lift")),
         ]  # fmt: skip
