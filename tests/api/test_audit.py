@@ -101,7 +101,7 @@ async def test_a_change_behind_the_triggers_back_is_found_by_verifying(stage: St
     assert bad["ok"] is False
     (finding,) = bad["findings"]
     assert finding.startswith("deck, link "), finding
-    await stage.refused(403, "forbidden", "POST", "/v1/audit/verify", key=await stage.person("asha", "quant"))
+    await stage.refused(403, "forbidden", "POST", "/v1/audit/verify", key=await stage.person("cho", "quant"))
 
 
 async def broken(stage: Stage, *ids: str) -> None:
