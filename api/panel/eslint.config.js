@@ -15,6 +15,8 @@ export default tseslint.config(
       "react-hooks/rules-of-hooks": "error",
       "react-hooks/exhaustive-deps": "error",
       "@typescript-eslint/no-non-null-assertion": "error",
+      "@typescript-eslint/no-unused-vars": ["error", { varsIgnorePattern: "^_", argsIgnorePattern: "^_" }],
+      "@typescript-eslint/no-invalid-void-type": "off",
       "@typescript-eslint/consistent-type-imports": "error",
       "no-restricted-syntax": [
         "error",

@@ -8,11 +8,12 @@ interface Parameters<Q, P> {
   path: P;
   cookie?: never;
 }
-interface Operation<Q, P, B, R> {
-  parameters: P extends undefined ? { query?: Q; header?: never; path?: never; cookie?: never } : Parameters<Q, P>;
-  requestBody: B extends undefined ? undefined : { content: { "application/json": B } };
-  responses: { 200: R extends void ? Empty : Json<R> };
-}
+type Operation<Q, P, B, R> = {
+  parameters: [P] extends [undefined]
+    ? { query?: Q; header?: never; path?: never; cookie?: never }
+    : Parameters<Q, P>;
+  responses: { 200: [R] extends [void] ? Empty : Json<R> };
+} & ([B] extends [undefined] ? { requestBody?: never } : { requestBody: { content: { "application/json": B } } });
 type Get<R, Q = undefined, P = undefined> = { get: Operation<Q, P, undefined, R> };
 type Post<R, B = undefined, P = undefined> = { post: Operation<undefined, P, B, R> };
 type Put<R, B, P> = { put: Operation<undefined, P, B, R> };

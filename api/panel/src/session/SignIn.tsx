@@ -1,0 +1,9 @@
+import { Center, Loader } from "@mantine/core";
+
+export function SignIn() {
+  return (
+    <Center>
+      <Loader />
+    </Center>
+  );
+}
