@@ -85,7 +85,7 @@ function Ask() {
 }
 
 /** The field for a code of six digits. */
-export function CodeInput(given: { value: string; onChange: (value: string) => void; label?: string; error?: string | undefined }) {
+export function CodeInput(given: { value: string; onChange: (value: string) => void; label?: string; error?: string | undefined; autoFocus?: boolean }) {
   return (
     <TextInput
       label={given.label ?? "Code from your authenticator"}
@@ -99,6 +99,7 @@ export function CodeInput(given: { value: string; onChange: (value: string) => v
       placeholder="000000"
       required
       data-autofocus
+      autoFocus={given.autoFocus ?? false}
       styles={{ input: { letterSpacing: "0.3em", fontVariantNumeric: "tabular-nums", fontSize: "1.1rem", height: 38 } }}
     />
   );
