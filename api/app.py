@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from api import openapi, problems
 from api.routes import (
     accounts,
+    alerts,
     algo_batch,
     algo_commands,
     algo_story,
@@ -53,7 +54,7 @@ Command algos, feeds and orders of a Quarterdeck.
 * Lists are `{"items": […], "next": cursor or null}`.
 * Errors are `application/problem+json`; `code` is stable.
 * `GET /v1/stream` is a WebSocket.  The first message is `{"key": "qd_…", "topics": ["orders", "portfolio",
-  "algos", "feeds"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume, send the
+  "algos", "feeds", "alerts"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume, send the
   last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be missing.
 """
 
@@ -90,7 +91,7 @@ def create_app(
     rooms: tuple[Any, ...] = (
         users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
+        alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

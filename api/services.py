@@ -23,6 +23,7 @@ from cluster.history import History
 from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
 from cluster.submissions import Submissions
+from storage.alerts import Alerts
 from storage.algo_events import AlgoEvents
 from storage.algo_log import AlgoLog
 from storage.algos import AlgoCommands
@@ -81,6 +82,7 @@ class Services:
         self.strategies = Strategies(self.database)
         self.submissions = Submissions(deck.home, self.database)
         self.journal = Journal(self.database)
+        self.alerts = Alerts(self.database)
         self.wishes = Wishes(self.database)
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
@@ -140,6 +142,7 @@ class Services:
         self.run(self.hub.run(), "changes")
         self.run(self.market.run(), "market data")
         self.run(self.hub.watch(self.desired), "desired state")
+        self.run(self.hub.watch_alerts(self.alerts), "alerts")
         if self.link is not None:
             self.run(self.link.run(), "cluster")
 
