@@ -234,6 +234,7 @@ class Playing:
              call("PATCH", o + "/paper-1/k-1", {"limit_price": "60001.0"})),
             ("delete", o + "/{account}/{client_order_id}", "cancel_order", call("DELETE", o + "/paper-1/k-1")),
             ("post", a + "/{id}/cancel-all", "cancel_all", call("POST", a + "/paper-1/cancel-all")),
+            ("post", a + "/{id}/flatten", "flatten", call("POST", a + "/paper-1/flatten", {"reason": "weekend"})),
             ("post", a + "/{id}/reconcile", "reconcile", call("POST", a + "/paper-1/reconcile")),
             ("put", "/v1/risk/limits", "set_limit", call("PUT", "/v1/risk/limits", limit)),
             ("delete", "/v1/risk/limits", "set_limit",
