@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api.glance import Answers, Glance
 from api.link import Link
 from api.market import Market
 from api.problems import unknown_reference
@@ -33,6 +34,7 @@ from storage.bus import Bus
 from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
+from storage.equity import Equity
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.feed_seconds import FeedSeconds
 from storage.hot import Hot
@@ -91,6 +93,7 @@ class Services:
         self.algo_events = AlgoEvents(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
+        self.equity = Equity(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
         self.join_tokens = JoinTokens(self.database)
@@ -102,6 +105,8 @@ class Services:
         self.doorkeeper = Doorkeeper(self.keys, self.desired)
         self.hub = Hub(self.bus)
         self.market = Market(self.bus, self.hot)
+        self.glance = Glance(self)
+        self.deck_answers = Answers()
         self.traffic = Traffic()
         self.link = Link(deck) if connect else None
         self._sessions = sessions
@@ -158,6 +163,7 @@ class Services:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)
+        await self.glance.close()
         await self.bus.close()
         await self.hot.close()
         await self.database.close()
