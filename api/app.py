@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from api import openapi, panel_files, problems
 from api.routes import (
     accounts,
+    alerts,
     algo_batch,
     algo_commands,
     algo_story,
@@ -20,12 +21,16 @@ from api.routes import (
     audit,
     breaks,
     connectors,
+    deck_view,
+    equity,
     exports,
     feed_clients,
     feed_health,
     feed_seconds,
     feeds,
+    flatten,
     health,
+    heat,
     history,
     holdings,
     instruments,
@@ -36,6 +41,7 @@ from api.routes import (
     orders,
     reconciliations,
     risk,
+    search,
     strategies,
     strategy_versions,
     users,
@@ -54,8 +60,9 @@ Command algos, feeds and orders of a Quarterdeck.
 * Lists are `{"items": […], "next": cursor or null}`.
 * Errors are `application/problem+json`; `code` is stable.
 * `GET /v1/stream` is a WebSocket.  The first message is `{"key": "qd_…", "topics": ["orders", "portfolio",
-  "algos", "feeds"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume, send the
-  last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be missing.
+  "algos", "feeds", "alerts"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume,
+  send the last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be
+  missing.
 """
 
 
@@ -89,9 +96,11 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, connectors, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
+        users, accounts, connectors, flatten, instruments, history, feeds, feed_clients, feed_health, feed_seconds,
+        strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
+        deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes,
+        audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

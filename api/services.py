@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api.glance import Answers, Glance
 from api.link import Link
 from api.market import Market
 from api.problems import unknown_reference
@@ -23,6 +24,7 @@ from cluster.history import History
 from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
 from cluster.submissions import Submissions
+from storage.alerts import Alerts
 from storage.algo_events import AlgoEvents
 from storage.algo_log import AlgoLog
 from storage.algos import AlgoCommands
@@ -32,6 +34,7 @@ from storage.bus import Bus
 from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
+from storage.equity import Equity
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.feed_seconds import FeedSeconds
 from storage.hot import Hot
@@ -81,6 +84,7 @@ class Services:
         self.strategies = Strategies(self.database)
         self.submissions = Submissions(deck.home, self.database)
         self.journal = Journal(self.database)
+        self.alerts = Alerts(self.database)
         self.wishes = Wishes(self.database)
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
@@ -89,6 +93,7 @@ class Services:
         self.algo_events = AlgoEvents(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
+        self.equity = Equity(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
         self.join_tokens = JoinTokens(self.database)
@@ -100,6 +105,8 @@ class Services:
         self.doorkeeper = Doorkeeper(self.keys, self.desired)
         self.hub = Hub(self.bus)
         self.market = Market(self.bus, self.hot)
+        self.glance = Glance(self)
+        self.deck_answers = Answers()
         self.traffic = Traffic()
         self.link = Link(deck) if connect else None
         self._sessions = sessions
@@ -140,6 +147,7 @@ class Services:
         self.run(self.hub.run(), "changes")
         self.run(self.market.run(), "market data")
         self.run(self.hub.watch(self.desired), "desired state")
+        self.run(self.hub.watch_alerts(self.alerts), "alerts")
         if self.link is not None:
             self.run(self.link.run(), "cluster")
 
@@ -155,6 +163,7 @@ class Services:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)
+        await self.glance.close()
         await self.bus.close()
         await self.hot.close()
         await self.database.close()

@@ -17,9 +17,10 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from api.formats import time_text
-from api.shapes import AlgoShown, EventShown, OrderShown, PortfolioShown
+from api.shapes import AlertShown, AlgoShown, EventShown, OrderShown, PortfolioShown
 from cluster import streams
 from cluster.streams import Change
+from storage.alerts import AlertRecord, Alerts
 from storage.bus import LOST, Bus
 from storage.desired import Desired
 from trading.errors import NeedsOperator, NotReady
@@ -29,7 +30,7 @@ from trading.orders import Order, OrderEvent
 log = logging.getLogger("quarterdeck")
 
 RING: Final = 5_000
-TOPICS: Final = ("orders", "portfolio", "algos", "feeds")
+TOPICS: Final = ("orders", "portfolio", "algos", "feeds", "alerts")
 _WATCH_S: Final = 1.0
 
 
@@ -147,6 +148,22 @@ class Hub:
             seen, self.watching = now, True
             await asyncio.sleep(_WATCH_S)
 
+    async def watch_alerts(self, alerts: Alerts) -> None:
+        """Make changes of alerts that were raised or acknowledged from now on, whoever did it; none is left out."""
+        place: int | None = None
+        while True:
+            try:
+                if place is None:
+                    place = await alerts.newest_change()
+                changed = await alerts.changed_after(place)
+            except (NotReady, NeedsOperator):
+                await asyncio.sleep(_WATCH_S)
+                continue
+            if changed:
+                self.add(_alert(record) for record in changed)
+                place = changed[-1].change
+            await asyncio.sleep(_WATCH_S)
+
 
 #: (topic, key) -> owner and body.
 _Known: TypeAlias = dict[tuple[str, str], tuple[str, Any]]
@@ -164,6 +181,11 @@ def _differences(before: _Known, after: _Known, at: Nanos) -> list[Change]:
 
 def _algo(record: Any) -> Any:
     return AlgoShown.model_validate(record).model_dump(mode="json", exclude={"live"})
+
+
+def _alert(record: AlertRecord) -> Change:
+    body = AlertShown.model_validate(record).model_dump(mode="json")
+    return Change(topic="alerts", key=record.id, user=record.user, at=Nanos(time.time_ns()), body=body)
 
 
 def _feed(record: Any) -> Any:

@@ -300,6 +300,8 @@ def _visible(entry: Entry, caller: Caller, wanted: frozenset[str]) -> bool:
     change = entry.change
     if change is None:
         return True
+    if change.topic == "alerts" and not change.user and not caller.is_operator:
+        return False  # about the deck as a whole
     return change.topic in wanted and (not change.user or caller.sees(change.user))
 
 

@@ -171,6 +171,11 @@ class Playing:
             await self.ask("DELETE", "/v1/algos/quiet-1")
             await self.ask("DELETE", "/v1/strategies/quiet")
 
+        async def acknowledge() -> None:
+            about = {"kind": "session", "severity": "info", "user": "asha", "subject": "s", "text": "t", "at": Nanos(1)}
+            raised = await self.stage.services.alerts.raise_alert(**about)  # type: ignore[arg-type]
+            await self.ask("POST", f"/v1/alerts/{raised.id}/acknowledge")
+
         v = "/v1/strategies/{name}/versions"
         n = "/v1/nodes"
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
@@ -248,6 +253,7 @@ class Playing:
              call("PATCH", o + "/paper-1/k-1", {"limit_price": "60001.0"})),
             ("delete", o + "/{account}/{client_order_id}", "cancel_order", call("DELETE", o + "/paper-1/k-1")),
             ("post", a + "/{id}/cancel-all", "cancel_all", call("POST", a + "/paper-1/cancel-all")),
+            ("post", a + "/{id}/flatten", "flatten", call("POST", a + "/paper-1/flatten", {"reason": "weekend"})),
             ("post", a + "/{id}/reconcile", "reconcile", call("POST", a + "/paper-1/reconcile")),
             ("put", "/v1/risk/limits", "set_limit", call("PUT", "/v1/risk/limits", limit)),
             ("delete", "/v1/risk/limits", "set_limit",
@@ -255,6 +261,7 @@ class Playing:
             ("post", "/v1/breaks/{id}/accept", "accept_break", call("POST", "/v1/breaks/brk-1/accept", seen)),
             ("post", "/v1/breaks/{id}/explain", "explain_break", call("POST", "/v1/breaks/brk-2/explain", seen)),
             ("post", "/v1/audit/verify", "verify_audit", call("POST", "/v1/audit/verify")),
+            ("post", "/v1/alerts/{id}/acknowledge", "acknowledge_alert", acknowledge),
             ("post", "/v1/risk/kill", "kill", kill),
             ("post", "/v1/risk/kills/{id}/lift", "lift_kill", call("POST", "/v1/risk/kills/{kill}/lift")),
         ]  # fmt: skip
