@@ -228,6 +228,48 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/connectors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Connectors
+         * @description Everything that accounts and feeds can be at.
+         */
+        get: operations["list_connectors_v1_connectors_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/accounts/{id}/flatten": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Flatten
+         * @description Take back every open order of the account, then close every position by market orders that only reduce.
+         *
+         *     Algos go on: pause or stop them first where they must not enter again; the kill switch does all of it.
+         */
+        post: operations["flatten_v1_accounts__id__flatten_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/instruments": {
         parameters: {
             query?: never;
@@ -1191,7 +1233,7 @@ export interface paths {
         };
         /**
          * List Positions
-         * @description Positions from the journal; the portfolio values them.
+         * @description Positions from the journal; the portfolio values them.  ``algo``: what one algo traded of them.
          */
         get: operations["list_positions_v1_positions_get"];
         put?: never;
@@ -1276,6 +1318,192 @@ export interface paths {
         get: operations["export_fills_v1_fills_csv_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/deck": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Deck At A Glance
+         * @description Profit, exposure, accounts, algos, feeds, machines, what is open and what is wrong; a second old at most.
+         */
+        get: operations["deck_at_a_glance_v1_deck_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/risk/heat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Risk Heat
+         * @description What would be lost if every protective stop were hit (all of it where there is none), algo by instrument.
+         */
+        get: operations["risk_heat_v1_risk_heat_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/risk/tree": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Risk Tree
+         * @description The tree of limits with what is in use of each; levels without limits and without use are left out.
+         *
+         *     Those who are not operators see their own part of it, and the cluster's limits.
+         */
+        get: operations["risk_tree_v1_risk_tree_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/risk/maxima/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Maxima Series
+         * @description The highest use of each day as points of a chart, of whole levels.
+         */
+        get: operations["maxima_series_v1_risk_maxima_series_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/algos/{id}/equity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Algo Equity
+         * @description How an algo's profit went: every ten seconds for two days, before that every five minutes, then every hour.
+         */
+        get: operations["algo_equity_v1_algos__id__equity_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/accounts/{id}/equity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Account Equity
+         * @description How an account's profit and equity went; as of algos.
+         */
+        get: operations["account_equity_v1_accounts__id__equity_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search
+         * @description Algos, accounts, instruments, machines, feeds, strategies, users; orders by their key.
+         *
+         *     Of an order that has ended the whole key is needed.
+         */
+        get: operations["search_v1_search_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Alerts
+         * @description Alerts, newest first: about oneself and the own accounts; operators see all, also those about the deck.
+         */
+        get: operations["list_alerts_v1_alerts_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/alerts/{id}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledge Alert
+         * @description Say that it has been looked at: it is closed, and raised anew where it happens again.
+         *
+         *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators.
+         */
+        post: operations["acknowledge_alert_v1_alerts__id__acknowledge_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1770,6 +1998,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Verify Audit
+         * @description Compute every chain of the journal again, which may take minutes; one at a time.
+         */
+        post: operations["verify_audit_v1_audit_verify_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -1850,6 +2098,36 @@ export interface components {
             selector?: string | null;
             /** Generation */
             generation?: number | null;
+        };
+        /**
+         * AccountGlance
+         * @description An account.  ``gross``: the value of all that is held or may come to be held, signs left off.
+         */
+        AccountGlance: {
+            /** Account */
+            account: string;
+            /** User */
+            user: string;
+            /** Connector */
+            connector: string;
+            /** Enabled */
+            enabled: boolean;
+            /** State */
+            state: string;
+            /** Detail */
+            detail: string;
+            /** Currency */
+            currency: string;
+            /** Equity */
+            equity: string | null;
+            /** Pnl Today */
+            pnl_today: string | null;
+            /** Gross */
+            gross: string | null;
+            /** Gross Limit */
+            gross_limit: string | null;
+            /** Gross Use */
+            gross_use: number | null;
         };
         /**
          * AccountOfKill
@@ -1934,6 +2212,64 @@ export interface components {
             host: string;
             /** Port */
             port: number;
+        };
+        /**
+         * AlertShown
+         * @description What somebody should look at; ``acknowledged_at`` null while it is open.
+         * @example {
+         *       "id": "alert-5f0c1a9be2d3",
+         *       "kind": "large_order",
+         *       "severity": "warning",
+         *       "user": "asha",
+         *       "account": "paper-1",
+         *       "algo": null,
+         *       "subject": "BINANCE-USDM:BTCUSDT",
+         *       "text": "order momo-1-7 is worth 48000 USDT: 9 times what is usual for it",
+         *       "at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "last_at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "times": 1,
+         *       "acknowledged_at": null,
+         *       "acknowledged_by": null
+         *     }
+         */
+        AlertShown: {
+            /** Id */
+            id: string;
+            /** Kind */
+            kind: string;
+            /**
+             * Severity
+             * @enum {string}
+             */
+            severity: "info" | "warning" | "critical";
+            /** User */
+            user: string | null;
+            /** Account */
+            account: string | null;
+            /** Algo */
+            algo: string | null;
+            /** Subject */
+            subject: string;
+            /** Text */
+            text: string;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /**
+             * Last At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            last_at: string;
+            /** Times */
+            times: number;
+            /** Acknowledged At */
+            acknowledged_at: string | null;
+            /** Acknowledged By */
+            acknowledged_by: string | null;
         };
         /**
          * AlgoChange
@@ -2557,6 +2893,20 @@ export interface components {
             stop?: components["schemas"]["StopShown"] | null;
         };
         /**
+         * AlgosGlance
+         * @description Algos: how many run, how many should, how many are in each state.
+         */
+        AlgosGlance: {
+            /** Running */
+            running: number;
+            /** Wanted */
+            wanted: number;
+            /** By State */
+            by_state: {
+                [key: string]: number;
+            };
+        };
+        /**
          * Apart
          * @description Whether algos of one account share a machine.
          * @enum {string}
@@ -2806,6 +3156,20 @@ export interface components {
             not_compared: string;
         };
         /**
+         * ChainHead
+         * @description The end of a chain: kept elsewhere, it shows whether the chain was cut off or written anew since.
+         */
+        ChainHead: {
+            /** Chain */
+            chain: string;
+            /** Number */
+            number: number;
+            /** Digest */
+            digest: string;
+            /** Rows */
+            rows: number;
+        };
+        /**
          * CheckShown
          * @description What a comparison with the broker found.
          */
@@ -2945,6 +3309,56 @@ export interface components {
             };
         };
         /**
+         * ConnectorShown
+         * @description A connector; ``credentials`` are the names of what an account there logs in with.
+         * @example {
+         *       "name": "alpaca",
+         *       "trades": true,
+         *       "market_data": true,
+         *       "credentials": [
+         *         "key",
+         *         "secret"
+         *       ],
+         *       "account_settings": {
+         *         "type": "object",
+         *         "properties": {
+         *           "timeout_s": {
+         *             "type": "number"
+         *           }
+         *         }
+         *       },
+         *       "feed_settings": {
+         *         "type": "object",
+         *         "properties": {
+         *           "feed": {
+         *             "enum": [
+         *               "iex",
+         *               "sip"
+         *             ]
+         *           }
+         *         }
+         *       }
+         *     }
+         */
+        ConnectorShown: {
+            /** Name */
+            name: string;
+            /** Trades */
+            trades: boolean;
+            /** Market Data */
+            market_data: boolean;
+            /** Credentials */
+            credentials: string[];
+            /** Account Settings */
+            account_settings: {
+                [key: string]: unknown;
+            } | null;
+            /** Feed Settings */
+            feed_settings: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
          * CredentialsShown
          * @description Which credentials an account needs and has; never their values.
          */
@@ -3023,6 +3437,87 @@ export interface components {
             note: string;
         };
         /**
+         * DeckShown
+         * @description The deck at a glance; sums are over what the caller sees.
+         *
+         *     ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
+         *     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
+         * @example {
+         *       "at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "currency": "USDT",
+         *       "pnl_today": "120.5",
+         *       "gross": "52000",
+         *       "net": "-1200",
+         *       "gross_limit": "250000",
+         *       "gross_use": 0.208,
+         *       "accounts": [],
+         *       "algos": {
+         *         "running": 3,
+         *         "wanted": 4,
+         *         "by_state": {
+         *           "failed": 1,
+         *           "running": 3
+         *         }
+         *       },
+         *       "feeds": [],
+         *       "nodes": [],
+         *       "open_orders": 12,
+         *       "breaks": 0,
+         *       "alerts": 1,
+         *       "kills": [],
+         *       "trouble": ""
+         *     }
+         */
+        DeckShown: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /** Currency */
+            currency: string;
+            /**
+             * Pnl Today
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl_today: string;
+            /**
+             * Gross
+             * Format: decimal
+             * @example 0.01
+             */
+            gross: string;
+            /**
+             * Net
+             * Format: decimal
+             * @example 0.01
+             */
+            net: string;
+            /** Gross Limit */
+            gross_limit: string | null;
+            /** Gross Use */
+            gross_use: number | null;
+            /** Accounts */
+            accounts: components["schemas"]["AccountGlance"][];
+            algos: components["schemas"]["AlgosGlance"];
+            /** Feeds */
+            feeds: components["schemas"]["FeedGlance"][];
+            /** Nodes */
+            nodes: components["schemas"]["NodeGlance"][];
+            /** Open Orders */
+            open_orders: number;
+            /** Breaks */
+            breaks: number;
+            /** Alerts */
+            alerts: number;
+            /** Kills */
+            kills: components["schemas"]["KillGlance"][];
+            /** Trouble */
+            trouble: string;
+        };
+        /**
          * Deprecation
          * @description Who deprecated a version, and why.
          */
@@ -3081,6 +3576,36 @@ export interface components {
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
+        };
+        /**
+         * EquityCurve
+         * @description As `ProfitCurve`, of an account.
+         */
+        EquityCurve: {
+            /** Items */
+            items: components["schemas"]["EquityPoint"][];
+            /** Currency */
+            currency: string;
+        };
+        /**
+         * EquityPoint
+         * @description With the account's cash and holdings; null where its cash was not known.
+         */
+        EquityPoint: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /**
+             * Pnl
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl: string;
+            /** Equity */
+            equity: string | null;
         };
         /**
          * EventKind
@@ -3170,6 +3695,32 @@ export interface components {
             instruments?: string[] | null;
             /** Channels */
             channels?: string[] | null;
+        };
+        /**
+         * FeedGlance
+         * @description A feed.
+         *
+         *     ``state``: ``ok``; ``off``; ``degraded``: a worker is missing or an instrument is silent; ``down``: none comes.
+         */
+        FeedGlance: {
+            /** Feed */
+            feed: string;
+            /** Provider */
+            provider: string;
+            /** Enabled */
+            enabled: boolean;
+            /** State */
+            state: string;
+            /** Instruments */
+            instruments: number;
+            /** Live */
+            live: number;
+            /** Stale */
+            stale: number;
+            /** Workers Wanted */
+            workers_wanted: number;
+            /** Workers */
+            workers: number;
         };
         /**
          * FeedShown
@@ -3338,11 +3889,73 @@ export interface components {
             fee_currency: string;
         };
         /**
+         * FlattenShown
+         * @description What came of it.
+         *
+         *     ``cancelled``: how many open orders are being taken back; ``closing``: the orders that close what was held;
+         *     ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: not all that was open has ended,
+         *     so nothing was closed: ask again.
+         */
+        FlattenShown: {
+            /** Cancelled */
+            cancelled: number;
+            /** Closing */
+            closing: components["schemas"]["OrderShown"][];
+            /** Refused */
+            refused: components["schemas"]["Refusal"][];
+        };
+        /**
+         * FlattenWanted
+         * @description Why an account is to hold nothing.
+         * @example {
+         *       "reason": "over the weekend"
+         *     }
+         */
+        FlattenWanted: {
+            /** Reason */
+            reason: string;
+        };
+        /**
          * Format
          * @description How the answer is written.
          * @enum {string}
          */
         Format: "json" | "csv";
+        /**
+         * Found
+         * @description Something that was found.  An order's ``id`` is ``<account>/<client_order_id>``.
+         */
+        Found: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "algo" | "account" | "instrument" | "order" | "node" | "feed" | "strategy" | "user";
+            /** Id */
+            id: string;
+            /** Title */
+            title: string;
+            /** Detail */
+            detail: string;
+        };
+        /**
+         * FoundShown
+         * @description What was found, the best first.
+         * @example {
+         *       "items": [
+         *         {
+         *           "kind": "algo",
+         *           "id": "momo-1",
+         *           "title": "momo-1",
+         *           "detail": "ma-cross, running"
+         *         }
+         *       ]
+         *     }
+         */
+        FoundShown: {
+            /** Items */
+            items: components["schemas"]["Found"][];
+        };
         /**
          * Gap
          * @description A time in which ticks of an instrument may be missing from the stream.
@@ -3422,6 +4035,71 @@ export interface components {
             addresses: components["schemas"]["Address"][];
             /** Tls */
             tls: string;
+        };
+        /**
+         * HeatCell
+         * @description Money at risk of an algo in an instrument, and which part of the total that is (0 … 1).
+         */
+        HeatCell: {
+            /** Algo */
+            algo: string;
+            /** Instrument */
+            instrument: string;
+            /**
+             * At Risk
+             * Format: decimal
+             * @example 0.01
+             */
+            at_risk: string;
+            /** Share */
+            share: number;
+        };
+        /**
+         * HeatShown
+         * @description Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
+         *
+         *     The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
+         * @example {
+         *       "at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "currency": "USDT",
+         *       "algos": [
+         *         "momo-1"
+         *       ],
+         *       "instruments": [
+         *         "BINANCE-USDM:BTCUSDT"
+         *       ],
+         *       "cells": [
+         *         {
+         *           "algo": "momo-1",
+         *           "instrument": "BINANCE-USDM:BTCUSDT",
+         *           "at_risk": "120.5",
+         *           "share": 1
+         *         }
+         *       ],
+         *       "total": "120.5"
+         *     }
+         */
+        HeatShown: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /** Currency */
+            currency: string;
+            /** Algos */
+            algos: string[];
+            /** Instruments */
+            instruments: string[];
+            /** Cells */
+            cells: components["schemas"]["HeatCell"][];
+            /**
+             * Total
+             * Format: decimal
+             * @example 0.01
+             */
+            total: string;
         };
         /**
          * HistoryShown
@@ -3822,6 +4500,24 @@ export interface components {
             revoked_at: string | null;
         };
         /**
+         * KillGlance
+         * @description A kill in force.
+         */
+        KillGlance: {
+            /** Id */
+            id: string;
+            /** Scope */
+            scope: string;
+            /** Reason */
+            reason: string;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+        };
+        /**
          * KillLine
          * @description A kill in the list.
          */
@@ -3954,6 +4650,44 @@ export interface components {
             p99: number | null;
         };
         /**
+         * LevelFigures
+         * @description What a level has in use, as central risk told it a moment ago.
+         */
+        LevelFigures: {
+            /**
+             * Gross
+             * Format: decimal
+             * @example 0.01
+             */
+            gross: string;
+            /**
+             * Net
+             * Format: decimal
+             * @example 0.01
+             */
+            net: string;
+            /**
+             * Money At Risk
+             * Format: decimal
+             * @example 0.01
+             */
+            money_at_risk: string;
+            /**
+             * Pnl Today
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl_today: string;
+            /**
+             * Drawdown
+             * Format: decimal
+             * @example 0.01
+             */
+            drawdown: string;
+            /** Open Orders */
+            open_orders: number;
+        };
+        /**
          * LevelShown
          * @description Use of a level, or of one instrument on it.
          *
@@ -4041,6 +4775,28 @@ export interface components {
             /** Changed By */
             changed_by: string;
             state?: components["schemas"]["StateShown"] | null;
+        };
+        /**
+         * LimitUse
+         * @description A limit in force; ``used`` null where no one figure says it; ``use`` reaches 1 at the limit.
+         */
+        LimitUse: {
+            /** Kind */
+            kind: string;
+            /**
+             * Value
+             * Format: decimal
+             * @example 0.01
+             */
+            value: string;
+            /** Used */
+            used: string | null;
+            /** Use */
+            use: number | null;
+            /** Unit */
+            unit: string;
+            /** Generation */
+            generation: number;
         };
         /**
          * LimitWanted
@@ -4689,6 +5445,22 @@ export interface components {
             processes: components["schemas"]["ProcessShown"][];
         };
         /**
+         * NodeGlance
+         * @description A machine: its health, how much of its CPU and memory is in use (percent; null: not known), algos on it.
+         */
+        NodeGlance: {
+            /** Node */
+            node: string;
+            /** State */
+            state: string;
+            /** Cpu */
+            cpu: number | null;
+            /** Memory */
+            memory: number | null;
+            /** Algos */
+            algos: number;
+        };
+        /**
          * NodeShown
          * @description A registered machine.
          */
@@ -4960,6 +5732,13 @@ export interface components {
         Page_AccountShown_: {
             /** Items */
             items: components["schemas"]["AccountShown"][];
+            /** Next */
+            next?: string | null;
+        };
+        /** Page[AlertShown] */
+        Page_AlertShown_: {
+            /** Items */
+            items: components["schemas"]["AlertShown"][];
             /** Next */
             next?: string | null;
         };
@@ -5359,6 +6138,43 @@ export interface components {
             cpu_percent: number;
         };
         /**
+         * ProfitCurve
+         * @description Points, oldest first; between two of them nothing is known to have changed by more than charts show.
+         * @example {
+         *       "items": [
+         *         {
+         *           "at": "2026-01-31T09:15:00.000000000+00:00",
+         *           "pnl": "120.5"
+         *         }
+         *       ],
+         *       "currency": "USDT"
+         *     }
+         */
+        ProfitCurve: {
+            /** Items */
+            items: components["schemas"]["ProfitPoint"][];
+            /** Currency */
+            currency: string;
+        };
+        /**
+         * ProfitPoint
+         * @description Profit over all time at a moment, realised and not, fees included.
+         */
+        ProfitPoint: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /**
+             * Pnl
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl: string;
+        };
+        /**
          * QuarantinePage
          * @description Instruments of which something was refused, and the counts of the feed as a whole.
          */
@@ -5584,6 +6400,39 @@ export interface components {
             stands_by_for: string[];
         };
         /**
+         * SeriesPoint
+         * @description The highest value of a measure in a day, of one level.
+         */
+        SeriesPoint: {
+            /**
+             * Day
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            day: string;
+            /** Scope */
+            scope: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "gross" | "long" | "short" | "money_at_risk" | "loss" | "drawdown" | "open_orders";
+            /**
+             * Value
+             * Format: decimal
+             * @example 0.01
+             */
+            value: string;
+        };
+        /**
+         * SeriesShown
+         * @description Points, oldest first.
+         */
+        SeriesShown: {
+            /** Items */
+            items: components["schemas"]["SeriesPoint"][];
+        };
+        /**
          * Settlement
          * @description How a break was resolved.
          * @enum {string}
@@ -5716,6 +6565,42 @@ export interface components {
          * @enum {string}
          */
         TimeInForce: "day" | "gtc" | "ioc" | "fok" | "opg" | "cls";
+        /**
+         * TreeNode
+         * @description A level; ``instrument`` not "": of this instrument alone, on the level above.
+         *
+         *     ``figures`` null: central risk has told nothing of it.
+         * @example {
+         *       "scope": "cluster",
+         *       "instrument": "",
+         *       "title": "All",
+         *       "limits": [
+         *         {
+         *           "kind": "gross_exposure",
+         *           "value": "250000",
+         *           "used": "52000",
+         *           "use": 0.208,
+         *           "unit": "money",
+         *           "generation": 3
+         *         }
+         *       ],
+         *       "figures": null,
+         *       "children": []
+         *     }
+         */
+        TreeNode: {
+            /** Scope */
+            scope: string;
+            /** Instrument */
+            instrument: string;
+            /** Title */
+            title: string;
+            /** Limits */
+            limits: components["schemas"]["LimitUse"][];
+            figures: components["schemas"]["LevelFigures"] | null;
+            /** Children */
+            children: components["schemas"]["TreeNode"][];
+        };
         /**
          * TuningBody
          * @description What is set; each name that is left out stays as the feed, or the default, has it.
@@ -5908,6 +6793,28 @@ export interface components {
              * @example 0.01
              */
             exposure: string;
+        };
+        /**
+         * VerdictShown
+         * @description Every chain computed again; ``ok``: all is as it was written.
+         */
+        VerdictShown: {
+            /** Ok */
+            ok: boolean;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /** Rows */
+            rows: number;
+            /** Took S */
+            took_s: number;
+            /** Heads */
+            heads: components["schemas"]["ChainHead"][];
+            /** Findings */
+            findings: string[];
         };
         /**
          * VersionShown
@@ -7241,6 +8148,142 @@ export interface operations {
             };
             /** @description The outcome is unknown; ask, never resend under another key */
             504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_connectors_v1_connectors_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectorShown"][];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    flatten_v1_accounts__id__flatten_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FlattenWanted"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlattenShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12099,6 +13142,8 @@ export interface operations {
         parameters: {
             query?: {
                 account?: string | null;
+                /** @description What this algo holds, in place of accounts */
+                algo?: string | null;
                 /** @description Show those of quantity 0 too */
                 flat?: boolean;
                 /** @description Items on a page */
@@ -12382,6 +13427,586 @@ export interface operations {
             };
             /** @description The key's roles do not allow it */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deck_at_a_glance_v1_deck_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeckShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    risk_heat_v1_risk_heat_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HeatShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    risk_tree_v1_risk_tree_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TreeNode"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    maxima_series_v1_risk_maxima_series_get: {
+        parameters: {
+            query?: {
+                /** @description Only this level */
+                scope?: string | null;
+                /** @description Only this measure */
+                kind?: ("gross" | "long" | "short" | "money_at_risk" | "loss" | "drawdown" | "open_orders") | null;
+                /** @description How many days back, today included */
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SeriesShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    algo_equity_v1_algos__id__equity_get: {
+        parameters: {
+            query?: {
+                /** @description A day ago if left out */
+                since?: string | null;
+                /** @description Before this; now if left out */
+                until?: string | null;
+                /** @description At most so many */
+                points?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfitCurve"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    account_equity_v1_accounts__id__equity_get: {
+        parameters: {
+            query?: {
+                /** @description A day ago if left out */
+                since?: string | null;
+                /** @description Before this; now if left out */
+                until?: string | null;
+                /** @description At most so many */
+                points?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EquityCurve"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    search_v1_search_get: {
+        parameters: {
+            query: {
+                /** @description A part of a name */
+                q: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FoundShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_alerts_v1_alerts_get: {
+        parameters: {
+            query?: {
+                /** @description Only open ones, or only acknowledged ones */
+                open?: boolean | null;
+                /** @description Such as `large_order` */
+                kind?: string | null;
+                /** @description Items on a page */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AlertShown_"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    acknowledge_alert_v1_alerts__id__acknowledge_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14292,6 +15917,71 @@ export interface operations {
             };
             /** @description The key's roles do not allow it */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    verify_audit_v1_audit_verify_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VerdictShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
