@@ -3,6 +3,7 @@ import { StateBadge } from "@/components/StateBadge";
 import { formatNumber } from "@/format/measure";
 
 import type { Feed } from "./index";
+import "./feeds.css";
 
 /** Whether the shares differ by one at most, as they should once nothing moves. */
 export function isEven(shares: number[]): boolean {
