@@ -2084,7 +2084,7 @@ export interface components {
              * @default unchanged
              * @enum {string}
              */
-            applied: "live" | "restart" | "stored" | "unchanged";
+            applied?: "live" | "restart" | "stored" | "unchanged";
         };
         /**
          * AlgoEventShown
@@ -2146,7 +2146,7 @@ export interface components {
              * Conflated
              * @default 0
              */
-            conflated: number;
+            conflated?: number;
             /** Intents */
             intents: number;
             /** Orders Acked */
@@ -2309,7 +2309,7 @@ export interface components {
              * Holds
              * @default false
              */
-            holds: boolean;
+            holds?: boolean;
             /** Cancelled */
             cancelled?: string[];
         };
@@ -2684,30 +2684,30 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders: "cancel" | "leave";
+            orders?: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position: "keep" | "flatten";
+            position?: "keep" | "flatten";
             /**
              * Because
              * @default
              */
-            because: string;
+            because?: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open: boolean;
+            cancel_open?: boolean;
             /** Node */
             node?: string | null;
             /**
              * Force
              * @default false
              */
-            force: boolean;
+            force?: boolean;
         };
         /**
          * BreakKind
@@ -2984,7 +2984,7 @@ export interface components {
              * Reason
              * @default
              */
-            reason: string;
+            reason?: string;
             orders?: components["schemas"]["TallyShown"] | null;
             executions?: components["schemas"]["TallyShown"] | null;
             positions?: components["schemas"]["TallyShown"] | null;
@@ -2993,17 +2993,17 @@ export interface components {
              * Adopted
              * @default []
              */
-            adopted: string[];
+            adopted?: string[];
             /**
              * Adjustments
              * @default 0
              */
-            adjustments: number;
+            adjustments?: number;
             /**
              * Breaks
              * @default []
              */
-            breaks: components["schemas"]["BreakShown"][];
+            breaks?: components["schemas"]["BreakShown"][];
         };
         /**
          * Decision
@@ -3266,7 +3266,7 @@ export interface components {
              * Trouble
              * @default
              */
-            trouble: string;
+            trouble?: string;
             capacity?: components["schemas"]["CapacityShown"] | null;
             /** Ticks */
             ticks: number;
@@ -3515,7 +3515,7 @@ export interface components {
              * Phase
              * @default
              */
-            phase: string;
+            phase?: string;
             /** State */
             state: string;
             /** Reason */
@@ -3530,22 +3530,22 @@ export interface components {
              * Ticks
              * @default 0
              */
-            ticks: number;
+            ticks?: number;
             /**
              * Rate
              * @default 0
              */
-            rate: number;
+            rate?: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps: number;
+            gaps?: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined: number;
+            quarantined?: number;
             /** Skew Ms */
             skew_ms?: number | null;
             /** Skew P99 Ms */
@@ -3554,7 +3554,7 @@ export interface components {
              * Polled
              * @default false
              */
-            polled: boolean;
+            polled?: boolean;
             second?: components["schemas"]["SecondHealth"] | null;
             last?: components["schemas"]["LastTick"] | null;
         };
@@ -3664,12 +3664,12 @@ export interface components {
              * Address
              * @default
              */
-            address: string;
+            address?: string;
             /**
              * Certificate Request
              * @default
              */
-            certificate_request: string;
+            certificate_request?: string;
         };
         /**
          * JoinTokenMade
@@ -3909,7 +3909,7 @@ export interface components {
              * Flatten
              * @default false
              */
-            flatten: boolean;
+            flatten?: boolean;
             /** Reason */
             reason: string;
         };
@@ -4064,7 +4064,7 @@ export interface components {
              * Instrument
              * @default
              */
-            instrument: string;
+            instrument?: string;
             /** Value */
             value: string | null;
         };
@@ -4104,12 +4104,12 @@ export interface components {
              * Run
              * @default
              */
-            run: string;
+            run?: string;
             /**
              * Leaves
              * @default false
              */
-            leaves: boolean;
+            leaves?: boolean;
         };
         /**
          * MaximaShown
@@ -4233,7 +4233,7 @@ export interface components {
              * Force
              * @default false
              */
-            force: boolean;
+            force?: boolean;
         };
         /**
          * NetworkShown
@@ -4297,12 +4297,12 @@ export interface components {
              * Enabled
              * @default true
              */
-            enabled: boolean;
+            enabled?: boolean;
             /**
              * Selector
              * @default
              */
-            selector: string;
+            selector?: string;
         };
         /**
          * NewAlgo
@@ -4336,7 +4336,7 @@ export interface components {
              * Strategy Version
              * @default
              */
-            strategy_version: string;
+            strategy_version?: string;
             /** Account */
             account: string;
             /** Feed */
@@ -4351,7 +4351,7 @@ export interface components {
              * Node
              * @default
              */
-            node: string;
+            node?: string;
             /**
              * @default {
              *       "selector": "",
@@ -4363,7 +4363,7 @@ export interface components {
              *       "over_cpu": "nice"
              *     }
              */
-            placement: components["schemas"]["PlacementGiven"];
+            placement?: components["schemas"]["PlacementGiven"];
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -4372,7 +4372,7 @@ export interface components {
              * Start
              * @default false
              */
-            start: boolean;
+            start?: boolean;
         };
         /**
          * NewCredentials
@@ -4429,7 +4429,7 @@ export interface components {
              * Workers
              * @default 1
              */
-            workers: number;
+            workers?: number;
             /**
              * Channels
              * @default [
@@ -4437,7 +4437,7 @@ export interface components {
              *       "quote"
              *     ]
              */
-            channels: string[];
+            channels?: string[];
             /** Nodes */
             nodes?: string[];
             /** Seconds */
@@ -4463,7 +4463,7 @@ export interface components {
              * Node
              * @default
              */
-            node: string;
+            node?: string;
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -4472,17 +4472,17 @@ export interface components {
              * With Secrets
              * @default false
              */
-            with_secrets: boolean;
+            with_secrets?: boolean;
             /**
              * Pool
              * @default false
              */
-            pool: boolean;
+            pool?: boolean;
             /**
              * Valid S
              * @default 3600
              */
-            valid_s: number;
+            valid_s?: number;
         };
         /**
          * NewKey
@@ -4504,7 +4504,7 @@ export interface components {
              * Label
              * @default
              */
-            label: string;
+            label?: string;
             /** Expires At */
             expires_at?: string | null;
         };
@@ -4549,12 +4549,12 @@ export interface components {
             /** Trail Percent */
             trail_percent?: string | null;
             /** @default day */
-            time_in_force: components["schemas"]["TimeInForce"];
+            time_in_force?: components["schemas"]["TimeInForce"];
             /**
              * Reduce Only
              * @default false
              */
-            reduce_only: boolean;
+            reduce_only?: boolean;
         };
         /**
          * NewStrategy
@@ -4575,7 +4575,7 @@ export interface components {
              * Entry
              * @default
              */
-            entry: string;
+            entry?: string;
             /** Requirements */
             requirements?: string[];
             /** Parameters */
@@ -4588,7 +4588,7 @@ export interface components {
              * Smoke
              * @default true
              */
-            smoke: boolean;
+            smoke?: boolean;
         };
         /**
          * NewUser
@@ -5137,12 +5137,12 @@ export interface components {
              * Because
              * @default
              */
-            because: string;
+            because?: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open: boolean;
+            cancel_open?: boolean;
         };
         /**
          * PinShown
@@ -5171,28 +5171,28 @@ export interface components {
              * Selector
              * @default
              */
-            selector: string;
+            selector?: string;
             /** @default spread */
-            packing: components["schemas"]["Packing"];
+            packing?: components["schemas"]["Packing"];
             /** @default no */
-            apart: components["schemas"]["Apart"];
+            apart?: components["schemas"]["Apart"];
             /**
              * Cpus
              * @default 0.05
              */
-            cpus: number;
+            cpus?: number;
             /**
              * Memory Mb
              * @default 512
              */
-            memory_mb: number;
+            memory_mb?: number;
             /**
              * Cpu Limit
              * @default 0.9
              */
-            cpu_limit: number;
+            cpu_limit?: number;
             /** @default nice */
-            over_cpu: components["schemas"]["OverCpu"];
+            over_cpu?: components["schemas"]["OverCpu"];
         };
         /**
          * PlacementShown
@@ -5304,37 +5304,37 @@ export interface components {
              * Field
              * @default null
              */
-            field: string | null;
+            field?: string | null;
             /**
              * Errors
              * @default null
              */
-            errors: components["schemas"]["FieldError"][] | null;
+            errors?: components["schemas"]["FieldError"][] | null;
             /**
              * Violations
              * @default null
              */
-            violations: string[] | null;
+            violations?: string[] | null;
             /**
              * Retry After
              * @default null
              */
-            retry_after: number | null;
+            retry_after?: number | null;
             /**
              * Action
              * @default null
              */
-            action: string | null;
+            action?: string | null;
             /**
              * Id
              * @default null
              */
-            id: string | null;
+            id?: string | null;
             /**
              * Ask
              * @default null
              */
-            ask: string | null;
+            ask?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -5375,7 +5375,7 @@ export interface components {
              * Note
              * @default
              */
-            note: string;
+            note?: string;
         };
         /**
          * QuarantinedTick
@@ -5649,13 +5649,13 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders: "cancel" | "leave";
+            orders?: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position: "keep" | "flatten";
+            position?: "keep" | "flatten";
         };
         /**
          * StrategyShown
@@ -6013,72 +6013,72 @@ export interface components {
              * Received
              * @default 0
              */
-            received: number;
+            received?: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined: number;
+            quarantined?: number;
             /**
              * Withheld
              * @default 0
              */
-            withheld: number;
+            withheld?: number;
             /**
              * Backfilled
              * @default 0
              */
-            backfilled: number;
+            backfilled?: number;
             /**
              * Polled
              * @default 0
              */
-            polled: number;
+            polled?: number;
             /**
              * From Second
              * @default 0
              */
-            from_second: number;
+            from_second?: number;
             /**
              * By Second
              * @default 0
              */
-            by_second: number;
+            by_second?: number;
             /**
              * Second Switches
              * @default 0
              */
-            second_switches: number;
+            second_switches?: number;
             /**
              * Second Doubles
              * @default 0
              */
-            second_doubles: number;
+            second_doubles?: number;
             /**
              * Second Lost
              * @default 0
              */
-            second_lost: number;
+            second_lost?: number;
             /**
              * Resubscribed
              * @default 0
              */
-            resubscribed: number;
+            resubscribed?: number;
             /**
              * Given Up
              * @default 0
              */
-            given_up: number;
+            given_up?: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps: number;
+            gaps?: number;
             /**
              * Unfilled Gaps
              * @default 0
              */
-            unfilled_gaps: number;
+            unfilled_gaps?: number;
             /** Refused Ticks */
             refused_ticks?: {
                 [key: string]: number;
