@@ -2420,7 +2420,7 @@ export interface components {
              * @default unchanged
              * @enum {string}
              */
-            applied: "live" | "restart" | "stored" | "unchanged";
+            applied?: "live" | "restart" | "stored" | "unchanged";
         };
         /**
          * AlgoEventShown
@@ -2482,7 +2482,7 @@ export interface components {
              * Conflated
              * @default 0
              */
-            conflated: number;
+            conflated?: number;
             /** Intents */
             intents: number;
             /** Orders Acked */
@@ -2645,7 +2645,7 @@ export interface components {
              * Holds
              * @default false
              */
-            holds: boolean;
+            holds?: boolean;
             /** Cancelled */
             cancelled?: string[];
         };
@@ -3034,30 +3034,30 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders: "cancel" | "leave";
+            orders?: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position: "keep" | "flatten";
+            position?: "keep" | "flatten";
             /**
              * Because
              * @default
              */
-            because: string;
+            because?: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open: boolean;
+            cancel_open?: boolean;
             /** Node */
             node?: string | null;
             /**
              * Force
              * @default false
              */
-            force: boolean;
+            force?: boolean;
         };
         /**
          * BreakKind
@@ -3398,7 +3398,7 @@ export interface components {
              * Reason
              * @default
              */
-            reason: string;
+            reason?: string;
             orders?: components["schemas"]["TallyShown"] | null;
             executions?: components["schemas"]["TallyShown"] | null;
             positions?: components["schemas"]["TallyShown"] | null;
@@ -3407,17 +3407,17 @@ export interface components {
              * Adopted
              * @default []
              */
-            adopted: string[];
+            adopted?: string[];
             /**
              * Adjustments
              * @default 0
              */
-            adjustments: number;
+            adjustments?: number;
             /**
              * Breaks
              * @default []
              */
-            breaks: components["schemas"]["BreakShown"][];
+            breaks?: components["schemas"]["BreakShown"][];
         };
         /**
          * Decision
@@ -3817,7 +3817,7 @@ export interface components {
              * Trouble
              * @default
              */
-            trouble: string;
+            trouble?: string;
             capacity?: components["schemas"]["CapacityShown"] | null;
             /** Ticks */
             ticks: number;
@@ -4193,7 +4193,7 @@ export interface components {
              * Phase
              * @default
              */
-            phase: string;
+            phase?: string;
             /** State */
             state: string;
             /** Reason */
@@ -4208,22 +4208,22 @@ export interface components {
              * Ticks
              * @default 0
              */
-            ticks: number;
+            ticks?: number;
             /**
              * Rate
              * @default 0
              */
-            rate: number;
+            rate?: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps: number;
+            gaps?: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined: number;
+            quarantined?: number;
             /** Skew Ms */
             skew_ms?: number | null;
             /** Skew P99 Ms */
@@ -4232,7 +4232,7 @@ export interface components {
              * Polled
              * @default false
              */
-            polled: boolean;
+            polled?: boolean;
             second?: components["schemas"]["SecondHealth"] | null;
             last?: components["schemas"]["LastTick"] | null;
         };
@@ -4342,12 +4342,12 @@ export interface components {
              * Address
              * @default
              */
-            address: string;
+            address?: string;
             /**
              * Certificate Request
              * @default
              */
-            certificate_request: string;
+            certificate_request?: string;
         };
         /**
          * JoinTokenMade
@@ -4605,7 +4605,7 @@ export interface components {
              * Flatten
              * @default false
              */
-            flatten: boolean;
+            flatten?: boolean;
             /** Reason */
             reason: string;
         };
@@ -4820,7 +4820,7 @@ export interface components {
              * Instrument
              * @default
              */
-            instrument: string;
+            instrument?: string;
             /** Value */
             value: string | null;
         };
@@ -4860,12 +4860,12 @@ export interface components {
              * Run
              * @default
              */
-            run: string;
+            run?: string;
             /**
              * Leaves
              * @default false
              */
-            leaves: boolean;
+            leaves?: boolean;
         };
         /**
          * MaximaShown
@@ -4989,7 +4989,7 @@ export interface components {
              * Force
              * @default false
              */
-            force: boolean;
+            force?: boolean;
         };
         /**
          * NetworkShown
@@ -5053,12 +5053,12 @@ export interface components {
              * Enabled
              * @default true
              */
-            enabled: boolean;
+            enabled?: boolean;
             /**
              * Selector
              * @default
              */
-            selector: string;
+            selector?: string;
         };
         /**
          * NewAlgo
@@ -5092,7 +5092,7 @@ export interface components {
              * Strategy Version
              * @default
              */
-            strategy_version: string;
+            strategy_version?: string;
             /** Account */
             account: string;
             /** Feed */
@@ -5107,7 +5107,7 @@ export interface components {
              * Node
              * @default
              */
-            node: string;
+            node?: string;
             /**
              * @default {
              *       "selector": "",
@@ -5119,7 +5119,7 @@ export interface components {
              *       "over_cpu": "nice"
              *     }
              */
-            placement: components["schemas"]["PlacementGiven"];
+            placement?: components["schemas"]["PlacementGiven"];
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -5128,7 +5128,7 @@ export interface components {
              * Start
              * @default false
              */
-            start: boolean;
+            start?: boolean;
         };
         /**
          * NewCredentials
@@ -5185,7 +5185,7 @@ export interface components {
              * Workers
              * @default 1
              */
-            workers: number;
+            workers?: number;
             /**
              * Channels
              * @default [
@@ -5193,7 +5193,7 @@ export interface components {
              *       "quote"
              *     ]
              */
-            channels: string[];
+            channels?: string[];
             /** Nodes */
             nodes?: string[];
             /** Seconds */
@@ -5219,7 +5219,7 @@ export interface components {
              * Node
              * @default
              */
-            node: string;
+            node?: string;
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -5228,17 +5228,17 @@ export interface components {
              * With Secrets
              * @default false
              */
-            with_secrets: boolean;
+            with_secrets?: boolean;
             /**
              * Pool
              * @default false
              */
-            pool: boolean;
+            pool?: boolean;
             /**
              * Valid S
              * @default 3600
              */
-            valid_s: number;
+            valid_s?: number;
         };
         /**
          * NewKey
@@ -5260,7 +5260,7 @@ export interface components {
              * Label
              * @default
              */
-            label: string;
+            label?: string;
             /** Expires At */
             expires_at?: string | null;
         };
@@ -5305,12 +5305,12 @@ export interface components {
             /** Trail Percent */
             trail_percent?: string | null;
             /** @default day */
-            time_in_force: components["schemas"]["TimeInForce"];
+            time_in_force?: components["schemas"]["TimeInForce"];
             /**
              * Reduce Only
              * @default false
              */
-            reduce_only: boolean;
+            reduce_only?: boolean;
         };
         /**
          * NewStrategy
@@ -5331,7 +5331,7 @@ export interface components {
              * Entry
              * @default
              */
-            entry: string;
+            entry?: string;
             /** Requirements */
             requirements?: string[];
             /** Parameters */
@@ -5344,7 +5344,7 @@ export interface components {
              * Smoke
              * @default true
              */
-            smoke: boolean;
+            smoke?: boolean;
         };
         /**
          * NewUser
@@ -5916,12 +5916,12 @@ export interface components {
              * Because
              * @default
              */
-            because: string;
+            because?: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open: boolean;
+            cancel_open?: boolean;
         };
         /**
          * PinShown
@@ -5950,28 +5950,28 @@ export interface components {
              * Selector
              * @default
              */
-            selector: string;
+            selector?: string;
             /** @default spread */
-            packing: components["schemas"]["Packing"];
+            packing?: components["schemas"]["Packing"];
             /** @default no */
-            apart: components["schemas"]["Apart"];
+            apart?: components["schemas"]["Apart"];
             /**
              * Cpus
              * @default 0.05
              */
-            cpus: number;
+            cpus?: number;
             /**
              * Memory Mb
              * @default 512
              */
-            memory_mb: number;
+            memory_mb?: number;
             /**
              * Cpu Limit
              * @default 0.9
              */
-            cpu_limit: number;
+            cpu_limit?: number;
             /** @default nice */
-            over_cpu: components["schemas"]["OverCpu"];
+            over_cpu?: components["schemas"]["OverCpu"];
         };
         /**
          * PlacementShown
@@ -6083,37 +6083,37 @@ export interface components {
              * Field
              * @default null
              */
-            field: string | null;
+            field?: string | null;
             /**
              * Errors
              * @default null
              */
-            errors: components["schemas"]["FieldError"][] | null;
+            errors?: components["schemas"]["FieldError"][] | null;
             /**
              * Violations
              * @default null
              */
-            violations: string[] | null;
+            violations?: string[] | null;
             /**
              * Retry After
              * @default null
              */
-            retry_after: number | null;
+            retry_after?: number | null;
             /**
              * Action
              * @default null
              */
-            action: string | null;
+            action?: string | null;
             /**
              * Id
              * @default null
              */
-            id: string | null;
+            id?: string | null;
             /**
              * Ask
              * @default null
              */
-            ask: string | null;
+            ask?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -6191,7 +6191,7 @@ export interface components {
              * Note
              * @default
              */
-            note: string;
+            note?: string;
         };
         /**
          * QuarantinedTick
@@ -6498,13 +6498,13 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders: "cancel" | "leave";
+            orders?: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position: "keep" | "flatten";
+            position?: "keep" | "flatten";
         };
         /**
          * StrategyShown
@@ -6920,72 +6920,72 @@ export interface components {
              * Received
              * @default 0
              */
-            received: number;
+            received?: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined: number;
+            quarantined?: number;
             /**
              * Withheld
              * @default 0
              */
-            withheld: number;
+            withheld?: number;
             /**
              * Backfilled
              * @default 0
              */
-            backfilled: number;
+            backfilled?: number;
             /**
              * Polled
              * @default 0
              */
-            polled: number;
+            polled?: number;
             /**
              * From Second
              * @default 0
              */
-            from_second: number;
+            from_second?: number;
             /**
              * By Second
              * @default 0
              */
-            by_second: number;
+            by_second?: number;
             /**
              * Second Switches
              * @default 0
              */
-            second_switches: number;
+            second_switches?: number;
             /**
              * Second Doubles
              * @default 0
              */
-            second_doubles: number;
+            second_doubles?: number;
             /**
              * Second Lost
              * @default 0
              */
-            second_lost: number;
+            second_lost?: number;
             /**
              * Resubscribed
              * @default 0
              */
-            resubscribed: number;
+            resubscribed?: number;
             /**
              * Given Up
              * @default 0
              */
-            given_up: number;
+            given_up?: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps: number;
+            gaps?: number;
             /**
              * Unfilled Gaps
              * @default 0
              */
-            unfilled_gaps: number;
+            unfilled_gaps?: number;
             /** Refused Ticks */
             refused_ticks?: {
                 [key: string]: number;

@@ -1,6 +1,6 @@
 /** What several pages read. */
 import { useQuery } from "@tanstack/react-query";
-import { useMemo } from "react";
+import { useCallback, useMemo } from "react";
 
 import { readAll } from "@/api/all";
 import { api, expect, type Shape } from "@/api/client";
@@ -44,7 +44,7 @@ export function useFeedOf(): (instrument: string) => string | null {
     }
     return found;
   }, [data]);
-  return (instrument) => byInstrument.get(instrument) ?? null;
+  return useCallback((instrument: string) => byInstrument.get(instrument) ?? null, [byInstrument]);
 }
 
 export const readAlgos = () =>

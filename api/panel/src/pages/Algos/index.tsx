@@ -1,11 +1,9 @@
-import { Page, Panel } from "@/components/Page";
+import { useParams } from "react-router";
 
-export default function View() {
-  return (
-    <Page title="Algos">
-      <Panel title="Algos">
-        <span className="muted">This page is being built.</span>
-      </Panel>
-    </Page>
-  );
+import { AlgoDetail } from "./AlgoDetail";
+import { AlgoList } from "./AlgoList";
+
+export default function Algos() {
+  const { id } = useParams();
+  return id === undefined ? <AlgoList /> : <AlgoDetail key={id} id={id} />;
 }
