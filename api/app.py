@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import openapi, problems
+from api import idempotency, openapi, problems
 from api.routes import (
     accounts,
     alerts,
@@ -103,6 +103,8 @@ def create_app(
     for room in rooms:
         app.include_router(room.router)
     problems.install(app)
+    idempotency.install(app)
+    app.add_middleware(idempotency.Kept, keys=services.request_keys)
     app.add_middleware(Counted, traffic=services.traffic)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app
