@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import openapi, panel_files, problems
+from api import idempotency, openapi, panel_files, problems
 from api.routes import (
     accounts,
     alerts,
@@ -106,6 +106,8 @@ def create_app(
         app.include_router(room.router)
     panel_files.install(app)
     problems.install(app)
+    idempotency.install(app)
+    app.add_middleware(idempotency.Kept, keys=services.request_keys)
     app.add_middleware(Counted, traffic=services.traffic)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

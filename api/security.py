@@ -13,6 +13,7 @@ from fastapi import Depends
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
+from api.idempotency import take_key
 from api.logins import Logins
 from api.problems import ProblemError
 from storage.api_keys import ApiKeys
@@ -178,6 +179,7 @@ def allowed(right: Right) -> Callable[..., Coroutine[Any, Any, Caller]]:
             raise unauthorized("give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'")
         caller: Caller = await connection.app.state.services.doorkeeper.admit(key, connection)
         caller.require(right)
+        await take_key(connection, caller.user)
         return caller
 
     return authenticate

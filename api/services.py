@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from api.glance import Answers, Glance
+from api.idempotency import Keys
 from api.link import Link
 from api.market import Market
 from api.problems import unknown_reference
@@ -38,6 +39,7 @@ from storage.equity import Equity
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.feed_seconds import FeedSeconds
 from storage.hot import Hot
+from storage.idempotency import Idempotency
 from storage.instruments import Instruments
 from storage.join_tokens import JoinTokens
 from storage.journal import Journal
@@ -100,6 +102,9 @@ class Services:
         self.node_history = NodeHistory(self.database)
         self.feed_seconds = FeedSeconds(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
+        # A pool of its own: a stop waits for nobody to take its key.
+        self.key_database = Database(deck.database_url, size=4, name="api keys")
+        self.request_keys = Keys(Idempotency(self.key_database, lambda: load_key(deck.home)))
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
         self.doorkeeper = Doorkeeper(self.keys, self.desired)
@@ -144,6 +149,7 @@ class Services:
         """Begin to connect; what is away is tried again for ever and shown by /readyz."""
         self.run(self._open(), "database")
         self.run(self._sweep_logins(), "logins")
+        self.run(self.request_keys.run(), "request keys")
         self.run(self.hub.run(), "changes")
         self.run(self.market.run(), "market data")
         self.run(self.hub.watch(self.desired), "desired state")
@@ -166,6 +172,7 @@ class Services:
         await self.glance.close()
         await self.bus.close()
         await self.hot.close()
+        await self.key_database.close()
         await self.database.close()
 
     async def _open(self) -> None:
@@ -175,6 +182,7 @@ class Services:
         while True:
             try:
                 await self.database.open()
+                await self.key_database.open()
                 for strategy in await asyncio.to_thread(catalog.builtin_strategies):
                     await self.strategies.put_builtin(strategy, by="api")
             except TradeError as error:
