@@ -16,7 +16,10 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from storage.database import Connection, Database, dicts
+from storage.login_attempts import subject_of_user
+from storage.panel_sessions import end_all_within
 from storage.resource import missing_reference, write_audit
+from storage.second_factors import forget_within
 from trading.errors import BadInput, NotReady, UnknownThing
 from trading.ids import Nanos, UserId
 
@@ -139,6 +142,34 @@ class Passwords:
             except psycopg.errors.ForeignKeyViolation as error:
                 raise UnknownThing(*missing_reference(error)) from error
             await write_audit(connection, by, "set_password", user, None, {"one_time": one_time})
+
+    async def reset(self, user: UserId, by: str) -> str:
+        """A one-time password in place of all that the user could sign in with, second factor and sessions included.
+
+        Shown this once.  Raises `UnknownThing`.
+        """
+        password = make_one_time_password()
+        hashed = await hash_password(password)
+        async with self._db.connection() as connection, connection.transaction():
+            try:
+                await put_within(connection, user, hashed, one_time=True)
+            except psycopg.errors.ForeignKeyViolation as error:
+                raise UnknownThing(*missing_reference(error)) from error
+            await forget_within(connection, user)
+            ended = await end_all_within(connection, user, "the password was reset", by)
+            await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject_of_user(user),))
+            await write_audit(connection, by, "reset_user", user, None, {"sessions_ended": len(ended)})
+        return password
+
+    async def change(self, user: UserId, password: str, session: str) -> list[str]:
+        """The user's own new password; ends their other sessions.  The caller has checked its strength."""
+        hashed = await hash_password(password)
+        async with self._db.connection() as connection, connection.transaction():
+            await put_within(connection, user, hashed, one_time=False)
+            ended = await end_all_within(connection, user, "the password was changed", user, but=session)
+            after = {"one_time": False, "sessions_ended": len(ended)}
+            await write_audit(connection, user, "set_password", user, None, after)
+        return ended
 
 
 async def hash_password(password: str) -> str:

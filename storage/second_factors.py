@@ -10,6 +10,7 @@ import base64
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -99,6 +100,14 @@ class SecondFactors:
                 'UPDATE second_factors SET last_step = %s WHERE "user" = %s AND last_step < %s', (step, user, step)
             )
         return Verdict.RIGHT if taken.rowcount == 1 else Verdict.REPLAYED
+
+    async def enrolled(self, users: Sequence[UserId]) -> set[UserId]:
+        """Which of these have a second factor."""
+        async with self._db.connection() as connection:
+            rows = await dicts(
+                connection, 'SELECT "user" FROM second_factors WHERE "user" = ANY(%(users)s)', {"users": list(users)}
+            )
+        return {UserId(row["user"]) for row in rows}
 
     async def use_recovery_code(self, user: UserId, code: str) -> int | None:
         """Take a recovery code: how many are left; None where it is none of the user's, or was used before."""
