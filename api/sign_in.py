@@ -12,6 +12,7 @@ from fastapi import Depends, Response
 from starlette.requests import HTTPConnection
 
 from api.problems import ProblemError
+from api.security import caller_of
 from api.services import Services
 from api.session_door import (
     COOKIE_SCHEME,
@@ -71,8 +72,11 @@ async def _end_before(deck: Services, connection: HTTPConnection) -> None:
     deck.doorkeeper.sessions.forget(before.id)
 
 
-def at_step(*steps: Step, active: bool = True) -> Callable[..., Coroutine[Any, Any, PanelSession]]:
-    """A dependency: the session that asks, which is at one of these steps, or at any where none are named."""
+def at_step(*steps: Step, active: bool = True, fresh: bool = False) -> Callable[..., Coroutine[Any, Any, PanelSession]]:
+    """A dependency: the session that asks, which is at one of these steps, or at any where none are named.
+
+    ``fresh``: where a second factor is enrolled, it must have been shown lately.
+    """
 
     async def authenticate(
         connection: HTTPConnection, _: Annotated[str | None, Depends(COOKIE_SCHEME)]
@@ -83,10 +87,12 @@ def at_step(*steps: Step, active: bool = True) -> Callable[..., Coroutine[Any, A
         if steps and step not in steps:
             due = "nothing more is due" if step is Step.DONE else f"{step} is due first"
             raise ProblemError(409, "other_step", "Conflict", f"this is not what is due to sign in: {due}")
+        if fresh and session.totp:
+            caller_of(session).require_fresh()
         return session
 
     # For the table of permissions.
-    authenticate.steps = steps  # type: ignore[attr-defined]
+    authenticate.steps, authenticate.fresh = steps, fresh  # type: ignore[attr-defined]
     return authenticate
 
 
@@ -97,10 +103,7 @@ async def check_code(
     code: str,
 ) -> None:
     """Take a code of the user's second factor.  Raises the 401 problem ``wrong_code`` or 429 ``locked_out``."""
-    if not session.totp:
-        raise ProblemError(
-            409, "no_second_factor", "Conflict", "you have no second factor yet: enrol one in your profile first"
-        )
+    require_second_factor(session)
     attempt = await _attempt(deck, connection, session.user)
     verdict = await deck.second_factors.verify(deck.secrets, session.user, code)
     if verdict is not Verdict.RIGHT:
@@ -108,6 +111,14 @@ async def check_code(
         why = "this code was used before: wait for the next one" if verdict is Verdict.REPLAYED else "the code is wrong"
         raise wrong_code(why)
     await deck.login_attempts.succeeded(attempt, whole=True)
+
+
+def require_second_factor(session: PanelSession) -> None:
+    """Raise the 409 problem where none is enrolled."""
+    if not session.totp:
+        raise ProblemError(
+            409, "no_second_factor", "Conflict", "you have no second factor yet: enrol one in your profile first"
+        )
 
 
 async def check_recovery_code(deck: Services, connection: HTTPConnection, session: PanelSession, code: str) -> None:

@@ -25,7 +25,8 @@ _CODE = Field(max_length=20)
 #: The session that asks, by what is due in it.
 AtCode = Annotated[PanelSession, Depends(signing.at_step(Step.CODE))]
 AtPassword = Annotated[PanelSession, Depends(signing.at_step(Step.PASSWORD, Step.DONE))]
-AtEnrolment = Annotated[PanelSession, Depends(signing.at_step(Step.ENROL, Step.DONE))]
+AtEnrolment = Annotated[PanelSession, Depends(signing.at_step(Step.ENROL, Step.DONE, fresh=True))]
+SignedInFresh = Annotated[PanelSession, Depends(signing.at_step(Step.DONE, fresh=True))]
 SignedIn = Annotated[PanelSession, Depends(signing.at_step(Step.DONE))]
 AtAnyStep = Annotated[PanelSession, Depends(signing.at_step(active=False))]
 
@@ -156,8 +157,6 @@ async def change_password(
 @router.post("/totp", response_model=Enrolment)
 async def begin_enrolment(request: Request, response: Response, session: AtEnrolment, deck: Deck) -> Enrolment:
     """Begin to enrol a second factor, or another one in its place: nothing changes before it is confirmed."""
-    if session.totp:
-        caller_of(session).require_fresh()
     secret, uri = await deck.second_factors.begin(deck.secrets, session.user)
     await deck.desired.audit(session.user, "begin_totp", session.id)
     response.headers["Cache-Control"] = "no-store"
@@ -170,8 +169,6 @@ async def confirm_enrolment(
     body: FreshCode, request: Request, response: Response, session: AtEnrolment, deck: Deck
 ) -> Enrolled:
     """Enrol the second factor that was begun, by a code of it; one's other sessions end."""
-    if session.totp:
-        caller_of(session).require_fresh()
     codes = await signing.check_new_code(deck, request, session, body.code)
     others = [each.id for each in await deck.panel_sessions.live(session.user) if each.id != session.id]
     await deck.panel_sessions.end(others, "another second factor was enrolled", session.user)
@@ -182,9 +179,9 @@ async def confirm_enrolment(
 
 
 @router.post("/recovery-codes", response_model=RecoveryCodes)
-async def renew_recovery_codes(request: Request, response: Response, session: SignedIn, deck: Deck) -> RecoveryCodes:
+async def renew_recovery_codes(response: Response, session: SignedInFresh, deck: Deck) -> RecoveryCodes:
     """New recovery codes in place of the old ones."""
-    caller_of(session).require_fresh()
+    signing.require_second_factor(session)
     response.headers["Cache-Control"] = "no-store"
     return RecoveryCodes(recovery_codes=await deck.second_factors.new_recovery_codes(session.user))
 
