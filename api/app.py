@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import idempotency, openapi, panel_files, problems
+from api.headers import SecurityHeaders
 from api.routes import (
     accounts,
     alerts,
@@ -19,6 +20,7 @@ from api.routes import (
     algo_versions,
     algos,
     audit,
+    auth,
     breaks,
     connectors,
     deck_view,
@@ -29,12 +31,14 @@ from api.routes import (
     feed_seconds,
     feeds,
     flatten,
+    grants,
     health,
     heat,
     history,
     holdings,
     instruments,
     joining,
+    keys,
     kills,
     node_history,
     nodes,
@@ -46,6 +50,7 @@ from api.routes import (
     strategy_versions,
     users,
 )
+from api.routes import sessions as session_routes
 from api.routes import stream as stream_routes
 from api.services import Services, Session
 from api.traffic import Counted
@@ -55,7 +60,7 @@ from trading.ids import UserId
 _DESCRIPTION = """
 Command algos, feeds and orders of a Quarterdeck.
 
-* Give an API key as `Authorization: Bearer qd_…` or `X-API-Key`.
+* Give an API key as `Authorization: Bearer qd_…` or `X-API-Key`; people sign in with `POST /v1/auth/login`.
 * Decimals are strings, both ways; times are ISO 8601 with offset.
 * Lists are `{"items": […], "next": cursor or null}`.
 * Errors are `application/problem+json`; `code` is stable.
@@ -96,8 +101,8 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, connectors, flatten, instruments, history, feeds, feed_clients, feed_health, feed_seconds,
-        strategies,
+        auth, session_routes, users, keys, grants, accounts, connectors, flatten, instruments, history, feeds,
+        feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
         deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes,
         audit, stream_routes, health,
@@ -109,5 +114,6 @@ def create_app(
     idempotency.install(app)
     app.add_middleware(idempotency.Kept, keys=services.request_keys)
     app.add_middleware(Counted, traffic=services.traffic)
+    app.add_middleware(SecurityHeaders)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

@@ -38,14 +38,19 @@ from storage.desired import Desired
 from storage.equity import Equity
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.feed_seconds import FeedSeconds
+from storage.grants import Grants
 from storage.hot import Hot
 from storage.idempotency import Idempotency
 from storage.instruments import Instruments
 from storage.join_tokens import JoinTokens
 from storage.journal import Journal
 from storage.kills import Kills
+from storage.login_attempts import LoginAttempts
 from storage.node_history import NodeHistory
+from storage.panel_sessions import PanelSessions
+from storage.passwords import Passwords
 from storage.records import AccountRecord, FeedRecord
+from storage.second_factors import SecondFactors
 from storage.secrets import Secrets, load_key, secret_name
 from storage.strategies import Strategies
 from storage.tasks import end_tasks
@@ -107,7 +112,15 @@ class Services:
         self.request_keys = Keys(Idempotency(self.key_database, lambda: load_key(deck.home)))
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
-        self.doorkeeper = Doorkeeper(self.keys, self.desired)
+        self.passwords = Passwords(self.database)
+        self.second_factors = SecondFactors(self.database)
+        self.login_attempts = LoginAttempts(self.database)
+        self.panel_sessions = PanelSessions(self.database)
+        self.grants = Grants(self.database)
+        self.alerts = Alerts(self.database)
+        self.doorkeeper = Doorkeeper(
+            self.keys, self.desired, grants=self.grants, sessions=self.panel_sessions, alerts=self.alerts
+        )
         self.hub = Hub(self.bus)
         self.market = Market(self.bus, self.hot)
         self.glance = Glance(self)
@@ -200,6 +213,11 @@ class Services:
         while True:
             await asyncio.sleep(SWEEP_S)
             await self.doorkeeper.logins.sweep()
+            try:
+                await self.login_attempts.sweep()
+                await self.panel_sessions.sweep()
+            except TradeError as error:
+                log.info("old sessions are swept later: %s", error)
 
     async def missing(self) -> list[str]:
         """What is not ready, in words; [] when all is."""
@@ -244,7 +262,15 @@ class Services:
 
     async def accounts_of(self, caller: Caller) -> list[AccountRecord]:
         """All accounts that the caller may see."""
-        return [account for account in await self.desired.accounts() if caller.sees(account.user)]
+        return [account for account in await self.desired.accounts() if caller.sees_account(account)]
+
+    async def traded_account_of(self, caller: Caller, account: str) -> AccountRecord:
+        """An account that the caller may act in; the 403 problem for one that was granted to look at only."""
+        return caller.traded_account(await self.account_of(caller, account))
+
+    async def reached(self, caller: Caller) -> tuple[AccountId, ...] | None:
+        """The accounts that lists are limited to; None: to none, not even to those that there still are."""
+        return None if caller.is_operator else tuple(account.id for account in await self.accounts_of(caller))
 
     async def credentials_for(self, caller: Caller, settings: Mapping[str, Any]) -> dict[str, str]:
         """What a provider logs in with: the credentials of the account that its settings name, if the caller may.
@@ -254,7 +280,7 @@ class Services:
         account = settings.get("account")
         if not account:
             return {}
-        record = await referenced("settings.account", self.account_of(caller, str(account)))
+        record = await referenced("settings.account", self.traded_account_of(caller, str(account)))
         try:
             return await self.secrets.get(secret_name(record.id))
         except UnknownThing:

@@ -160,7 +160,7 @@ async def deck_at_a_glance(caller: Viewer, deck: Deck) -> Response:
 async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
     mine = {each.id for each in await deck.accounts_of(caller)}
     accounts = [each for each in seen.accounts if each.id in mine]
-    algos = algos_of(caller, seen, mine)
+    algos = algos_of(caller, seen)
     uses, limits = seen.uses(), seen.gross_limits()
     limit = limits.get(CLUSTER if caller.is_operator else user_scope(caller.user))
     whole = [uses[account_scope(each.id)] for each in accounts if account_scope(each.id) in uses]
@@ -208,9 +208,9 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
     )
 
 
-def algos_of(caller: Caller, seen: Seen, accounts: set[AccountId]) -> list[AlgoRecord]:
-    """The algos that a caller sees: the own ones, and those that trade an account that may be seen."""
-    return [algo for algo in seen.algos if caller.sees(algo.user) or algo.account in accounts]
+def algos_of(caller: Caller, seen: Seen) -> list[AlgoRecord]:
+    """The algos that a caller sees."""
+    return [algo for algo in seen.algos if caller.sees_algo(algo)]
 
 
 def _account(record: AccountRecord, seen: Seen, uses: dict[str, LevelUse], limits: dict[str, Decimal]) -> AccountGlance:

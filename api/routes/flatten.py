@@ -50,7 +50,7 @@ async def flatten(id: str, body: FlattenWanted, caller: Trader, deck: Deck) -> d
 
     Algos go on: pause or stop them first where they must not enter again; the kill switch does all of it.
     """
-    record = await deck.account_of(caller, id)
+    record = await deck.traded_account_of(caller, id)
     wish = Flattening(id=f"flat-{secrets.token_hex(4)}", account=record.id, by=caller.user, cause=caller.cause)
     done: Flattened = await deck.session(record.user).call("flatten", wish, timeout=_SESSION_S)
     cancelled = [each for each in done.cancelled if not isinstance(each, TradeError)]

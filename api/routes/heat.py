@@ -108,7 +108,7 @@ async def risk_tree(caller: Viewer, deck: Deck) -> TreeNode:
     """
     seen = await deck.glance.seen()
     accounts = await deck.accounts_of(caller)
-    algos = algos_of(caller, seen, {each.id for each in accounts})
+    algos = algos_of(caller, seen)
     scopes = None if caller.is_operator else set(await scopes_of(caller, deck) or ())
     users = [user.id for user in await deck.desired.users()] if caller.is_operator else [caller.user]
     return limit_tree(seen, users, accounts, algos, scopes)

@@ -62,8 +62,7 @@ async def search(
     mine = {each.id for each in accounts}
     found: list[tuple[Sort, str, str, str]] = []
     found += [
-        ("algo", algo.id, algo.id, f"{algo.strategy}, {algo.account}, {algo.state}")
-        for algo in algos_of(caller, seen, mine)
+        ("algo", algo.id, algo.id, f"{algo.strategy}, {algo.account}, {algo.state}") for algo in algos_of(caller, seen)
     ]
     found += [("account", each.id, each.id, f"{each.connector}, {each.user}") for each in accounts]
     found += [("feed", each.id, each.id, each.provider) for each in seen.feeds]

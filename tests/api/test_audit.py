@@ -14,9 +14,13 @@ from api.logins import Logins
 from storage.journal import Journal
 from storage.leases import Leases
 from storage.records import NodeRecord
+from tests.api.auth_plays import AuthPlays
 from tests.api.playing import BTC, ETH, Stage, algo_body, order_body
+from tests.api.signing_in import clock
 from trading.ids import AccountId, Nanos, NodeName
 from trading.journal import Break, BreakKind, JournalBatch
+
+__all__ = ["clock"]
 
 #: Mutating routes that leave no entry of their own, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -186,7 +190,15 @@ class Playing:
         tuning = {"freshness": {"least_s": 2.0}}
         seen = {"ours": "1", "theirs": "2", "note": "bought by phone"}
         return [
+            *AuthPlays(self.stage).plays(),
             ("post", "/v1/users", "create_user", call("POST", "/v1/users", {"id": "cho", "roles": ["trader"]})),
+            ("patch", "/v1/users/{id}", "update_user",
+             call("PATCH", "/v1/users/cho", {"roles": ["trader", "viewer"]})),
+            ("post", "/v1/users/{id}/reset", "reset_user", call("POST", "/v1/users/cho/reset")),
+            ("post", "/v1/users/{id}/unlock", "unlock_user", call("POST", "/v1/users/cho/unlock")),
+            ("put", "/v1/grants/{account}/{user}", "grant_account",
+             call("PUT", "/v1/grants/paper-1/cho", {"level": "view"})),
+            ("delete", "/v1/grants/{account}/{user}", "revoke_grant", call("DELETE", "/v1/grants/paper-1/cho")),
             ("post", "/v1/keys", "create_api_key", key),
             ("delete", "/v1/keys/{id}", "revoke_api_key", call("DELETE", "/v1/keys/{key}")),
             ("post", a, "create_account", call("POST", a, {"id": "p-9", "user": "cho", "connector": "paper"})),
