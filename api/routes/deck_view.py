@@ -18,7 +18,6 @@ from api.security import Caller, Viewer
 from api.services import Deck, Services
 from api.shapes import ALIVE
 from storage.records import AccountRecord, AlgoRecord, FeedRecord
-from trading.ids import AccountId
 from trading.levels import LevelUse
 from trading.limits import CLUSTER, account_scope, algo_scope, user_scope
 from trading.orders import ZERO

@@ -4,6 +4,230 @@
  */
 
 export interface paths {
+    "/v1/auth/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Login
+         * @description Sign in with user and password; the session is set as a cookie, and may go on with what is due next.
+         */
+        post: operations["login_v1_auth_login_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/code": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give Code
+         * @description Show the second factor; a code is taken once.
+         */
+        post: operations["give_code_v1_auth_code_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change Password
+         * @description Change the password; one's other sessions end.
+         */
+        post: operations["change_password_v1_auth_password_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/totp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin Enrolment
+         * @description Begin to enrol a second factor, or another one in its place: nothing changes before it is confirmed.
+         */
+        post: operations["begin_enrolment_v1_auth_totp_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/totp/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Confirm Enrolment
+         * @description Enrol the second factor that was begun, by a code of it; one's other sessions end.
+         */
+        post: operations["confirm_enrolment_v1_auth_totp_confirm_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/recovery-codes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Renew Recovery Codes
+         * @description New recovery codes in place of the old ones.
+         */
+        post: operations["renew_recovery_codes_v1_auth_recovery_codes_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/fresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show Fresh Code
+         * @description Show the second factor again, for what asks for a fresh code; it counts for five minutes.
+         */
+        post: operations["show_fresh_code_v1_auth_fresh_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Logout
+         * @description End this session.
+         */
+        post: operations["logout_v1_auth_logout_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Session
+         * @description Who is signed in here; asking does not keep a session from being idle.
+         */
+        get: operations["get_session_v1_auth_session_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Sessions
+         * @description Sessions that are not over: one's own; operators see everybody's.
+         */
+        get: operations["list_sessions_v1_sessions_get"];
+        put?: never;
+        post?: never;
+        /**
+         * End Other Sessions
+         * @description End all one's sessions but the one that asks.
+         */
+        delete: operations["end_other_sessions_v1_sessions_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End Session
+         * @description End a session: one's own; operators end anybody's.
+         */
+        delete: operations["end_session_v1_sessions__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/me": {
         parameters: {
             query?: never;
@@ -13,7 +237,7 @@ export interface paths {
         };
         /**
          * Me
-         * @description The user and the rights of the key that asks.
+         * @description The user and the rights of the key, or the session, that asks.
          */
         get: operations["me_v1_me_get"];
         put?: never;
@@ -39,7 +263,7 @@ export interface paths {
         put?: never;
         /**
          * Create User
-         * @description Add a user.
+         * @description Add a user, with a password for the first sign-in.
          */
         post: operations["create_user_v1_users_post"];
         delete?: never;
@@ -65,6 +289,50 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
+        /**
+         * Change User
+         * @description Change roles, shut out or let in again; it holds at once, for sessions and keys too.
+         */
+        patch: operations["change_user_v1_users__id__patch"];
+        trace?: never;
+    };
+    "/v1/users/{id}/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reset User
+         * @description A new one-time password for who has lost password or phone: the second factor and all sessions are gone.
+         */
+        post: operations["reset_user_v1_users__id__reset_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{id}/unlock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Unlock User
+         * @description Let somebody try again who is locked out.
+         */
+        post: operations["unlock_user_v1_users__id__unlock_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
         patch?: never;
         trace?: never;
     };
@@ -84,6 +352,8 @@ export interface paths {
         /**
          * Create Key
          * @description Make a key.  Those who are not operators make them for themselves, with roles of the key that asks.
+         *
+         *     A key that asks makes none that could do more, or lives longer, than itself.
          */
         post: operations["create_key_v1_keys_post"];
         delete?: never;
@@ -112,6 +382,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Grants
+         * @description Grants: of one's own accounts, and to oneself; operators see all.
+         */
+        get: operations["list_grants_v1_grants_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/grants/{account}/{user}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Grant
+         * @description Grant an account to a user, or change how far.
+         */
+        put: operations["put_grant_v1_grants__account___user__put"];
+        post?: never;
+        /**
+         * Delete Grant
+         * @description Take a grant back; it ends at once.
+         */
+        delete: operations["delete_grant_v1_grants__account___user__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/accounts": {
         parameters: {
             query?: never;
@@ -127,7 +441,7 @@ export interface paths {
         put?: never;
         /**
          * Create Account
-         * @description Add an account of a user.
+         * @description Add an account of a user; with credentials it asks for a fresh code as these do.
          */
         post: operations["create_account_v1_accounts_post"];
         delete?: never;
@@ -179,6 +493,8 @@ export interface paths {
         /**
          * Put Credentials
          * @description Give the account's credentials, or new ones; its connection and feeds log in with them at once.
+         *
+         *     Its owner does that, and operators: a grant does not go so far.
          */
         put: operations["put_credentials_v1_accounts__id__credentials_put"];
         post?: never;
@@ -1254,6 +1570,8 @@ export interface paths {
         /**
          * Portfolio
          * @description Accounts and positions at the last prices, as the session told a moment ago (see ``at``).
+         *
+         *     Of others only the accounts that were granted.
          */
         get: operations["portfolio_v1_portfolio_get"];
         put?: never;
@@ -2420,7 +2738,7 @@ export interface components {
              * @default unchanged
              * @enum {string}
              */
-            applied?: "live" | "restart" | "stored" | "unchanged";
+            applied: "live" | "restart" | "stored" | "unchanged";
         };
         /**
          * AlgoEventShown
@@ -2482,7 +2800,7 @@ export interface components {
              * Conflated
              * @default 0
              */
-            conflated?: number;
+            conflated: number;
             /** Intents */
             intents: number;
             /** Orders Acked */
@@ -2645,7 +2963,7 @@ export interface components {
              * Holds
              * @default false
              */
-            holds?: boolean;
+            holds: boolean;
             /** Cancelled */
             cancelled?: string[];
         };
@@ -3034,30 +3352,30 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders?: "cancel" | "leave";
+            orders: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position?: "keep" | "flatten";
+            position: "keep" | "flatten";
             /**
              * Because
              * @default
              */
-            because?: string;
+            because: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open?: boolean;
+            cancel_open: boolean;
             /** Node */
             node?: string | null;
             /**
              * Force
              * @default false
              */
-            force?: boolean;
+            force: boolean;
         };
         /**
          * BreakKind
@@ -3309,6 +3627,19 @@ export interface components {
             };
         };
         /**
+         * CodeGiven
+         * @description A code of the second factor, or one of the recovery codes.
+         * @example {
+         *       "code": "123456"
+         *     }
+         */
+        CodeGiven: {
+            /** Code */
+            code?: string | null;
+            /** Recovery Code */
+            recovery_code?: string | null;
+        };
+        /**
          * ConnectorShown
          * @description A connector; ``credentials`` are the names of what an account there logs in with.
          * @example {
@@ -3398,7 +3729,7 @@ export interface components {
              * Reason
              * @default
              */
-            reason?: string;
+            reason: string;
             orders?: components["schemas"]["TallyShown"] | null;
             executions?: components["schemas"]["TallyShown"] | null;
             positions?: components["schemas"]["TallyShown"] | null;
@@ -3407,17 +3738,17 @@ export interface components {
              * Adopted
              * @default []
              */
-            adopted?: string[];
+            adopted: string[];
             /**
              * Adjustments
              * @default 0
              */
-            adjustments?: number;
+            adjustments: number;
             /**
              * Breaks
              * @default []
              */
-            breaks?: components["schemas"]["BreakShown"][];
+            breaks: components["schemas"]["BreakShown"][];
         };
         /**
          * Decision
@@ -3576,6 +3907,27 @@ export interface components {
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
+        };
+        /**
+         * Enrolled
+         * @description It is enrolled; the recovery codes are shown this once.
+         */
+        Enrolled: {
+            step: components["schemas"]["Step"];
+            /** Recovery Codes */
+            recovery_codes: string[];
+        };
+        /**
+         * Enrolment
+         * @description A second factor to enrol: its secret for an app, also as an ``otpauth:`` address and as a QR code.
+         */
+        Enrolment: {
+            /** Secret */
+            secret: string;
+            /** Uri */
+            uri: string;
+            /** Qr Svg */
+            qr_svg: string;
         };
         /**
          * EquityCurve
@@ -3817,7 +4169,7 @@ export interface components {
              * Trouble
              * @default
              */
-            trouble?: string;
+            trouble: string;
             capacity?: components["schemas"]["CapacityShown"] | null;
             /** Ticks */
             ticks: number;
@@ -3957,6 +4309,29 @@ export interface components {
             items: components["schemas"]["Found"][];
         };
         /**
+         * Fresh
+         * @description Until when no further code is asked for.
+         */
+        Fresh: {
+            /**
+             * Fresh Until
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            fresh_until: string;
+        };
+        /**
+         * FreshCode
+         * @description A code of the second factor.
+         * @example {
+         *       "code": "123456"
+         *     }
+         */
+        FreshCode: {
+            /** Code */
+            code: string;
+        };
+        /**
          * Gap
          * @description A time in which ticks of an instrument may be missing from the stream.
          */
@@ -4007,6 +4382,41 @@ export interface components {
             end: string;
             /** Reason */
             reason: string;
+        };
+        /**
+         * GrantLevel
+         * @description What a grant allows: to look, or to trade as well.
+         * @enum {string}
+         */
+        GrantLevel: "view" | "trade";
+        /**
+         * GrantShown
+         * @description ``user`` may do so much with ``account``, which is somebody else's.
+         */
+        GrantShown: {
+            /** Account */
+            account: string;
+            /** User */
+            user: string;
+            level: components["schemas"]["GrantLevel"];
+            /**
+             * Granted At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            granted_at: string;
+            /** Granted By */
+            granted_by: string;
+        };
+        /**
+         * GrantWanted
+         * @description How far: ``view``, to look; ``trade``, to trade and run algos as well, as far as the user's roles go.
+         * @example {
+         *       "level": "view"
+         *     }
+         */
+        GrantWanted: {
+            level: components["schemas"]["GrantLevel"];
         };
         /**
          * HeadFacts
@@ -4193,7 +4603,7 @@ export interface components {
              * Phase
              * @default
              */
-            phase?: string;
+            phase: string;
             /** State */
             state: string;
             /** Reason */
@@ -4208,22 +4618,22 @@ export interface components {
              * Ticks
              * @default 0
              */
-            ticks?: number;
+            ticks: number;
             /**
              * Rate
              * @default 0
              */
-            rate?: number;
+            rate: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps?: number;
+            gaps: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined?: number;
+            quarantined: number;
             /** Skew Ms */
             skew_ms?: number | null;
             /** Skew P99 Ms */
@@ -4232,7 +4642,7 @@ export interface components {
              * Polled
              * @default false
              */
-            polled?: boolean;
+            polled: boolean;
             second?: components["schemas"]["SecondHealth"] | null;
             last?: components["schemas"]["LastTick"] | null;
         };
@@ -4342,12 +4752,12 @@ export interface components {
              * Address
              * @default
              */
-            address?: string;
+            address: string;
             /**
              * Certificate Request
              * @default
              */
-            certificate_request?: string;
+            certificate_request: string;
         };
         /**
          * JoinTokenMade
@@ -4472,6 +4882,10 @@ export interface components {
             roles: string[];
             /** Label */
             label: string;
+            /** Rights */
+            rights: string[] | null;
+            /** Accounts */
+            accounts: string[] | null;
             /** Expires At */
             expires_at: string | null;
         };
@@ -4488,6 +4902,10 @@ export interface components {
             roles: string[];
             /** Label */
             label: string;
+            /** Rights */
+            rights: string[] | null;
+            /** Accounts */
+            accounts: string[] | null;
             /**
              * Created At
              * Format: date-time
@@ -4605,7 +5023,7 @@ export interface components {
              * Flatten
              * @default false
              */
-            flatten?: boolean;
+            flatten: boolean;
             /** Reason */
             reason: string;
         };
@@ -4820,7 +5238,7 @@ export interface components {
              * Instrument
              * @default
              */
-            instrument?: string;
+            instrument: string;
             /** Value */
             value: string | null;
         };
@@ -4849,6 +5267,23 @@ export interface components {
             };
         };
         /**
+         * Login
+         * @description Who signs in.
+         * @example {
+         *       "password": "four unrelated words",
+         *       "user": "asha"
+         *     }
+         */
+        Login: {
+            /** User */
+            user: string;
+            /**
+             * Password
+             * Format: password
+             */
+            password: string;
+        };
+        /**
          * LookAsked
          * @description Who looks: one run of a machine that has joined, or nobody yet.  ``leaves``: this run ends.
          * @example {
@@ -4860,12 +5295,12 @@ export interface components {
              * Run
              * @default
              */
-            run?: string;
+            run: string;
             /**
              * Leaves
              * @default false
              */
-            leaves?: boolean;
+            leaves: boolean;
         };
         /**
          * MaximaShown
@@ -4989,7 +5424,7 @@ export interface components {
              * Force
              * @default false
              */
-            force?: boolean;
+            force: boolean;
         };
         /**
          * NetworkShown
@@ -5053,12 +5488,12 @@ export interface components {
              * Enabled
              * @default true
              */
-            enabled?: boolean;
+            enabled: boolean;
             /**
              * Selector
              * @default
              */
-            selector?: string;
+            selector: string;
         };
         /**
          * NewAlgo
@@ -5092,7 +5527,7 @@ export interface components {
              * Strategy Version
              * @default
              */
-            strategy_version?: string;
+            strategy_version: string;
             /** Account */
             account: string;
             /** Feed */
@@ -5107,7 +5542,7 @@ export interface components {
              * Node
              * @default
              */
-            node?: string;
+            node: string;
             /**
              * @default {
              *       "selector": "",
@@ -5119,7 +5554,7 @@ export interface components {
              *       "over_cpu": "nice"
              *     }
              */
-            placement?: components["schemas"]["PlacementGiven"];
+            placement: components["schemas"]["PlacementGiven"];
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -5128,7 +5563,7 @@ export interface components {
              * Start
              * @default false
              */
-            start?: boolean;
+            start: boolean;
         };
         /**
          * NewCredentials
@@ -5185,7 +5620,7 @@ export interface components {
              * Workers
              * @default 1
              */
-            workers?: number;
+            workers: number;
             /**
              * Channels
              * @default [
@@ -5193,7 +5628,7 @@ export interface components {
              *       "quote"
              *     ]
              */
-            channels?: string[];
+            channels: string[];
             /** Nodes */
             nodes?: string[];
             /** Seconds */
@@ -5219,7 +5654,7 @@ export interface components {
              * Node
              * @default
              */
-            node?: string;
+            node: string;
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -5228,21 +5663,24 @@ export interface components {
              * With Secrets
              * @default false
              */
-            with_secrets?: boolean;
+            with_secrets: boolean;
             /**
              * Pool
              * @default false
              */
-            pool?: boolean;
+            pool: boolean;
             /**
              * Valid S
              * @default 3600
              */
-            valid_s?: number;
+            valid_s: number;
         };
         /**
          * NewKey
          * @description A key to make; its roles are all of the user's where none are named.
+         *
+         *     ``rights``: it may do no more than these (as `/v1/me` names them), ``accounts``: it reaches no others.  It ends at
+         *     ``expires_at``, after 90 days if left out, after 366 at most.
          * @example {
          *       "label": "wall screen",
          *       "roles": [
@@ -5260,7 +5698,11 @@ export interface components {
              * Label
              * @default
              */
-            label?: string;
+            label: string;
+            /** Rights */
+            rights?: components["schemas"]["Right"][] | null;
+            /** Accounts */
+            accounts?: string[] | null;
             /** Expires At */
             expires_at?: string | null;
         };
@@ -5305,12 +5747,12 @@ export interface components {
             /** Trail Percent */
             trail_percent?: string | null;
             /** @default day */
-            time_in_force?: components["schemas"]["TimeInForce"];
+            time_in_force: components["schemas"]["TimeInForce"];
             /**
              * Reduce Only
              * @default false
              */
-            reduce_only?: boolean;
+            reduce_only: boolean;
         };
         /**
          * NewStrategy
@@ -5331,7 +5773,7 @@ export interface components {
              * Entry
              * @default
              */
-            entry?: string;
+            entry: string;
             /** Requirements */
             requirements?: string[];
             /** Parameters */
@@ -5344,7 +5786,7 @@ export interface components {
              * Smoke
              * @default true
              */
-            smoke?: boolean;
+            smoke: boolean;
         };
         /**
          * NewUser
@@ -5490,6 +5932,14 @@ export interface components {
             facts: components["schemas"]["NodeFacts"] | null;
             /** Algos */
             algos: components["schemas"]["AlgoThere"][];
+        };
+        /**
+         * OneTimePassword
+         * @description Shown this once.
+         */
+        OneTimePassword: {
+            /** One Time Password */
+            one_time_password: string;
         };
         /**
          * OrderChange
@@ -5805,6 +6255,13 @@ export interface components {
             /** Next */
             next?: string | null;
         };
+        /** Page[GrantShown] */
+        Page_GrantShown_: {
+            /** Items */
+            items: components["schemas"]["GrantShown"][];
+            /** Next */
+            next?: string | null;
+        };
         /** Page[InstrumentHealth] */
         Page_InstrumentHealth_: {
             /** Items */
@@ -5882,6 +6339,13 @@ export interface components {
             /** Next */
             next?: string | null;
         };
+        /** Page[SessionShown] */
+        Page_SessionShown_: {
+            /** Items */
+            items: components["schemas"]["SessionShown"][];
+            /** Next */
+            next?: string | null;
+        };
         /** Page[StrategyShown] */
         Page_StrategyShown_: {
             /** Items */
@@ -5904,6 +6368,26 @@ export interface components {
             next?: string | null;
         };
         /**
+         * PasswordChange
+         * @description The present password and the new one.
+         * @example {
+         *       "current": "…",
+         *       "new": "four unrelated words"
+         *     }
+         */
+        PasswordChange: {
+            /**
+             * Current
+             * Format: password
+             */
+            current: string;
+            /**
+             * New
+             * Format: password
+             */
+            new: string;
+        };
+        /**
          * PauseWanted
          * @description Why, for others to read; ``cancel_open``: its open orders that could enlarge a position are taken back too.
          * @example {
@@ -5916,12 +6400,12 @@ export interface components {
              * Because
              * @default
              */
-            because?: string;
+            because: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open?: boolean;
+            cancel_open: boolean;
         };
         /**
          * PinShown
@@ -5950,28 +6434,28 @@ export interface components {
              * Selector
              * @default
              */
-            selector?: string;
+            selector: string;
             /** @default spread */
-            packing?: components["schemas"]["Packing"];
+            packing: components["schemas"]["Packing"];
             /** @default no */
-            apart?: components["schemas"]["Apart"];
+            apart: components["schemas"]["Apart"];
             /**
              * Cpus
              * @default 0.05
              */
-            cpus?: number;
+            cpus: number;
             /**
              * Memory Mb
              * @default 512
              */
-            memory_mb?: number;
+            memory_mb: number;
             /**
              * Cpu Limit
              * @default 0.9
              */
-            cpu_limit?: number;
+            cpu_limit: number;
             /** @default nice */
-            over_cpu?: components["schemas"]["OverCpu"];
+            over_cpu: components["schemas"]["OverCpu"];
         };
         /**
          * PlacementShown
@@ -6083,37 +6567,37 @@ export interface components {
              * Field
              * @default null
              */
-            field?: string | null;
+            field: string | null;
             /**
              * Errors
              * @default null
              */
-            errors?: components["schemas"]["FieldError"][] | null;
+            errors: components["schemas"]["FieldError"][] | null;
             /**
              * Violations
              * @default null
              */
-            violations?: string[] | null;
+            violations: string[] | null;
             /**
              * Retry After
              * @default null
              */
-            retry_after?: number | null;
+            retry_after: number | null;
             /**
              * Action
              * @default null
              */
-            action?: string | null;
+            action: string | null;
             /**
              * Id
              * @default null
              */
-            id?: string | null;
+            id: string | null;
             /**
              * Ask
              * @default null
              */
-            ask?: string | null;
+            ask: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -6191,7 +6675,7 @@ export interface components {
              * Note
              * @default
              */
-            note?: string;
+            note: string;
         };
         /**
          * QuarantinedTick
@@ -6271,6 +6755,14 @@ export interface components {
             limit: string | null;
         };
         /**
+         * RecoveryCodes
+         * @description Codes for when the second factor is lost; each works once, all are shown this once.
+         */
+        RecoveryCodes: {
+            /** Recovery Codes */
+            recovery_codes: string[];
+        };
+        /**
          * Refusal
          * @description An order that could not be cancelled, and why.
          */
@@ -6280,6 +6772,12 @@ export interface components {
             /** Detail */
             detail: string;
         };
+        /**
+         * Right
+         * @description What a route asks for.
+         * @enum {string}
+         */
+        Right: "view" | "trade" | "run algos" | "register strategies" | "manage feeds and instruments" | "make keys" | "give credentials" | "operate the deck";
         /**
          * RiskShown
          * @description What central risk told a moment ago; ``over`` names limits with more lent than they allow now.
@@ -6433,6 +6931,65 @@ export interface components {
             items: components["schemas"]["SeriesPoint"][];
         };
         /**
+         * SessionNow
+         * @description Who is signed in here, and how far.
+         */
+        SessionNow: {
+            /** Id */
+            id: string;
+            /** User */
+            user: string;
+            /** Roles */
+            roles: string[];
+            /** Rights */
+            rights: string[];
+            step: components["schemas"]["Step"];
+            /** Totp */
+            totp: boolean;
+            /** Fresh Until */
+            fresh_until: string | null;
+            /**
+             * Idle Ends At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            idle_ends_at: string;
+            /**
+             * Ends At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            ends_at: string;
+        };
+        /**
+         * SessionShown
+         * @description Somebody who is signed in; ``current``: this is the session that asks.
+         */
+        SessionShown: {
+            /** Id */
+            id: string;
+            /** User */
+            user: string;
+            /**
+             * Created At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            created_at: string;
+            /**
+             * Last Seen At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            last_seen_at: string;
+            /** Address */
+            address: string;
+            /** Agent */
+            agent: string;
+            /** Current */
+            current: boolean;
+        };
+        /**
          * Settlement
          * @description How a break was resolved.
          * @enum {string}
@@ -6463,6 +7020,19 @@ export interface components {
             since: string | null;
             /** Waiting */
             waiting: string[];
+        };
+        /**
+         * Step
+         * @description What is due before a session may do more than sign in.
+         * @enum {string}
+         */
+        Step: "code" | "password" | "enrol" | "done";
+        /**
+         * StepShown
+         * @description What is due next: ``code``, ``password`` (a one-time password must be changed), ``enrol``, or ``done``.
+         */
+        StepShown: {
+            step: components["schemas"]["Step"];
         };
         /**
          * StopShown
@@ -6498,13 +7068,13 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders?: "cancel" | "leave";
+            orders: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position?: "keep" | "flatten";
+            position: "keep" | "flatten";
         };
         /**
          * StrategyShown
@@ -6679,6 +7249,49 @@ export interface components {
             } | null;
         };
         /**
+         * UserChange
+         * @description What may change; what is left out stays.  One who is not ``enabled`` has no way in, by whatever key.
+         * @example {
+         *       "roles": [
+         *         "viewer"
+         *       ]
+         *     }
+         */
+        UserChange: {
+            /** Roles */
+            roles?: string[] | null;
+            /** Enabled */
+            enabled?: boolean | null;
+            /** Generation */
+            generation?: number | null;
+        };
+        /**
+         * UserMade
+         * @description A new user; ``one_time_password`` is shown this once, and is changed at the first sign-in.
+         */
+        UserMade: {
+            /** Id */
+            id: string;
+            /** Roles */
+            roles: string[];
+            /** Enabled */
+            enabled: boolean;
+            /** Totp */
+            totp: boolean;
+            /** Locked Until */
+            locked_until: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            created_at: string;
+            /** Generation */
+            generation: number;
+            /** One Time Password */
+            one_time_password: string | null;
+        };
+        /**
          * UserShown
          * @description A person.
          */
@@ -6687,6 +7300,12 @@ export interface components {
             id: string;
             /** Roles */
             roles: string[];
+            /** Enabled */
+            enabled: boolean;
+            /** Totp */
+            totp: boolean;
+            /** Locked Until */
+            locked_until: string | null;
             /**
              * Created At
              * Format: date-time
@@ -6920,72 +7539,72 @@ export interface components {
              * Received
              * @default 0
              */
-            received?: number;
+            received: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined?: number;
+            quarantined: number;
             /**
              * Withheld
              * @default 0
              */
-            withheld?: number;
+            withheld: number;
             /**
              * Backfilled
              * @default 0
              */
-            backfilled?: number;
+            backfilled: number;
             /**
              * Polled
              * @default 0
              */
-            polled?: number;
+            polled: number;
             /**
              * From Second
              * @default 0
              */
-            from_second?: number;
+            from_second: number;
             /**
              * By Second
              * @default 0
              */
-            by_second?: number;
+            by_second: number;
             /**
              * Second Switches
              * @default 0
              */
-            second_switches?: number;
+            second_switches: number;
             /**
              * Second Doubles
              * @default 0
              */
-            second_doubles?: number;
+            second_doubles: number;
             /**
              * Second Lost
              * @default 0
              */
-            second_lost?: number;
+            second_lost: number;
             /**
              * Resubscribed
              * @default 0
              */
-            resubscribed?: number;
+            resubscribed: number;
             /**
              * Given Up
              * @default 0
              */
-            given_up?: number;
+            given_up: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps?: number;
+            gaps: number;
             /**
              * Unfilled Gaps
              * @default 0
              */
-            unfilled_gaps?: number;
+            unfilled_gaps: number;
             /** Refused Ticks */
             refused_ticks?: {
                 [key: string]: number;
@@ -7043,6 +7662,896 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    login_v1_auth_login_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Login"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    give_code_v1_auth_code_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CodeGiven"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_password_v1_auth_password_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    begin_enrolment_v1_auth_totp_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolment"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    confirm_enrolment_v1_auth_totp_confirm_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FreshCode"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolled"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    renew_recovery_codes_v1_auth_recovery_codes_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecoveryCodes"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    show_fresh_code_v1_auth_fresh_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FreshCode"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fresh"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    logout_v1_auth_logout_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_session_v1_auth_session_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionNow"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_sessions_v1_sessions_get: {
+        parameters: {
+            query?: {
+                /** @description Operators: whose; everybody's if left out */
+                user?: string | null;
+                /** @description Items on a page */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SessionShown_"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_other_sessions_v1_sessions_delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_session_v1_sessions__id__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     me_v1_me_get: {
         parameters: {
             query?: never;
@@ -7163,7 +8672,10 @@ export interface operations {
     create_user_v1_users_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7179,7 +8691,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["UserShown"];
+                    "application/json": components["schemas"]["UserMade"];
                 };
             };
             /** @description No API key, or one that is not valid */
@@ -7211,6 +8723,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7296,6 +8817,272 @@ export interface operations {
             };
         };
     };
+    change_user_v1_users__id__patch: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UserChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reset_user_v1_users__id__reset_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OneTimePassword"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unlock_user_v1_users__id__unlock_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_keys_v1_keys_get: {
         parameters: {
             query?: {
@@ -7360,7 +9147,10 @@ export interface operations {
     create_key_v1_keys_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7415,6 +9205,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7429,7 +9228,10 @@ export interface operations {
     revoke_key_v1_keys__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7482,6 +9284,258 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_grants_v1_grants_get: {
+        parameters: {
+            query?: {
+                account?: string | null;
+                user?: string | null;
+                /** @description Items on a page */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_GrantShown_"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_grant_v1_grants__account___user__put: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                account: string;
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantWanted"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_grant_v1_grants__account___user__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                account: string;
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7564,7 +9618,10 @@ export interface operations {
     create_account_v1_accounts_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7612,6 +9669,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7700,7 +9766,10 @@ export interface operations {
     delete_account_v1_accounts__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7760,6 +9829,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7774,7 +9852,10 @@ export interface operations {
     change_account_v1_accounts__id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7833,6 +9914,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7921,7 +10011,10 @@ export interface operations {
     put_credentials_v1_accounts__id__credentials_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7985,6 +10078,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7999,7 +10101,10 @@ export interface operations {
     reconcile_v1_accounts__id__reconcile_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -8061,6 +10166,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -8075,7 +10189,10 @@ export interface operations {
     cancel_all_v1_accounts__id__cancel_all_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -8130,6 +10247,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8216,7 +10342,10 @@ export interface operations {
     flatten_v1_accounts__id__flatten_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -8275,6 +10404,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8425,7 +10563,10 @@ export interface operations {
     import_instruments_v1_instruments_import_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -8473,6 +10614,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8689,7 +10839,10 @@ export interface operations {
     create_feed_v1_feeds_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -8737,6 +10890,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8828,7 +10990,10 @@ export interface operations {
                 /** @description Also where algos use it, which are stopped, or it stands by for other feeds */
                 force?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -8888,6 +11053,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -8902,7 +11076,10 @@ export interface operations {
     change_feed_v1_feeds__id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -8968,6 +11145,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -8982,7 +11168,10 @@ export interface operations {
     add_instrument_v1_feeds__id__instruments__instrument__put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -9038,6 +11227,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9059,7 +11257,10 @@ export interface operations {
     remove_instrument_v1_feeds__id__instruments__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -9115,6 +11316,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9210,7 +11420,10 @@ export interface operations {
     add_instruments_v1_feeds__id__instruments_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -9269,6 +11482,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9432,7 +11654,10 @@ export interface operations {
     drop_client_v1_feeds__id__clients__client__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -9493,6 +11718,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -9507,7 +11741,10 @@ export interface operations {
     replace_wish_v1_feeds__id__clients__client__instruments_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -9567,6 +11804,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9588,7 +11834,10 @@ export interface operations {
     extend_wish_v1_feeds__id__clients__client__instruments_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -9648,6 +11897,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9672,7 +11930,10 @@ export interface operations {
                 /** @description Several are given one by one; none: the feed's */
                 channels?: string[] | null;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -9729,6 +11990,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9750,7 +12020,10 @@ export interface operations {
     drop_one_v1_feeds__id__clients__client__instruments__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -9807,6 +12080,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10046,7 +12328,10 @@ export interface operations {
     tune_feed_v1_feeds__id__tuning_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10112,6 +12397,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10126,7 +12420,10 @@ export interface operations {
     tune_instrument_v1_feeds__id__tuning__instrument__put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -10193,6 +12490,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10207,7 +12513,10 @@ export interface operations {
     untune_instrument_v1_feeds__id__tuning__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -10261,6 +12570,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10349,7 +12667,10 @@ export interface operations {
     replace_seconds_v1_feeds__id__seconds_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10415,6 +12736,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10429,7 +12759,10 @@ export interface operations {
     delete_seconds_v1_feeds__id__seconds_delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10489,6 +12822,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10503,7 +12845,10 @@ export interface operations {
     put_second_v1_feeds__id__seconds__instrument__put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -10570,6 +12915,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10584,7 +12938,10 @@ export interface operations {
     delete_second_v1_feeds__id__seconds__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -10640,6 +12997,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10722,7 +13088,10 @@ export interface operations {
     submit_source_v1_strategies_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -10770,6 +13139,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10858,7 +13236,10 @@ export interface operations {
     delete_strategy_v1_strategies__name__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -10911,6 +13292,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11017,7 +13407,10 @@ export interface operations {
                 /** @description Try it over a made-up market */
                 smoke?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -11077,6 +13470,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11166,7 +13568,10 @@ export interface operations {
     delete_version_v1_strategies__name__versions__version__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
                 version: string;
@@ -11220,6 +13625,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11311,7 +13725,10 @@ export interface operations {
     deprecate_version_v1_strategies__name__versions__version__deprecate_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
                 version: string;
@@ -11378,6 +13795,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11392,7 +13818,10 @@ export interface operations {
     reinstate_version_v1_strategies__name__versions__version__reinstate_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
                 version: string;
@@ -11448,6 +13877,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11532,7 +13970,10 @@ export interface operations {
     create_algo_v1_algos_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -11580,6 +14021,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11668,7 +14118,10 @@ export interface operations {
     delete_algo_v1_algos__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11728,6 +14181,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11742,7 +14204,10 @@ export interface operations {
     change_algo_v1_algos__id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11808,6 +14273,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11822,7 +14296,10 @@ export interface operations {
     start_algo_v1_algos__id__start_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11884,6 +14361,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11901,7 +14387,10 @@ export interface operations {
                 /** @description Wait so long for it to be done */
                 wait_s?: number;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11967,6 +14456,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11981,7 +14479,10 @@ export interface operations {
     restart_algo_v1_algos__id__restart_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12043,6 +14544,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12057,7 +14567,10 @@ export interface operations {
     pause_algo_v1_algos__id__pause_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12123,6 +14636,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12137,7 +14659,10 @@ export interface operations {
     resume_algo_v1_algos__id__resume_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12199,6 +14724,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12213,7 +14747,10 @@ export interface operations {
     move_algo_v1_algos__id__move_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12279,6 +14816,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12293,7 +14839,10 @@ export interface operations {
     command_many_v1_algos_batch_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -12341,6 +14890,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12512,7 +15070,10 @@ export interface operations {
     upgrade_algo_v1_algos__id__upgrade_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12578,6 +15139,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12592,7 +15162,10 @@ export interface operations {
     roll_back_algo_v1_algos__id__rollback_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12651,6 +15224,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12742,7 +15324,10 @@ export interface operations {
     place_order_v1_orders_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -12799,6 +15384,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12897,7 +15491,10 @@ export interface operations {
     cancel_order_v1_orders__account___client_order_id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 account: string;
                 client_order_id: string;
@@ -12960,6 +15557,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12983,7 +15589,10 @@ export interface operations {
     change_order_v1_orders__account___client_order_id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 account: string;
                 client_order_id: string;
@@ -13043,6 +15652,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13207,7 +15825,7 @@ export interface operations {
     portfolio_v1_portfolio_get: {
         parameters: {
             query?: {
-                /** @description Operators: whose */
+                /** @description Whose, if not one's own */
                 user?: string | null;
             };
             header?: never;
@@ -13961,7 +16579,10 @@ export interface operations {
     acknowledge_alert_v1_alerts__id__acknowledge_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -14016,6 +16637,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14174,7 +16804,10 @@ export interface operations {
     accept_break_v1_breaks__id__accept_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -14233,6 +16866,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14254,7 +16896,10 @@ export interface operations {
     explain_break_v1_breaks__id__explain_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -14313,6 +16958,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14518,7 +17172,10 @@ export interface operations {
     set_limit_v1_risk_limits_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -14573,6 +17230,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -14591,7 +17257,10 @@ export interface operations {
                 kind: string;
                 instrument?: string;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -14633,6 +17302,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14777,7 +17455,10 @@ export interface operations {
                 /** @description Wait so long for it to be done */
                 wait_s?: number;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -14825,6 +17506,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14969,7 +17659,10 @@ export interface operations {
     lift_kill_v1_risk_kills__id__lift_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -15024,6 +17717,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15106,7 +17808,10 @@ export interface operations {
     create_join_token_v1_nodes_tokens_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -15161,6 +17866,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -15175,7 +17889,10 @@ export interface operations {
     revoke_join_token_v1_nodes_tokens__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -15228,6 +17945,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15304,6 +18030,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -15373,6 +18108,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -15435,6 +18179,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15664,7 +18417,10 @@ export interface operations {
             query?: {
                 force?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -15724,6 +18480,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -15740,7 +18505,10 @@ export interface operations {
             query?: {
                 force?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -15799,6 +18567,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15947,7 +18724,10 @@ export interface operations {
     verify_audit_v1_audit_verify_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -15991,6 +18771,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
