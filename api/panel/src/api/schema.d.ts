@@ -4,6 +4,230 @@
  */
 
 export interface paths {
+    "/v1/auth/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Login
+         * @description Sign in with user and password; the session is set as a cookie, and may go on with what is due next.
+         */
+        post: operations["login_v1_auth_login_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/code": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give Code
+         * @description Show the second factor; a code is taken once.
+         */
+        post: operations["give_code_v1_auth_code_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change Password
+         * @description Change the password; one's other sessions end.
+         */
+        post: operations["change_password_v1_auth_password_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/totp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin Enrolment
+         * @description Begin to enrol a second factor, or another one in its place: nothing changes before it is confirmed.
+         */
+        post: operations["begin_enrolment_v1_auth_totp_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/totp/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Confirm Enrolment
+         * @description Enrol the second factor that was begun, by a code of it; one's other sessions end.
+         */
+        post: operations["confirm_enrolment_v1_auth_totp_confirm_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/recovery-codes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Renew Recovery Codes
+         * @description New recovery codes in place of the old ones.
+         */
+        post: operations["renew_recovery_codes_v1_auth_recovery_codes_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/fresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show Fresh Code
+         * @description Show the second factor again, for what asks for a fresh code; it counts for five minutes.
+         */
+        post: operations["show_fresh_code_v1_auth_fresh_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Logout
+         * @description End this session.
+         */
+        post: operations["logout_v1_auth_logout_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Session
+         * @description Who is signed in here; asking does not keep a session from being idle.
+         */
+        get: operations["get_session_v1_auth_session_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Sessions
+         * @description Sessions that are not over: one's own; operators see everybody's.
+         */
+        get: operations["list_sessions_v1_sessions_get"];
+        put?: never;
+        post?: never;
+        /**
+         * End Other Sessions
+         * @description End all one's sessions but the one that asks.
+         */
+        delete: operations["end_other_sessions_v1_sessions_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End Session
+         * @description End a session: one's own; operators end anybody's.
+         */
+        delete: operations["end_session_v1_sessions__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/me": {
         parameters: {
             query?: never;
@@ -13,7 +237,7 @@ export interface paths {
         };
         /**
          * Me
-         * @description The user and the rights of the key that asks.
+         * @description The user and the rights of the key, or the session, that asks.
          */
         get: operations["me_v1_me_get"];
         put?: never;
@@ -39,7 +263,7 @@ export interface paths {
         put?: never;
         /**
          * Create User
-         * @description Add a user.
+         * @description Add a user, with a password for the first sign-in.
          */
         post: operations["create_user_v1_users_post"];
         delete?: never;
@@ -65,6 +289,50 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
+        /**
+         * Change User
+         * @description Change roles, shut out or let in again; it holds at once, for sessions and keys too.
+         */
+        patch: operations["change_user_v1_users__id__patch"];
+        trace?: never;
+    };
+    "/v1/users/{id}/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reset User
+         * @description A new one-time password for who has lost password or phone: the second factor and all sessions are gone.
+         */
+        post: operations["reset_user_v1_users__id__reset_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{id}/unlock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Unlock User
+         * @description Let somebody try again who is locked out.
+         */
+        post: operations["unlock_user_v1_users__id__unlock_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
         patch?: never;
         trace?: never;
     };
@@ -84,6 +352,8 @@ export interface paths {
         /**
          * Create Key
          * @description Make a key.  Those who are not operators make them for themselves, with roles of the key that asks.
+         *
+         *     A key that asks makes none that could do more, or lives longer, than itself.
          */
         post: operations["create_key_v1_keys_post"];
         delete?: never;
@@ -112,6 +382,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Grants
+         * @description Grants: of one's own accounts, and to oneself; operators see all.
+         */
+        get: operations["list_grants_v1_grants_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/grants/{account}/{user}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Grant
+         * @description Grant an account to a user, or change how far.
+         */
+        put: operations["put_grant_v1_grants__account___user__put"];
+        post?: never;
+        /**
+         * Delete Grant
+         * @description Take a grant back; it ends at once.
+         */
+        delete: operations["delete_grant_v1_grants__account___user__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/accounts": {
         parameters: {
             query?: never;
@@ -127,7 +441,7 @@ export interface paths {
         put?: never;
         /**
          * Create Account
-         * @description Add an account of a user.
+         * @description Add an account of a user; with credentials it asks for a fresh code as these do.
          */
         post: operations["create_account_v1_accounts_post"];
         delete?: never;
@@ -179,6 +493,8 @@ export interface paths {
         /**
          * Put Credentials
          * @description Give the account's credentials, or new ones; its connection and feeds log in with them at once.
+         *
+         *     Its owner does that, and operators: a grant does not go so far.
          */
         put: operations["put_credentials_v1_accounts__id__credentials_put"];
         post?: never;
@@ -222,6 +538,48 @@ export interface paths {
          * @description Ask the broker to cancel every open order of the account.
          */
         post: operations["cancel_all_v1_accounts__id__cancel_all_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/connectors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Connectors
+         * @description Everything that accounts and feeds can be at.
+         */
+        get: operations["list_connectors_v1_connectors_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/accounts/{id}/flatten": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Flatten
+         * @description Take back every open order of the account, then close every position by market orders that only reduce.
+         *
+         *     Algos go on: pause or stop them first where they must not enter again; the kill switch does all of it.
+         */
+        post: operations["flatten_v1_accounts__id__flatten_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1191,7 +1549,7 @@ export interface paths {
         };
         /**
          * List Positions
-         * @description Positions from the journal; the portfolio values them.
+         * @description Positions from the journal; the portfolio values them.  ``algo``: what one algo traded of them.
          */
         get: operations["list_positions_v1_positions_get"];
         put?: never;
@@ -1212,6 +1570,8 @@ export interface paths {
         /**
          * Portfolio
          * @description Accounts and positions at the last prices, as the session told a moment ago (see ``at``).
+         *
+         *     Of others only the accounts that were granted.
          */
         get: operations["portfolio_v1_portfolio_get"];
         put?: never;
@@ -1276,6 +1636,192 @@ export interface paths {
         get: operations["export_fills_v1_fills_csv_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/deck": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Deck At A Glance
+         * @description Profit, exposure, accounts, algos, feeds, machines, what is open and what is wrong; a second old at most.
+         */
+        get: operations["deck_at_a_glance_v1_deck_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/risk/heat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Risk Heat
+         * @description What would be lost if every protective stop were hit (all of it where there is none), algo by instrument.
+         */
+        get: operations["risk_heat_v1_risk_heat_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/risk/tree": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Risk Tree
+         * @description The tree of limits with what is in use of each; levels without limits and without use are left out.
+         *
+         *     Those who are not operators see their own part of it, and the cluster's limits.
+         */
+        get: operations["risk_tree_v1_risk_tree_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/risk/maxima/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Maxima Series
+         * @description The highest use of each day as points of a chart, of whole levels.
+         */
+        get: operations["maxima_series_v1_risk_maxima_series_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/algos/{id}/equity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Algo Equity
+         * @description How an algo's profit went: every ten seconds for two days, before that every five minutes, then every hour.
+         */
+        get: operations["algo_equity_v1_algos__id__equity_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/accounts/{id}/equity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Account Equity
+         * @description How an account's profit and equity went; as of algos.
+         */
+        get: operations["account_equity_v1_accounts__id__equity_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search
+         * @description Algos, accounts, instruments, machines, feeds, strategies, users; orders by their key.
+         *
+         *     Of an order that has ended the whole key is needed.
+         */
+        get: operations["search_v1_search_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Alerts
+         * @description Alerts, newest first: about oneself and the own accounts; operators see all, also those about the deck.
+         */
+        get: operations["list_alerts_v1_alerts_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/alerts/{id}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledge Alert
+         * @description Say that it has been looked at: it is closed, and raised anew where it happens again.
+         *
+         *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators.
+         */
+        post: operations["acknowledge_alert_v1_alerts__id__acknowledge_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1770,6 +2316,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Verify Audit
+         * @description Compute every chain of the journal again, which may take minutes; one at a time.
+         */
+        post: operations["verify_audit_v1_audit_verify_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -1850,6 +2416,36 @@ export interface components {
             selector?: string | null;
             /** Generation */
             generation?: number | null;
+        };
+        /**
+         * AccountGlance
+         * @description An account.  ``gross``: the value of all that is held or may come to be held, signs left off.
+         */
+        AccountGlance: {
+            /** Account */
+            account: string;
+            /** User */
+            user: string;
+            /** Connector */
+            connector: string;
+            /** Enabled */
+            enabled: boolean;
+            /** State */
+            state: string;
+            /** Detail */
+            detail: string;
+            /** Currency */
+            currency: string;
+            /** Equity */
+            equity: string | null;
+            /** Pnl Today */
+            pnl_today: string | null;
+            /** Gross */
+            gross: string | null;
+            /** Gross Limit */
+            gross_limit: string | null;
+            /** Gross Use */
+            gross_use: number | null;
         };
         /**
          * AccountOfKill
@@ -1934,6 +2530,64 @@ export interface components {
             host: string;
             /** Port */
             port: number;
+        };
+        /**
+         * AlertShown
+         * @description What somebody should look at; ``acknowledged_at`` null while it is open.
+         * @example {
+         *       "id": "alert-5f0c1a9be2d3",
+         *       "kind": "large_order",
+         *       "severity": "warning",
+         *       "user": "asha",
+         *       "account": "paper-1",
+         *       "algo": null,
+         *       "subject": "BINANCE-USDM:BTCUSDT",
+         *       "text": "order momo-1-7 is worth 48000 USDT: 9 times what is usual for it",
+         *       "at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "last_at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "times": 1,
+         *       "acknowledged_at": null,
+         *       "acknowledged_by": null
+         *     }
+         */
+        AlertShown: {
+            /** Id */
+            id: string;
+            /** Kind */
+            kind: string;
+            /**
+             * Severity
+             * @enum {string}
+             */
+            severity: "info" | "warning" | "critical";
+            /** User */
+            user: string | null;
+            /** Account */
+            account: string | null;
+            /** Algo */
+            algo: string | null;
+            /** Subject */
+            subject: string;
+            /** Text */
+            text: string;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /**
+             * Last At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            last_at: string;
+            /** Times */
+            times: number;
+            /** Acknowledged At */
+            acknowledged_at: string | null;
+            /** Acknowledged By */
+            acknowledged_by: string | null;
         };
         /**
          * AlgoChange
@@ -2557,6 +3211,20 @@ export interface components {
             stop?: components["schemas"]["StopShown"] | null;
         };
         /**
+         * AlgosGlance
+         * @description Algos: how many run, how many should, how many are in each state.
+         */
+        AlgosGlance: {
+            /** Running */
+            running: number;
+            /** Wanted */
+            wanted: number;
+            /** By State */
+            by_state: {
+                [key: string]: number;
+            };
+        };
+        /**
          * Apart
          * @description Whether algos of one account share a machine.
          * @enum {string}
@@ -2806,6 +3474,20 @@ export interface components {
             not_compared: string;
         };
         /**
+         * ChainHead
+         * @description The end of a chain: kept elsewhere, it shows whether the chain was cut off or written anew since.
+         */
+        ChainHead: {
+            /** Chain */
+            chain: string;
+            /** Number */
+            number: number;
+            /** Digest */
+            digest: string;
+            /** Rows */
+            rows: number;
+        };
+        /**
          * CheckShown
          * @description What a comparison with the broker found.
          */
@@ -2945,6 +3627,69 @@ export interface components {
             };
         };
         /**
+         * CodeGiven
+         * @description A code of the second factor, or one of the recovery codes.
+         * @example {
+         *       "code": "123456"
+         *     }
+         */
+        CodeGiven: {
+            /** Code */
+            code?: string | null;
+            /** Recovery Code */
+            recovery_code?: string | null;
+        };
+        /**
+         * ConnectorShown
+         * @description A connector; ``credentials`` are the names of what an account there logs in with.
+         * @example {
+         *       "name": "alpaca",
+         *       "trades": true,
+         *       "market_data": true,
+         *       "credentials": [
+         *         "key",
+         *         "secret"
+         *       ],
+         *       "account_settings": {
+         *         "type": "object",
+         *         "properties": {
+         *           "timeout_s": {
+         *             "type": "number"
+         *           }
+         *         }
+         *       },
+         *       "feed_settings": {
+         *         "type": "object",
+         *         "properties": {
+         *           "feed": {
+         *             "enum": [
+         *               "iex",
+         *               "sip"
+         *             ]
+         *           }
+         *         }
+         *       }
+         *     }
+         */
+        ConnectorShown: {
+            /** Name */
+            name: string;
+            /** Trades */
+            trades: boolean;
+            /** Market Data */
+            market_data: boolean;
+            /** Credentials */
+            credentials: string[];
+            /** Account Settings */
+            account_settings: {
+                [key: string]: unknown;
+            } | null;
+            /** Feed Settings */
+            feed_settings: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
          * CredentialsShown
          * @description Which credentials an account needs and has; never their values.
          */
@@ -3023,6 +3768,87 @@ export interface components {
             note: string;
         };
         /**
+         * DeckShown
+         * @description The deck at a glance; sums are over what the caller sees.
+         *
+         *     ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
+         *     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
+         * @example {
+         *       "at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "currency": "USDT",
+         *       "pnl_today": "120.5",
+         *       "gross": "52000",
+         *       "net": "-1200",
+         *       "gross_limit": "250000",
+         *       "gross_use": 0.208,
+         *       "accounts": [],
+         *       "algos": {
+         *         "running": 3,
+         *         "wanted": 4,
+         *         "by_state": {
+         *           "failed": 1,
+         *           "running": 3
+         *         }
+         *       },
+         *       "feeds": [],
+         *       "nodes": [],
+         *       "open_orders": 12,
+         *       "breaks": 0,
+         *       "alerts": 1,
+         *       "kills": [],
+         *       "trouble": ""
+         *     }
+         */
+        DeckShown: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /** Currency */
+            currency: string;
+            /**
+             * Pnl Today
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl_today: string;
+            /**
+             * Gross
+             * Format: decimal
+             * @example 0.01
+             */
+            gross: string;
+            /**
+             * Net
+             * Format: decimal
+             * @example 0.01
+             */
+            net: string;
+            /** Gross Limit */
+            gross_limit: string | null;
+            /** Gross Use */
+            gross_use: number | null;
+            /** Accounts */
+            accounts: components["schemas"]["AccountGlance"][];
+            algos: components["schemas"]["AlgosGlance"];
+            /** Feeds */
+            feeds: components["schemas"]["FeedGlance"][];
+            /** Nodes */
+            nodes: components["schemas"]["NodeGlance"][];
+            /** Open Orders */
+            open_orders: number;
+            /** Breaks */
+            breaks: number;
+            /** Alerts */
+            alerts: number;
+            /** Kills */
+            kills: components["schemas"]["KillGlance"][];
+            /** Trouble */
+            trouble: string;
+        };
+        /**
          * Deprecation
          * @description Who deprecated a version, and why.
          */
@@ -3081,6 +3907,57 @@ export interface components {
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
+        };
+        /**
+         * Enrolled
+         * @description It is enrolled; the recovery codes are shown this once.
+         */
+        Enrolled: {
+            step: components["schemas"]["Step"];
+            /** Recovery Codes */
+            recovery_codes: string[];
+        };
+        /**
+         * Enrolment
+         * @description A second factor to enrol: its secret for an app, also as an ``otpauth:`` address and as a QR code.
+         */
+        Enrolment: {
+            /** Secret */
+            secret: string;
+            /** Uri */
+            uri: string;
+            /** Qr Svg */
+            qr_svg: string;
+        };
+        /**
+         * EquityCurve
+         * @description As `ProfitCurve`, of an account.
+         */
+        EquityCurve: {
+            /** Items */
+            items: components["schemas"]["EquityPoint"][];
+            /** Currency */
+            currency: string;
+        };
+        /**
+         * EquityPoint
+         * @description With the account's cash and holdings; null where its cash was not known.
+         */
+        EquityPoint: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /**
+             * Pnl
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl: string;
+            /** Equity */
+            equity: string | null;
         };
         /**
          * EventKind
@@ -3170,6 +4047,32 @@ export interface components {
             instruments?: string[] | null;
             /** Channels */
             channels?: string[] | null;
+        };
+        /**
+         * FeedGlance
+         * @description A feed.
+         *
+         *     ``state``: ``ok``; ``off``; ``degraded``: a worker is missing or an instrument is silent; ``down``: none comes.
+         */
+        FeedGlance: {
+            /** Feed */
+            feed: string;
+            /** Provider */
+            provider: string;
+            /** Enabled */
+            enabled: boolean;
+            /** State */
+            state: string;
+            /** Instruments */
+            instruments: number;
+            /** Live */
+            live: number;
+            /** Stale */
+            stale: number;
+            /** Workers Wanted */
+            workers_wanted: number;
+            /** Workers */
+            workers: number;
         };
         /**
          * FeedShown
@@ -3338,11 +4241,96 @@ export interface components {
             fee_currency: string;
         };
         /**
+         * FlattenShown
+         * @description What came of it.
+         *
+         *     ``cancelled``: how many open orders are being taken back; ``closing``: the orders that close what was held;
+         *     ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: not all that was open has ended,
+         *     so nothing was closed: ask again.
+         */
+        FlattenShown: {
+            /** Cancelled */
+            cancelled: number;
+            /** Closing */
+            closing: components["schemas"]["OrderShown"][];
+            /** Refused */
+            refused: components["schemas"]["Refusal"][];
+        };
+        /**
+         * FlattenWanted
+         * @description Why an account is to hold nothing.
+         * @example {
+         *       "reason": "over the weekend"
+         *     }
+         */
+        FlattenWanted: {
+            /** Reason */
+            reason: string;
+        };
+        /**
          * Format
          * @description How the answer is written.
          * @enum {string}
          */
         Format: "json" | "csv";
+        /**
+         * Found
+         * @description Something that was found.  An order's ``id`` is ``<account>/<client_order_id>``.
+         */
+        Found: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "algo" | "account" | "instrument" | "order" | "node" | "feed" | "strategy" | "user";
+            /** Id */
+            id: string;
+            /** Title */
+            title: string;
+            /** Detail */
+            detail: string;
+        };
+        /**
+         * FoundShown
+         * @description What was found, the best first.
+         * @example {
+         *       "items": [
+         *         {
+         *           "kind": "algo",
+         *           "id": "momo-1",
+         *           "title": "momo-1",
+         *           "detail": "ma-cross, running"
+         *         }
+         *       ]
+         *     }
+         */
+        FoundShown: {
+            /** Items */
+            items: components["schemas"]["Found"][];
+        };
+        /**
+         * Fresh
+         * @description Until when no further code is asked for.
+         */
+        Fresh: {
+            /**
+             * Fresh Until
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            fresh_until: string;
+        };
+        /**
+         * FreshCode
+         * @description A code of the second factor.
+         * @example {
+         *       "code": "123456"
+         *     }
+         */
+        FreshCode: {
+            /** Code */
+            code: string;
+        };
         /**
          * Gap
          * @description A time in which ticks of an instrument may be missing from the stream.
@@ -3396,6 +4384,41 @@ export interface components {
             reason: string;
         };
         /**
+         * GrantLevel
+         * @description What a grant allows: to look, or to trade as well.
+         * @enum {string}
+         */
+        GrantLevel: "view" | "trade";
+        /**
+         * GrantShown
+         * @description ``user`` may do so much with ``account``, which is somebody else's.
+         */
+        GrantShown: {
+            /** Account */
+            account: string;
+            /** User */
+            user: string;
+            level: components["schemas"]["GrantLevel"];
+            /**
+             * Granted At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            granted_at: string;
+            /** Granted By */
+            granted_by: string;
+        };
+        /**
+         * GrantWanted
+         * @description How far: ``view``, to look; ``trade``, to trade and run algos as well, as far as the user's roles go.
+         * @example {
+         *       "level": "view"
+         *     }
+         */
+        GrantWanted: {
+            level: components["schemas"]["GrantLevel"];
+        };
+        /**
          * HeadFacts
          * @description What a machine must have in common with the head, and where it has to reach.
          */
@@ -3422,6 +4445,71 @@ export interface components {
             addresses: components["schemas"]["Address"][];
             /** Tls */
             tls: string;
+        };
+        /**
+         * HeatCell
+         * @description Money at risk of an algo in an instrument, and which part of the total that is (0 … 1).
+         */
+        HeatCell: {
+            /** Algo */
+            algo: string;
+            /** Instrument */
+            instrument: string;
+            /**
+             * At Risk
+             * Format: decimal
+             * @example 0.01
+             */
+            at_risk: string;
+            /** Share */
+            share: number;
+        };
+        /**
+         * HeatShown
+         * @description Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
+         *
+         *     The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
+         * @example {
+         *       "at": "2026-01-31T09:15:00.000000000+00:00",
+         *       "currency": "USDT",
+         *       "algos": [
+         *         "momo-1"
+         *       ],
+         *       "instruments": [
+         *         "BINANCE-USDM:BTCUSDT"
+         *       ],
+         *       "cells": [
+         *         {
+         *           "algo": "momo-1",
+         *           "instrument": "BINANCE-USDM:BTCUSDT",
+         *           "at_risk": "120.5",
+         *           "share": 1
+         *         }
+         *       ],
+         *       "total": "120.5"
+         *     }
+         */
+        HeatShown: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /** Currency */
+            currency: string;
+            /** Algos */
+            algos: string[];
+            /** Instruments */
+            instruments: string[];
+            /** Cells */
+            cells: components["schemas"]["HeatCell"][];
+            /**
+             * Total
+             * Format: decimal
+             * @example 0.01
+             */
+            total: string;
         };
         /**
          * HistoryShown
@@ -3794,6 +4882,10 @@ export interface components {
             roles: string[];
             /** Label */
             label: string;
+            /** Rights */
+            rights: string[] | null;
+            /** Accounts */
+            accounts: string[] | null;
             /** Expires At */
             expires_at: string | null;
         };
@@ -3810,6 +4902,10 @@ export interface components {
             roles: string[];
             /** Label */
             label: string;
+            /** Rights */
+            rights: string[] | null;
+            /** Accounts */
+            accounts: string[] | null;
             /**
              * Created At
              * Format: date-time
@@ -3820,6 +4916,24 @@ export interface components {
             expires_at: string | null;
             /** Revoked At */
             revoked_at: string | null;
+        };
+        /**
+         * KillGlance
+         * @description A kill in force.
+         */
+        KillGlance: {
+            /** Id */
+            id: string;
+            /** Scope */
+            scope: string;
+            /** Reason */
+            reason: string;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
         };
         /**
          * KillLine
@@ -3954,6 +5068,44 @@ export interface components {
             p99: number | null;
         };
         /**
+         * LevelFigures
+         * @description What a level has in use, as central risk told it a moment ago.
+         */
+        LevelFigures: {
+            /**
+             * Gross
+             * Format: decimal
+             * @example 0.01
+             */
+            gross: string;
+            /**
+             * Net
+             * Format: decimal
+             * @example 0.01
+             */
+            net: string;
+            /**
+             * Money At Risk
+             * Format: decimal
+             * @example 0.01
+             */
+            money_at_risk: string;
+            /**
+             * Pnl Today
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl_today: string;
+            /**
+             * Drawdown
+             * Format: decimal
+             * @example 0.01
+             */
+            drawdown: string;
+            /** Open Orders */
+            open_orders: number;
+        };
+        /**
          * LevelShown
          * @description Use of a level, or of one instrument on it.
          *
@@ -4043,6 +5195,28 @@ export interface components {
             state?: components["schemas"]["StateShown"] | null;
         };
         /**
+         * LimitUse
+         * @description A limit in force; ``used`` null where no one figure says it; ``use`` reaches 1 at the limit.
+         */
+        LimitUse: {
+            /** Kind */
+            kind: string;
+            /**
+             * Value
+             * Format: decimal
+             * @example 0.01
+             */
+            value: string;
+            /** Used */
+            used: string | null;
+            /** Use */
+            use: number | null;
+            /** Unit */
+            unit: string;
+            /** Generation */
+            generation: number;
+        };
+        /**
          * LimitWanted
          * @description A limit to put in force.
          *
@@ -4091,6 +5265,23 @@ export interface components {
             fields: {
                 [key: string]: unknown;
             };
+        };
+        /**
+         * Login
+         * @description Who signs in.
+         * @example {
+         *       "password": "four unrelated words",
+         *       "user": "asha"
+         *     }
+         */
+        Login: {
+            /** User */
+            user: string;
+            /**
+             * Password
+             * Format: password
+             */
+            password: string;
         };
         /**
          * LookAsked
@@ -4487,6 +5678,9 @@ export interface components {
         /**
          * NewKey
          * @description A key to make; its roles are all of the user's where none are named.
+         *
+         *     ``rights``: it may do no more than these (as `/v1/me` names them), ``accounts``: it reaches no others.  It ends at
+         *     ``expires_at``, after 90 days if left out, after 366 at most.
          * @example {
          *       "label": "wall screen",
          *       "roles": [
@@ -4505,6 +5699,10 @@ export interface components {
              * @default
              */
             label?: string;
+            /** Rights */
+            rights?: components["schemas"]["Right"][] | null;
+            /** Accounts */
+            accounts?: string[] | null;
             /** Expires At */
             expires_at?: string | null;
         };
@@ -4689,6 +5887,22 @@ export interface components {
             processes: components["schemas"]["ProcessShown"][];
         };
         /**
+         * NodeGlance
+         * @description A machine: its health, how much of its CPU and memory is in use (percent; null: not known), algos on it.
+         */
+        NodeGlance: {
+            /** Node */
+            node: string;
+            /** State */
+            state: string;
+            /** Cpu */
+            cpu: number | null;
+            /** Memory */
+            memory: number | null;
+            /** Algos */
+            algos: number;
+        };
+        /**
          * NodeShown
          * @description A registered machine.
          */
@@ -4718,6 +5932,14 @@ export interface components {
             facts: components["schemas"]["NodeFacts"] | null;
             /** Algos */
             algos: components["schemas"]["AlgoThere"][];
+        };
+        /**
+         * OneTimePassword
+         * @description Shown this once.
+         */
+        OneTimePassword: {
+            /** One Time Password */
+            one_time_password: string;
         };
         /**
          * OrderChange
@@ -4963,6 +6185,13 @@ export interface components {
             /** Next */
             next?: string | null;
         };
+        /** Page[AlertShown] */
+        Page_AlertShown_: {
+            /** Items */
+            items: components["schemas"]["AlertShown"][];
+            /** Next */
+            next?: string | null;
+        };
         /** Page[AlgoEventShown] */
         Page_AlgoEventShown_: {
             /** Items */
@@ -5023,6 +6252,13 @@ export interface components {
         Page_Gap_: {
             /** Items */
             items: components["schemas"]["Gap"][];
+            /** Next */
+            next?: string | null;
+        };
+        /** Page[GrantShown] */
+        Page_GrantShown_: {
+            /** Items */
+            items: components["schemas"]["GrantShown"][];
             /** Next */
             next?: string | null;
         };
@@ -5103,6 +6339,13 @@ export interface components {
             /** Next */
             next?: string | null;
         };
+        /** Page[SessionShown] */
+        Page_SessionShown_: {
+            /** Items */
+            items: components["schemas"]["SessionShown"][];
+            /** Next */
+            next?: string | null;
+        };
         /** Page[StrategyShown] */
         Page_StrategyShown_: {
             /** Items */
@@ -5123,6 +6366,26 @@ export interface components {
             items: components["schemas"]["VersionShown"][];
             /** Next */
             next?: string | null;
+        };
+        /**
+         * PasswordChange
+         * @description The present password and the new one.
+         * @example {
+         *       "current": "…",
+         *       "new": "four unrelated words"
+         *     }
+         */
+        PasswordChange: {
+            /**
+             * Current
+             * Format: password
+             */
+            current: string;
+            /**
+             * New
+             * Format: password
+             */
+            new: string;
         };
         /**
          * PauseWanted
@@ -5359,6 +6622,43 @@ export interface components {
             cpu_percent: number;
         };
         /**
+         * ProfitCurve
+         * @description Points, oldest first; between two of them nothing is known to have changed by more than charts show.
+         * @example {
+         *       "items": [
+         *         {
+         *           "at": "2026-01-31T09:15:00.000000000+00:00",
+         *           "pnl": "120.5"
+         *         }
+         *       ],
+         *       "currency": "USDT"
+         *     }
+         */
+        ProfitCurve: {
+            /** Items */
+            items: components["schemas"]["ProfitPoint"][];
+            /** Currency */
+            currency: string;
+        };
+        /**
+         * ProfitPoint
+         * @description Profit over all time at a moment, realised and not, fees included.
+         */
+        ProfitPoint: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /**
+             * Pnl
+             * Format: decimal
+             * @example 0.01
+             */
+            pnl: string;
+        };
+        /**
          * QuarantinePage
          * @description Instruments of which something was refused, and the counts of the feed as a whole.
          */
@@ -5455,6 +6755,14 @@ export interface components {
             limit: string | null;
         };
         /**
+         * RecoveryCodes
+         * @description Codes for when the second factor is lost; each works once, all are shown this once.
+         */
+        RecoveryCodes: {
+            /** Recovery Codes */
+            recovery_codes: string[];
+        };
+        /**
          * Refusal
          * @description An order that could not be cancelled, and why.
          */
@@ -5464,6 +6772,12 @@ export interface components {
             /** Detail */
             detail: string;
         };
+        /**
+         * Right
+         * @description What a route asks for.
+         * @enum {string}
+         */
+        Right: "view" | "trade" | "run algos" | "register strategies" | "manage feeds and instruments" | "make keys" | "give credentials" | "operate the deck";
         /**
          * RiskShown
          * @description What central risk told a moment ago; ``over`` names limits with more lent than they allow now.
@@ -5584,6 +6898,98 @@ export interface components {
             stands_by_for: string[];
         };
         /**
+         * SeriesPoint
+         * @description The highest value of a measure in a day, of one level.
+         */
+        SeriesPoint: {
+            /**
+             * Day
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            day: string;
+            /** Scope */
+            scope: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "gross" | "long" | "short" | "money_at_risk" | "loss" | "drawdown" | "open_orders";
+            /**
+             * Value
+             * Format: decimal
+             * @example 0.01
+             */
+            value: string;
+        };
+        /**
+         * SeriesShown
+         * @description Points, oldest first.
+         */
+        SeriesShown: {
+            /** Items */
+            items: components["schemas"]["SeriesPoint"][];
+        };
+        /**
+         * SessionNow
+         * @description Who is signed in here, and how far.
+         */
+        SessionNow: {
+            /** Id */
+            id: string;
+            /** User */
+            user: string;
+            /** Roles */
+            roles: string[];
+            /** Rights */
+            rights: string[];
+            step: components["schemas"]["Step"];
+            /** Totp */
+            totp: boolean;
+            /** Fresh Until */
+            fresh_until: string | null;
+            /**
+             * Idle Ends At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            idle_ends_at: string;
+            /**
+             * Ends At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            ends_at: string;
+        };
+        /**
+         * SessionShown
+         * @description Somebody who is signed in; ``current``: this is the session that asks.
+         */
+        SessionShown: {
+            /** Id */
+            id: string;
+            /** User */
+            user: string;
+            /**
+             * Created At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            created_at: string;
+            /**
+             * Last Seen At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            last_seen_at: string;
+            /** Address */
+            address: string;
+            /** Agent */
+            agent: string;
+            /** Current */
+            current: boolean;
+        };
+        /**
          * Settlement
          * @description How a break was resolved.
          * @enum {string}
@@ -5614,6 +7020,19 @@ export interface components {
             since: string | null;
             /** Waiting */
             waiting: string[];
+        };
+        /**
+         * Step
+         * @description What is due before a session may do more than sign in.
+         * @enum {string}
+         */
+        Step: "code" | "password" | "enrol" | "done";
+        /**
+         * StepShown
+         * @description What is due next: ``code``, ``password`` (a one-time password must be changed), ``enrol``, or ``done``.
+         */
+        StepShown: {
+            step: components["schemas"]["Step"];
         };
         /**
          * StopShown
@@ -5717,6 +7136,42 @@ export interface components {
          */
         TimeInForce: "day" | "gtc" | "ioc" | "fok" | "opg" | "cls";
         /**
+         * TreeNode
+         * @description A level; ``instrument`` not "": of this instrument alone, on the level above.
+         *
+         *     ``figures`` null: central risk has told nothing of it.
+         * @example {
+         *       "scope": "cluster",
+         *       "instrument": "",
+         *       "title": "All",
+         *       "limits": [
+         *         {
+         *           "kind": "gross_exposure",
+         *           "value": "250000",
+         *           "used": "52000",
+         *           "use": 0.208,
+         *           "unit": "money",
+         *           "generation": 3
+         *         }
+         *       ],
+         *       "figures": null,
+         *       "children": []
+         *     }
+         */
+        TreeNode: {
+            /** Scope */
+            scope: string;
+            /** Instrument */
+            instrument: string;
+            /** Title */
+            title: string;
+            /** Limits */
+            limits: components["schemas"]["LimitUse"][];
+            figures: components["schemas"]["LevelFigures"] | null;
+            /** Children */
+            children: components["schemas"]["TreeNode"][];
+        };
+        /**
          * TuningBody
          * @description What is set; each name that is left out stays as the feed, or the default, has it.
          * @example {
@@ -5794,6 +7249,49 @@ export interface components {
             } | null;
         };
         /**
+         * UserChange
+         * @description What may change; what is left out stays.  One who is not ``enabled`` has no way in, by whatever key.
+         * @example {
+         *       "roles": [
+         *         "viewer"
+         *       ]
+         *     }
+         */
+        UserChange: {
+            /** Roles */
+            roles?: string[] | null;
+            /** Enabled */
+            enabled?: boolean | null;
+            /** Generation */
+            generation?: number | null;
+        };
+        /**
+         * UserMade
+         * @description A new user; ``one_time_password`` is shown this once, and is changed at the first sign-in.
+         */
+        UserMade: {
+            /** Id */
+            id: string;
+            /** Roles */
+            roles: string[];
+            /** Enabled */
+            enabled: boolean;
+            /** Totp */
+            totp: boolean;
+            /** Locked Until */
+            locked_until: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            created_at: string;
+            /** Generation */
+            generation: number;
+            /** One Time Password */
+            one_time_password: string | null;
+        };
+        /**
          * UserShown
          * @description A person.
          */
@@ -5802,6 +7300,12 @@ export interface components {
             id: string;
             /** Roles */
             roles: string[];
+            /** Enabled */
+            enabled: boolean;
+            /** Totp */
+            totp: boolean;
+            /** Locked Until */
+            locked_until: string | null;
             /**
              * Created At
              * Format: date-time
@@ -5908,6 +7412,28 @@ export interface components {
              * @example 0.01
              */
             exposure: string;
+        };
+        /**
+         * VerdictShown
+         * @description Every chain computed again; ``ok``: all is as it was written.
+         */
+        VerdictShown: {
+            /** Ok */
+            ok: boolean;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-01-31T09:15:00.000000000+00:00
+             */
+            at: string;
+            /** Rows */
+            rows: number;
+            /** Took S */
+            took_s: number;
+            /** Heads */
+            heads: components["schemas"]["ChainHead"][];
+            /** Findings */
+            findings: string[];
         };
         /**
          * VersionShown
@@ -6136,6 +7662,896 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    login_v1_auth_login_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Login"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    give_code_v1_auth_code_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CodeGiven"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_password_v1_auth_password_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    begin_enrolment_v1_auth_totp_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolment"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    confirm_enrolment_v1_auth_totp_confirm_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FreshCode"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Enrolled"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    renew_recovery_codes_v1_auth_recovery_codes_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecoveryCodes"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    show_fresh_code_v1_auth_fresh_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FreshCode"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fresh"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    logout_v1_auth_logout_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_session_v1_auth_session_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionNow"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_sessions_v1_sessions_get: {
+        parameters: {
+            query?: {
+                /** @description Operators: whose; everybody's if left out */
+                user?: string | null;
+                /** @description Items on a page */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SessionShown_"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_other_sessions_v1_sessions_delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_session_v1_sessions__id__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     me_v1_me_get: {
         parameters: {
             query?: never;
@@ -6256,7 +8672,10 @@ export interface operations {
     create_user_v1_users_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6272,7 +8691,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["UserShown"];
+                    "application/json": components["schemas"]["UserMade"];
                 };
             };
             /** @description No API key, or one that is not valid */
@@ -6304,6 +8723,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6389,6 +8817,272 @@ export interface operations {
             };
         };
     };
+    change_user_v1_users__id__patch: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UserChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reset_user_v1_users__id__reset_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OneTimePassword"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unlock_user_v1_users__id__unlock_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_keys_v1_keys_get: {
         parameters: {
             query?: {
@@ -6453,7 +9147,10 @@ export interface operations {
     create_key_v1_keys_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6508,6 +9205,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -6522,7 +9228,10 @@ export interface operations {
     revoke_key_v1_keys__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -6575,6 +9284,258 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_grants_v1_grants_get: {
+        parameters: {
+            query?: {
+                account?: string | null;
+                user?: string | null;
+                /** @description Items on a page */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_GrantShown_"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_grant_v1_grants__account___user__put: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                account: string;
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantWanted"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_grant_v1_grants__account___user__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                account: string;
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6657,7 +9618,10 @@ export interface operations {
     create_account_v1_accounts_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6705,6 +9669,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6793,7 +9766,10 @@ export interface operations {
     delete_account_v1_accounts__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -6853,6 +9829,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -6867,7 +9852,10 @@ export interface operations {
     change_account_v1_accounts__id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -6926,6 +9914,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7014,7 +10011,10 @@ export interface operations {
     put_credentials_v1_accounts__id__credentials_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7078,6 +10078,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7092,7 +10101,10 @@ export interface operations {
     reconcile_v1_accounts__id__reconcile_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7154,6 +10166,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7168,7 +10189,10 @@ export interface operations {
     cancel_all_v1_accounts__id__cancel_all_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7230,6 +10254,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7241,6 +10274,154 @@ export interface operations {
             };
             /** @description The outcome is unknown; ask, never resend under another key */
             504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_connectors_v1_connectors_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectorShown"][];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    flatten_v1_accounts__id__flatten_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FlattenWanted"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlattenShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7382,7 +10563,10 @@ export interface operations {
     import_instruments_v1_instruments_import_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7430,6 +10614,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7646,7 +10839,10 @@ export interface operations {
     create_feed_v1_feeds_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -7694,6 +10890,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7785,7 +10990,10 @@ export interface operations {
                 /** @description Also where algos use it, which are stopped, or it stands by for other feeds */
                 force?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7845,6 +11053,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7859,7 +11076,10 @@ export interface operations {
     change_feed_v1_feeds__id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -7925,6 +11145,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -7939,7 +11168,10 @@ export interface operations {
     add_instrument_v1_feeds__id__instruments__instrument__put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -7995,6 +11227,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8016,7 +11257,10 @@ export interface operations {
     remove_instrument_v1_feeds__id__instruments__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -8072,6 +11316,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8167,7 +11420,10 @@ export interface operations {
     add_instruments_v1_feeds__id__instruments_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -8226,6 +11482,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8389,7 +11654,10 @@ export interface operations {
     drop_client_v1_feeds__id__clients__client__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -8450,6 +11718,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -8464,7 +11741,10 @@ export interface operations {
     replace_wish_v1_feeds__id__clients__client__instruments_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -8524,6 +11804,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8545,7 +11834,10 @@ export interface operations {
     extend_wish_v1_feeds__id__clients__client__instruments_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -8605,6 +11897,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8629,7 +11930,10 @@ export interface operations {
                 /** @description Several are given one by one; none: the feed's */
                 channels?: string[] | null;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -8686,6 +11990,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8707,7 +12020,10 @@ export interface operations {
     drop_one_v1_feeds__id__clients__client__instruments__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 client: string;
@@ -8764,6 +12080,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9003,7 +12328,10 @@ export interface operations {
     tune_feed_v1_feeds__id__tuning_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -9069,6 +12397,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -9083,7 +12420,10 @@ export interface operations {
     tune_instrument_v1_feeds__id__tuning__instrument__put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -9150,6 +12490,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -9164,7 +12513,10 @@ export interface operations {
     untune_instrument_v1_feeds__id__tuning__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -9218,6 +12570,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9306,7 +12667,10 @@ export interface operations {
     replace_seconds_v1_feeds__id__seconds_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -9372,6 +12736,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -9386,7 +12759,10 @@ export interface operations {
     delete_seconds_v1_feeds__id__seconds_delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -9446,6 +12822,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -9460,7 +12845,10 @@ export interface operations {
     put_second_v1_feeds__id__seconds__instrument__put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -9527,6 +12915,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -9541,7 +12938,10 @@ export interface operations {
     delete_second_v1_feeds__id__seconds__instrument__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
                 instrument: string;
@@ -9597,6 +12997,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9679,7 +13088,10 @@ export interface operations {
     submit_source_v1_strategies_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -9727,6 +13139,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9815,7 +13236,10 @@ export interface operations {
     delete_strategy_v1_strategies__name__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -9868,6 +13292,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9974,7 +13407,10 @@ export interface operations {
                 /** @description Try it over a made-up market */
                 smoke?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -10034,6 +13470,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10123,7 +13568,10 @@ export interface operations {
     delete_version_v1_strategies__name__versions__version__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
                 version: string;
@@ -10177,6 +13625,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10268,7 +13725,10 @@ export interface operations {
     deprecate_version_v1_strategies__name__versions__version__deprecate_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
                 version: string;
@@ -10335,6 +13795,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10349,7 +13818,10 @@ export interface operations {
     reinstate_version_v1_strategies__name__versions__version__reinstate_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
                 version: string;
@@ -10405,6 +13877,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10489,7 +13970,10 @@ export interface operations {
     create_algo_v1_algos_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -10537,6 +14021,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10625,7 +14118,10 @@ export interface operations {
     delete_algo_v1_algos__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10685,6 +14181,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10699,7 +14204,10 @@ export interface operations {
     change_algo_v1_algos__id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10765,6 +14273,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10779,7 +14296,10 @@ export interface operations {
     start_algo_v1_algos__id__start_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10841,6 +14361,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10858,7 +14387,10 @@ export interface operations {
                 /** @description Wait so long for it to be done */
                 wait_s?: number;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -10924,6 +14456,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -10938,7 +14479,10 @@ export interface operations {
     restart_algo_v1_algos__id__restart_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11000,6 +14544,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11014,7 +14567,10 @@ export interface operations {
     pause_algo_v1_algos__id__pause_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11080,6 +14636,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11094,7 +14659,10 @@ export interface operations {
     resume_algo_v1_algos__id__resume_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11156,6 +14724,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11170,7 +14747,10 @@ export interface operations {
     move_algo_v1_algos__id__move_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11236,6 +14816,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11250,7 +14839,10 @@ export interface operations {
     command_many_v1_algos_batch_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -11298,6 +14890,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11469,7 +15070,10 @@ export interface operations {
     upgrade_algo_v1_algos__id__upgrade_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11535,6 +15139,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11549,7 +15162,10 @@ export interface operations {
     roll_back_algo_v1_algos__id__rollback_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -11608,6 +15224,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11699,7 +15324,10 @@ export interface operations {
     place_order_v1_orders_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -11756,6 +15384,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11854,7 +15491,10 @@ export interface operations {
     cancel_order_v1_orders__account___client_order_id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 account: string;
                 client_order_id: string;
@@ -11917,6 +15557,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -11940,7 +15589,10 @@ export interface operations {
     change_order_v1_orders__account___client_order_id__patch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 account: string;
                 client_order_id: string;
@@ -12000,6 +15652,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12099,6 +15760,8 @@ export interface operations {
         parameters: {
             query?: {
                 account?: string | null;
+                /** @description What this algo holds, in place of accounts */
+                algo?: string | null;
                 /** @description Show those of quantity 0 too */
                 flat?: boolean;
                 /** @description Items on a page */
@@ -12162,7 +15825,7 @@ export interface operations {
     portfolio_v1_portfolio_get: {
         parameters: {
             query?: {
-                /** @description Operators: whose */
+                /** @description Whose, if not one's own */
                 user?: string | null;
             };
             header?: never;
@@ -12409,6 +16072,598 @@ export interface operations {
             };
         };
     };
+    deck_at_a_glance_v1_deck_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeckShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    risk_heat_v1_risk_heat_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HeatShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    risk_tree_v1_risk_tree_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TreeNode"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    maxima_series_v1_risk_maxima_series_get: {
+        parameters: {
+            query?: {
+                /** @description Only this level */
+                scope?: string | null;
+                /** @description Only this measure */
+                kind?: ("gross" | "long" | "short" | "money_at_risk" | "loss" | "drawdown" | "open_orders") | null;
+                /** @description How many days back, today included */
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SeriesShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    algo_equity_v1_algos__id__equity_get: {
+        parameters: {
+            query?: {
+                /** @description A day ago if left out */
+                since?: string | null;
+                /** @description Before this; now if left out */
+                until?: string | null;
+                /** @description At most so many */
+                points?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfitCurve"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    account_equity_v1_accounts__id__equity_get: {
+        parameters: {
+            query?: {
+                /** @description A day ago if left out */
+                since?: string | null;
+                /** @description Before this; now if left out */
+                until?: string | null;
+                /** @description At most so many */
+                points?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EquityCurve"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    search_v1_search_get: {
+        parameters: {
+            query: {
+                /** @description A part of a name */
+                q: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FoundShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_alerts_v1_alerts_get: {
+        parameters: {
+            query?: {
+                /** @description Only open ones, or only acknowledged ones */
+                open?: boolean | null;
+                /** @description Such as `large_order` */
+                kind?: string | null;
+                /** @description Items on a page */
+                limit?: number;
+                /** @description `next` of the page before */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AlertShown_"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    acknowledge_alert_v1_alerts__id__acknowledge_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_breaks_v1_breaks_get: {
         parameters: {
             query?: {
@@ -12549,7 +16804,10 @@ export interface operations {
     accept_break_v1_breaks__id__accept_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12608,6 +16866,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12629,7 +16896,10 @@ export interface operations {
     explain_break_v1_breaks__id__explain_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -12688,6 +16958,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12893,7 +17172,10 @@ export interface operations {
     set_limit_v1_risk_limits_put: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -12948,6 +17230,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -12966,7 +17257,10 @@ export interface operations {
                 kind: string;
                 instrument?: string;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -13008,6 +17302,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13152,7 +17455,10 @@ export interface operations {
                 /** @description Wait so long for it to be done */
                 wait_s?: number;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -13200,6 +17506,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13344,7 +17659,10 @@ export interface operations {
     lift_kill_v1_risk_kills__id__lift_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -13399,6 +17717,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13481,7 +17808,10 @@ export interface operations {
     create_join_token_v1_nodes_tokens_post: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -13536,6 +17866,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -13550,7 +17889,10 @@ export interface operations {
     revoke_join_token_v1_nodes_tokens__id__delete: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -13603,6 +17945,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13679,6 +18030,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -13748,6 +18108,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -13810,6 +18179,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14039,7 +18417,10 @@ export interface operations {
             query?: {
                 force?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -14099,6 +18480,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
                 headers: {
@@ -14115,7 +18505,10 @@ export interface operations {
             query?: {
                 force?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -14174,6 +18567,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14301,6 +18703,83 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    verify_audit_v1_audit_verify_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VerdictShown"];
+                };
+            };
+            /** @description No API key, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key's roles do not allow it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It contradicts what is there */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A person must act first, or what the first request with this Idempotency-Key did is not known */
+            424: {
                 headers: {
                     [name: string]: unknown;
                 };

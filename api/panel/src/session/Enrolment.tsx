@@ -4,11 +4,11 @@ import { IconCheck, IconCopy, IconDownload } from "@tabler/icons-react";
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import { api, expect } from "@/api/client";
-import type { Step } from "@/api/contract";
 import { ErrorNote } from "@/components/ErrorNote";
 import { download } from "@/format/csv";
 
 import { CodeInput } from "./FreshCode";
+import type { Step } from "./session";
 
 interface Begun {
   secret: string;
