@@ -34,7 +34,7 @@ export default function EquityPanel(given: { what: "algo" | "account"; id: strin
     () => (items ?? []).map((each) => ({ at: instant(each.at), value: roughly(each.pnl) })),
     [items],
   );
-  const last = items?.at(-1);
+  const last: { pnl: string; equity?: string | null } | undefined = items?.at(-1);
   return (
     <Panel
       title="Equity curve"

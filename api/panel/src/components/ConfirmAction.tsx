@@ -1,5 +1,5 @@
 import { Button, Group, Modal, Stack, Text, Textarea, TextInput } from "@mantine/core";
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useCallback, useState } from "react";
 
 import { Cancelled } from "@/api/problem";
 
@@ -109,11 +109,9 @@ export function useConfirm(): [ReactNode, (what: Confirmation) => void] {
       }}
     />
   ) : null;
-  return [
-    dialog,
-    (next) => {
-      setWhat(next);
-      setOpened(true);
-    },
-  ];
+  const confirm = useCallback((next: Confirmation) => {
+    setWhat(next);
+    setOpened(true);
+  }, []);
+  return [dialog, confirm];
 }

@@ -3,12 +3,12 @@ import { Button, Checkbox, Code, CopyButton, Group, SimpleGrid, Skeleton, Stack,
 import { IconCheck, IconCopy, IconDownload } from "@tabler/icons-react";
 import { useCallback, useEffect, useRef, useState } from "react";
 
-import { api, expect } from "@/api/client";
-import type { Step } from "@/api/contract";
+import { api, Cancelled, expect } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { download } from "@/format/csv";
 
 import { CodeInput } from "./FreshCode";
+import type { Step } from "./session";
 
 interface Begun {
   secret: string;
@@ -16,7 +16,7 @@ interface Begun {
   qr_svg: string;
 }
 
-export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void }) {
+export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void; onCancel?: () => void }) {
   const [begun, setBegun] = useState<Begun | null>(null);
   const [code, setCode] = useState("");
   const [busy, setBusy] = useState(false);
@@ -24,14 +24,16 @@ export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void 
   const [kept, setKept] = useState<{ step: Step; codes: string[] } | null>(null);
   const asked = useRef(false);
 
+  const { onCancel } = given;
   const begin = useCallback(async () => {
     setError(null);
     try {
       setBegun(await expect(api.POST("/v1/auth/totp")));
     } catch (found) {
-      setError(found);
+      if (found instanceof Cancelled) onCancel?.();
+      else setError(found);
     }
-  }, []);
+  }, [onCancel]);
   useEffect(() => {
     // Once: a second secret would put the one that was just scanned out of use.
     if (asked.current) return;

@@ -4,13 +4,12 @@ import { useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useState } from "react";
 
 import { api, expect } from "@/api/client";
-import type { Step } from "@/api/contract";
 import { ErrorNote } from "@/components/ErrorNote";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 
 import { Enrolment } from "./Enrolment";
 import { CodeInput } from "./FreshCode";
-import { forgetSession, SESSION_KEY, useSession } from "./session";
+import { forgetSession, SESSION_KEY, type Step, useSession } from "./session";
 
 const TITLES: Record<Step | "login", string> = {
   login: "Sign in",

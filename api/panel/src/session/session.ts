@@ -1,14 +1,16 @@
 /** Who is signed in. */
 import { type QueryClient, useQuery } from "@tanstack/react-query";
 
-import { api, expect } from "@/api/client";
-import type { SessionShown } from "@/api/contract";
+import { api, expect, type Shape } from "@/api/client";
 import { ProblemError } from "@/api/problem";
+
+export type Session = Shape<"SessionNow">;
+export type Step = Session["step"];
 
 export const SESSION_KEY = ["session"] as const;
 
 /** The session, null where there is none. */
-export async function readSession(): Promise<SessionShown | null> {
+export async function readSession(): Promise<Session | null> {
   try {
     return await expect(api.GET("/v1/auth/session"));
   } catch (error) {
@@ -22,7 +24,7 @@ export function useSession() {
 }
 
 /** The session of somebody who is signed in; only inside the signed-in part. */
-export function useMe(): SessionShown {
+export function useMe(): Session {
   const { data } = useSession();
   if (!data) throw new Error("nobody is signed in");
   return data;

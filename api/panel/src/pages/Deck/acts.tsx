@@ -3,8 +3,7 @@ import { Button, Checkbox, Group, List, Modal, ScrollArea, Select, Stack, Text, 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 
-import { api, expect } from "@/api/client";
-import type { Flattening } from "@/api/contract";
+import { api, expect, type Shape } from "@/api/client";
 import { Cancelled } from "@/api/problem";
 import { ErrorNote } from "@/components/ErrorNote";
 import { StateBadge } from "@/components/StateBadge";
@@ -198,7 +197,7 @@ function Flatten(given: Dialog & { account?: string }) {
   const [reason, setReason] = useState("");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  const [done, setDone] = useState<Flattening | null>(null);
+  const [done, setDone] = useState<Shape<"FlattenShown"> | null>(null);
   const act = async (id: string) => {
     setBusy(true);
     setError(null);
@@ -216,10 +215,9 @@ function Flatten(given: Dialog & { account?: string }) {
     }
   };
   if (done) {
-    const cancelled = Array.isArray(done.cancelled) ? done.cancelled.length : done.cancelled;
     return (
       <Stack gap="sm">
-        <StateBadge state={done.refused.length ? "warning" : "ok"} label={`${String(cancelled)} orders are being taken back`} />
+        <StateBadge state={done.refused.length ? "warning" : "ok"} label={`${String(done.cancelled)} orders are being taken back`} />
         <Text>
           {done.closing.length
             ? `${String(done.closing.length)} orders close its positions:`

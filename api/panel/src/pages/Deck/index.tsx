@@ -3,7 +3,7 @@ import { IconPlayerPause, IconPlayerPlay, IconSquareX } from "@tabler/icons-reac
 import { useState } from "react";
 import { Link, useNavigate } from "react-router";
 
-import type { DeckAccount, DeckFeed, DeckShown } from "@/api/contract";
+import type { Shape } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
@@ -17,6 +17,9 @@ import { FlattenAccount, PauseEntries, StartAll } from "./acts";
 import { RecentAlerts } from "./RecentAlerts";
 import { useDeck } from "./useDeck";
 
+type DeckShown = Shape<"DeckShown">;
+type DeckAccount = DeckShown["accounts"][number];
+type DeckFeed = DeckShown["feeds"][number];
 type Node = DeckShown["nodes"][number];
 
 const NO_ACCOUNTS: DeckAccount[] = [];
@@ -94,6 +97,11 @@ export default function Deck() {
           {kill.reason} · <Ago at={kill.at} /> · <Link to={`/kill/${kill.id}`}>proof, and how to lift it</Link>
         </Alert>
       ))}
+      {data?.trouble ? (
+        <Alert color="yellow" variant="light" p="xs" title="The deck needs a look" role="status">
+          {data.trouble}
+        </Alert>
+      ) : null}
       <div className="stats">
         <Stat {...stat} label="P&L today" value={<Money value={data?.pnl_today} currency={data?.currency} signed />} hint={`${String(data?.accounts.length ?? 0)} accounts`} to="/positions" />
         <Stat {...stat} label="Gross exposure" value={<Money value={data?.gross} places={0} />} hint={data ? <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />

@@ -1,11 +1,9 @@
-import { Page, Panel } from "@/components/Page";
+import { useParams } from "react-router";
 
-export default function View() {
-  return (
-    <Page title="Users">
-      <Panel title="Users">
-        <span className="muted">This page is being built.</span>
-      </Panel>
-    </Page>
-  );
+import { UserDetail } from "./UserDetail";
+import { UserList } from "./UserList";
+
+export default function Users() {
+  const { id } = useParams();
+  return id === undefined ? <UserList /> : <UserDetail key={id} id={id} />;
 }
