@@ -2738,7 +2738,7 @@ export interface components {
              * @default unchanged
              * @enum {string}
              */
-            applied: "live" | "restart" | "stored" | "unchanged";
+            applied?: "live" | "restart" | "stored" | "unchanged";
         };
         /**
          * AlgoEventShown
@@ -2800,7 +2800,7 @@ export interface components {
              * Conflated
              * @default 0
              */
-            conflated: number;
+            conflated?: number;
             /** Intents */
             intents: number;
             /** Orders Acked */
@@ -2963,7 +2963,7 @@ export interface components {
              * Holds
              * @default false
              */
-            holds: boolean;
+            holds?: boolean;
             /** Cancelled */
             cancelled?: string[];
         };
@@ -3352,30 +3352,30 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders: "cancel" | "leave";
+            orders?: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position: "keep" | "flatten";
+            position?: "keep" | "flatten";
             /**
              * Because
              * @default
              */
-            because: string;
+            because?: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open: boolean;
+            cancel_open?: boolean;
             /** Node */
             node?: string | null;
             /**
              * Force
              * @default false
              */
-            force: boolean;
+            force?: boolean;
         };
         /**
          * BreakKind
@@ -3729,7 +3729,7 @@ export interface components {
              * Reason
              * @default
              */
-            reason: string;
+            reason?: string;
             orders?: components["schemas"]["TallyShown"] | null;
             executions?: components["schemas"]["TallyShown"] | null;
             positions?: components["schemas"]["TallyShown"] | null;
@@ -3738,17 +3738,17 @@ export interface components {
              * Adopted
              * @default []
              */
-            adopted: string[];
+            adopted?: string[];
             /**
              * Adjustments
              * @default 0
              */
-            adjustments: number;
+            adjustments?: number;
             /**
              * Breaks
              * @default []
              */
-            breaks: components["schemas"]["BreakShown"][];
+            breaks?: components["schemas"]["BreakShown"][];
         };
         /**
          * Decision
@@ -4169,7 +4169,7 @@ export interface components {
              * Trouble
              * @default
              */
-            trouble: string;
+            trouble?: string;
             capacity?: components["schemas"]["CapacityShown"] | null;
             /** Ticks */
             ticks: number;
@@ -4603,7 +4603,7 @@ export interface components {
              * Phase
              * @default
              */
-            phase: string;
+            phase?: string;
             /** State */
             state: string;
             /** Reason */
@@ -4618,22 +4618,22 @@ export interface components {
              * Ticks
              * @default 0
              */
-            ticks: number;
+            ticks?: number;
             /**
              * Rate
              * @default 0
              */
-            rate: number;
+            rate?: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps: number;
+            gaps?: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined: number;
+            quarantined?: number;
             /** Skew Ms */
             skew_ms?: number | null;
             /** Skew P99 Ms */
@@ -4642,7 +4642,7 @@ export interface components {
              * Polled
              * @default false
              */
-            polled: boolean;
+            polled?: boolean;
             second?: components["schemas"]["SecondHealth"] | null;
             last?: components["schemas"]["LastTick"] | null;
         };
@@ -4752,12 +4752,12 @@ export interface components {
              * Address
              * @default
              */
-            address: string;
+            address?: string;
             /**
              * Certificate Request
              * @default
              */
-            certificate_request: string;
+            certificate_request?: string;
         };
         /**
          * JoinTokenMade
@@ -5023,7 +5023,7 @@ export interface components {
              * Flatten
              * @default false
              */
-            flatten: boolean;
+            flatten?: boolean;
             /** Reason */
             reason: string;
         };
@@ -5238,7 +5238,7 @@ export interface components {
              * Instrument
              * @default
              */
-            instrument: string;
+            instrument?: string;
             /** Value */
             value: string | null;
         };
@@ -5295,12 +5295,12 @@ export interface components {
              * Run
              * @default
              */
-            run: string;
+            run?: string;
             /**
              * Leaves
              * @default false
              */
-            leaves: boolean;
+            leaves?: boolean;
         };
         /**
          * MaximaShown
@@ -5424,7 +5424,7 @@ export interface components {
              * Force
              * @default false
              */
-            force: boolean;
+            force?: boolean;
         };
         /**
          * NetworkShown
@@ -5488,12 +5488,12 @@ export interface components {
              * Enabled
              * @default true
              */
-            enabled: boolean;
+            enabled?: boolean;
             /**
              * Selector
              * @default
              */
-            selector: string;
+            selector?: string;
         };
         /**
          * NewAlgo
@@ -5527,7 +5527,7 @@ export interface components {
              * Strategy Version
              * @default
              */
-            strategy_version: string;
+            strategy_version?: string;
             /** Account */
             account: string;
             /** Feed */
@@ -5542,7 +5542,7 @@ export interface components {
              * Node
              * @default
              */
-            node: string;
+            node?: string;
             /**
              * @default {
              *       "selector": "",
@@ -5554,7 +5554,7 @@ export interface components {
              *       "over_cpu": "nice"
              *     }
              */
-            placement: components["schemas"]["PlacementGiven"];
+            placement?: components["schemas"]["PlacementGiven"];
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -5563,7 +5563,7 @@ export interface components {
              * Start
              * @default false
              */
-            start: boolean;
+            start?: boolean;
         };
         /**
          * NewCredentials
@@ -5620,7 +5620,7 @@ export interface components {
              * Workers
              * @default 1
              */
-            workers: number;
+            workers?: number;
             /**
              * Channels
              * @default [
@@ -5628,7 +5628,7 @@ export interface components {
              *       "quote"
              *     ]
              */
-            channels: string[];
+            channels?: string[];
             /** Nodes */
             nodes?: string[];
             /** Seconds */
@@ -5654,7 +5654,7 @@ export interface components {
              * Node
              * @default
              */
-            node: string;
+            node?: string;
             /** Labels */
             labels?: {
                 [key: string]: string;
@@ -5663,17 +5663,17 @@ export interface components {
              * With Secrets
              * @default false
              */
-            with_secrets: boolean;
+            with_secrets?: boolean;
             /**
              * Pool
              * @default false
              */
-            pool: boolean;
+            pool?: boolean;
             /**
              * Valid S
              * @default 3600
              */
-            valid_s: number;
+            valid_s?: number;
         };
         /**
          * NewKey
@@ -5698,7 +5698,7 @@ export interface components {
              * Label
              * @default
              */
-            label: string;
+            label?: string;
             /** Rights */
             rights?: components["schemas"]["Right"][] | null;
             /** Accounts */
@@ -5747,12 +5747,12 @@ export interface components {
             /** Trail Percent */
             trail_percent?: string | null;
             /** @default day */
-            time_in_force: components["schemas"]["TimeInForce"];
+            time_in_force?: components["schemas"]["TimeInForce"];
             /**
              * Reduce Only
              * @default false
              */
-            reduce_only: boolean;
+            reduce_only?: boolean;
         };
         /**
          * NewStrategy
@@ -5773,7 +5773,7 @@ export interface components {
              * Entry
              * @default
              */
-            entry: string;
+            entry?: string;
             /** Requirements */
             requirements?: string[];
             /** Parameters */
@@ -5786,7 +5786,7 @@ export interface components {
              * Smoke
              * @default true
              */
-            smoke: boolean;
+            smoke?: boolean;
         };
         /**
          * NewUser
@@ -6400,12 +6400,12 @@ export interface components {
              * Because
              * @default
              */
-            because: string;
+            because?: string;
             /**
              * Cancel Open
              * @default false
              */
-            cancel_open: boolean;
+            cancel_open?: boolean;
         };
         /**
          * PinShown
@@ -6434,28 +6434,28 @@ export interface components {
              * Selector
              * @default
              */
-            selector: string;
+            selector?: string;
             /** @default spread */
-            packing: components["schemas"]["Packing"];
+            packing?: components["schemas"]["Packing"];
             /** @default no */
-            apart: components["schemas"]["Apart"];
+            apart?: components["schemas"]["Apart"];
             /**
              * Cpus
              * @default 0.05
              */
-            cpus: number;
+            cpus?: number;
             /**
              * Memory Mb
              * @default 512
              */
-            memory_mb: number;
+            memory_mb?: number;
             /**
              * Cpu Limit
              * @default 0.9
              */
-            cpu_limit: number;
+            cpu_limit?: number;
             /** @default nice */
-            over_cpu: components["schemas"]["OverCpu"];
+            over_cpu?: components["schemas"]["OverCpu"];
         };
         /**
          * PlacementShown
@@ -6567,37 +6567,37 @@ export interface components {
              * Field
              * @default null
              */
-            field: string | null;
+            field?: string | null;
             /**
              * Errors
              * @default null
              */
-            errors: components["schemas"]["FieldError"][] | null;
+            errors?: components["schemas"]["FieldError"][] | null;
             /**
              * Violations
              * @default null
              */
-            violations: string[] | null;
+            violations?: string[] | null;
             /**
              * Retry After
              * @default null
              */
-            retry_after: number | null;
+            retry_after?: number | null;
             /**
              * Action
              * @default null
              */
-            action: string | null;
+            action?: string | null;
             /**
              * Id
              * @default null
              */
-            id: string | null;
+            id?: string | null;
             /**
              * Ask
              * @default null
              */
-            ask: string | null;
+            ask?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -6675,7 +6675,7 @@ export interface components {
              * Note
              * @default
              */
-            note: string;
+            note?: string;
         };
         /**
          * QuarantinedTick
@@ -7068,13 +7068,13 @@ export interface components {
              * @default cancel
              * @enum {string}
              */
-            orders: "cancel" | "leave";
+            orders?: "cancel" | "leave";
             /**
              * Position
              * @default keep
              * @enum {string}
              */
-            position: "keep" | "flatten";
+            position?: "keep" | "flatten";
         };
         /**
          * StrategyShown
@@ -7539,72 +7539,72 @@ export interface components {
              * Received
              * @default 0
              */
-            received: number;
+            received?: number;
             /**
              * Quarantined
              * @default 0
              */
-            quarantined: number;
+            quarantined?: number;
             /**
              * Withheld
              * @default 0
              */
-            withheld: number;
+            withheld?: number;
             /**
              * Backfilled
              * @default 0
              */
-            backfilled: number;
+            backfilled?: number;
             /**
              * Polled
              * @default 0
              */
-            polled: number;
+            polled?: number;
             /**
              * From Second
              * @default 0
              */
-            from_second: number;
+            from_second?: number;
             /**
              * By Second
              * @default 0
              */
-            by_second: number;
+            by_second?: number;
             /**
              * Second Switches
              * @default 0
              */
-            second_switches: number;
+            second_switches?: number;
             /**
              * Second Doubles
              * @default 0
              */
-            second_doubles: number;
+            second_doubles?: number;
             /**
              * Second Lost
              * @default 0
              */
-            second_lost: number;
+            second_lost?: number;
             /**
              * Resubscribed
              * @default 0
              */
-            resubscribed: number;
+            resubscribed?: number;
             /**
              * Given Up
              * @default 0
              */
-            given_up: number;
+            given_up?: number;
             /**
              * Gaps
              * @default 0
              */
-            gaps: number;
+            gaps?: number;
             /**
              * Unfilled Gaps
              * @default 0
              */
-            unfilled_gaps: number;
+            unfilled_gaps?: number;
             /** Refused Ticks */
             refused_ticks?: {
                 [key: string]: number;

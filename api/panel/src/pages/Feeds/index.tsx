@@ -103,7 +103,7 @@ export default function Feeds() {
         <Stat label="Ticks a second" value={formatNumber(feeds.reduce((all, feed) => all + feed.rate, 0))} loading={query.isLoading} stale={isStale} />
         <Stat
           label="In quarantine"
-          value={formatNumber(feeds.reduce((all, feed) => all + feed.live.reduce((sum, each) => sum + each.quarantined, 0), 0))}
+          value={formatNumber(feeds.reduce((all, feed) => all + feed.live.reduce((sum, each) => sum + (each.quarantined ?? 0), 0), 0))}
           hint="ticks since the workers began"
           loading={query.isLoading}
           stale={isStale}
