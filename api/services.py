@@ -17,7 +17,7 @@ from api.idempotency import Keys
 from api.link import Link
 from api.market import Market
 from api.problems import unknown_reference
-from api.security import Caller, Doorkeeper
+from api.security import Caller, Doorkeeper, forbidden
 from api.stream import Hub
 from api.traffic import Traffic
 from cluster.code_version import CodeVersion
@@ -280,7 +280,9 @@ class Services:
         account = settings.get("account")
         if not account:
             return {}
-        record = await referenced("settings.account", self.traded_account_of(caller, str(account)))
+        record = await referenced("settings.account", self.account_of(caller, str(account)))
+        if not caller.owns_account(record):
+            raise forbidden(f"account {record.id} is {record.user}'s: its log-in is theirs to lend", "settings.account")
         try:
             return await self.secrets.get(secret_name(record.id))
         except UnknownThing:

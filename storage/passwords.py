@@ -134,13 +134,17 @@ class Passwords:
             )
 
     async def set(self, user: UserId, password: str, by: str, *, one_time: bool) -> None:
-        """Set it, whatever it was.  The caller has checked its strength.  Raises `UnknownThing` for the user."""
+        """Set it, whatever it was; the user's sessions end.  The caller has checked its strength.
+
+        Raises `UnknownThing` for the user.
+        """
         hashed = await hash_password(password)
         async with self._db.connection() as connection, connection.transaction():
             try:
                 await put_within(connection, user, hashed, one_time=one_time)
             except psycopg.errors.ForeignKeyViolation as error:
                 raise UnknownThing(*missing_reference(error)) from error
+            await end_all_within(connection, user, f"{by} set a password", by)
             await write_audit(connection, by, "set_password", user, None, {"one_time": one_time})
 
     async def reset(self, user: UserId, by: str) -> str:
