@@ -50,6 +50,8 @@ class HeldTold(msgspec.Struct, frozen=True, kw_only=True):
     """What a session told of a position; signed value at the mark."""
 
     account: AccountId
+    quantity: Decimal
+    mark: Decimal | None
     exposure: Decimal
 
 
@@ -109,11 +111,14 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         return next((each for each in view.accounts if each.account == account.id), None) if view is not None else None
 
     def equity_of(self, account: AccountRecord) -> Decimal | None:
-        """Cash and what is held at its marks; None where the cash is not known."""
+        """Cash and what is held at its marks; None where the cash is not known, or the mark of something held."""
         told, view = self.told_of(account), self.portfolios.get(account.user)
         if told is None or told.cash is None or view is None:
             return None
-        return told.cash + sum((held.exposure for held in view.positions if held.account == account.id), ZERO)
+        mine = [held for held in view.positions if held.account == account.id and held.quantity]
+        if any(held.mark is None for held in mine):
+            return None
+        return told.cash + sum((held.exposure for held in mine), ZERO)
 
     def uses(self) -> dict[str, LevelUse]:
         """Use of whole levels, by scope."""

@@ -46,6 +46,10 @@ def account(id: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def held(exposure: str, mark: str | None = "250.5") -> dict[str, Any]:
+    return {"account": "paper-1", "quantity": "-1", "mark": mark, "exposure": exposure}
+
+
 async def told(stage: Stage, user: str, *accounts: dict[str, Any], held: Any = (), at: int = 0) -> None:
     view = {"user": user, "at": at or time.time_ns(), "accounts": accounts, "positions": held}
     await stage.services.hot.put(f"portfolio:{user}", view, 60)
@@ -70,7 +74,7 @@ async def key(stage: Stage) -> str:
     await stage.make("/v1/algos", algo_body("momo-2", account="paper-2", start=True))
     await stage.make("/v1/orders", order_body())
     await stage.make("/v1/orders", order_body("k-2", account="paper-2"))
-    await told(stage, "asha", account("paper-1"), held=[{"account": "paper-1", "exposure": "-250.5"}])
+    await told(stage, "asha", account("paper-1"), held=[held("-250.5")])
     await told(stage, "bo", account("paper-2", cash=None, connected=False))
     for scope, value in (("cluster", "1000"), ("user:asha", "800"), ("account:paper-1", "400")):
         await stage.services.desired.set_limit(scope, "gross_exposure", "", D(value), by="test")
@@ -121,6 +125,9 @@ async def test_others_see_their_own_part_of_the_deck(stage: Stage, key: str) -> 
 
 
 async def test_states_of_accounts_are_in_words(stage: Stage, key: str) -> None:
+    await told(stage, "asha", account("paper-1"), held=[held("0", None)])
+    assert (await stage.get("/v1/deck", key=key))["accounts"][0]["equity"] is None
+
     async def state() -> tuple[str, str]:
         (shown,) = (await stage.get("/v1/deck", key=key))["accounts"]
         return shown["state"], shown["detail"]
