@@ -15,8 +15,9 @@ run: $(VENV)/.run
 	$(BIN)/quarterdeck demo
 
 test: $(VENV)/.dev panel-test
-	$(BIN)/python -m pytest -m "not cluster" -n 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not cluster and not browser" -n 4 --dist loadfile
 	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

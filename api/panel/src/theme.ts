@@ -3,6 +3,7 @@ import {
   Badge,
   Button,
   createTheme,
+  Drawer,
   type CSSVariablesResolver,
   type MantineColorsTuple,
   Modal,
@@ -24,7 +25,7 @@ const ink: MantineColorsTuple = [
 
 export const theme = createTheme({
   primaryColor: "sea",
-  primaryShade: { light: 7, dark: 6 },
+  primaryShade: 7,
   colors: { sea, dark: ink },
   autoContrast: true,
   luminanceThreshold: 0.35,
@@ -47,7 +48,10 @@ export const theme = createTheme({
     Badge: Badge.extend({ defaultProps: { radius: "sm", variant: "light" } }),
     Table: Table.extend({ defaultProps: { verticalSpacing: 4, horizontalSpacing: 8 } }),
     Tooltip: Tooltip.extend({ defaultProps: { openDelay: 300, withArrow: true, multiline: true, maw: 360 } }),
-    Modal: Modal.extend({ defaultProps: { centered: true, overlayProps: { backgroundOpacity: 0.6 } } }),
+    Modal: Modal.extend({
+      defaultProps: { centered: true, overlayProps: { backgroundOpacity: 0.6 }, closeButtonProps: { "aria-label": "Close" } },
+    }),
+    Drawer: Drawer.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
   },
 });
 

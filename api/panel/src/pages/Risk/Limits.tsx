@@ -181,7 +181,7 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
             <Button
               size="compact-xs"
               variant="subtle"
-              color="red"
+              c="var(--qd-bad)"
               aria-label={`Lift ${limit.kind} of ${node.title}`}
               onClick={() => {
                 confirm({
