@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import openapi, problems
+from api import docs_page, openapi, problems
 from api.headers import SecurityHeaders
 from api.routes import (
     accounts,
@@ -90,13 +90,16 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=life,
         separate_input_output_schemas=False,
+        # The page that shows the document is `docs_page`'s.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
         auth, session_routes, users, keys, grants, accounts, instruments, history, feeds, feed_clients, feed_health,
         feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
+        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health, docs_page,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
+import re
 import time
 from typing import Any
 
@@ -302,4 +305,12 @@ async def test_every_answer_has_its_headers(stage: Stage) -> None:
     assert "max-age" in (await stage.http.get("https://deck/healthz")).headers["strict-transport-security"]
     docs = await stage.http.get("/docs")
     assert docs.status_code == 200
-    assert "https://cdn.jsdelivr.net" in docs.headers["content-security-policy"]
+    scripts = re.search(r"script-src ([^;]*)", docs.headers["content-security-policy"])
+    assert scripts is not None
+    (inline,) = re.findall(r"<script>(.*?)</script>", docs.text)
+    digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+    at, ours = scripts[1].split()
+    assert ours == f"'sha256-{digest}'"
+    for loaded in re.findall(r"<(?:script src|link rel=\"stylesheet\" href)=.*?>", docs.text):
+        assert f'"{at}' in loaded
+        assert 'integrity="sha384-' in loaded
