@@ -43,9 +43,9 @@ async def sign_in(deck: Services, connection: HTTPConnection, response: Response
     began = time.monotonic()
     door = deck.doorkeeper.sessions
     await door.check_origin(connection, required=False)
-    name = user[:_LONGEST_NAME].replace("\0", "")
+    name = _storable(user[:_LONGEST_NAME])
     attempt = await _attempt(deck, connection, name)
-    if not await deck.passwords.verify(name, password):
+    if not await deck.passwords.verify(name, _storable(password)):
         await _note_failure(deck, connection, attempt, name, "a wrong user or password")
         await asyncio.sleep(max(0.0, began + _REFUSAL_S - time.monotonic()))
         raise ProblemError(401, "wrong_login", "Not signed in", "user or password is wrong")
@@ -60,6 +60,11 @@ async def sign_in(deck: Services, connection: HTTPConnection, response: Response
     if step is Step.DONE:
         await _note_sign_in(deck, session)
     return step
+
+
+def _storable(text: str) -> str:
+    """``text`` without what no name and no password of ours can have in it."""
+    return text.encode(errors="replace").decode().replace("\0", "")
 
 
 async def _end_before(deck: Services, connection: HTTPConnection) -> None:
