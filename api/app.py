@@ -9,10 +9,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import docs_page, openapi, problems
+from api import docs_page, idempotency, openapi, panel_files, problems
 from api.headers import SecurityHeaders
 from api.routes import (
     accounts,
+    alerts,
     algo_batch,
     algo_commands,
     algo_story,
@@ -21,13 +22,18 @@ from api.routes import (
     audit,
     auth,
     breaks,
+    connectors,
+    deck_view,
+    equity,
     exports,
     feed_clients,
     feed_health,
     feed_seconds,
     feeds,
+    flatten,
     grants,
     health,
+    heat,
     history,
     holdings,
     instruments,
@@ -39,6 +45,7 @@ from api.routes import (
     orders,
     reconciliations,
     risk,
+    search,
     strategies,
     strategy_versions,
     users,
@@ -58,8 +65,9 @@ Command algos, feeds and orders of a Quarterdeck.
 * Lists are `{"items": […], "next": cursor or null}`.
 * Errors are `application/problem+json`; `code` is stable.
 * `GET /v1/stream` is a WebSocket.  The first message is `{"key": "qd_…", "topics": ["orders", "portfolio",
-  "algos", "feeds"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume, send the
-  last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be missing.
+  "algos", "feeds", "alerts"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume,
+  send the last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be
+  missing.
 """
 
 
@@ -96,14 +104,18 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        auth, session_routes, users, keys, grants, accounts, instruments, history, feeds, feed_clients, feed_health,
-        feed_seconds, strategies,
+        auth, session_routes, users, keys, grants, accounts, connectors, flatten, instruments, history, feeds,
+        feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health, docs_page,
+        deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes,
+        audit, stream_routes, health, docs_page,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
+    panel_files.install(app)
     problems.install(app)
+    idempotency.install(app)
+    app.add_middleware(idempotency.Kept, keys=services.request_keys)
     app.add_middleware(Counted, traffic=services.traffic)
     app.add_middleware(SecurityHeaders)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ _WORDS: Final = {
     "403": "Roles, key or grant do not allow it, or a session must show a fresh code first",
     "404": "No such thing, or not yours",
     "409": "It contradicts what is there",
+    "424": "A person must act first, or what the first request with this Idempotency-Key did is not known",
     "422": "A field is wrong, or a limit forbids it",
     "429": "Too many attempts failed; try again after `Retry-After` seconds",
     "503": "Not ready; try again after `Retry-After` seconds",
@@ -39,6 +41,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
                 operation["responses"].pop("422", None)
+                if _takes_key(path, method):
+                    operation.setdefault("parameters", []).append(_KEY)
                 for status in _statuses(path, method):
                     operation["responses"].setdefault(status, _problem(status))
         app.openapi_schema = schema
@@ -61,7 +65,7 @@ def _statuses(path: str, method: str) -> list[str]:
     if "{" in path:
         found.append("404")
     if method != "get":
-        found.append("409")
+        found += ["409", "424"]
     if method != "get" and (path.startswith("/v1/orders") or path.endswith("/cancel-all")):
         found.append("504")
     if path.startswith("/v1/auth/"):
@@ -69,8 +73,35 @@ def _statuses(path: str, method: str) -> list[str]:
     return sorted(found)
 
 
+def _takes_key(path: str, method: str) -> bool:
+    return method != "get" and path.startswith("/v1/") and not path.startswith(("/v1/auth/", "/v1/nodes/join"))
+
+
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Sent again under the same key within a day, the request acts once and gets the first answer",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]([ -~]{0,98}[!-~])?$"},
+}
+
+
 def _problem(status: str) -> dict[str, Any]:
     return {
         "description": _WORDS[status],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
+
+
+def main() -> None:
+    """Print the document, from which the panel's types are made."""
+    from api.app import create_app
+    from cluster.settings import DeckSettings
+
+    # Nothing is connected to: the addresses only have to be addresses.
+    nowhere = DeckSettings(database_url="postgresql://nowhere", redis_url="redis://nowhere")
+    print(json.dumps(document(create_app(nowhere, connect=False)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

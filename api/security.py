@@ -13,6 +13,7 @@ from fastapi import Depends
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
+from api.idempotency import take_key
 from api.logins import Logins
 from api.problems import ProblemError
 from api.session_door import COOKIE_SCHEME, SessionDoor, Step, address_of, has_session, step_of, unauthorized
@@ -328,6 +329,8 @@ def allowed(right: Right, *, fresh: bool = False) -> Callable[..., Coroutine[Any
         caller.require(right)
         if fresh:
             caller.require_fresh()
+        # Last: what is refused for want of a right or a code has not happened, and is kept under no key.
+        await take_key(connection, caller.user)
         return caller
 
     # For the table of permissions.

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api.glance import Answers, Glance
+from api.idempotency import Keys
 from api.link import Link
 from api.market import Market
 from api.problems import unknown_reference
@@ -33,10 +35,12 @@ from storage.bus import Bus
 from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
+from storage.equity import Equity
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.feed_seconds import FeedSeconds
 from storage.grants import Grants
 from storage.hot import Hot
+from storage.idempotency import Idempotency
 from storage.instruments import Instruments
 from storage.join_tokens import JoinTokens
 from storage.journal import Journal
@@ -87,6 +91,7 @@ class Services:
         self.strategies = Strategies(self.database)
         self.submissions = Submissions(deck.home, self.database)
         self.journal = Journal(self.database)
+        self.alerts = Alerts(self.database)
         self.wishes = Wishes(self.database)
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
@@ -95,12 +100,16 @@ class Services:
         self.algo_events = AlgoEvents(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
+        self.equity = Equity(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
         self.join_tokens = JoinTokens(self.database)
         self.node_history = NodeHistory(self.database)
         self.feed_seconds = FeedSeconds(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
+        # A pool of its own: a stop waits for nobody to take its key.
+        self.key_database = Database(deck.database_url, size=4, name="api keys")
+        self.request_keys = Keys(Idempotency(self.key_database, lambda: load_key(deck.home)))
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
         self.passwords = Passwords(self.database)
@@ -114,6 +123,8 @@ class Services:
         )
         self.hub = Hub(self.bus)
         self.market = Market(self.bus, self.hot)
+        self.glance = Glance(self)
+        self.deck_answers = Answers()
         self.traffic = Traffic()
         self.link = Link(deck) if connect else None
         self._sessions = sessions
@@ -151,9 +162,11 @@ class Services:
         """Begin to connect; what is away is tried again for ever and shown by /readyz."""
         self.run(self._open(), "database")
         self.run(self._sweep_logins(), "logins")
+        self.run(self.request_keys.run(), "request keys")
         self.run(self.hub.run(), "changes")
         self.run(self.market.run(), "market data")
         self.run(self.hub.watch(self.desired), "desired state")
+        self.run(self.hub.watch_alerts(self.alerts), "alerts")
         if self.link is not None:
             self.run(self.link.run(), "cluster")
 
@@ -169,8 +182,10 @@ class Services:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)
+        await self.glance.close()
         await self.bus.close()
         await self.hot.close()
+        await self.key_database.close()
         await self.database.close()
 
     async def _open(self) -> None:
@@ -180,6 +195,7 @@ class Services:
         while True:
             try:
                 await self.database.open()
+                await self.key_database.open()
                 for strategy in await asyncio.to_thread(catalog.builtin_strategies):
                     await self.strategies.put_builtin(strategy, by="api")
             except TradeError as error:

@@ -18,9 +18,10 @@ import msgspec
 
 from api.formats import time_text
 from api.security import Caller
-from api.shapes import AlgoShown, EventShown, OrderShown, PortfolioShown
+from api.shapes import AlertShown, AlgoShown, EventShown, OrderShown, PortfolioShown
 from cluster import streams
 from cluster.streams import Change
+from storage.alerts import AlertRecord, Alerts
 from storage.bus import LOST, Bus
 from storage.desired import Desired
 from trading.errors import NeedsOperator, NotReady
@@ -30,7 +31,7 @@ from trading.orders import Order, OrderEvent
 log = logging.getLogger("quarterdeck")
 
 RING: Final = 5_000
-TOPICS: Final = ("orders", "portfolio", "algos", "feeds")
+TOPICS: Final = ("orders", "portfolio", "algos", "feeds", "alerts")
 _WATCH_S: Final = 1.0
 
 
@@ -53,8 +54,11 @@ class Entry:
     def text_for(self, caller: Caller) -> str:
         """What a caller gets, "" where nothing of it is shown to them."""
         change = self.change
-        if change is None or not change.user:
+        if change is None:
             return self.text()
+        if not change.user:
+            # Feeds are everybody's; an alert about nobody is about the deck as a whole.
+            return self.text() if change.topic != "alerts" or caller.is_operator else ""
         if change.topic == "portfolio":
             return self._portfolio(change, caller)
         account = change.account
@@ -179,6 +183,22 @@ class Hub:
             seen, self.watching = now, True
             await asyncio.sleep(_WATCH_S)
 
+    async def watch_alerts(self, alerts: Alerts) -> None:
+        """Make changes of alerts that were raised or acknowledged from now on, whoever did it; none is left out."""
+        place: int | None = None
+        while True:
+            try:
+                if place is None:
+                    place = await alerts.newest_change()
+                changed = await alerts.changed_after(place)
+            except (NotReady, NeedsOperator):
+                await asyncio.sleep(_WATCH_S)
+                continue
+            if changed:
+                self.add(_alert(record) for record in changed)
+                place = changed[-1].change
+            await asyncio.sleep(_WATCH_S)
+
 
 #: (topic, key) -> owner, account and body.
 _Known: TypeAlias = dict[tuple[str, str], tuple[str, str, Any]]
@@ -201,6 +221,12 @@ def _change(key: tuple[str, str], value: tuple[str, str, Any], at: Nanos) -> Cha
 
 def _algo(record: Any) -> Any:
     return AlgoShown.model_validate(record).model_dump(mode="json", exclude={"live"})
+
+
+def _alert(record: AlertRecord) -> Change:
+    body = AlertShown.model_validate(record).model_dump(mode="json")
+    at = Nanos(time.time_ns())
+    return Change(topic="alerts", key=record.id, user=record.user, account=record.account or "", at=at, body=body)
 
 
 def _feed(record: Any) -> Any:

@@ -12,9 +12,10 @@ from api.routes.orders import filter_of
 from api.security import Caller, Viewer
 from api.services import Deck
 from api.shapes import FillOfOrder, PortfolioShown, PositionShown
+from storage.algo_positions import algo_positions
 from storage.records import OrderFilter
 from trading.errors import NotReady, UnknownThing
-from trading.ids import AccountId
+from trading.ids import AccountId, AlgoId
 
 router = APIRouter(prefix="/v1", tags=["holdings"])
 
@@ -47,11 +48,14 @@ async def list_positions(
     caller: Viewer,
     deck: Deck,
     account: str | None = None,
+    algo: Annotated[str | None, Query(max_length=200, description="What this algo holds, in place of accounts")] = None,
     flat: Annotated[bool, Query(description="Show those of quantity 0 too")] = False,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    """Positions from the journal; the portfolio values them."""
+    """Positions from the journal; the portfolio values them.  ``algo``: what one algo traded of them."""
+    if algo is not None:
+        caller.own_algo(await deck.desired.algo(AlgoId(algo)))
     accounts: Sequence[AccountId] | None
     if account is not None:
         if not caller.is_operator:
@@ -59,7 +63,12 @@ async def list_positions(
         accounts = [AccountId(account)]
     else:
         accounts = await deck.reached(caller)
-    held = [each for each in await deck.journal.positions(accounts) if flat or each.quantity]
+    found = (
+        await deck.journal.positions(accounts)
+        if algo is None
+        else await algo_positions(deck.database, AlgoId(algo), accounts)
+    )
+    held = [each for each in found if flat or each.quantity]
     return page_of(held, lambda position: f"{position.account} {position.instrument}", limit, cursor)
 
 

@@ -6,10 +6,11 @@ import secrets
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Amount, Body, Cursor, GivenInstant, Limit, Page
+from api.idempotency import token_of
 from api.problems import ProblemError, limits_in, unknown_reference
 from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services, referenced
@@ -81,10 +82,14 @@ class OrderChange(Body):
     status_code=201,
     responses={200: {"model": OrderShown, "description": "The order that this key placed before"}},
 )
-async def place_order(body: NewOrder, caller: Trader, deck: Deck, response: Response) -> Order:
+async def place_order(body: NewOrder, caller: Trader, deck: Deck, request: Request, response: Response) -> Order:
     """Place an order; it is journaled when the answer comes, and on its way to the broker."""
     given = body.client_order_id is not None
-    key = client_order_id(body.client_order_id or "") if given else ClientOrderId(f"api-{secrets.token_hex(8)}")
+    key = (
+        client_order_id(body.client_order_id or "")
+        if given
+        else ClientOrderId(f"api-{token_of(request) or secrets.token_hex(8)}")
+    )
     instrument = instrument_id(body.instrument)
     account = await referenced("account", deck.traded_account_of(caller, body.account))
     before = await deck.journal.order(account.id, key) if given else None

@@ -1,0 +1,87 @@
+import { Button, Center, Loader } from "@mantine/core";
+import { Notifications } from "@mantine/notifications";
+import { useQueryClient } from "@tanstack/react-query";
+import { lazy, type ReactNode, Suspense, useEffect, useState } from "react";
+import { BrowserRouter, Route, Routes } from "react-router";
+
+import { ErrorNote } from "@/components/ErrorNote";
+import { Frame } from "@/layout/Frame";
+import { pages } from "@/pages";
+import { FreshCodeDialog } from "@/session/FreshCode";
+import { SESSION_KEY, useSession } from "@/session/session";
+import { Connection } from "@/stream/connection";
+import { StreamContext } from "@/stream/hooks";
+
+const SignIn = lazy(() => import("@/session/SignIn").then(({ SignIn: page }) => ({ default: page })));
+
+/** The panel: the sign-in until it is done, then the pages. */
+export function App() {
+  const session = useSession();
+  return (
+    <>
+      <Notifications position="bottom-right" autoClose={6_000} limit={4} />
+      <FreshCodeDialog />
+      {session.isPending ? (
+        <Center h="100dvh">
+          <Loader aria-label="Loading" />
+        </Center>
+      ) : session.isError && !session.data ? (
+        <div className="gate">
+          <main>
+            <h1 className="hidden-label">Quarterdeck</h1>
+            <ErrorNote error={session.error} title="The server cannot be asked" />
+            <Button mt="sm" onClick={() => void session.refetch()} loading={session.isFetching}>
+              Try again
+            </Button>
+          </main>
+        </div>
+      ) : session.data?.step === "done" ? (
+        <SignedIn key={session.data.id}>
+          <BrowserRouter>
+            <Routes>
+              <Route element={<Frame />}>
+                {pages.flatMap((each) =>
+                  [each.path, ...(each.more ?? [])].map((path) => (
+                    <Route key={path} path={path} element={<each.page />} />
+                  )),
+                )}
+                <Route path="*" element={<Nowhere />} />
+              </Route>
+            </Routes>
+          </BrowserRouter>
+        </SignedIn>
+      ) : (
+        <Suspense fallback={null}>
+          <SignIn />
+        </Suspense>
+      )}
+    </>
+  );
+}
+
+/** What lives as long as a session: its stream. */
+function SignedIn(given: { children: ReactNode }) {
+  const client = useQueryClient();
+  const [stream] = useState(
+    () => new Connection({ topics: ["orders", "portfolio", "algos", "feeds", "alerts"], perSecond: 20 }),
+  );
+  useEffect(() => {
+    stream.onSignedOut = () => void client.invalidateQueries({ queryKey: SESSION_KEY });
+    const forget = stream.onReset(() => void client.invalidateQueries());
+    stream.start();
+    return () => {
+      forget();
+      stream.stop();
+    };
+  }, [stream, client]);
+  return <StreamContext value={stream}>{given.children}</StreamContext>;
+}
+
+function Nowhere() {
+  return (
+    <div className="page">
+      <h1>Nothing is here</h1>
+      <p className="muted">There is no page at this address.</p>
+    </div>
+  );
+}

@@ -1,0 +1,117 @@
+import { Button, Group, Modal, Stack, Text, Textarea, TextInput } from "@mantine/core";
+import { type ReactNode, useCallback, useState } from "react";
+
+import { Cancelled } from "@/api/problem";
+
+import { ErrorNote } from "./ErrorNote";
+
+export interface Confirmation {
+  title: string;
+  /** What will happen, in words. */
+  children: ReactNode;
+  /** What the button says, such as "Stop momo-1". */
+  verb: string;
+  danger?: boolean;
+  /** Ask why; the action gets it. */
+  reason?: boolean;
+  /** This must be typed first. */
+  typed?: string;
+  /** Does it; the dialog stays open, with the error, when it fails. */
+  act: (reason: string) => Promise<unknown>;
+}
+
+/** The dialog before an act that matters. */
+export function ConfirmAction(given: Confirmation & { opened: boolean; onClose: () => void }) {
+  return (
+    <Modal opened={given.opened} onClose={given.onClose} title={<strong>{given.title}</strong>}>
+      {given.opened ? <Inside {...given} /> : null}
+    </Modal>
+  );
+}
+
+function Inside(given: Confirmation & { onClose: () => void }) {
+  const [reason, setReason] = useState("");
+  const [typed, setTyped] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const ready = (!given.reason || reason.trim() !== "") && (given.typed === undefined || typed.trim() === given.typed);
+  const act = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      await given.act(reason.trim());
+      given.onClose();
+    } catch (found) {
+      if (!(found instanceof Cancelled)) setError(found);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (ready && !busy) void act();
+      }}
+    >
+      <Stack gap="sm">
+        <Text size="md" component="div">
+          {given.children}
+        </Text>
+        {given.reason ? (
+          <Textarea
+            label="Reason"
+            description="Kept in the audit for others to read"
+            required
+            data-autofocus
+            maxLength={500}
+            value={reason}
+            onChange={(event) => {
+              setReason(event.currentTarget.value);
+            }}
+          />
+        ) : null}
+        {given.typed === undefined ? null : (
+          <TextInput
+            label={`Type ${given.typed} to confirm`}
+            required
+            autoComplete="off"
+            value={typed}
+            onChange={(event) => {
+              setTyped(event.currentTarget.value);
+            }}
+          />
+        )}
+        <ErrorNote error={error} />
+        <Group justify="flex-end" gap="xs">
+          <Button variant="default" onClick={given.onClose}>
+            Cancel
+          </Button>
+          <Button type="submit" color={given.danger ? "red.8" : undefined} disabled={!ready} loading={busy}>
+            {given.verb}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+/** A dialog that a page opens by giving it what to confirm: `const [dialog, confirm] = useConfirm()`. */
+export function useConfirm(): [ReactNode, (what: Confirmation) => void] {
+  const [what, setWhat] = useState<Confirmation | null>(null);
+  const [opened, setOpened] = useState(false);
+  const dialog = what ? (
+    <ConfirmAction
+      {...what}
+      opened={opened}
+      onClose={() => {
+        setOpened(false);
+      }}
+    />
+  ) : null;
+  const confirm = useCallback((next: Confirmation) => {
+    setWhat(next);
+    setOpened(true);
+  }, []);
+  return [dialog, confirm];
+}

@@ -1,0 +1,204 @@
+import { Badge, Button, Checkbox, Fieldset, Group, Select, Stack, Textarea, TextInput } from "@mantine/core";
+import { type ReactNode, useMemo, useState } from "react";
+
+import { Cancelled, ProblemError } from "@/api/problem";
+
+import { ErrorNote } from "./ErrorNote";
+import { type Draft, draftOf, type Field, fieldsOf, type Schema, valuesOf, WrongField } from "./schema";
+
+export interface SchemaFormProps {
+  schema: Schema;
+  values?: Record<string, unknown>;
+  /** The path under which the server names these fields: `parameters` for `parameters.fast`. */
+  prefix?: string;
+  verb: string;
+  onSubmit: (values: Record<string, unknown>) => Promise<unknown>;
+  onCancel?: () => void;
+  /** Other fields of the same form, above. */
+  children?: ReactNode;
+  disabled?: boolean;
+}
+
+/** A form made of a JSON schema. What the server finds wrong is shown at the field that it names. */
+export function SchemaForm(given: SchemaFormProps) {
+  const fields = useMemo(() => fieldsOf(given.schema), [given.schema]);
+  const [draft, setDraft] = useState<Draft>(() => draftOf(fields, given.values));
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const wrong = useMemo(() => wrongFields(error, given.prefix), [error, given.prefix]);
+  const known = useMemo(() => new Set(paths(fields)), [fields]);
+  const isElsewhere = error !== null && ![...wrong.keys()].some((each) => known.has(each));
+
+  const submit = async () => {
+    setError(null);
+    let values: Record<string, unknown>;
+    try {
+      values = valuesOf(fields, draft);
+    } catch (found) {
+      setError(found);
+      return;
+    }
+    setBusy(true);
+    try {
+      await given.onSubmit(values);
+    } catch (found) {
+      if (!(found instanceof Cancelled)) setError(found);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <form
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!busy) void submit();
+      }}
+    >
+      <Stack gap="sm">
+        {given.children}
+        <Fields fields={fields} draft={draft} onChange={setDraft} wrong={wrong} path="" />
+        {fields.length === 0 ? <span className="muted">It takes no parameters.</span> : null}
+        {isElsewhere ? <ErrorNote error={error} /> : null}
+        <Group justify="flex-end" gap="xs">
+          {given.onCancel ? (
+            <Button variant="default" onClick={given.onCancel}>
+              Cancel
+            </Button>
+          ) : null}
+          <Button type="submit" loading={busy} disabled={given.disabled ?? false}>
+            {given.verb}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+function Fields(given: {
+  fields: Field[];
+  draft: Draft;
+  onChange: (draft: Draft) => void;
+  wrong: Map<string, string>;
+  path: string;
+}) {
+  return given.fields.map((field) => {
+    const path = `${given.path}${field.name}`;
+    const set = (value: string | boolean | null | Draft) => {
+      given.onChange({ ...given.draft, [field.name]: value });
+    };
+    if (field.kind === "group") {
+      return (
+        <Fieldset key={field.name} legend={field.label}>
+          <Stack gap="sm">
+            <Fields
+              fields={field.fields}
+              draft={(given.draft[field.name] ?? {}) as Draft}
+              onChange={set}
+              wrong={given.wrong}
+              path={`${path}.`}
+            />
+          </Stack>
+        </Fieldset>
+      );
+    }
+    return <Input key={field.name} field={field} value={given.draft[field.name]} set={set} error={given.wrong.get(path)} />;
+  });
+}
+
+function Input(given: {
+  field: Field;
+  value: string | boolean | null | Draft | undefined;
+  set: (value: string | boolean | null) => void;
+  error: string | undefined;
+}) {
+  const { field, set } = given;
+  const text = typeof given.value === "string" ? given.value : "";
+  const shared = {
+    label: (
+      <>
+        {field.label}
+        {field.updatable ? (
+          <Badge size="xs" ml={6} title="A running algo takes a change of it up without a restart">
+            live
+          </Badge>
+        ) : null}
+      </>
+    ),
+    description: [field.help, field.bounds].filter(Boolean).join(" · ") || undefined,
+    error: given.error,
+    required: field.required,
+  };
+  const placeholder = field.nullable ? "none" : field.fallback === undefined ? undefined : `default ${show(field.fallback)}`;
+  const typed = {
+    ...shared,
+    value: text,
+    placeholder,
+    onChange: (event: { currentTarget: { value: string } }) => {
+      set(event.currentTarget.value);
+    },
+  };
+  switch (field.kind) {
+    case "flag":
+      return (
+        <Checkbox
+          {...shared}
+          size="xs"
+          checked={given.value === true}
+          onChange={(event) => {
+            set(event.currentTarget.checked);
+          }}
+        />
+      );
+    case "choice":
+      return (
+        <Select
+          {...shared}
+          clearable={field.nullable}
+          data={field.choices.map((each) => ({ value: JSON.stringify(each), label: show(each) }))}
+          value={text || null}
+          onChange={(value) => {
+            set(value ?? "");
+          }}
+        />
+      );
+    case "json":
+      return <Textarea {...typed} styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }} />;
+    case "list":
+      return <TextInput {...typed} placeholder="separated by commas" />;
+    case "integer":
+    case "number":
+    case "decimal":
+      return <TextInput {...typed} inputMode={field.kind === "integer" ? "numeric" : "decimal"} />;
+    default:
+      return <TextInput {...typed} />;
+  }
+}
+
+const show = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
+
+function paths(fields: Field[], prefix = ""): string[] {
+  return fields.flatMap((each) => [`${prefix}${each.name}`, ...paths(each.fields, `${prefix}${each.name}.`)]);
+}
+
+/** What is wrong at which field of this form. */
+export function wrongFields(error: unknown, prefix = ""): Map<string, string> {
+  if (error instanceof WrongField) return new Map([[error.field, error.message]]);
+  if (!(error instanceof ProblemError)) return new Map();
+  return new Map(
+    error.fields.map(({ field, detail }) => [
+      prefix && field.startsWith(`${prefix}.`) ? field.slice(prefix.length + 1) : field,
+      detail,
+    ]),
+  );
+}
+
+/** The words for one field of a hand-made form; undefined where nothing is wrong with it. */
+export function errorAt(error: unknown, field: string): string | undefined {
+  return error instanceof ProblemError ? error.fields.find((each) => each.field === field)?.detail : undefined;
+}
+
+/** Whether an error is about none of the fields that a form shows, so that it must be shown by itself. */
+export function isAboutNone(error: unknown, fields: string[]): boolean {
+  return error != null && !fields.some((each) => errorAt(error, each) !== undefined);
+}

@@ -1,0 +1,283 @@
+/** The everyday acts: start what should run today, pause entries, flatten an account. */
+import { Button, Checkbox, Group, List, Modal, ScrollArea, Select, Stack, Text, Textarea } from "@mantine/core";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { type ReactNode, useState } from "react";
+
+import { api, expect, type Shape } from "@/api/client";
+import { Cancelled } from "@/api/problem";
+import { ErrorNote } from "@/components/ErrorNote";
+import { StateBadge } from "@/components/StateBadge";
+import { type BatchOutcome, commandMany } from "@/trading/batch";
+import { type Algo, readAlgos, useAccounts } from "@/trading/read";
+
+interface Dialog {
+  opened: boolean;
+  onClose: () => void;
+}
+
+export function StartAll(given: Dialog) {
+  return (
+    <Modal opened={given.opened} onClose={given.onClose} title={<strong>Start for the day</strong>} size="lg">
+      {given.opened ? (
+        <Choose
+          {...given}
+          wanted={(algo) => algo.want === "stopped" && !["starting", "running", "paused", "stopping"].includes(algo.state)}
+          none="Every algo is running or about to."
+          verb="Start"
+          send={(ids) => commandMany({ action: "start", ids })}
+        >
+          <Text>These are stopped. Those that are chosen are started on the machines that they belong to.</Text>
+        </Choose>
+      ) : null}
+    </Modal>
+  );
+}
+
+export function PauseEntries(given: Dialog) {
+  const [because, setBecause] = useState("");
+  const [cancelOpen, setCancelOpen] = useState(true);
+  return (
+    <Modal opened={given.opened} onClose={given.onClose} title={<strong>Pause entries</strong>} size="lg">
+      {given.opened ? (
+        <Choose
+          {...given}
+          wanted={(algo) => algo.want === "running" && !algo.paused_by}
+          none="No algo is running unpaused."
+          verb="Pause"
+          send={(ids) => commandMany({ action: "pause", ids, because: because.trim(), cancel_open: cancelOpen })}
+        >
+          <Text>
+            Paused algos run on, see the market and may reduce what they hold; whatever else they ask for is refused.
+          </Text>
+          <Textarea
+            label="Reason"
+            maxLength={500}
+            value={because}
+            onChange={(event) => {
+              setBecause(event.currentTarget.value);
+            }}
+          />
+          <Checkbox
+            label="Take back open orders that could enlarge a position"
+            checked={cancelOpen}
+            onChange={(event) => {
+              setCancelOpen(event.currentTarget.checked);
+            }}
+          />
+        </Choose>
+      ) : null}
+    </Modal>
+  );
+}
+
+/** A choice of algos, all at first, and one command to them. */
+function Choose(
+  given: Dialog & {
+    wanted: (algo: Algo) => boolean;
+    none: string;
+    verb: string;
+    send: (ids: string[]) => Promise<BatchOutcome>;
+    children: ReactNode;
+  },
+) {
+  const client = useQueryClient();
+  const algos = useQuery({ queryKey: ["algos", "to-command"], queryFn: readAlgos, staleTime: 0 });
+  const [left, setLeft] = useState<ReadonlySet<string>>(new Set());
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const [outcome, setOutcome] = useState<BatchOutcome | null>(null);
+  const found = (algos.data?.items ?? []).filter(given.wanted);
+  const chosen = found.filter((each) => !left.has(each.id)).map((each) => each.id);
+  const act = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      setOutcome(await given.send(chosen));
+      await client.invalidateQueries({ queryKey: ["algos"] });
+      await client.invalidateQueries({ queryKey: ["deck"] });
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  if (outcome) return <Outcome outcome={outcome} onClose={given.onClose} />;
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!busy && chosen.length) void act();
+      }}
+    >
+      <Stack gap="sm">
+        {given.children}
+        <ErrorNote error={algos.error ?? error} />
+        {algos.isSuccess && !found.length ? <Text c="dimmed">{given.none}</Text> : null}
+        <ScrollArea.Autosize mah={280}>
+          <Stack gap={4}>
+            {found.map((each) => (
+              <Checkbox
+                key={each.id}
+                size="xs"
+                checked={!left.has(each.id)}
+                onChange={() => {
+                  const next = new Set(left);
+                  if (!next.delete(each.id)) next.add(each.id);
+                  setLeft(next);
+                }}
+                label={
+                  <Group gap="xs">
+                    <strong>{each.id}</strong>
+                    <StateBadge state={each.state} reason={each.reason} />
+                    <span className="muted">
+                      {each.strategy} on {each.account}
+                    </span>
+                  </Group>
+                }
+              />
+            ))}
+          </Stack>
+        </ScrollArea.Autosize>
+        <Group justify="flex-end" gap="xs">
+          <Button variant="default" onClick={given.onClose}>
+            Cancel
+          </Button>
+          <Button type="submit" loading={busy} disabled={!chosen.length}>
+            {given.verb} {chosen.length} {chosen.length === 1 ? "algo" : "algos"}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+/** What came of a command to many. */
+export function Outcome(given: { outcome: BatchOutcome; onClose: () => void }) {
+  const { outcome } = given;
+  const refused = outcome.results.filter((each) => each.problem);
+  return (
+    <Stack gap="sm">
+      <StateBadge
+        state={outcome.refused ? "warning" : "ok"}
+        label={`${String(outcome.done)} done${outcome.refused ? `, ${String(outcome.refused)} refused` : ""}`}
+      />
+      {outcome.holds === false ? (
+        <Text c="var(--qd-warn)">Not every session has heard of it yet; those that have not are silent.</Text>
+      ) : null}
+      {refused.length ? (
+        <List size="sm">
+          {refused.map((each) => (
+            <List.Item key={each.id}>
+              <strong>{each.id}</strong>: {each.problem?.detail}
+            </List.Item>
+          ))}
+        </List>
+      ) : null}
+      <Group justify="flex-end">
+        <Button onClick={given.onClose} data-autofocus>
+          Close
+        </Button>
+      </Group>
+    </Stack>
+  );
+}
+
+export function FlattenAccount(given: Dialog & { account?: string }) {
+  return (
+    <Modal opened={given.opened} onClose={given.onClose} title={<strong>Flatten an account</strong>}>
+      {given.opened ? <Flatten {...given} /> : null}
+    </Modal>
+  );
+}
+
+function Flatten(given: Dialog & { account?: string }) {
+  const client = useQueryClient();
+  const accounts = useAccounts();
+  const [account, setAccount] = useState<string | null>(given.account ?? null);
+  const [reason, setReason] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const [done, setDone] = useState<Shape<"FlattenShown"> | null>(null);
+  const act = async (id: string) => {
+    setBusy(true);
+    setError(null);
+    try {
+      setDone(
+        await expect(
+          api.POST("/v1/accounts/{id}/flatten", { params: { path: { id } }, body: { reason: reason.trim() } }),
+        ),
+      );
+      await client.invalidateQueries({ queryKey: ["deck"] });
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  if (done) {
+    return (
+      <Stack gap="sm">
+        <StateBadge state={done.refused.length ? "warning" : "ok"} label={`${String(done.cancelled)} orders are being taken back`} />
+        <Text>
+          {done.closing.length
+            ? `${String(done.closing.length)} orders close its positions:`
+            : "It holds nothing that must be closed."}
+        </Text>
+        <List size="sm">
+          {done.closing.map((each) => (
+            <List.Item key={each.client_order_id}>
+              {each.instrument} <StateBadge state={each.state} />
+            </List.Item>
+          ))}
+          {done.refused.map((each, index) => (
+            <List.Item key={`${each.code}-${String(index)}`}>Refused: {each.detail}</List.Item>
+          ))}
+        </List>
+        <Group justify="flex-end">
+          <Button onClick={given.onClose}>Close</Button>
+        </Group>
+      </Stack>
+    );
+  }
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (account && reason.trim() && !busy) void act(account);
+      }}
+    >
+      <Stack gap="sm">
+        <Text>
+          Its open orders are taken back and its positions are closed at the market. Its algos run on: pause or stop them
+          first if they should not enter again.
+        </Text>
+        <Select
+          label="Account"
+          required
+          searchable
+          data={accounts.map(({ id, user }) => ({ value: id, label: `${id} (${user})` }))}
+          value={account}
+          onChange={setAccount}
+        />
+        <Textarea
+          label="Reason"
+          required
+          maxLength={500}
+          value={reason}
+          onChange={(event) => {
+            setReason(event.currentTarget.value);
+          }}
+        />
+        <ErrorNote error={error} />
+        <Group justify="flex-end" gap="xs">
+          <Button variant="default" onClick={given.onClose}>
+            Cancel
+          </Button>
+          <Button type="submit" color="red.8" loading={busy} disabled={!account || !reason.trim()}>
+            Flatten {account ?? "it"}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}

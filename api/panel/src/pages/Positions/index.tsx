@@ -1,0 +1,119 @@
+import { Button } from "@mantine/core";
+import { IconPlus } from "@tabler/icons-react";
+import { useMemo, useState } from "react";
+import { useNavigate } from "react-router";
+
+import { type Column, DataTable } from "@/components/DataTable";
+import { Page, Panel } from "@/components/Page";
+import { StateBadge } from "@/components/StateBadge";
+import { Money, Price, Quantity } from "@/components/values";
+import { addDecimals, signOf } from "@/format/decimal";
+import { FlattenAccount } from "@/pages/Deck/acts";
+import { useMay } from "@/session/rights";
+import { LastPrice } from "@/trading/LastPrice";
+import { OrderTicket, type TicketStart } from "@/trading/OrderTicket";
+import { type HeldAccount, type Position, useHoldings } from "@/trading/positions";
+import { useFeedOf } from "@/trading/read";
+
+const total = (row: Position) => addDecimals(row.realised, row.unrealised, row.fees.startsWith("-") ? row.fees.slice(1) : `-${row.fees}`);
+
+const ACCOUNTS: Column<HeldAccount>[] = [
+  { id: "account", header: "Account", value: (a) => a.account, width: 120 },
+  { id: "user", header: "User", value: (a) => a.user, width: 90 },
+  { id: "state", header: "Broker", value: (a) => (a.connected ? "connected" : "lost"), cell: (a) => <StateBadge state={a.connected ? "connected" : "lost"} />, width: 110 },
+  { id: "agreed", header: "Books", value: (a) => (a.reconciled ? "agree" : "not compared"), cell: (a) => <StateBadge state={a.open_breaks ? "warning" : a.reconciled ? "ok" : "waiting"} label={a.open_breaks ? `${String(a.open_breaks)} breaks` : a.reconciled ? "agree" : "not compared"} />, width: 115 },
+  { id: "cash", header: "Cash", kind: "decimal", value: (a) => a.cash, cell: (a) => <Money value={a.cash} currency={a.currency} />, width: 130 },
+  { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Money value={a.profit} signed />, width: 105, title: "Realised and unrealised, less fees, since the account began" },
+  { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Money value={a.unrealised} signed />, width: 105 },
+  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Money value={a.fees} />, width: 90 },
+  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Money value={a.gross_exposure} />, width: 110 },
+  { id: "orders", header: "Open orders", kind: "number", value: (a) => a.open_orders, width: 90 },
+];
+
+/** The order that would close a position. */
+function closing(row: Position): TicketStart {
+  const short = signOf(row.quantity) < 0;
+  return {
+    account: row.account,
+    instrument: row.instrument,
+    side: short ? "buy" : "sell",
+    type: "market",
+    quantity: row.quantity.replace(/^-/, ""),
+    reduceOnly: true,
+  };
+}
+
+export default function Positions() {
+  const held = useHoldings();
+  const feedOf = useFeedOf();
+  const may = useMay("trade");
+  const navigate = useNavigate();
+  const [ticket, setTicket] = useState<TicketStart | null>(null);
+  const [flattens, setFlattens] = useState(false);
+  const columns = useMemo<Column<Position>[]>(
+    () => [
+      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 190 },
+      { id: "account", header: "Account", value: (p) => p.account, width: 110 },
+      { id: "quantity", header: "Quantity", kind: "decimal", value: (p) => p.quantity, cell: (p) => <span className={signOf(p.quantity) < 0 ? "down" : "up"}><Quantity value={p.quantity} signed /></span>, width: 95 },
+      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 110 },
+      { id: "mark", header: "Mark", kind: "decimal", value: (p) => p.mark, cell: (p) => <Price value={p.mark} />, width: 100, title: "The price that it is valued at" },
+      { id: "last", header: "Last", value: () => null, cell: (p) => <LastPrice feed={feedOf(p.instrument)} instrument={p.instrument} />, width: 100 },
+      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} signed />, width: 105 },
+      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} signed />, width: 105 },
+      { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} />, width: 85, hidden: true },
+      { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} signed />, width: 105, title: "Realised and unrealised, less fees" },
+      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} />, width: 115 },
+      ...(may
+        ? [
+            {
+              id: "act",
+              header: "Act",
+              value: () => null,
+              width: 78,
+              cell: (p: Position) => (
+                <Button
+                  size="compact-xs"
+                  variant="default"
+                  aria-label={`Close ${p.instrument} in ${p.account}`}
+                  onClick={(event) => {
+                    event.stopPropagation();
+                    setTicket(closing(p));
+                  }}
+                >
+                  Close…
+                </Button>
+              ),
+            },
+          ]
+        : []),
+    ],
+    [feedOf, may],
+  );
+  const shared = { loading: held.isLoading, error: held.error, retry: held.refetch, stale: held.isStale };
+  return (
+    <Page
+      title="Positions"
+      actions={
+        may ? (
+          <>
+            <Button variant="default" onClick={() => { setFlattens(true); }}>
+              Flatten an account
+            </Button>
+            <Button leftSection={<IconPlus size={14} aria-hidden />} onClick={() => { setTicket({}); }}>
+              Place an order
+            </Button>
+          </>
+        ) : undefined
+      }
+    >
+      <Panel title="Accounts" flush>
+        <DataTable {...shared} height={Math.min(220, 62 + 27 * Math.max(2, held.accounts.length))} name="position-accounts" label="Accounts" rows={held.accounts} columns={ACCOUNTS} rowId={(a) => a.account} onOpen={(a) => void navigate(`/accounts/${encodeURIComponent(a.account)}`)} empty={{ title: "No account has told its portfolio yet" }} />
+      </Panel>
+      <Panel title="Positions" flush fill>
+        <DataTable {...shared} name="positions" label="Positions" rows={held.positions} columns={columns} rowId={(p) => `${p.account} ${p.instrument}`} sort="instrument" onOpen={(p) => void navigate(`/chart/${encodeURIComponent(p.instrument)}`)} empty={{ title: "Flat", hint: "Nothing is held in any account that you see." }} />
+      </Panel>
+      <OrderTicket opened={ticket !== null} start={ticket ?? {}} onClose={() => { setTicket(null); }} />
+      <FlattenAccount opened={flattens} onClose={() => { setFlattens(false); }} />
+    </Page>
+  );
+}

@@ -1,0 +1,146 @@
+import { Button, Group, Modal, PasswordInput, Stack, Text } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { api, expect } from "@/api/client";
+import { Cancelled } from "@/api/problem";
+import { ErrorNote } from "@/components/ErrorNote";
+import { Page, Panel } from "@/components/Page";
+import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { StateBadge } from "@/components/StateBadge";
+import { Ago, Time } from "@/components/values";
+import { Keys } from "@/people/Keys";
+import { Sessions } from "@/people/Sessions";
+import { Enrolment, RecoveryCodes } from "@/session/Enrolment";
+import { SESSION_KEY, useMe } from "@/session/session";
+
+export default function Profile() {
+  const me = useMe();
+  return (
+    <Page title="Profile" note={`${me.user} · ${me.roles.join(", ")}`}>
+      <div className="columns">
+        <Password />
+        <SecondFactor />
+        <div className="span-12">
+          <Sessions user={me.user} own />
+        </div>
+        <div className="span-12">
+          <Keys user={me.user} roles={me.roles} />
+        </div>
+      </div>
+    </Page>
+  );
+}
+
+function Password() {
+  const client = useQueryClient();
+  const [current, setCurrent] = useState("");
+  const [chosen, setChosen] = useState("");
+  const [again, setAgain] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const change = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      await expect(api.POST("/v1/auth/password", { body: { current, new: chosen } }));
+      setCurrent("");
+      setChosen("");
+      setAgain("");
+      notifications.show({ title: "Password changed", message: "Your other sessions have ended." });
+      await client.invalidateQueries({ queryKey: ["sessions"] });
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Panel title="Password" className="span-6">
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (!busy && chosen === again) void change();
+        }}
+      >
+        <Stack gap="xs" maw={380}>
+          <PasswordInput label="Present password" autoComplete="current-password" required value={current} error={errorAt(error, "current")} onChange={(event) => { setCurrent(event.currentTarget.value); }} />
+          <PasswordInput label="New password" autoComplete="new-password" required value={chosen} error={errorAt(error, "new")} onChange={(event) => { setChosen(event.currentTarget.value); }} />
+          <PasswordInput label="New password again" autoComplete="new-password" required value={again} error={again && again !== chosen ? "The two differ" : undefined} onChange={(event) => { setAgain(event.currentTarget.value); }} />
+          {isAboutNone(error, ["current", "new"]) ? <ErrorNote error={error} /> : null}
+          <Group>
+            <Button type="submit" loading={busy} disabled={!current || !chosen || chosen !== again}>
+              Change it
+            </Button>
+            <span className="muted">Your other sessions end.</span>
+          </Group>
+        </Stack>
+      </form>
+    </Panel>
+  );
+}
+
+function SecondFactor() {
+  const me = useMe();
+  const client = useQueryClient();
+  const [enrols, setEnrols] = useState(false);
+  const [codes, setCodes] = useState<string[] | null>(null);
+  const [error, setError] = useState<unknown>(null);
+  const renew = async () => {
+    setError(null);
+    try {
+      setCodes((await expect(api.POST("/v1/auth/recovery-codes"))).recovery_codes);
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    }
+  };
+  return (
+    <Panel title="Second factor" className="span-6">
+      <Stack gap="sm">
+        <StateBadge state={me.totp ? "ok" : "warning"} label={me.totp ? "An authenticator is enrolled" : "No authenticator"} />
+        <Text c="dimmed">
+          {me.totp
+            ? "Another authenticator takes the place of this one, and ends your other sessions."
+            : "With an authenticator a stolen password opens nothing. Roles that trade or operate must have one."}
+        </Text>
+        <Group gap="xs">
+          <Button variant={me.totp ? "default" : "filled"} onClick={() => { setEnrols(true); }}>
+            {me.totp ? "Enrol another" : "Enrol one"}
+          </Button>
+          {me.totp ? (
+            <Button variant="default" onClick={() => void renew()}>
+              New recovery codes
+            </Button>
+          ) : null}
+        </Group>
+        <ErrorNote error={error} />
+        <dl style={{ margin: 0, display: "grid", gridTemplateColumns: "auto 1fr", gap: "2px 12px" }}>
+          <dt className="muted">This session ends</dt>
+          <dd style={{ margin: 0 }}>
+            <Ago at={me.idle_ends_at} ahead /> without activity, at <Time at={me.ends_at} /> in any case
+          </dd>
+          <dt className="muted">Fresh code</dt>
+          <dd style={{ margin: 0 }}>{me.fresh_until ? <>given; good for <Ago at={me.fresh_until} ahead /></> : "asked for at the next sensitive act"}</dd>
+        </dl>
+      </Stack>
+      <Modal opened={enrols} onClose={() => { setEnrols(false); }} title={<strong>Enrol an authenticator</strong>}>
+        {enrols ? (
+          <Enrolment
+            onCancel={() => {
+              setEnrols(false);
+            }}
+            onDone={() => {
+              setEnrols(false);
+              void client.invalidateQueries({ queryKey: SESSION_KEY });
+              void client.invalidateQueries({ queryKey: ["sessions"] });
+            }}
+          />
+        ) : null}
+      </Modal>
+      <Modal opened={codes !== null} onClose={() => { setCodes(null); }} closeOnClickOutside={false} closeOnEscape={false} withCloseButton={false} title={<strong>New recovery codes</strong>}>
+        {codes ? <RecoveryCodes codes={codes} onKept={() => { setCodes(null); }} /> : null}
+      </Modal>
+    </Panel>
+  );
+}

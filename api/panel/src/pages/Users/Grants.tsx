@@ -1,0 +1,110 @@
+import { Button, Group, Select } from "@mantine/core";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMemo, useState } from "react";
+
+import { api, expect, type Shape } from "@/api/client";
+import { Cancelled } from "@/api/problem";
+import { useConfirm } from "@/components/ConfirmAction";
+import { type Column, DataTable } from "@/components/DataTable";
+import { ErrorNote } from "@/components/ErrorNote";
+import { Panel } from "@/components/Page";
+import { Time } from "@/components/values";
+import { useAccounts } from "@/trading/read";
+
+type Grant = Shape<"GrantShown">;
+
+const NONE: Grant[] = [];
+
+/** Accounts of others that a user may look at or trade. */
+export function Grants({ user }: { user: string }) {
+  const client = useQueryClient();
+  const accounts = useAccounts();
+  const [dialog, confirm] = useConfirm();
+  const [account, setAccount] = useState<string | null>(null);
+  const [level, setLevel] = useState<Grant["level"]>("view");
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const grants = useQuery({
+    queryKey: ["grants", user],
+    queryFn: () => expect(api.GET("/v1/grants", { params: { query: { user, limit: 1_000 } } })),
+  });
+  const columns = useMemo<Column<Grant>[]>(
+    () => [
+      { id: "account", header: "Account", value: (g) => g.account, width: 150 },
+      { id: "level", header: "May", value: (g) => (g.level === "trade" ? "look and trade" : "look"), width: 120 },
+      { id: "at", header: "Granted", kind: "time", value: (g) => g.granted_at, cell: (g) => <Time at={g.granted_at} />, width: 140 },
+      { id: "by", header: "By", value: (g) => g.granted_by, width: 110 },
+      {
+        id: "act",
+        header: "Act",
+        value: () => null,
+        width: 90,
+        cell: (g) => (
+          <Button
+            size="compact-xs"
+            variant="default"
+            aria-label={`Take ${g.account} back`}
+            onClick={() => {
+              confirm({
+                title: `Take ${g.account} back from ${user}`,
+                verb: "Take back",
+                danger: true,
+                children: "It ends at once.",
+                act: async () => {
+                  const path = { account: g.account, user };
+                  await expect(api.DELETE("/v1/grants/{account}/{user}", { params: { path } }));
+                  await client.invalidateQueries({ queryKey: ["grants", user] });
+                },
+              });
+            }}
+          >
+            Take back
+          </Button>
+        ),
+      },
+    ],
+    [client, confirm, user],
+  );
+  const grant = async (id: string) => {
+    setBusy(true);
+    setError(null);
+    try {
+      const path = { account: id, user };
+      await expect(api.PUT("/v1/grants/{account}/{user}", { params: { path }, body: { level } }));
+      setAccount(null);
+      await client.invalidateQueries({ queryKey: ["grants", user] });
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Panel title="Accounts of others" flush>
+      <ErrorNote error={error} />
+      <DataTable
+        name="grants"
+        label={`Grants of ${user}`}
+        height={150}
+        rows={grants.data?.items ?? NONE}
+        columns={columns}
+        rowId={(each) => each.account}
+        loading={grants.isPending}
+        error={grants.error}
+        retry={() => void grants.refetch()}
+        stale={grants.isError}
+        empty={{ title: "None", hint: "Without a grant a user sees only their own accounts." }}
+        tools={
+          <Group gap={6}>
+            <Select aria-label="Account to grant" placeholder="Account" searchable w={170} data={accounts.filter((each) => each.user !== user).map(({ id, user: owner }) => ({ value: id, label: `${id} (${owner})` }))} value={account} onChange={setAccount} />
+            <Select aria-label="How far" w={130} data={[{ value: "view", label: "look" }, { value: "trade", label: "look and trade" }]} value={level} onChange={(value) => { setLevel(value === "trade" ? "trade" : "view"); }} />
+            <Button loading={busy} disabled={!account} onClick={() => { if (account) void grant(account); }}>
+              Grant
+            </Button>
+          </Group>
+        }
+      />
+      {dialog}
+    </Panel>
+  );
+}

@@ -1,0 +1,194 @@
+import { Button, Group, MultiSelect, Stack } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useState } from "react";
+
+import { api, expect } from "@/api/client";
+import { Cancelled } from "@/api/problem";
+import { useConfirm } from "@/components/ConfirmAction";
+import { ErrorNote } from "@/components/ErrorNote";
+import { Page, Panel } from "@/components/Page";
+import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { StateBadge } from "@/components/StateBadge";
+import { Ago, Time } from "@/components/values";
+import { Keys } from "@/people/Keys";
+import { SecretOnce } from "@/people/Secret";
+import { Sessions } from "@/people/Sessions";
+import { useMe } from "@/session/session";
+
+import { Grants } from "./Grants";
+import { ROLES, type User } from "./UserList";
+
+export function UserDetail({ id }: { id: string }) {
+  const query = useQuery({
+    queryKey: ["user", id],
+    queryFn: () => expect(api.GET("/v1/users/{id}", { params: { path: { id } } })),
+    refetchInterval: 10_000,
+  });
+  const { data: user } = query;
+  if (!user) {
+    return (
+      <Page title={id}>
+        {query.isError ? <ErrorNote error={query.error} retry={() => void query.refetch()} /> : <span className="muted">Loading…</span>}
+      </Page>
+    );
+  }
+  return (
+    <Page title={user.id} note={<StateBadge state={user.enabled ? "enabled" : "disabled"} />}>
+      <div className="columns">
+        <Roles key={user.generation} user={user} />
+        <Access user={user} />
+        <div className="span-12">
+          <Grants user={user.id} />
+        </div>
+        <div className="span-12">
+          <Sessions user={user.id} />
+        </div>
+        <div className="span-12">
+          <Keys user={user.id} roles={user.roles} />
+        </div>
+      </div>
+    </Page>
+  );
+}
+
+function Roles({ user }: { user: User }) {
+  const client = useQueryClient();
+  const [roles, setRoles] = useState(user.roles);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  useEffect(() => {
+    setRoles(user.roles);
+  }, [user.roles]);
+  const isSame = roles.length === user.roles.length && roles.every((each) => user.roles.includes(each));
+  const change = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      const path = { id: user.id };
+      client.setQueryData(
+        ["user", user.id],
+        await expect(api.PATCH("/v1/users/{id}", { params: { path }, body: { roles, generation: user.generation } })),
+      );
+      await client.invalidateQueries({ queryKey: ["users"] });
+      notifications.show({ title: "Roles changed", message: "It holds at once, for sessions and keys too." });
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Panel title="Roles" className="span-6">
+      <Stack gap="sm">
+        <MultiSelect size="xs" label="What this user may do" data={ROLES} value={roles} error={errorAt(error, "roles")} onChange={setRoles} />
+        {isAboutNone(error, ["roles"]) ? <ErrorNote error={error} /> : null}
+        <Group>
+          <Button loading={busy} disabled={isSame || !roles.length} onClick={() => void change()}>
+            Change roles
+          </Button>
+        </Group>
+      </Stack>
+    </Panel>
+  );
+}
+
+function Access({ user }: { user: User }) {
+  const client = useQueryClient();
+  const me = useMe();
+  const [dialog, confirm] = useConfirm();
+  const [password, setPassword] = useState<string | null>(null);
+  const path = { id: user.id };
+  const isMe = me.user === user.id;
+  const again = async () => {
+    await client.invalidateQueries({ queryKey: ["user", user.id] });
+    await client.invalidateQueries({ queryKey: ["users"] });
+    await client.invalidateQueries({ queryKey: ["sessions"] });
+  };
+  return (
+    <Panel title="Access" className="span-6">
+      <Stack gap="sm">
+        <dl style={{ margin: 0, display: "grid", gridTemplateColumns: "auto 1fr", gap: "3px 12px" }}>
+          <dt className="muted">Authenticator</dt>
+          <dd style={{ margin: 0 }}>
+            <StateBadge state={user.totp ? "ok" : "warning"} label={user.totp ? "enrolled" : "none"} />
+          </dd>
+          <dt className="muted">Locked out</dt>
+          <dd style={{ margin: 0 }}>{user.locked_until ? <>opens <Ago at={user.locked_until} ahead /></> : "no"}</dd>
+          <dt className="muted">Added</dt>
+          <dd style={{ margin: 0 }}>
+            <Time at={user.created_at} />
+          </dd>
+        </dl>
+        <Group gap="xs">
+          <Button
+            variant="default"
+            disabled={isMe}
+            onClick={() => {
+              confirm({
+                title: user.enabled ? `Shut ${user.id} out` : `Let ${user.id} in again`,
+                verb: user.enabled ? "Shut out" : "Let in",
+                danger: user.enabled,
+                children: user.enabled
+                  ? "Sessions and keys stop working at once. What its algos do is not touched: stop them by themselves."
+                  : "Its password, its authenticator and its keys work again.",
+                act: async () => {
+                  const body = { enabled: !user.enabled, generation: user.generation };
+                  await expect(api.PATCH("/v1/users/{id}", { params: { path }, body }));
+                  await again();
+                },
+              });
+            }}
+          >
+            {user.enabled ? "Shut out" : "Let in again"}
+          </Button>
+          {user.locked_until ? (
+            <Button
+              variant="default"
+              onClick={() => {
+                confirm({
+                  title: `Unlock ${user.id}`,
+                  verb: "Unlock",
+                  children: "Sign-in can be tried again at once. Ask first whether it was they who failed.",
+                  act: async () => {
+                    await expect(api.POST("/v1/users/{id}/unlock", { params: { path } }));
+                    await again();
+                  },
+                });
+              }}
+            >
+              Unlock
+            </Button>
+          ) : null}
+          <Button
+            variant="default"
+            onClick={() => {
+              confirm({
+                title: `Reset ${user.id}`,
+                verb: "Reset",
+                danger: true,
+                typed: user.id,
+                children:
+                  "For who has lost password or phone: password, authenticator and all sessions are gone, and a one-time password is shown.",
+                act: async () => {
+                  const { one_time_password } = await expect(api.POST("/v1/users/{id}/reset", { params: { path } }));
+                  setPassword(one_time_password);
+                  await again();
+                },
+              });
+            }}
+          >
+            Reset password and authenticator
+          </Button>
+        </Group>
+      </Stack>
+      {dialog}
+      <SecretOnce
+        title="One-time password"
+        secret={password}
+        note={`For the next sign-in of ${user.id}. Hand it over on a way that nobody else reads.`}
+        onClose={() => { setPassword(null); }}
+      />
+    </Panel>
+  );
+}

@@ -1,0 +1,53 @@
+/** Rows that the stream changes: kept by key, handed to React at most ten times a second. */
+
+const PACE_MS = 100;
+
+export class LiveRows<Row> {
+  private readonly byKey = new Map<string, Row>();
+  private shown: readonly Row[] = [];
+  private readonly listeners = new Set<() => void>();
+  private timer: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(private readonly keyOf: (row: Row) => string) {}
+
+  /** Replace everything by what was read. */
+  fill(rows: readonly Row[]): void {
+    this.byKey.clear();
+    for (const row of rows) this.byKey.set(this.keyOf(row), row);
+    this.publish();
+  }
+
+  put(row: Row): void {
+    this.byKey.set(this.keyOf(row), row);
+    this.publishSoon();
+  }
+
+  remove(key: string): void {
+    if (this.byKey.delete(key)) this.publishSoon();
+  }
+
+  get(key: string): Row | undefined {
+    return this.byKey.get(key);
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+
+  /** The same array until something has changed. */
+  readonly snapshot = (): readonly Row[] => this.shown;
+
+  private publishSoon(): void {
+    this.timer ??= setTimeout(() => {
+      this.publish();
+    }, PACE_MS);
+  }
+
+  private publish(): void {
+    if (this.timer) clearTimeout(this.timer);
+    this.timer = null;
+    this.shown = [...this.byKey.values()];
+    for (const each of this.listeners) each();
+  }
+}

@@ -1,0 +1,214 @@
+/** One order: how it stands, its story, changing and cancelling it. */
+import { Button, Drawer, Group, Stack, Table, Text, TextInput } from "@mantine/core";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { Link } from "react-router";
+
+import { api, expect } from "@/api/client";
+import { Cancelled } from "@/api/problem";
+import { useConfirm } from "@/components/ConfirmAction";
+import { ErrorNote } from "@/components/ErrorNote";
+import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { Price, Quantity, Time } from "@/components/values";
+import { useMay } from "@/session/rights";
+import { useChanges, useStale } from "@/stream/hooks";
+
+import { isOpen, type OrderChange, OrderState, Side } from "./orders";
+import type { Order } from "./read";
+
+export function OrderDetail(given: { account: string; id: string; onClose: () => void }) {
+  const { account, id } = given;
+  const client = useQueryClient();
+  const may = useMay("trade");
+  const stale = useStale();
+  const [dialog, confirm] = useConfirm();
+  const [changes, setChanges] = useState(false);
+  const queryKey = ["order", account, id];
+  const path = { account, client_order_id: id };
+  const { data: order, error, refetch } = useQuery({
+    queryKey,
+    queryFn: () => expect(api.GET("/v1/orders/{account}/{client_order_id}", { params: { path } })),
+  });
+  useChanges<OrderChange>("orders", (news) => {
+    if (news.some(({ body }) => body.order.account === account && body.order.client_order_id === id)) {
+      void client.invalidateQueries({ queryKey });
+    }
+  });
+  const open = order && isOpen(order);
+  return (
+    <Drawer opened onClose={given.onClose} position="right" size="lg" title={<strong>Order {id}</strong>}>
+      <ErrorNote error={error} retry={() => void refetch()} />
+      {order ? (
+        <Stack gap="md" className={stale ? "stale" : ""}>
+          <Group justify="space-between">
+            <Group gap="md">
+              <Side side={order.side} />
+              <strong>
+                <Quantity value={order.quantity} /> {order.instrument}
+              </strong>
+              <OrderState order={order} />
+            </Group>
+            {open && may ? (
+              <Group gap="xs">
+                <Button
+                  variant="default"
+                  onClick={() => {
+                    setChanges(!changes);
+                  }}
+                >
+                  Change
+                </Button>
+                <Button
+                  color="red.8"
+                  onClick={() => {
+                    confirm({
+                      title: "Cancel this order",
+                      verb: "Cancel the order",
+                      danger: true,
+                      children: "The broker is asked to take it back. It may still fill until the broker has.",
+                      act: async () => {
+                        await expect(api.DELETE("/v1/orders/{account}/{client_order_id}", { params: { path } }));
+                        await client.invalidateQueries({ queryKey });
+                      },
+                    });
+                  }}
+                >
+                  Cancel it
+                </Button>
+              </Group>
+            ) : null}
+          </Group>
+          {order.reason ? <Text className="wrap">{order.reason}</Text> : null}
+          {changes && open ? <Change order={order} onDone={() => { setChanges(false); void client.invalidateQueries({ queryKey }); }} /> : null}
+          <Facts order={order} />
+          <div>
+            <Text component="h3" fw={600} mb={4}>
+              What happened
+            </Text>
+            <Table aria-label="Events of the order">
+              <Table.Thead>
+                <Table.Tr>
+                  {["When", "What", "By", "Why"].map((each) => (
+                    <Table.Th key={each}>{each}</Table.Th>
+                  ))}
+                </Table.Tr>
+              </Table.Thead>
+              <Table.Tbody>
+                {order.events.map((event, index) => (
+                  <Table.Tr key={`${event.at} ${String(index)}`}>
+                    <Table.Td>
+                      <Time at={event.at} />
+                    </Table.Td>
+                    <Table.Td>
+                      {event.kind.replaceAll("_", " ")}
+                      {event.fill ? (
+                        <span>
+                          {" "}
+                          <Quantity value={event.fill.quantity} /> at <Price value={event.fill.price} />
+                        </span>
+                      ) : null}
+                    </Table.Td>
+                    <Table.Td title={event.cause}>{event.actor}</Table.Td>
+                    <Table.Td className="wrap">{event.reason || event.raw}</Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </div>
+        </Stack>
+      ) : null}
+      {dialog}
+    </Drawer>
+  );
+}
+
+function Facts({ order }: { order: Order }) {
+  const facts: [string, React.ReactNode][] = [
+    ["Account", order.account],
+    ["Algo", order.algo ? <Link to={`/algos/${encodeURIComponent(order.algo)}`}>{order.algo}</Link> : "by hand"],
+    ["Type", order.type.replaceAll("_", " ")],
+    ["Stands", order.time_in_force],
+    ["Limit", <Price key="limit" value={order.limit_price} />],
+    ["Stop", <Price key="stop" value={order.stop_price} />],
+    ["Trails by", order.trail_percent ? `${order.trail_percent} %` : <Price key="trail" value={order.trail_price} />],
+    ["Filled", <Quantity key="filled" value={order.filled_quantity} />],
+    ["Open", <Quantity key="open" value={order.open_quantity} />],
+    ["Average price", <Price key="average" value={order.average_price} />],
+    ["Broker's id", order.broker_order_id ?? "–"],
+    ["Placed", <Time key="placed" at={order.created_at} />],
+  ];
+  return (
+    <dl style={{ display: "grid", gridTemplateColumns: "repeat(3, 1fr)", gap: 8, margin: 0 }}>
+      {facts.map(([name, value]) => (
+        <div key={name}>
+          <dt className="muted">{name}</dt>
+          <dd style={{ margin: 0 }}>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Change({ order, onDone }: { order: Order; onDone: () => void }) {
+  const fields = [
+    ["quantity", "Quantity, filled part included", order.quantity],
+    ["limit_price", "Limit price", order.limit_price],
+    ["stop_price", "Stop price", order.stop_price],
+    ["trail_price", "Trails by", order.trail_price],
+    ["trail_percent", "Trails by, percent", order.trail_percent],
+  ] as const;
+  const shown = fields.filter(([, , value]) => value !== null);
+  const [draft, setDraft] = useState<Record<string, string>>(() =>
+    Object.fromEntries(shown.map(([name, , value]) => [name, value ?? ""])),
+  );
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const body = Object.fromEntries(
+    shown.filter(([name, , value]) => draft[name]?.trim() !== value).map(([name]) => [name, draft[name]?.trim()]),
+  );
+  const act = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      const path = { account: order.account, client_order_id: order.client_order_id };
+      await expect(api.PATCH("/v1/orders/{account}/{client_order_id}", { params: { path }, body }));
+      onDone();
+    } catch (wrong) {
+      if (!(wrong instanceof Cancelled)) setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <form
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!busy && Object.keys(body).length) void act();
+      }}
+    >
+      <Stack gap="xs">
+        <Group grow align="flex-start">
+          {shown.map(([name, label]) => (
+            <TextInput
+              key={name}
+              label={label}
+              inputMode="decimal"
+              value={draft[name] ?? ""}
+              error={errorAt(error, name)}
+              onChange={(event) => {
+                setDraft({ ...draft, [name]: event.currentTarget.value });
+              }}
+            />
+          ))}
+        </Group>
+        {isAboutNone(error, shown.map(([name]) => name)) ? <ErrorNote error={error} /> : null}
+        <Group justify="flex-end">
+          <Button type="submit" loading={busy} disabled={!Object.keys(body).length}>
+            Ask the broker to change it
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
