@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from trading.errors import Fenced, Invariant, NeedsOperator, NotReady, TradeError
+from trading.errors import BadInput, Fenced, Invariant, NeedsOperator, NotReady, TradeError
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 
@@ -115,6 +115,12 @@ class Database:
             ) from error
         except PoolClosed as error:
             raise NotReady(f"the connection to PostgreSQL at {self.address} is closed") from error
+        except (UnicodeEncodeError, psycopg.errors.UntranslatableCharacter) as error:
+            raise BadInput("text", "it has a character in it that no text can hold") from error
+        except psycopg.DataError as error:
+            if "NUL" not in str(error):
+                raise
+            raise BadInput("text", "it has a NUL in it, which no text can hold") from error
         except psycopg.errors.QueryCanceled as error:
             raise NotReady(f"PostgreSQL at {self.address} took longer than {STATEMENT_S} s") from error
         except DATABASE_ERRORS as error:
