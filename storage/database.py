@@ -115,12 +115,10 @@ class Database:
             ) from error
         except PoolClosed as error:
             raise NotReady(f"the connection to PostgreSQL at {self.address} is closed") from error
-        except (UnicodeEncodeError, psycopg.errors.UntranslatableCharacter) as error:
-            raise BadInput("text", "it has a character in it that no text can hold") from error
-        except psycopg.DataError as error:
-            if "NUL" not in str(error):
-                raise
-            raise BadInput("text", "it has a NUL in it, which no text can hold") from error
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            if _is_no_text(error):
+                raise BadInput("text", "there is a character in it that no text may have, such as NUL") from error
+            raise
         except psycopg.errors.QueryCanceled as error:
             raise NotReady(f"PostgreSQL at {self.address} took longer than {STATEMENT_S} s") from error
         except DATABASE_ERRORS as error:
@@ -224,6 +222,13 @@ def address_of(url: str) -> str:
         return f"{known.get('host', 'localhost')}:{known.get('port', 5432)}"
     except (ValueError, psycopg.ProgrammingError):
         return "(an address that cannot be read)"
+
+
+def _is_no_text(error: psycopg.DataError | UnicodeEncodeError) -> bool:
+    """Whether what was sent is text that PostgreSQL cannot hold: a NUL, or half of a character."""
+    if isinstance(error, UnicodeEncodeError | psycopg.errors.UntranslatableCharacter):
+        return True
+    return isinstance(error, psycopg.errors.CharacterNotInRepertoire) or "NUL (0x00)" in str(error)
 
 
 def _brief(error: BaseException) -> str:
