@@ -93,7 +93,7 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
           <Button
             type="submit"
             size="md"
-            color="red.8"
+            color="red.9"
             disabled={!reason.trim()}
             leftSection={<IconShieldHalf size={18} aria-hidden />}
           >

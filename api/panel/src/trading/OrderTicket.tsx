@@ -246,7 +246,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
           </Button>
           <Button
             type="submit"
-            color={side === "buy" ? "teal.9" : "red.8"}
+            color={side === "buy" ? "teal.9" : "red.9"}
             loading={busy}
             disabled={!account || !instrument.trim() || !quantity.trim()}
           >
