@@ -108,5 +108,6 @@ export const variables: CSSVariablesResolver = () => ({
     "--mantine-color-placeholder": "#5d6d7c",
     "--mantine-color-error": "#c22f2f",
     "--mantine-color-anchor": "#06695a",
+    "--mantine-color-sea-light-color": "#05594b",
   },
 });

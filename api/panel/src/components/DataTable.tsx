@@ -180,7 +180,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
         {given.tools}
         <span className="count" role="status">
           {found.length === rows.length
-            ? `${String(rows.length)} rows`
+            ? `${String(rows.length)} ${rows.length === 1 ? "row" : "rows"}`
             : `${String(found.length)} of ${String(rows.length)} rows`}
           {given.cut ? ", and more on the server" : ""}
           {given.stale ? ", not up to date" : ""}

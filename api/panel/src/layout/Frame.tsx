@@ -48,7 +48,7 @@ export function Frame() {
         >
           <IconMenu2 size={20} aria-hidden />
         </ActionIcon>
-        <Link to="/" className="brand">
+        <Link to="/" className="brand" aria-label="Quarterdeck: to the deck">
           <img src="/favicon.svg" alt="" />
           <span className="wide-only">Quarterdeck</span>
         </Link>
@@ -56,7 +56,7 @@ export function Frame() {
         <div style={{ marginLeft: "auto" }} />
         <LinkSign />
         <Bell />
-        <Button component={Link} to="/kill" color="red.9" leftSection={<IconShieldHalf size={15} aria-hidden />}>
+        <Button component={Link} to="/kill" color="red.9" style={{ flex: "none" }} leftSection={<IconShieldHalf size={15} aria-hidden />}>
           <span className="wide-only">Kill switch</span>
           <span className="phone-only">Kill</span>
         </Button>

@@ -62,7 +62,7 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
         });
       }}
     >
-      <Stack gap="sm">
+      <Stack gap="sm" maw={560}>
         <Select
           label="What to stop"
           searchable

@@ -161,6 +161,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
         <Select
           label="Account"
           required
+          data-autofocus
           searchable
           data={accounts.filter((each) => each.enabled).map(({ id, user }) => ({ value: id, label: `${id} (${user})` }))}
           value={account}
