@@ -3,10 +3,11 @@ import {
   Badge,
   Button,
   createTheme,
-  Drawer,
   type CSSVariablesResolver,
+  Drawer,
   type MantineColorsTuple,
   Modal,
+  Notification,
   NumberInput,
   PasswordInput,
   Select,
@@ -51,7 +52,10 @@ export const theme = createTheme({
     Modal: Modal.extend({
       defaultProps: { centered: true, overlayProps: { backgroundOpacity: 0.6 }, closeButtonProps: { "aria-label": "Close" } },
     }),
-    Drawer: Drawer.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
+    Drawer: Drawer.extend({
+      defaultProps: { overlayProps: { backgroundOpacity: 0.45 }, closeButtonProps: { "aria-label": "Close" } },
+    }),
+    Notification: Notification.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
   },
 });
 
@@ -104,5 +108,6 @@ export const variables: CSSVariablesResolver = () => ({
     "--mantine-color-placeholder": "#5d6d7c",
     "--mantine-color-error": "#c22f2f",
     "--mantine-color-anchor": "#06695a",
+    "--mantine-color-sea-light-color": "#05594b",
   },
 });

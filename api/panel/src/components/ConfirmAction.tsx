@@ -87,7 +87,7 @@ function Inside(given: Confirmation & { onClose: () => void }) {
           <Button variant="default" onClick={given.onClose}>
             Cancel
           </Button>
-          <Button type="submit" color={given.danger ? "red.8" : undefined} disabled={!ready} loading={busy}>
+          <Button type="submit" color={given.danger ? "red.9" : undefined} disabled={!ready} loading={busy}>
             {given.verb}
           </Button>
         </Group>

@@ -1,4 +1,4 @@
-import { ActionIcon, Button, Checkbox, Group, Menu, Skeleton, TextInput, Tooltip } from "@mantine/core";
+import { ActionIcon, Button, Checkbox, Group, Popover, Skeleton, Stack, TextInput, Tooltip } from "@mantine/core";
 import { useLocalStorage } from "@mantine/hooks";
 import { IconChevronDown, IconChevronUp, IconColumns3, IconDownload, IconFilter, IconSearch } from "@tabler/icons-react";
 import {
@@ -71,7 +71,8 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
     () =>
       columns.map((column) => ({
         id: column.id,
-        accessorFn: column.value,
+        // What is not there is undefined: so it stays last, whichever way is sorted.
+        accessorFn: (row) => column.value(row) ?? undefined,
         sortingFn: (a, b, id) => orderOf(column.kind, a.getValue(id), b.getValue(id)),
         filterFn: (row, id, wanted: string) => filterOf(column.kind, row.getValue(id), wanted),
         sortUndefined: "last" as const,
@@ -180,7 +181,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
         {given.tools}
         <span className="count" role="status">
           {found.length === rows.length
-            ? `${String(rows.length)} rows`
+            ? `${String(rows.length)} ${rows.length === 1 ? "row" : "rows"}`
             : `${String(found.length)} of ${String(rows.length)} rows`}
           {given.cut ? ", and more on the server" : ""}
           {given.stale ? ", not up to date" : ""}
@@ -199,28 +200,28 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
               <IconFilter size={15} aria-hidden />
             </ActionIcon>
           </Tooltip>
-          <Menu closeOnItemClick={false} position="bottom-end" shadow="md">
-            <Menu.Target>
+          <Popover position="bottom-end" shadow="md" trapFocus returnFocus>
+            <Popover.Target>
               <ActionIcon aria-label="Columns">
                 <IconColumns3 size={15} aria-hidden />
               </ActionIcon>
-            </Menu.Target>
-            <Menu.Dropdown mah={420} style={{ overflowY: "auto" }}>
-              {columns.map((column) => (
-                <Menu.Item
-                  key={column.id}
-                  role="menuitemcheckbox"
-                  aria-checked={visibility[column.id] ?? false}
-                  onClick={() => {
-                    setShownColumns({ ...shownColumns, [column.id]: !visibility[column.id] });
-                  }}
-                  leftSection={<Checkbox size="xs" checked={visibility[column.id] ?? false} readOnly tabIndex={-1} aria-hidden />}
-                >
-                  {column.header}
-                </Menu.Item>
-              ))}
-            </Menu.Dropdown>
-          </Menu>
+            </Popover.Target>
+            <Popover.Dropdown mah={420} style={{ overflowY: "auto" }} aria-label="Columns to show">
+              <Stack gap={6}>
+                {columns.map((column) => (
+                  <Checkbox
+                    key={column.id}
+                    size="xs"
+                    label={column.header}
+                    checked={visibility[column.id] ?? false}
+                    onChange={() => {
+                      setShownColumns({ ...shownColumns, [column.id]: !visibility[column.id] });
+                    }}
+                  />
+                ))}
+              </Stack>
+            </Popover.Dropdown>
+          </Popover>
           <Tooltip label="These rows and columns as CSV">
             <ActionIcon aria-label="Save as CSV" onClick={save} disabled={!found.length}>
               <IconDownload size={15} aria-hidden />

@@ -33,7 +33,7 @@ const LOOKS: Record<string, [Tone, Sign]> = {
   suspect: warn, needs_login: warn, needs_operator: warn, expired: ["warn", IconClock],
   paused: ["warn", IconPlayerPause],
   failed: bad, rejected: bad, denied: bad, dead: bad, lost: bad, down: bad, error: bad, critical: bad, away: bad,
-  breached: bad, halted: bad, removed: off, refused: bad, silent: bad,
+  breached: bad, halted: bad, removed: off, refused: bad, silent: bad, disconnected: bad, gone: bad, breaks: warn, off, reconciling: busy,
   stopped: off, disabled: off, cancelled: ["off", IconCircleDashed], revoked: off, deprecated: warn,
   info: ["info", IconInfoCircle],
 };

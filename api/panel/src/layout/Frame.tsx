@@ -48,7 +48,7 @@ export function Frame() {
         >
           <IconMenu2 size={20} aria-hidden />
         </ActionIcon>
-        <Link to="/" className="brand">
+        <Link to="/" className="brand" aria-label="Quarterdeck: to the deck">
           <img src="/favicon.svg" alt="" />
           <span className="wide-only">Quarterdeck</span>
         </Link>
@@ -56,7 +56,7 @@ export function Frame() {
         <div style={{ marginLeft: "auto" }} />
         <LinkSign />
         <Bell />
-        <Button component={Link} to="/kill" color="red.8" leftSection={<IconShieldHalf size={15} aria-hidden />}>
+        <Button component={Link} to="/kill" color="red.9" style={{ flex: "none" }} leftSection={<IconShieldHalf size={15} aria-hidden />}>
           <span className="wide-only">Kill switch</span>
           <span className="phone-only">Kill</span>
         </Button>
@@ -122,7 +122,7 @@ function Bell() {
   const words = count === 0 ? "No open alerts" : `${String(count)}${data?.next ? " or more" : ""} open alerts`;
   return (
     <Tooltip label={words}>
-      <Indicator disabled={count === 0} label={count > 99 ? "99+" : count} size={15} color="red.8" offset={4}>
+      <Indicator disabled={count === 0} label={count > 99 ? "99+" : count} size={15} color="red.9" offset={4}>
         <ActionIcon component={Link} to="/alerts" aria-label={words} size="lg">
           <IconBell size={17} aria-hidden />
         </ActionIcon>

@@ -71,7 +71,7 @@ export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void;
         {begun ? (
           <>
             <img
-              src={`data:image/svg+xml;charset=utf-8,${encodeURIComponent(begun.qr_svg)}`}
+              src={imageOf(begun.qr_svg)}
               alt="QR code of the secret that is written below"
               width={190}
               height={190}
@@ -93,6 +93,12 @@ export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void;
       </Stack>
     </form>
   );
+}
+
+/** An SVG as an image, so that nothing in it can run; as a file of its own it must say what it is. */
+export function imageOf(svg: string): string {
+  const whole = svg.includes("xmlns=") ? svg : svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"');
+  return `data:image/svg+xml;charset=utf-8,${encodeURIComponent(whole)}`;
 }
 
 /** Codes that are shown once; one goes on only after having kept them. */

@@ -25,3 +25,6 @@ class Observer {
 }
 Object.assign(globalThis, { ResizeObserver: Observer });
 Element.prototype.scrollIntoView = vi.fn();
+// jsdom lays nothing out; virtual rows need a window.
+Object.defineProperty(HTMLElement.prototype, "clientHeight", { configurable: true, value: 600 });
+Object.defineProperty(HTMLElement.prototype, "clientWidth", { configurable: true, value: 800 });

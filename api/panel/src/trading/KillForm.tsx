@@ -62,7 +62,7 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
         });
       }}
     >
-      <Stack gap="sm">
+      <Stack gap="sm" maw={560}>
         <Select
           label="What to stop"
           searchable
@@ -93,7 +93,7 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
           <Button
             type="submit"
             size="md"
-            color="red.8"
+            color="red.9"
             disabled={!reason.trim()}
             leftSection={<IconShieldHalf size={18} aria-hidden />}
           >

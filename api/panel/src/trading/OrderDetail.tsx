@@ -59,7 +59,7 @@ export function OrderDetail(given: { account: string; id: string; onClose: () =>
                   Change
                 </Button>
                 <Button
-                  color="red.8"
+                  color="red.9"
                   onClick={() => {
                     confirm({
                       title: "Cancel this order",

@@ -161,6 +161,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
         <Select
           label="Account"
           required
+          data-autofocus
           searchable
           data={accounts.filter((each) => each.enabled).map(({ id, user }) => ({ value: id, label: `${id} (${user})` }))}
           value={account}
@@ -246,7 +247,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
           </Button>
           <Button
             type="submit"
-            color={side === "buy" ? "teal.9" : "red.8"}
+            color={side === "buy" ? "teal.9" : "red.9"}
             loading={busy}
             disabled={!account || !instrument.trim() || !quantity.trim()}
           >

@@ -171,7 +171,7 @@ function Command(given: { ids: string[]; action: Action; onClose: () => void }) 
               <Button variant="default" onClick={given.onClose}>
                 Cancel
               </Button>
-              <Button type="submit" loading={busy} color={action === "stop" ? "red.8" : undefined} data-autofocus>
+              <Button type="submit" loading={busy} color={action === "stop" ? "red.9" : undefined} data-autofocus>
                 {TITLES[action]} {whom}
               </Button>
             </Group>

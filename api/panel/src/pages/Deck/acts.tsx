@@ -273,7 +273,7 @@ function Flatten(given: Dialog & { account?: string }) {
           <Button variant="default" onClick={given.onClose}>
             Cancel
           </Button>
-          <Button type="submit" color="red.8" loading={busy} disabled={!account || !reason.trim()}>
+          <Button type="submit" color="red.9" loading={busy} disabled={!account || !reason.trim()}>
             Flatten {account ?? "it"}
           </Button>
         </Group>

@@ -103,7 +103,7 @@ export default function Deck() {
         </Alert>
       ) : null}
       <div className="stats">
-        <Stat {...stat} label="P&L today" value={<Money value={data?.pnl_today} currency={data?.currency} signed />} hint={`${String(data?.accounts.length ?? 0)} accounts`} to="/positions" />
+        <Stat {...stat} label={data?.currency ? `P&L today, ${data.currency}` : "P&L today"} value={<Money value={data?.pnl_today} signed />} hint={`${String(data?.accounts.length ?? 0)} accounts`} to="/positions" />
         <Stat {...stat} label="Gross exposure" value={<Money value={data?.gross} places={0} />} hint={data ? <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
         <Stat {...stat} label="Net exposure" value={<Money value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />

@@ -48,7 +48,7 @@ export default function Orders() {
         may ? (
           <>
             {chosen.length ? (
-              <Button color="red.8" onClick={cancelChosen}>
+              <Button color="red.9" onClick={cancelChosen}>
                 Cancel {chosen.length} chosen
               </Button>
             ) : null}

@@ -21,7 +21,7 @@ const ACCOUNTS: Column<HeldAccount>[] = [
   { id: "account", header: "Account", value: (a) => a.account, width: 120 },
   { id: "user", header: "User", value: (a) => a.user, width: 90 },
   { id: "state", header: "Broker", value: (a) => (a.connected ? "connected" : "lost"), cell: (a) => <StateBadge state={a.connected ? "connected" : "lost"} />, width: 110 },
-  { id: "agreed", header: "Books", value: (a) => (a.reconciled ? "agree" : "not compared"), cell: (a) => <StateBadge state={a.open_breaks ? "warning" : a.reconciled ? "ok" : "waiting"} label={a.open_breaks ? `${String(a.open_breaks)} breaks` : a.reconciled ? "agree" : "not compared"} />, width: 115 },
+  { id: "agreed", header: "Books", value: (a) => (a.reconciled ? "agree" : "not compared"), cell: (a) => <StateBadge state={a.open_breaks ? "warning" : a.reconciled ? "ok" : "waiting"} label={a.open_breaks ? `${String(a.open_breaks)} breaks` : a.reconciled ? "agree" : "not compared"} />, width: 100 },
   { id: "cash", header: "Cash", kind: "decimal", value: (a) => a.cash, cell: (a) => <Money value={a.cash} currency={a.currency} />, width: 130 },
   { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Money value={a.profit} signed />, width: 105, title: "Realised and unrealised, less fees, since the account began" },
   { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Money value={a.unrealised} signed />, width: 105 },
@@ -52,24 +52,24 @@ export default function Positions() {
   const [flattens, setFlattens] = useState(false);
   const columns = useMemo<Column<Position>[]>(
     () => [
-      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 190 },
-      { id: "account", header: "Account", value: (p) => p.account, width: 110 },
-      { id: "quantity", header: "Quantity", kind: "decimal", value: (p) => p.quantity, cell: (p) => <span className={signOf(p.quantity) < 0 ? "down" : "up"}><Quantity value={p.quantity} signed /></span>, width: 95 },
-      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 110 },
-      { id: "mark", header: "Mark", kind: "decimal", value: (p) => p.mark, cell: (p) => <Price value={p.mark} />, width: 100, title: "The price that it is valued at" },
-      { id: "last", header: "Last", value: () => null, cell: (p) => <LastPrice feed={feedOf(p.instrument)} instrument={p.instrument} />, width: 100 },
-      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} signed />, width: 105 },
+      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 168 },
+      { id: "account", header: "Account", value: (p) => p.account, width: 92 },
+      { id: "quantity", header: "Quantity", kind: "decimal", value: (p) => p.quantity, cell: (p) => <span className={signOf(p.quantity) < 0 ? "down" : "up"}><Quantity value={p.quantity} signed /></span>, width: 85 },
+      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 98 },
+      { id: "mark", header: "Mark", kind: "decimal", value: (p) => p.mark, cell: (p) => <Price value={p.mark} />, width: 90, title: "The price that it is valued at" },
+      { id: "last", header: "Last", kind: "number", value: () => null, cell: (p) => <LastPrice feed={feedOf(p.instrument)} instrument={p.instrument} />, width: 90 },
+      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} signed />, width: 95 },
       { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} signed />, width: 105 },
       { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} />, width: 85, hidden: true },
       { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} signed />, width: 105, title: "Realised and unrealised, less fees" },
-      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} />, width: 115 },
+      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} />, width: 100 },
       ...(may
         ? [
             {
               id: "act",
               header: "Act",
               value: () => null,
-              width: 78,
+              width: 76,
               cell: (p: Position) => (
                 <Button
                   size="compact-xs"

@@ -121,7 +121,7 @@ function SecondFactor() {
             <Ago at={me.idle_ends_at} ahead /> without activity, at <Time at={me.ends_at} /> in any case
           </dd>
           <dt className="muted">Fresh code</dt>
-          <dd style={{ margin: 0 }}>{me.fresh_until ? <>given; good for <Ago at={me.fresh_until} ahead /></> : "asked for at the next sensitive act"}</dd>
+          <dd style={{ margin: 0 }}>{me.fresh_until ? <>given; asked for again <Ago at={me.fresh_until} ahead /></> : "asked for at the next sensitive act"}</dd>
         </dl>
       </Stack>
       <Modal opened={enrols} onClose={() => { setEnrols(false); }} title={<strong>Enrol an authenticator</strong>}>

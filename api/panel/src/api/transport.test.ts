@@ -1,0 +1,209 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+
+import { NetworkLost, OutcomeUnknown, problemOf, ProblemError } from "./problem";
+import { cookie, expect as body, install, noteInput, send } from "./transport";
+
+const answer = (status: number, content: unknown = {}, headers: Record<string, string> = {}) =>
+  new Response(status === 204 ? null : JSON.stringify(content), {
+    status,
+    headers: { "Content-Type": status < 400 ? "application/json" : "application/problem+json", ...headers },
+  });
+const lost = () => Promise.reject(new TypeError("Failed to fetch"));
+
+type Sent = { url: string; method: string; headers: Headers };
+let sent: Sent[];
+let answers: (() => Promise<Response>)[];
+const signedOut = vi.fn();
+const askFreshCode = vi.fn<() => Promise<boolean>>();
+const uncertain = vi.fn();
+
+const post = (path = "/v1/orders", headers: Record<string, string> = {}) =>
+  send(new Request(`http://deck${path}`, { method: "POST", body: '{"a":1}', headers }));
+const get = (path = "/v1/orders") => send(new Request(`http://deck${path}`));
+const keys = () => sent.map((each) => each.headers.get("Idempotency-Key"));
+
+beforeEach(() => {
+  sent = [];
+  answers = [];
+  signedOut.mockReset();
+  askFreshCode.mockReset();
+  uncertain.mockReset();
+  install({ onSignedOut: signedOut, askFreshCode, onUncertain: uncertain });
+  vi.useFakeTimers();
+  vi.spyOn(document, "cookie", "get").mockReturnValue("other=1; qd_csrf=to%3Dken; last=2");
+  vi.stubGlobal("fetch", (input: Request | string, init?: RequestInit) => {
+    const request = input instanceof Request ? input : null;
+    sent.push({
+      url: request?.url ?? String(input),
+      method: init?.method ?? request?.method ?? "GET",
+      headers: new Headers(init?.headers ?? request?.headers),
+    });
+    const next = answers.shift();
+    if (!next) throw new Error("one request too many");
+    return next();
+  });
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+/** What comes of it once all waits are over. */
+async function inTime<T>(asked: Promise<T>): Promise<T> {
+  asked.catch(() => undefined);
+  await vi.advanceTimersByTimeAsync(60_000);
+  return asked;
+}
+
+describe("a mutating request", () => {
+  it("bears the CSRF token of the cookie and a key of its own", async () => {
+    answers = [() => Promise.resolve(answer(201)), () => Promise.resolve(answer(201))];
+    await post();
+    await post();
+    expect(sent.map((each) => each.headers.get("X-CSRF-Token"))).toEqual(["to=ken", "to=ken"]);
+    expect(keys()[0]).toMatch(/^panel-[0-9a-f]{32}$/);
+    expect(keys()[0]).not.toBe(keys()[1]);
+  });
+
+  it("keeps a key that it was given", async () => {
+    answers = [() => Promise.resolve(answer(201))];
+    await post("/v1/orders", { "Idempotency-Key": "mine" });
+    expect(keys()).toEqual(["mine"]);
+  });
+
+  it("is sent again with the same key when the connection goes, and learns that it happened", async () => {
+    answers = [lost, lost, () => Promise.resolve(answer(201, { ok: true }, { "Idempotency-Replayed": "true" }))];
+    const found = await inTime(post());
+    expect(found.status).toBe(201);
+    expect(new Set(keys()).size).toBe(1);
+    expect(sent).toHaveLength(3);
+    expect(uncertain.mock.calls).toEqual([["POST /v1/orders"], [null]]);
+  });
+
+  it("waits while the first of two equal ones is under way", async () => {
+    answers = [
+      lost,
+      () => Promise.resolve(answer(409, { code: "in_progress", detail: "wait" })),
+      () => Promise.resolve(answer(200)),
+    ];
+    expect((await inTime(post())).status).toBe(200);
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  it("says that its outcome is unknown where nobody answers, and can be asked again by the same key", async () => {
+    answers = [lost, lost, lost, lost, lost, lost];
+    const failed = await inTime(post()).then(
+      () => null,
+      (error: unknown) => error,
+    );
+    expect(failed).toBeInstanceOf(OutcomeUnknown);
+    answers = [() => Promise.resolve(answer(200))];
+    expect((await (failed as OutcomeUnknown).again()).ok).toBe(true);
+    expect(new Set(keys()).size).toBe(1);
+    expect(uncertain).toHaveBeenLastCalledWith(null);
+  });
+
+  it("is not repeated for another conflict", async () => {
+    answers = [() => Promise.resolve(answer(409, { code: "generation_changed", detail: "look" }))];
+    expect((await post()).status).toBe(409);
+    expect(sent).toHaveLength(1);
+  });
+
+  it("asks for a fresh code where one is needed, and then goes under a new key", async () => {
+    answers = [
+      () => Promise.resolve(answer(403, { code: "fresh_code_needed", detail: "code" })),
+      () => Promise.resolve(answer(201)),
+    ];
+    askFreshCode.mockResolvedValue(true);
+    expect((await post("/v1/risk/kill")).status).toBe(201);
+    expect(askFreshCode).toHaveBeenCalledOnce();
+    expect(new Set(keys()).size).toBe(2);
+  });
+
+  it("is not done where the person closes the dialog", async () => {
+    answers = [() => Promise.resolve(answer(403, { code: "fresh_code_needed", detail: "code" }))];
+    askFreshCode.mockResolvedValue(false);
+    await expect(post("/v1/risk/kill")).rejects.toThrow("nothing was done");
+    expect(sent).toHaveLength(1);
+  });
+
+  it("does not ask twice for a code", async () => {
+    const refused = () => Promise.resolve(answer(403, { code: "fresh_code_needed", detail: "code" }));
+    answers = [refused, refused];
+    askFreshCode.mockResolvedValue(true);
+    expect((await post("/v1/risk/kill")).status).toBe(403);
+    expect(askFreshCode).toHaveBeenCalledOnce();
+  });
+
+  it("hands a plain refusal on", async () => {
+    answers = [() => Promise.resolve(answer(403, { code: "forbidden", detail: "no" }))];
+    expect((await post()).status).toBe(403);
+    expect(askFreshCode).not.toHaveBeenCalled();
+  });
+
+  it("shows the sign-in when the session has ended", async () => {
+    answers = [() => Promise.resolve(answer(401, { code: "unauthorized", detail: "sign in" }))];
+    await post();
+    expect(signedOut).toHaveBeenCalledOnce();
+  });
+});
+
+describe("signing in", () => {
+  it("has no key, is not repeated, and a wrong password is no lost session", async () => {
+    answers = [() => Promise.resolve(answer(401, { code: "wrong_login", detail: "wrong" })), lost];
+    expect((await post("/v1/auth/login")).status).toBe(401);
+    expect(keys()).toEqual([null]);
+    expect(signedOut).not.toHaveBeenCalled();
+    await expect(post("/v1/auth/login")).rejects.toBeInstanceOf(NetworkLost);
+    expect(sent).toHaveLength(2);
+  });
+});
+
+describe("a read", () => {
+  it("is in the background unless a person has just done something", async () => {
+    answers = [() => Promise.resolve(answer(200)), () => Promise.resolve(answer(200))];
+    noteInput();
+    await get();
+    vi.setSystemTime(Date.now() + 60_000);
+    await get();
+    expect(sent.map((each) => each.headers.get("X-Background"))).toEqual([null, "1"]);
+  });
+
+  it("tells that the server is away, and changes nothing", async () => {
+    answers = [lost];
+    await expect(get()).rejects.toBeInstanceOf(NetworkLost);
+  });
+
+  it("shows the sign-in when the session has ended, but for the question whether there is one", async () => {
+    const out = () => Promise.resolve(answer(401, { code: "unauthorized", detail: "sign in" }));
+    answers = [out, out];
+    await get("/v1/auth/session");
+    expect(signedOut).not.toHaveBeenCalled();
+    await get("/v1/deck");
+    expect(signedOut).toHaveBeenCalledOnce();
+  });
+});
+
+describe("problems", () => {
+  it("name their fields", async () => {
+    const found = await problemOf(answer(422, { code: "bad_input", detail: "too few", field: "workers", status: 422 }));
+    expect([found.code, found.message, found.fields]).toEqual(["bad_input", "too few", [{ field: "workers", detail: "too few" }]]);
+  });
+
+  it("are made of answers that are none", async () => {
+    const found = await problemOf(new Response("<html>", { status: 502, statusText: "Bad Gateway" }));
+    expect([found.code, found.status]).toEqual(["http_502", 502]);
+  });
+
+  it("are thrown in place of a body", async () => {
+    const asked = Promise.resolve({ error: { code: "not_found", detail: "no such" }, response: answer(404) });
+    await expect(body(asked)).rejects.toBeInstanceOf(ProblemError);
+    await expect(body(Promise.resolve({ data: { id: 1 }, response: answer(200) }))).resolves.toEqual({ id: 1 });
+  });
+});
+
+it("finds a cookie by its whole name", () => {
+  expect(cookie("csrf", "qd_csrf=1; csrf=a=b")).toBe("a=b");
+  expect(cookie("absent", "a=1")).toBeNull();
+});
