@@ -44,7 +44,13 @@ async def test_many_at_once_gain_nothing(db: Database) -> None:
     try:
         attempts = LoginAttempts(many)
         # Connected beforehand, so that the first ones truly come at once.
-        await asyncio.gather(*(attempts.locked(["asha"]) for _ in range(12)))
+        all_there = asyncio.Barrier(12)
+
+        async def connect() -> None:
+            async with many.connection():
+                await all_there.wait()
+
+        await asyncio.gather(*(connect() for _ in range(12)))
         found = await asyncio.gather(*(attempts.begin("asha", f"192.0.2.{each}") for each in range(60)))
     finally:
         await many.close()
