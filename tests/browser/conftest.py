@@ -63,15 +63,17 @@ class Login:
 class Demo:
     """`quarterdeck demo` in a process of its own, by what it says in the terminal."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *, attach: bool) -> None:
         self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cluster", "demo", "--json", "--rate", "200"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log.open("w"),
-            start_new_session=True,
-        )
+        self.process: subprocess.Popen[bytes] | None = None
+        if not attach:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cluster", "demo", "--json", "--rate", "200"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log.open("w"),
+                start_new_session=True,
+            )
         told = wait("the demo", self._is_open, 120)
         self.url, self.key = told["url"], told["key"]
         self.logins = {
@@ -83,11 +85,13 @@ class Demo:
 
     def _is_open(self) -> re.Match[str] | None:
         text = self.log.read_text()
-        assert self.process.poll() is None, f"the demo ended: {text[-3000:]}"
+        assert self.process is None or self.process.poll() is None, f"the demo ended: {text[-3000:]}"
         return re.search(r"the market is open; API=(?P<url>\S+) KEY=(?P<key>\S+)", text)
 
     def stop(self) -> None:
         """As Ctrl-C does."""
+        if self.process is None:
+            return
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(timeout=60)
@@ -98,8 +102,12 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo with its market open: two machines, a feed, five algos, a login of each role."""
-    running = Demo(tmp_path_factory.mktemp("demo") / "demo.log")
+    """The demo with its market open: two machines, a feed, five algos, a login of each role.
+
+    QUARTERDECK_DEMO_LOG: what a demo that runs already said in its terminal; it is used, and left running.
+    """
+    given = os.environ.get("QUARTERDECK_DEMO_LOG", "")
+    running = Demo(Path(given) if given else tmp_path_factory.mktemp("demo") / "demo.log", attach=bool(given))
     try:
         yield running
     finally:
