@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from storage.database import Database, dicts
+from storage.database import Connection, Database, dicts
 from storage.resource import write_audit
 from trading.ids import Nanos
 
@@ -52,6 +52,14 @@ def subject_of_address(address: str) -> str:
     return f"address/{network_of(address, v4=32, v6=64)}"
 
 
+async def unlock_within(connection: Connection, user: str) -> None:
+    """Forget a user's failures, from whatever network, in a transaction that does more."""
+    subject = subject_of_user(user)
+    await connection.execute(
+        "DELETE FROM login_attempts WHERE subject = %s OR starts_with(subject, %s)", (subject, subject + "/")
+    )
+
+
 def network_of(address: str, v4: int = 24, v6: int = 48) -> str:
     """The network that an address is in; what is no address is its own."""
     try:
@@ -73,48 +81,25 @@ class LoginAttempts:
         self._db = db
 
     async def begin(self, user: str, address: str) -> Attempt:
-        """Count an attempt as if it were to fail.  During a lock-out nothing is counted, and nothing may be tried."""
-        return await self._begin({subject_of_user(user): MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
+        """Count an attempt as if it were to fail.  During a lock-out nothing is counted, and nothing may be tried.
+
+        Networks that the user has signed in from lately are counted each for itself: who guesses elsewhere locks out
+        everybody elsewhere, and not the user.
+        """
+        subject, network = subject_of_user(user), network_of(address)
+        async with self._db.connection() as connection, connection.transaction():
+            known = await dicts(
+                connection,
+                'SELECT 1 FROM sign_ins WHERE "user" = %(user)s AND network = %(network)s LIMIT 1',
+                {"user": user, "network": network},
+            )
+            subject = f"{subject}/{network}" if known else subject
+            return await _begin(connection, {subject: MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
 
     async def begin_within(self, session: str) -> Attempt:
         """As `begin`, of somebody who is signed in: nobody from outside can keep them from what asks for a code."""
-        return await self._begin({f"session/{session}": MOST_BY_USER})
-
-    async def _begin(self, bounds: Mapping[str, int]) -> Attempt:
-        subjects = tuple(bounds)
-        now = time.time_ns()
         async with self._db.connection() as connection, connection.transaction():
-            # Locked in one order, or two attempts would wait for each other.
-            found = await dicts(
-                connection,
-                "SELECT subject, locked_until FROM login_attempts WHERE subject = ANY(%(subjects)s) "
-                "ORDER BY subject FOR UPDATE",
-                {"subjects": list(subjects)},
-            )
-            locked = max(found, key=lambda row: int(row["locked_until"]), default=None)
-            if locked is not None and locked["locked_until"] > now:
-                return Attempt(subjects, Nanos(locked["locked_until"]), locked["subject"].partition("/")[0])
-            locks = []
-            for subject, most in sorted(bounds.items()):
-                rows = await dicts(
-                    connection,
-                    """
-                    INSERT INTO login_attempts AS a (subject, failures, last_at, locked_until)
-                    VALUES (%(subject)s, 1, %(now)s, 0)
-                    ON CONFLICT (subject) DO UPDATE SET last_at = %(now)s,
-                        failures = CASE WHEN a.last_at < %(forget)s THEN 1 ELSE a.failures + 1 END
-                    RETURNING failures
-                    """,
-                    {"subject": subject, "now": now, "forget": now - FORGET_S * _SECOND},
-                )
-                beyond = int(rows[0]["failures"]) - most
-                if beyond >= 0:
-                    pause = min(FIRST_S << min(beyond, 10), LONGEST_S) * _SECOND
-                    await connection.execute(
-                        "UPDATE login_attempts SET locked_until = %s WHERE subject = %s", (now + pause, subject)
-                    )
-                    locks.append(subject.partition("/")[0])
-        return Attempt(subjects, locks=tuple(locks))
+            return await _begin(connection, {f"session/{session}": MOST_BY_USER})
 
     async def succeeded(self, attempt: Attempt, *, whole: bool) -> None:
         """Take an attempt back.  ``whole``: everything was shown that the user has to, so its failures are forgotten;
@@ -134,23 +119,64 @@ class LoginAttempts:
     async def unlock(self, user: str, by: str) -> None:
         """Forget a user's failures."""
         async with self._db.connection() as connection, connection.transaction():
-            await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject_of_user(user),))
+            await unlock_within(connection, user)
             await write_audit(connection, by, "unlock_user", user, None, None)
 
     async def locked(self, users: Sequence[str]) -> dict[str, Nanos]:
-        """Until when each of these users is locked out, of those who are."""
-        by_subject = {subject_of_user(user): user for user in users}
+        """Until when each of these users is locked out, be it from one network only, of those who are."""
+        by_digest = {subject_of_user(user).partition("/")[2]: user for user in users}
         async with self._db.connection() as connection:
             rows = await dicts(
                 connection,
-                "SELECT subject, locked_until FROM login_attempts WHERE subject = ANY(%(subjects)s) "
-                "AND locked_until > %(now)s",
-                {"subjects": list(by_subject), "now": time.time_ns()},
+                "SELECT split_part(subject, '/', 2) AS digest, max(locked_until) AS until FROM login_attempts "
+                "WHERE starts_with(subject, 'user/') AND split_part(subject, '/', 2) = ANY(%(digests)s) "
+                "AND locked_until > %(now)s GROUP BY 1",
+                {"digests": list(by_digest), "now": time.time_ns()},
             )
-        return {by_subject[row["subject"]]: Nanos(row["locked_until"]) for row in rows}
+        return {by_digest[row["digest"]]: Nanos(row["until"]) for row in rows}
 
     async def sweep(self) -> None:
         """Forget what is old."""
         async with self._db.connection() as connection:
             old = time.time_ns() - (FORGET_S + LONGEST_S) * _SECOND
             await connection.execute("DELETE FROM login_attempts WHERE last_at < %s", (old,))
+
+
+async def _begin(connection: Connection, bounds: Mapping[str, int]) -> Attempt:
+    """Count an attempt of each of these subjects, each with how many may fail."""
+    subjects = tuple(bounds)
+    now = time.time_ns()
+    # Locked in one order, or two attempts would wait for each other.
+    found = await dicts(
+        connection,
+        "SELECT subject, locked_until FROM login_attempts WHERE subject = ANY(%(subjects)s) "
+        "ORDER BY subject FOR UPDATE",
+        {"subjects": list(subjects)},
+    )
+    locked = max(found, key=lambda row: int(row["locked_until"]), default=None)
+    if locked is not None and locked["locked_until"] > now:
+        return Attempt(subjects, Nanos(locked["locked_until"]), locked["subject"].partition("/")[0])
+    locks = []
+    for subject, most in sorted(bounds.items()):
+        rows = await dicts(
+            connection,
+            """
+            INSERT INTO login_attempts AS a (subject, failures, last_at, locked_until)
+            VALUES (%(subject)s, 1, %(now)s, 0)
+            ON CONFLICT (subject) DO UPDATE SET last_at = %(now)s,
+                failures = CASE WHEN a.last_at < %(forget)s THEN 1 ELSE a.failures + 1 END
+            RETURNING failures, locked_until
+            """,
+            {"subject": subject, "now": now, "forget": now - FORGET_S * _SECOND},
+        )
+        if rows[0]["locked_until"] > now:
+            # Others, of whom there was no row to wait for yet, were faster.
+            return Attempt(subjects, Nanos(rows[0]["locked_until"]), subject.partition("/")[0])
+        beyond = int(rows[0]["failures"]) - most
+        if beyond >= 0:
+            pause = min(FIRST_S << min(beyond, 10), LONGEST_S) * _SECOND
+            await connection.execute(
+                "UPDATE login_attempts SET locked_until = %s WHERE subject = %s", (now + pause, subject)
+            )
+            locks.append(subject.partition("/")[0])
+    return Attempt(subjects, locks=tuple(locks))

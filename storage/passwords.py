@@ -16,7 +16,7 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from storage.database import Connection, Database, dicts
-from storage.login_attempts import subject_of_user
+from storage.login_attempts import unlock_within
 from storage.panel_sessions import end_all_within
 from storage.resource import missing_reference, write_audit
 from storage.second_factors import forget_within
@@ -163,7 +163,7 @@ class Passwords:
                 raise UnknownThing(*missing_reference(error)) from error
             await forget_within(connection, user)
             ended = await end_all_within(connection, user, "the password was reset", by)
-            await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject_of_user(user),))
+            await unlock_within(connection, user)
             await write_audit(connection, by, "reset_user", user, None, {"sessions_ended": len(ended)})
         return password
 

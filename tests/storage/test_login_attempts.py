@@ -39,8 +39,21 @@ async def test_the_fifth_failure_locks_a_user_out_longer_each_time(db: Database,
 
 
 async def test_many_at_once_gain_nothing(db: Database) -> None:
-    attempts = LoginAttempts(db)
-    found = await asyncio.gather(*(attempts.begin("asha", f"192.0.2.{each}") for each in range(60)))
+    many = Database(db.url, size=12, name="test")
+    await many.open()
+    try:
+        attempts = LoginAttempts(many)
+        # Connected beforehand, so that the first ones truly come at once.
+        all_there = asyncio.Barrier(12)
+
+        async def connect() -> None:
+            async with many.connection():
+                await all_there.wait()
+
+        await asyncio.gather(*(connect() for _ in range(12)))
+        found = await asyncio.gather(*(attempts.begin("asha", f"192.0.2.{each}") for each in range(60)))
+    finally:
+        await many.close()
     assert sum(not each.locked_until for each in found) == MOST_BY_USER
 
 
@@ -69,6 +82,27 @@ async def test_success_forgets_failures_but_a_password_alone_does_not(db: Databa
     await attempts.succeeded(await attempts.begin("asha", "a"), whole=True)
     for _ in range(MOST_BY_USER - 1):
         assert not (await attempts.begin("asha", "b")).locks
+
+
+async def test_outsiders_do_not_lock_out_who_comes_from_where_they_always_do(db: Database) -> None:
+    from storage.desired import Desired
+    from storage.records import UserRecord
+    from trading.ids import Nanos, UserId
+
+    await Desired(db).create_user(UserRecord(id=UserId("asha"), roles=("viewer",), created_at=Nanos(1)), "test")
+    async with db.connection() as connection:
+        await connection.execute("INSERT INTO sign_ins VALUES ('asha', 1, '192.0.2.0/24')")
+    attempts = LoginAttempts(db)
+    for number in range(MOST_BY_USER):
+        await attempts.begin("asha", f"203.0.113.{number}")
+    assert (await attempts.begin("asha", "198.51.100.1")).by == "user"
+    for number in range(MOST_BY_USER):
+        assert not (await attempts.begin("asha", f"192.0.2.{number}")).locked_until
+    assert (await attempts.begin("asha", "192.0.2.99")).by == "user"
+    assert (await attempts.locked(["asha", "bo"])).keys() == {"asha"}
+    await attempts.unlock("asha", "test")
+    for address in ("198.51.100.1", "192.0.2.99"):
+        assert not (await attempts.begin("asha", address)).locked_until
 
 
 async def test_failures_are_forgotten_in_time_and_swept(db: Database, clock: list[int]) -> None:
