@@ -24,6 +24,7 @@ from storage.journal import Journal, PreparedBatch
 from trading.broker import Answer, BrokerReport, Verdict
 from trading.connection import UpdatePage
 from trading.errors import Conflict, Fenced, NotReady, TradeError, Unreachable
+from trading.heat import cells_of
 from trading.ids import AccountId, ClientOrderId, Epoch, Nanos, UserId
 from trading.instructions import (
     Append,
@@ -275,7 +276,8 @@ class SessionIO(Shell):
         told = self._told
         if told is not None and view.at - told.at < TELL_EVERY_NS and msgspec.structs.replace(view, at=told.at) == told:
             return
-        await self.hot.put(f"portfolio:{self.user}", view, ttl_s=3600)
+        told_now = {f"portfolio:{self.user}": view, f"heat:{self.user}": cells_of(core.exposure)}
+        await self.hot.put_many(told_now, ttl_s=3600)
         self._told = view
         await self._tell_panel(
             [streams.Change(topic="portfolio", key=self.user, user=self.user, at=view.at, body=view)]

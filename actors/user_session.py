@@ -39,6 +39,7 @@ from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
 from trading.account_check import AccountCheck
 from trading.errors import Fenced, Refused, TradeError, UnknownThing
+from trading.flattening import Flattened, Flattening, closing_orders
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instructions import (
     Lane,
@@ -56,6 +57,8 @@ LEASE_S = 10.0
 HISTORY_NS = 24 * 3600 * 1_000_000_000
 #: Cancels of a kill wait at most so long for their turn before it is answered.
 HAND_OVER_S = 2.5
+#: Cancels get so long to end before what is held is closed.
+QUIET_S = 4.0
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
 
@@ -277,6 +280,27 @@ class UserSession(SessionIO):
         return await self._command(
             lambda token: core.cancel_all(token, AccountId(account), now(), algo=algo, cause=cause)
         )
+
+    async def flatten(self, wish: Flattening) -> Flattened:
+        """Take back all that is open in an account, then close all that it holds; the account trades on.
+
+        Answers once the closing orders are journaled.  `Conflict` among them: something may still fill.
+        """
+        core = self._ready_core()
+        cancelled = await self.cancel_all(wish.account, None, wish.cause)
+        book = core.accounts.get(wish.account)
+        if book is None:
+            raise UnknownThing("account", wish.account, f"of user {self.user}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_S):
+                while any(not key.startswith(wish.id) for key in book.open):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        try:
+            closing = closing_orders(wish, book, now())
+        except Refused as error:
+            return Flattened(cancelled=cancelled, closing=(error,))
+        placed = await self._command(lambda token: core.place(token, closing, now())) if closing else ()
+        return Flattened(cancelled=cancelled, closing=placed)
 
     async def settle_break(
         self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]

@@ -9,36 +9,48 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import openapi, problems
+from api import idempotency, openapi, panel_files, problems
+from api.headers import SecurityHeaders
 from api.routes import (
     accounts,
+    alerts,
     algo_batch,
     algo_commands,
     algo_story,
     algo_versions,
     algos,
     audit,
+    auth,
     breaks,
+    connectors,
+    deck_view,
+    equity,
     exports,
     feed_clients,
     feed_health,
     feed_seconds,
     feeds,
+    flatten,
+    grants,
     health,
+    heat,
     history,
     holdings,
     instruments,
     joining,
+    keys,
     kills,
     node_history,
     nodes,
     orders,
     reconciliations,
     risk,
+    search,
     strategies,
     strategy_versions,
     users,
 )
+from api.routes import sessions as session_routes
 from api.routes import stream as stream_routes
 from api.services import Services, Session
 from api.traffic import Counted
@@ -48,13 +60,14 @@ from trading.ids import UserId
 _DESCRIPTION = """
 Command algos, feeds and orders of a Quarterdeck.
 
-* Give an API key as `Authorization: Bearer qd_…` or `X-API-Key`.
+* Give an API key as `Authorization: Bearer qd_…` or `X-API-Key`; people sign in with `POST /v1/auth/login`.
 * Decimals are strings, both ways; times are ISO 8601 with offset.
 * Lists are `{"items": […], "next": cursor or null}`.
 * Errors are `application/problem+json`; `code` is stable.
 * `GET /v1/stream` is a WebSocket.  The first message is `{"key": "qd_…", "topics": ["orders", "portfolio",
-  "algos", "feeds"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume, send the
-  last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be missing.
+  "algos", "feeds", "alerts"], "after": null}`; then come `{"sequence", "topic", "key", "at", "body"}`.  To resume,
+  send the last `sequence` as `after` (and the greeting's `instance`); `"reset": true` means that changes may be
+  missing.
 """
 
 
@@ -88,13 +101,19 @@ def create_app(
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
-        users, accounts, instruments, history, feeds, feed_clients, feed_health, feed_seconds, strategies,
+        auth, session_routes, users, keys, grants, accounts, connectors, flatten, instruments, history, feeds,
+        feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        breaks, reconciliations, risk, kills, joining, node_history, nodes, audit, stream_routes, health,
+        deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes,
+        audit, stream_routes, health,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
+    panel_files.install(app)
     problems.install(app)
+    idempotency.install(app)
+    app.add_middleware(idempotency.Kept, keys=services.request_keys)
     app.add_middleware(Counted, traffic=services.traffic)
+    app.add_middleware(SecurityHeaders)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

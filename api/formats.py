@@ -89,6 +89,13 @@ InstantOrNone = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
 
+#: A name that may be missing; "" inside.
+NameOrNone = Annotated[
+    str,
+    PlainSerializer(lambda name: name or None, return_type=str | None),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+]
+
 #: A time that a client tells, in nanoseconds once read.
 GivenInstant = Annotated[int, BeforeValidator(parse_time), _TIME_SCHEMA]
 

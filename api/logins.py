@@ -1,11 +1,11 @@
-"""Logins in the audit: which key is used from where, and which are refused."""
+"""Logins in the audit: which key is used from where, and which keys, passwords and sessions are refused."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,9 +29,14 @@ NOBODY: Final = "unknown"
 
 @dataclass(slots=True)
 class _Refused:
-    """Refusals of one address since ``began``; ``untold`` of them are in no entry yet."""
+    """Refusals of one address since ``began``; ``untold`` of them are in no entry yet.
+
+    ``user``: of this user, where it is known whom they are about.
+    """
 
     began: float
+    address: str
+    user: str = ""
     untold: int = 0
     last: str = ""
 
@@ -62,44 +67,55 @@ class Logins:
         if not await self._write(user, "login", key_id, {"address": address, "roles": list(roles)}):
             self._used[key_id, address] = now + _AGAIN_S
 
-    async def refused(self, key: str, address: str, why: str) -> None:
-        """A key did not."""
+    async def refused(self, key: str, address: str, why: str, whose: dict[str, str] | None = None) -> None:
+        """A key did not, nor a session; ``whose`` says ``user`` and more where that is known of a session."""
         now = self._clock()
-        known = self._refused.get(address)
+        user = "" if whose is None else whose["user"]
+        # What is known to be about somebody has entries of its own, which no noise from the address hides.
+        mark = address if whose is None else f"{address} {user} {why}"
+        known = self._refused.get(mark)
         if known is None and len(self._refused) >= _MOST_KEPT:
             await self.sweep()
             if len(self._refused) >= _MOST_KEPT:
-                address = "(too many addresses)"
-                known = self._refused.get(address)
+                mark = address = "(too many addresses)"
+                user = ""
+                known = self._refused.get(mark)
         if known is not None:
             known.untold += 1
             known.last = why
             return
         # Before anything is awaited: many may come at once.
-        self._refused[address] = entry = _Refused(now)
+        self._refused[mark] = entry = _Refused(now, address, user)
         if not self._may_write(now):
             entry.untold, entry.last = 1, why
             return
-        whose = await self._trace(key)
-        after = {"address": address, "reason": why, "refused": 1, **whose}
-        if not await self._write(whose.get("user", NOBODY), "login_refused", whose.get("key", address), after):
+        known_of = whose if whose is not None else await self._trace(key)
+        after = {"address": address, "reason": why, "refused": 1, **known_of}
+        subject = known_of.get("key") or known_of.get("session") or address
+        if not await self._write(known_of.get("user", NOBODY), "login_refused", subject, after):
             entry.untold, entry.last = entry.untold + 1, why
+
+    async def locked_out(self, user: str, address: str, what: Sequence[str]) -> None:
+        """A user, an address or both may try no more for a while; ``user`` "" where there is none of that name."""
+        if self._may_write(self._clock()):
+            await self._write(user or NOBODY, "locked_out", user or address, {"address": address, "locked": list(what)})
 
     async def sweep(self, *, at_the_end: bool = False) -> None:
         """Note how many more keys were refused of addresses whose time is over, or, ``at_the_end``, of all."""
         now = self._clock()
-        over = [address for address, each in self._refused.items() if at_the_end or now - each.began >= EVERY_S]
-        ended = {address: self._refused.pop(address) for address in over}
-        left = {address: each for address, each in ended.items() if each.untold}
-        for address, each in list(left.items()):
+        over = [mark for mark, each in self._refused.items() if at_the_end or now - each.began >= EVERY_S]
+        ended = {mark: self._refused.pop(mark) for mark in over}
+        left = {mark: each for mark, each in ended.items() if each.untold}
+        for mark, each in list(left.items()):
             if not self._may_write(now):
                 break
-            del left[address]
-            after = {"address": address, "reason": each.last, "refused": each.untold}
-            await self._write(NOBODY, "login_refused", address, after)
+            del left[mark]
+            after = {"address": each.address, "reason": each.last, "refused": each.untold}
+            await self._write(each.user or NOBODY, "login_refused", each.address, after)
         if left:
             # One entry for the rest: how many, from how many addresses.
-            after = {"addresses": len(left), "refused": sum(each.untold for each in left.values())}
+            addresses = {each.address for each in left.values()}
+            after = {"addresses": len(addresses), "refused": sum(each.untold for each in left.values())}
             await self._write(NOBODY, "login_refused", "(many addresses)", after)
 
     def _may_write(self, now: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ _WORDS: Final = {
     "403": "The key's roles do not allow it",
     "404": "No such thing, or not yours",
     "409": "It contradicts what is there",
+    "424": "A person must act first, or what the first request with this Idempotency-Key did is not known",
     "422": "A field is wrong, or a limit forbids it",
     "503": "Not ready; try again after `Retry-After` seconds",
     "504": "The outcome is unknown; ask, never resend under another key",
@@ -38,6 +40,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
                 operation["responses"].pop("422", None)
+                if _takes_key(path, method):
+                    operation.setdefault("parameters", []).append(_KEY)
                 for status in _statuses(path, method):
                     operation["responses"].setdefault(status, _problem(status))
         app.openapi_schema = schema
@@ -60,10 +64,23 @@ def _statuses(path: str, method: str) -> list[str]:
     if "{" in path:
         found.append("404")
     if method != "get":
-        found.append("409")
+        found += ["409", "424"]
     if method != "get" and (path.startswith("/v1/orders") or path.endswith("/cancel-all")):
         found.append("504")
     return sorted(found)
+
+
+def _takes_key(path: str, method: str) -> bool:
+    return method != "get" and path.startswith("/v1/") and not path.startswith(("/v1/auth/", "/v1/nodes/join"))
+
+
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Sent again under the same key within a day, the request acts once and gets the first answer",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]([ -~]{0,98}[!-~])?$"},
+}
 
 
 def _problem(status: str) -> dict[str, Any]:
@@ -71,3 +88,17 @@ def _problem(status: str) -> dict[str, Any]:
         "description": _WORDS[status],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
+
+
+def main() -> None:
+    """Print the document, from which the panel's types are made."""
+    from api.app import create_app
+    from cluster.settings import DeckSettings
+
+    # Nothing is connected to: the addresses only have to be addresses.
+    nowhere = DeckSettings(database_url="postgresql://nowhere", redis_url="redis://nowhere")
+    print(json.dumps(document(create_app(nowhere, connect=False)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

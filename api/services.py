@@ -12,10 +12,12 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api.glance import Answers, Glance
+from api.idempotency import Keys
 from api.link import Link
 from api.market import Market
 from api.problems import unknown_reference
-from api.security import Caller, Doorkeeper
+from api.security import Caller, Doorkeeper, forbidden
 from api.stream import Hub
 from api.traffic import Traffic
 from cluster.code_version import CodeVersion
@@ -23,6 +25,7 @@ from cluster.history import History
 from cluster.session_days import SessionDays
 from cluster.settings import DeckSettings
 from cluster.submissions import Submissions
+from storage.alerts import Alerts
 from storage.algo_events import AlgoEvents
 from storage.algo_log import AlgoLog
 from storage.algos import AlgoCommands
@@ -32,15 +35,22 @@ from storage.bus import Bus
 from storage.database import Database
 from storage.days import Days
 from storage.desired import Desired
+from storage.equity import Equity
 from storage.feed_quality import FeedGaps, FeedTunings
 from storage.feed_seconds import FeedSeconds
+from storage.grants import Grants
 from storage.hot import Hot
+from storage.idempotency import Idempotency
 from storage.instruments import Instruments
 from storage.join_tokens import JoinTokens
 from storage.journal import Journal
 from storage.kills import Kills
+from storage.login_attempts import LoginAttempts
 from storage.node_history import NodeHistory
+from storage.panel_sessions import PanelSessions
+from storage.passwords import Passwords
 from storage.records import AccountRecord, FeedRecord
+from storage.second_factors import SecondFactors
 from storage.secrets import Secrets, load_key, secret_name
 from storage.strategies import Strategies
 from storage.tasks import end_tasks
@@ -81,6 +91,7 @@ class Services:
         self.strategies = Strategies(self.database)
         self.submissions = Submissions(deck.home, self.database)
         self.journal = Journal(self.database)
+        self.alerts = Alerts(self.database)
         self.wishes = Wishes(self.database)
         self.instruments = Instruments(self.database)
         self.keys = ApiKeys(self.database)
@@ -89,17 +100,31 @@ class Services:
         self.algo_events = AlgoEvents(self.database)
         self.days = Days(self.database)
         self.kills = Kills(self.database)
+        self.equity = Equity(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
         self.join_tokens = JoinTokens(self.database)
         self.node_history = NodeHistory(self.database)
         self.feed_seconds = FeedSeconds(self.database)
         self.history = History(Bars(self.database), self._fetch_bars, SessionDays().within)
+        # A pool of its own: a stop waits for nobody to take its key.
+        self.key_database = Database(deck.database_url, size=4, name="api keys")
+        self.request_keys = Keys(Idempotency(self.key_database, lambda: load_key(deck.home)))
         self.hot = Hot(deck.redis_url)
         self.bus = Bus(deck.redis_url)
-        self.doorkeeper = Doorkeeper(self.keys, self.desired)
+        self.passwords = Passwords(self.database)
+        self.second_factors = SecondFactors(self.database)
+        self.login_attempts = LoginAttempts(self.database)
+        self.panel_sessions = PanelSessions(self.database)
+        self.grants = Grants(self.database)
+        self.alerts = Alerts(self.database)
+        self.doorkeeper = Doorkeeper(
+            self.keys, self.desired, grants=self.grants, sessions=self.panel_sessions, alerts=self.alerts
+        )
         self.hub = Hub(self.bus)
         self.market = Market(self.bus, self.hot)
+        self.glance = Glance(self)
+        self.deck_answers = Answers()
         self.traffic = Traffic()
         self.link = Link(deck) if connect else None
         self._sessions = sessions
@@ -137,9 +162,11 @@ class Services:
         """Begin to connect; what is away is tried again for ever and shown by /readyz."""
         self.run(self._open(), "database")
         self.run(self._sweep_logins(), "logins")
+        self.run(self.request_keys.run(), "request keys")
         self.run(self.hub.run(), "changes")
         self.run(self.market.run(), "market data")
         self.run(self.hub.watch(self.desired), "desired state")
+        self.run(self.hub.watch_alerts(self.alerts), "alerts")
         if self.link is not None:
             self.run(self.link.run(), "cluster")
 
@@ -155,8 +182,10 @@ class Services:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)
+        await self.glance.close()
         await self.bus.close()
         await self.hot.close()
+        await self.key_database.close()
         await self.database.close()
 
     async def _open(self) -> None:
@@ -166,6 +195,7 @@ class Services:
         while True:
             try:
                 await self.database.open()
+                await self.key_database.open()
                 for strategy in await asyncio.to_thread(catalog.builtin_strategies):
                     await self.strategies.put_builtin(strategy, by="api")
             except TradeError as error:
@@ -183,6 +213,11 @@ class Services:
         while True:
             await asyncio.sleep(SWEEP_S)
             await self.doorkeeper.logins.sweep()
+            try:
+                await self.login_attempts.sweep()
+                await self.panel_sessions.sweep()
+            except TradeError as error:
+                log.info("old sessions are swept later: %s", error)
 
     async def missing(self) -> list[str]:
         """What is not ready, in words; [] when all is."""
@@ -227,7 +262,15 @@ class Services:
 
     async def accounts_of(self, caller: Caller) -> list[AccountRecord]:
         """All accounts that the caller may see."""
-        return [account for account in await self.desired.accounts() if caller.sees(account.user)]
+        return [account for account in await self.desired.accounts() if caller.sees_account(account)]
+
+    async def traded_account_of(self, caller: Caller, account: str) -> AccountRecord:
+        """An account that the caller may act in; the 403 problem for one that was granted to look at only."""
+        return caller.traded_account(await self.account_of(caller, account))
+
+    async def reached(self, caller: Caller) -> tuple[AccountId, ...] | None:
+        """The accounts that lists are limited to; None: to none, not even to those that there still are."""
+        return None if caller.is_operator else tuple(account.id for account in await self.accounts_of(caller))
 
     async def credentials_for(self, caller: Caller, settings: Mapping[str, Any]) -> dict[str, str]:
         """What a provider logs in with: the credentials of the account that its settings name, if the caller may.
@@ -238,6 +281,8 @@ class Services:
         if not account:
             return {}
         record = await referenced("settings.account", self.account_of(caller, str(account)))
+        if not caller.owns_account(record):
+            raise forbidden(f"account {record.id} is {record.user}'s: its log-in is theirs to lend", "settings.account")
         try:
             return await self.secrets.get(secret_name(record.id))
         except UnknownThing:

@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import ConfigDict
 
-from api.formats import Amount, Instant, InstantOrNone, Shown
+from api.formats import Amount, Instant, InstantOrNone, NameOrNone, Shown
+from storage.alerts import Severity
 from storage.records import Apart, OverCpu, Packing
 from trading.histogram import Histogram
 from trading.journal import Break, BreakKind, Settlement
@@ -212,6 +213,50 @@ def break_shown(item: Break, now: int) -> BreakShown:
     """A break with its age at ``now``."""
     age = ((item.resolved_at or now) - item.opened_at) / 1e9
     return BreakShown.model_validate({**msgspec.structs.asdict(item), "age_s": round(age, 3)})
+
+
+class AlertShown(Shown):
+    """What somebody should look at; ``acknowledged_at`` null while it is open."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "alert-5f0c1a9be2d3",
+                    "kind": "large_order",
+                    "severity": "warning",
+                    "user": "asha",
+                    "account": "paper-1",
+                    "algo": None,
+                    "subject": "BINANCE-USDM:BTCUSDT",
+                    "text": "order momo-1-7 is worth 48000 USDT: 9 times what is usual for it",
+                    "at": "2026-01-31T09:15:00.000000000+00:00",
+                    "last_at": "2026-01-31T09:15:00.000000000+00:00",
+                    "times": 1,
+                    "acknowledged_at": None,
+                    "acknowledged_by": None,
+                }
+            ]
+        }
+    )
+
+    id: str
+    #: Such as ``session`` or ``large_order``; docs/risk.md lists those of trading.
+    kind: str
+    severity: Severity
+    #: Whom it is about; null: the deck as a whole.
+    user: NameOrNone
+    account: str | None
+    algo: str | None
+    #: What it is about: with kind and whom, what makes two alerts the same one.
+    subject: str
+    text: str
+    #: When it was raised first and last, and how often.
+    at: Instant
+    last_at: Instant
+    times: int
+    acknowledged_at: InstantOrNone
+    acknowledged_by: NameOrNone
 
 
 class Latency(Shown):

@@ -17,9 +17,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from api.formats import time_text
-from api.shapes import AlgoShown, EventShown, OrderShown, PortfolioShown
+from api.security import Caller
+from api.shapes import AlertShown, AlgoShown, EventShown, OrderShown, PortfolioShown
 from cluster import streams
 from cluster.streams import Change
+from storage.alerts import AlertRecord, Alerts
 from storage.bus import LOST, Bus
 from storage.desired import Desired
 from trading.errors import NeedsOperator, NotReady
@@ -29,7 +31,7 @@ from trading.orders import Order, OrderEvent
 log = logging.getLogger("quarterdeck")
 
 RING: Final = 5_000
-TOPICS: Final = ("orders", "portfolio", "algos", "feeds")
+TOPICS: Final = ("orders", "portfolio", "algos", "feeds", "alerts")
 _WATCH_S: Final = 1.0
 
 
@@ -46,19 +48,51 @@ class Entry:
     def text(self) -> str:
         """What clients get; made once for all of them."""
         if not self._text:
-            change = self.change
-            message: dict[str, Any] = {"sequence": self.sequence}
-            if change is None:
-                message |= {"reset": True, "detail": "changes may be missing: read again what you show"}
-            else:
-                message |= {
-                    "topic": change.topic,
-                    "key": change.key,
-                    "at": time_text(change.at),
-                    "body": _body(change),
-                }
-            self._text = msgspec.json.encode(message).decode()
+            self._text = self._written(self.change)
         return self._text
+
+    def text_for(self, caller: Caller) -> str:
+        """What a caller gets, "" where nothing of it is shown to them."""
+        change = self.change
+        if change is None:
+            return self.text()
+        if not change.user:
+            # Feeds are everybody's; an alert about nobody is about the deck as a whole.
+            return self.text() if change.topic != "alerts" or caller.is_operator else ""
+        if change.topic == "portfolio":
+            return self._portfolio(change, caller)
+        account = change.account
+        if change.topic == "orders":
+            account = str(change.body["order"]["account"])
+        seen = caller.reaches(account, change.user) if account else caller.sees(change.user)
+        return self.text() if seen else ""
+
+    def _portfolio(self, change: Change, caller: Caller) -> str:
+        """Somebody's portfolio, or the accounts of it that the caller may see."""
+        accounts = [str(each["account"]) for each in change.body["accounts"]]
+        seen = [each for each in accounts if caller.reaches(each, change.user)]
+        if len(seen) == len(accounts) and caller.sees(change.user):
+            return self.text()
+        if not seen:
+            return ""
+        parts = {
+            part: [each for each in change.body[part] if caller.reaches(each["account"], change.user)]
+            for part in ("accounts", "positions")
+        }
+        return self._written(msgspec.structs.replace(change, body={**change.body, **parts}))
+
+    def _written(self, change: Change | None) -> str:
+        message: dict[str, Any] = {"sequence": self.sequence}
+        if change is None:
+            message |= {"reset": True, "detail": "changes may be missing: read again what you show"}
+        else:
+            message |= {
+                "topic": change.topic,
+                "key": change.key,
+                "at": time_text(change.at),
+                "body": _body(change),
+            }
+        return msgspec.json.encode(message).decode()
 
 
 class Hub:
@@ -136,8 +170,10 @@ class Hub:
         seen: _Known | None = None
         while True:
             try:
-                now: _Known = {("algos", algo.id): (algo.user, _algo(algo)) for algo in await desired.algos()}
-                now.update({("feeds", feed.id): ("", _feed(feed)) for feed in await desired.feeds()})
+                now: _Known = {
+                    ("algos", algo.id): (algo.user, algo.account, _algo(algo)) for algo in await desired.algos()
+                }
+                now.update({("feeds", feed.id): ("", "", _feed(feed)) for feed in await desired.feeds()})
             except (NotReady, NeedsOperator):
                 # /readyz tells of it; what changed meanwhile is found by comparing again.
                 await asyncio.sleep(_WATCH_S if self.watching else 0.1)
@@ -147,9 +183,25 @@ class Hub:
             seen, self.watching = now, True
             await asyncio.sleep(_WATCH_S)
 
+    async def watch_alerts(self, alerts: Alerts) -> None:
+        """Make changes of alerts that were raised or acknowledged from now on, whoever did it; none is left out."""
+        place: int | None = None
+        while True:
+            try:
+                if place is None:
+                    place = await alerts.newest_change()
+                changed = await alerts.changed_after(place)
+            except (NotReady, NeedsOperator):
+                await asyncio.sleep(_WATCH_S)
+                continue
+            if changed:
+                self.add(_alert(record) for record in changed)
+                place = changed[-1].change
+            await asyncio.sleep(_WATCH_S)
 
-#: (topic, key) -> owner and body.
-_Known: TypeAlias = dict[tuple[str, str], tuple[str, Any]]
+
+#: (topic, key) -> owner, account and body.
+_Known: TypeAlias = dict[tuple[str, str], tuple[str, str, Any]]
 
 
 def _differences(before: _Known, after: _Known, at: Nanos) -> list[Change]:
@@ -157,13 +209,24 @@ def _differences(before: _Known, after: _Known, at: Nanos) -> list[Change]:
     changed = [key for key, value in after.items() if before.get(key) != value]
     gone = [key for key in before if key not in after]
     return [
-        *(Change(topic=k[0], key=k[1], user=after[k][0], at=at, body=after[k][1]) for k in changed),
-        *(Change(topic=k[0], key=k[1], user=before[k][0], at=at, body=None) for k in gone),
+        *(_change(key, after[key], at) for key in changed),
+        *(_change(key, (*before[key][:2], None), at) for key in gone),
     ]
+
+
+def _change(key: tuple[str, str], value: tuple[str, str, Any], at: Nanos) -> Change:
+    user, account, body = value
+    return Change(topic=key[0], key=key[1], user=user, account=account, at=at, body=body)
 
 
 def _algo(record: Any) -> Any:
     return AlgoShown.model_validate(record).model_dump(mode="json", exclude={"live"})
+
+
+def _alert(record: AlertRecord) -> Change:
+    body = AlertShown.model_validate(record).model_dump(mode="json")
+    at = Nanos(time.time_ns())
+    return Change(topic="alerts", key=record.id, user=record.user, account=record.account or "", at=at, body=body)
 
 
 def _feed(record: Any) -> Any:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from cluster.specs import DECK_SETTINGS, NUMBER_SETTINGS
 from connectors import registry
 from connectors.base import FeedLimits
@@ -139,6 +141,47 @@ def check_credentials(connector: str, credentials: Mapping[str, str], field: str
     for name in needed:
         if not credentials.get(name, "").strip():
             raise BadInput(f"{field}.{name}", f"an account at {connector} logs in with it; it is missing or empty")
+
+
+class Connector(msgspec.Struct, frozen=True, kw_only=True):
+    """A broker, a provider of market data, or both; settings as JSON schemas, None where there is nothing to set."""
+
+    name: str
+    #: Whether accounts there can trade.
+    trades: bool
+    market_data: bool
+    #: Names of what an account logs in with.
+    credentials: tuple[str, ...]
+    account_settings: dict[str, Any] | None
+    feed_settings: dict[str, Any] | None
+
+
+def connectors() -> list[Connector]:
+    """All that there are, by name.  Loads every one's settings: not for a process that must stay small."""
+    brokers, providers = set(registry.brokers()), set(registry.providers())
+    found = []
+    for each in sorted(brokers | providers):
+        account = registry.account_settings(each) if each in brokers or registry.is_data_only(each) else None
+        if account is not None and each in brokers:
+            account = {**account, "properties": account["properties"] | _DECK_PROPERTIES}
+        found.append(
+            Connector(
+                name=each,
+                trades=each in brokers,
+                market_data=each in providers,
+                credentials=registry.secrets_of(each),
+                account_settings=account,
+                feed_settings=registry.feed_settings(each) if each in providers else None,
+            )
+        )
+    return found
+
+
+#: What the deck itself reads of an account's settings.
+_DECK_PROPERTIES: Final[dict[str, Any]] = {
+    "feed": {"type": "string", "default": "", "description": "Feed whose prices a paper account trades at"},
+    **{each: {"type": "number"} for each in NUMBER_SETTINGS},
+}
 
 
 def needed_credentials(connector: str) -> tuple[str, ...]:

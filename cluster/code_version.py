@@ -7,14 +7,17 @@ older copy runs silently.  So the number goes with a digest of the code itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 #: Rooms of this distribution, all of which a process may import.
 ROOMS: Final = ("actors", "api", "cluster", "connectors", "storage", "strategies", "trading")
-_KINDS: Final = ("*.py", "*.sql")
+_KINDS: Final = (".py", ".sql")
+#: The web panel's sources and what they are built with run in no process of ours; wheels leave them out.
+_NOT_OURS: Final = frozenset({"panel", "node_modules", "__pycache__"})
 HOME: Final = Path(__file__).resolve().parent.parent
 
 
@@ -44,12 +47,7 @@ class CodeVersion:
 
     def now(self) -> str:
         """As the files are now.  Looks at each file's time and size: some milliseconds."""
-        files = {
-            path.relative_to(self._home).as_posix(): path
-            for room in ROOMS
-            for kind in _KINDS
-            for path in (self._home / room).rglob(kind)
-        }
+        files = {path.relative_to(self._home).as_posix(): path for room in ROOMS for path in _code(self._home / room)}
         seen = {}
         for name, path in files.items():
             found = path.stat()
@@ -63,3 +61,9 @@ class CodeVersion:
             self._text = f"{version()}+{digest.hexdigest()[:12]}"
             self._seen = seen
         return self._text
+
+
+def _code(room: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(room):
+        folders[:] = [each for each in folders if each not in _NOT_OURS]
+        yield from (Path(folder, each) for each in files if each.endswith(_KINDS))

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cluster import streams
 from cluster.children import end_tree
 from cluster.client import ApiClient
 from cluster.deck import Deck
+from cluster.demo_logins import PREFIX, DemoLogin, give_logins
 from cluster.settings import DeckSettings
 from storage.bus import Bus
 from storage.database import Database
@@ -63,6 +65,9 @@ PLANS = (
     Plan("revert-1", "bollinger-reversion", "alice", SECOND_NODE, 4, {"interval": "1s", "period": 8, "width": 1.2}),
 )
 USERS = ("alice", "bob")
+#: One of each role signs in to the panel; the watcher was granted a look at alice's account.
+WATCHER = "vera"
+PEOPLE = {"admin": "operator", "alice": "quant, trader", "bob": "trader", WATCHER: "viewer"}
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -125,7 +130,7 @@ class Demo:
         self._speed = speed
         self._rate = rate
         self.say = say
-        self.home = Path(tempfile.mkdtemp(prefix="quarterdeck-demo-"))
+        self.home = Path(tempfile.mkdtemp(prefix=PREFIX))
         settings = DeckSettings(data_dir=self.home, api_port=port, ray_port=0)
         settings.database_url = settings.redis_url = ""
         self.deck = Deck(settings, say)
@@ -136,6 +141,7 @@ class Demo:
         self.tap: Tap | None = None
         self._started_at = 0.0
         self._problems: list[str] = []
+        self.logins: list[DemoLogin] = []
 
     @property
     def key(self) -> str:
@@ -157,6 +163,7 @@ class Demo:
         self._wait("the algos", self._all_running)
         self._control("start")
         self._started_at = time.monotonic()
+        self._say_logins()
         self.say(f"the market is open; API={self.deck.api_url} KEY={self.key} SIM={self.simulator_url}")
 
     def _start_simulator(self) -> None:
@@ -199,7 +206,7 @@ class Demo:
             },
         )
         for user in USERS:
-            api.post("/users", {"id": user, "roles": ["trader", "quant"]})
+            api.post("/users", {"id": user, "roles": PEOPLE[user].split(", ")})
             api.post(
                 "/accounts",
                 {
@@ -210,6 +217,9 @@ class Demo:
                 },
             )
             api.put("/risk/limits", {"scope": f"account:{user}-paper", "kind": "gross_exposure", "value": "100000"})
+        api.post("/users", {"id": WATCHER, "roles": ["viewer"]})
+        api.put(f"/grants/alice-paper/{WATCHER}", {"level": "view"})
+        logins = ThreadPoolExecutor(1, thread_name_prefix="logins").submit(self._give_logins)
         api.put("/risk/limits", {"scope": "cluster", "kind": "gross_exposure", "value": "150000"})
         api.put("/risk/limits", {"scope": "cluster", "kind": "order_notional", "value": "25000"})
         self._wait("node " + SECOND_NODE, lambda: any(n["name"] == SECOND_NODE for n in api.get("/nodes")["items"]))
@@ -227,7 +237,18 @@ class Demo:
                     "start": True,
                 },
             )
+        self.logins = logins.result(timeout=READY_S)
         return instruments
+
+    def _give_logins(self) -> list[DemoLogin]:
+        return asyncio.run(give_logins(self.deck.settings.database_url, self.home, PEOPLE))
+
+    def _say_logins(self) -> None:
+        for login in self.logins:
+            self.say(
+                f"login {login.user:6} password {login.password}  code {login.code}  ({login.roles}; next codes: "
+                f"`quarterdeck user code {login.user}`, or an app with secret {login.secret})"
+            )
 
     def _all_running(self) -> bool:
         algos = self._api().get("/algos")["items"]

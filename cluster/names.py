@@ -16,6 +16,7 @@ class Kind(StrEnum):
 
     SUPERVISOR = "supervisor"
     RISK = "risk"
+    SURVEILLANCE = "surveillance"
     SESSION = "session"
     CONNECTION = "connection"
     COORDINATOR = "coordinator"
@@ -63,6 +64,11 @@ def supervisor() -> str:
 def risk() -> str:
     """The one RiskDesk."""
     return str(ActorName(Kind.RISK, "main"))
+
+
+def surveillance() -> str:
+    """The one who watches orders for what is unusual."""
+    return str(ActorName(Kind.SURVEILLANCE, "main"))
 
 
 def session(user: str) -> str:

@@ -162,6 +162,8 @@ def wanted_actors(desired: Desired, nodes: Sequence[NodeName]) -> dict[ActorName
     enabled = [account for account in desired.accounts if account.enabled]
     names += [(ActorName(Kind.SESSION, user), (user,), "") for user in sorted({a.user for a in enabled})]
     names += [(ActorName(Kind.CONNECTION, account.id), (account.id,), "") for account in enabled]
+    if enabled:
+        names.append((ActorName(Kind.SURVEILLANCE, "main"), ("main",), ""))
     for feed in desired.feeds:
         if feed.enabled:
             names.append((ActorName(Kind.COORDINATOR, feed.id), (feed.id,), ""))

@@ -25,6 +25,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
 CLASSES: Final = {
     Kind.SUPERVISOR: "actors.supervisor:Supervisor",
     Kind.RISK: "actors.risk_desk:RiskDesk",
+    Kind.SURVEILLANCE: "actors.surveillance:TradeSurveillance",
     Kind.SESSION: "actors.user_session:UserSession",
     Kind.CONNECTION: "actors.broker_connection:BrokerConnection",
     Kind.COORDINATOR: "actors.feed_coordinator:FeedCoordinator",

@@ -63,13 +63,17 @@ def algo_log(algo: str) -> str:
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """Something changed: what kind of thing, which one, whose (for access), its new state."""
+    """Something changed: what kind of thing, which one, whose (for access), its new state.
+
+    ``account``: the account that it is of, where the body does not say; "" for none.
+    """
 
     topic: str
     key: str
     user: str
     at: Nanos
     body: Any
+    account: str = ""
 
 
 def encode_changes(changes: list[Change]) -> bytes:

@@ -151,6 +151,42 @@ def secrets_of(broker_name: str) -> tuple[str, ...]:
     return _SECRETS.get(broker_name, ())
 
 
+def account_settings(name: str) -> dict[str, Any]:
+    """What settings an account of this broker takes, as a JSON schema; raises `UnknownThing` for its name."""
+    if name == "paper":
+        return _schema(PaperAccount)
+    if name == "alpaca":
+        from connectors.alpaca.capabilities import AlpacaAccount
+
+        return _schema(AlpacaAccount)
+    if is_data_only(name):
+        return feed_settings(name)
+    raise UnknownThing("broker", name, f"use one of {', '.join(_BROKERS)}")
+
+
+def feed_settings(name: str) -> dict[str, Any]:
+    """What settings a feed of this provider takes, as a JSON schema; raises `UnknownThing` for its name."""
+    if name in ("binance-spot", "binance-usdm"):
+        from connectors.binance.market import MarketSettings as BinanceSettings
+
+        return _schema(BinanceSettings)
+    if name == "alpaca":
+        from connectors.alpaca.capabilities import AlpacaData
+
+        return _schema(AlpacaData)
+    if name == "kite":
+        from connectors.kite.market import MarketSettings as KiteSettings
+
+        return _schema(KiteSettings)
+    raise UnknownThing("provider", name, f"use one of {', '.join(_PROVIDERS)}")
+
+
+def _schema(settings: type[msgspec.Struct]) -> dict[str, Any]:
+    (found,), parts = msgspec.json.schema_components([settings], ref_template="#/{name}")
+    name = found["$ref"].rpartition("/")[2]
+    return {**parts[name], "additionalProperties": False}
+
+
 def is_data_only(name: str) -> bool:
     """Whether an account there lends its log-in to feeds and cannot trade."""
     return name in _SECRETS and name not in _BROKERS

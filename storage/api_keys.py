@@ -18,9 +18,9 @@ from storage.database import Database
 from storage.records import ApiKey
 from storage.resource import jsonb, missing_reference, write_audit
 from trading.errors import BadInput, UnknownThing
-from trading.ids import Nanos, UserId
+from trading.ids import AccountId, Nanos, UserId
 
-_FIELDS = 'id, "user", roles, label, created_at, expires_at, revoked_at'
+_FIELDS = 'id, "user", roles, label, created_at, expires_at, revoked_at, rights, accounts'
 
 
 class ApiKeys:
@@ -30,9 +30,18 @@ class ApiKeys:
         self._db = db
 
     async def create(
-        self, user: UserId, roles: Sequence[str], label: str, expires_at: Nanos | None = None, by: str = ""
+        self,
+        user: UserId,
+        roles: Sequence[str],
+        label: str,
+        expires_at: Nanos | None = None,
+        by: str = "",
+        rights: Sequence[str] | None = None,
+        accounts: Sequence[AccountId] | None = None,
     ) -> tuple[str, str]:
         """A new key of an existing user: ``(id, key)``.  The key cannot be read again.
+
+        It can do no more than ``rights`` and reaches no more than ``accounts``, where these are given.
 
         Raises `UnknownThing` for the user, `BadInput` for no roles or an expiry that has passed.
         """
@@ -45,13 +54,25 @@ class ApiKeys:
         async with self._db.connection() as connection, connection.transaction():
             try:
                 await connection.execute(
-                    'INSERT INTO api_keys (id, "user", roles, label, sha256, created_at, expires_at) '
-                    "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                    (id, user, jsonb(tuple(roles)), label, _digest(key), now, expires_at),
+                    'INSERT INTO api_keys (id, "user", roles, label, sha256, created_at, expires_at, rights, accounts) '
+                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                    (
+                        id,
+                        user,
+                        jsonb(tuple(roles)),
+                        label,
+                        _digest(key),
+                        now,
+                        expires_at,
+                        None if rights is None else jsonb(tuple(rights)),
+                        None if accounts is None else jsonb(tuple(accounts)),
+                    ),
                 )
             except psycopg.errors.ForeignKeyViolation as error:
                 raise UnknownThing(*missing_reference(error), "create it before its key") from error
             after = {"user": user, "roles": list(roles), "label": label, "expires_at": expires_at}
+            after |= {} if rights is None else {"rights": list(rights)}
+            after |= {} if accounts is None else {"accounts": list(accounts)}
             await write_audit(connection, by or user, "create_api_key", id, None, after)
         return id, key
 

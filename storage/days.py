@@ -30,6 +30,12 @@ class Days:
             await cursor.execute(f"SELECT {_DAY} FROM level_days WHERE scope = ANY(%s)", (list(scopes),))
             return msgspec.convert(await cursor.fetchall(), list[Day], strict=False)
 
+    async def all(self) -> list[Day]:
+        """The days of all whole levels."""
+        async with self._db.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(f"SELECT {_DAY} FROM level_days WHERE instrument = ''")
+            return msgspec.convert(await cursor.fetchall(), list[Day], strict=False)
+
     async def save(self, owner: str, epoch: int, days: Sequence[Day]) -> None:
         """Write these days whole or not at all, as the owner of lease ``owner``.  Raises `Fenced`."""
         await self._call("SELECT save_days(%s, %s, %s::json)", (owner, epoch, as_json(days) or "[]"), owner, epoch)

@@ -306,6 +306,9 @@ class Journal:
             if (wanted := getattr(filters, column)) is not None:
                 where.append(f"{column} = %({column})s")
                 values[column] = str(wanted)
+        if filters.accounts is not None:
+            where.append("account = ANY(%(accounts)s)")
+            values["accounts"] = list(filters.accounts)
         if filters.user is not None:
             where.append('account IN (SELECT id FROM accounts WHERE "user" = %(user)s)')
             values["user"] = filters.user
@@ -426,6 +429,9 @@ def _conditions(filters: OrderFilter, time: str, cursor: str | None) -> tuple[li
         if wanted is not None:
             where.append(f"{column} = %({column})s")
             values[column] = wanted
+    if filters.accounts is not None:
+        where.append("account = ANY(%(accounts)s)")
+        values["accounts"] = list(filters.accounts)
     if filters.user is not None:
         where.append('account IN (SELECT id FROM accounts WHERE "user" = %(user)s)')
         values["user"] = filters.user

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from psycopg.rows import dict_row
 from storage.database import Database, fenced_or_broken
 from storage.paging import decode_cursor, encode_cursor, page_size
 from trading.day_report import DayReport
-from trading.ids import AccountId, UserId
+from trading.ids import AccountId
 
 
 class Reconciliations:
@@ -48,11 +49,11 @@ class Reconciliations:
         *,
         account: AccountId | None = None,
         day: str | None = None,
-        user: UserId | None = None,
+        accounts: Sequence[AccountId] | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> tuple[list[DayReport], str | None]:
-        """A page of reports, newest first, and the cursor of the next page.  ``user``: only of this user's accounts."""
+        """A page of reports, newest first, and the cursor of the next page.  ``accounts``: only of these."""
         where, values = ["true"], dict[str, Any]()
         if account is not None:
             where.append("account = %(account)s")
@@ -60,9 +61,9 @@ class Reconciliations:
         if day is not None:
             where.append("day = %(day)s::date")
             values["day"] = day
-        if user is not None:
-            where.append('account IN (SELECT id FROM accounts WHERE "user" = %(user)s)')
-            values["user"] = user
+        if accounts is not None:
+            where.append("account = ANY(%(accounts)s)")
+            values["accounts"] = list(accounts)
         if cursor is not None:
             values["cursor_at"], values["cursor_number"] = decode_cursor(cursor)
             where.append("(ends_at, number) < (%(cursor_at)s, %(cursor_number)s)")

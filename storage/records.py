@@ -31,11 +31,12 @@ OPEN_STATES: Final = "('pending', 'submitted', 'partially_filled', 'unknown')"
 
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A person who owns accounts."""
+    """A person who owns accounts.  One who is not ``enabled`` is let in by no password, session or key."""
 
     id: UserId
     roles: tuple[str, ...]
     created_at: Nanos
+    enabled: bool = True
     generation: int = 1
 
 
@@ -368,6 +369,8 @@ class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which orders (or fills) to list; None does not filter.  Times: of creation, of execution."""
 
     account: AccountId | None = None
+    #: Of these accounts only.
+    accounts: tuple[AccountId, ...] | None = None
     user: UserId | None = None
     instrument: InstrumentId | None = None
     algo: AlgoId | None = None
@@ -417,6 +420,8 @@ class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which breaks; None leaves a field out."""
 
     account: AccountId | None = None
+    #: Of these accounts only.
+    accounts: tuple[AccountId, ...] | None = None
     #: Only accounts of this user.
     user: UserId | None = None
     instrument: InstrumentId | None = None
@@ -431,7 +436,7 @@ class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as it is stored: the key itself is not.  None: never."""
+    """An API key as it is stored: the key itself is not.  None: never; ``rights``, ``accounts``: all there are."""
 
     id: str
     user: UserId
@@ -440,6 +445,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Nanos
     expires_at: Nanos | None = None
     revoked_at: Nanos | None = None
+    rights: tuple[str, ...] | None = None
+    accounts: tuple[AccountId, ...] | None = None
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):

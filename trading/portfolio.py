@@ -95,3 +95,17 @@ def portfolio(user: UserId, books: Iterable[AccountBook], exposure: ExposureBook
             )
         )
     return Portfolio(user=user, at=at, accounts=tuple(accounts), positions=tuple(positions))
+
+
+def equity_of(view: Portfolio, account: AccountId) -> Decimal | None:
+    """Cash and what is held at its marks; None where the cash is not known, or the mark of something held."""
+    told = next((each for each in view.accounts if each.account == account), None)
+    if told is None or told.cash is None:
+        return None
+    equity = told.cash
+    for held in view.positions:
+        if held.account == account and held.quantity:
+            if held.mark is None:
+                return None
+            equity += held.exposure
+    return equity

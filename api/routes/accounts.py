@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
-from api.security import Caller, Operator, Trader, Viewer
+from api.security import Caller, CredentialGiver, Operator, Right, Trader, Viewer, forbidden
 from api.services import Deck, Services, referenced
 from api.shapes import BreakShown, OrderShown, break_shown
 from cluster import catalog
@@ -146,7 +146,10 @@ class CheckShown(Shown):
 
 @router.post("", response_model=AccountShown, status_code=201)
 async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> AccountRecord:
-    """Add an account of a user."""
+    """Add an account of a user; with credentials it asks for a fresh code as these do."""
+    if body.credentials:
+        caller.require(Right.CREDENTIALS)
+        caller.require_fresh()
     account = AccountId(name(body.id, "id"))
     user = await referenced("user", deck.desired.user(UserId(body.user)))
     try:
@@ -211,9 +214,14 @@ async def get_credentials(id: str, caller: Viewer, deck: Deck) -> CredentialsSho
 
 
 @router.put("/{id}/credentials", status_code=204)
-async def put_credentials(id: str, body: NewCredentials, caller: Trader, deck: Deck) -> None:
-    """Give the account's credentials, or new ones; its connection and feeds log in with them at once."""
+async def put_credentials(id: str, body: NewCredentials, caller: CredentialGiver, deck: Deck) -> None:
+    """Give the account's credentials, or new ones; its connection and feeds log in with them at once.
+
+    Its owner does that, and operators: a grant does not go so far.
+    """
     record = await deck.account_of(caller, id)
+    if not caller.owns_account(record):
+        raise forbidden(f"account {record.id} is {record.user}'s: its credentials are theirs to give")
     credentials = await catalog.finish_log_in(record.connector, record.settings, _open(body.credentials))
     catalog.check_credentials(record.connector, credentials)
     await _keep(deck, caller, record.id, credentials)
@@ -243,7 +251,7 @@ async def delete_account(id: str, caller: Operator, deck: Deck) -> None:
 @router.post("/{id}/reconcile", response_model=CheckShown)
 async def reconcile(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
     """Compare the account with its broker now; differences are looked at twice, which takes some seconds."""
-    record = await deck.account_of(caller, id)
+    record = await deck.traded_account_of(caller, id)
     check: AccountCheck = await deck.session(record.user).call("reconcile", record.id, timeout=20.0)
     await deck.note(
         caller,
@@ -262,7 +270,7 @@ async def reconcile(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
 @router.post("/{id}/cancel-all", response_model=Cancelled)
 async def cancel_all(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
     """Ask the broker to cancel every open order of the account."""
-    record = await deck.account_of(caller, id)
+    record = await deck.traded_account_of(caller, id)
     results = await deck.session(record.user).call("cancel_all", record.id, None, caller.cause, timeout=10.0)
     orders = [result for result in results if not isinstance(result, TradeError)]
     refused = [result for result in results if isinstance(result, TradeError)]

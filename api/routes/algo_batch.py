@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from api.formats import Body, Shown
 from api.problems import Problem, body_of
 from api.routes import algo_commands as commands
-from api.routes.algos import find, shown
+from api.routes.algos import find_traded, shown
 from api.security import AlgoRunner, Caller
 from api.services import Deck, Services
 from api.shapes import AlgoShown
@@ -83,7 +83,7 @@ class BatchShown(Shown):
 async def command_many(body: BatchWanted, caller: AlgoRunner, deck: Deck) -> BatchShown:
     """Command many algos at once.  One that is refused does not keep the others from it; each result tells its own."""
     if body.selector is not None:
-        mine = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
+        mine = [algo for algo in await deck.desired.algos() if caller.trades_algo(algo)]
         ids = [str(algo.id) for algo in select(mine, body.selector)]
     else:
         ids = list(dict.fromkeys(body.ids or ()))
@@ -92,7 +92,7 @@ async def command_many(body: BatchWanted, caller: AlgoRunner, deck: Deck) -> Bat
     kills: list[tuple[AlgoRecord, KillRecord]] = []
     for id in ids:
         try:
-            done[id], kill = await _act(deck, caller, await find(deck, caller, id), body)
+            done[id], kill = await _act(deck, caller, await find_traded(deck, caller, id), body)
         except Exception as error:  # noqa: BLE001 - what was done for the others must be told, whatever this is
             problems[id] = body_of(error)
             continue

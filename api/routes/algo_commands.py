@@ -17,7 +17,7 @@ from api.routes.algos import (
     changed,
     check_node,
     fields_of,
-    find,
+    find_traded,
     shown,
     with_present,
     with_stop,
@@ -92,7 +92,7 @@ Wait = Annotated[float, Query(ge=0, le=30, description="Wait so long for it to b
 @router.post("/{id}/start", response_model=AlgoShown)
 async def start_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Start it; a failed one starts anew, a running one goes on untouched."""
-    return await shown(deck, await start(deck, caller, await find(deck, caller, id)))
+    return await shown(deck, await start(deck, caller, await find_traded(deck, caller, id)))
 
 
 @router.post("/{id}/stop", response_model=AlgoWithStop)
@@ -103,7 +103,7 @@ async def stop_algo(
 
     Asked again, nothing happens twice; asked otherwise, the last word counts.  `stop` tells what is left.
     """
-    record, kill = await stop(deck, caller, await find(deck, caller, id), body or StopWanted())
+    record, kill = await stop(deck, caller, await find_traded(deck, caller, id), body or StopWanted())
     if kill is not None:
         await tell(deck, record, kill)
     until = time.monotonic() + wait_s
@@ -112,13 +112,13 @@ async def stop_algo(
         if answer.stop is None or answer.stop.done or time.monotonic() >= until:
             return answer
         await asyncio.sleep(0.1)
-        record = await find(deck, caller, id)
+        record = await find_traded(deck, caller, id)
 
 
 @router.post("/{id}/restart", response_model=AlgoShown)
 async def restart_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Stop it in order and start it again, from its snapshot."""
-    return await shown(deck, await restart(deck, caller, await find(deck, caller, id)))
+    return await shown(deck, await restart(deck, caller, await find_traded(deck, caller, id)))
 
 
 @router.post("/{id}/pause", response_model=AlgoPaused)
@@ -128,14 +128,14 @@ async def pause_algo(id: str, caller: AlgoRunner, deck: Deck, body: PauseWanted 
     It holds through restarts, other machines and other versions, until it is resumed.
     """
     wanted = body or PauseWanted()
-    record = await pause(deck, caller, await find(deck, caller, id), wanted)
+    record = await pause(deck, caller, await find_traded(deck, caller, id), wanted)
     return await paused(deck, caller, record, wanted, await until_heard(deck, record))
 
 
 @router.post("/{id}/resume", response_model=AlgoShown)
 async def resume_algo(id: str, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Let a paused algo trade again."""
-    return await shown(deck, await resume(deck, caller, await find(deck, caller, id)))
+    return await shown(deck, await resume(deck, caller, await find_traded(deck, caller, id)))
 
 
 @router.post("/{id}/move", response_model=AlgoChanged)
@@ -144,7 +144,7 @@ async def move_algo(id: str, body: MoveWanted, caller: AlgoRunner, deck: Deck) -
 
     Of two who move it at once one gets 409, with the algo as it stands as `present`.
     """
-    record = await find(deck, caller, id)
+    record = await find_traded(deck, caller, id)
     return await changed(deck, record, await move(deck, caller, record, body))
 
 

@@ -88,9 +88,14 @@ async def whose(deck: Services, caller: Caller, algo: AlgoId) -> UserId | None:
     owners = await deck.algo_events.owners(algo)
     if caller.is_operator and owners:
         return None
-    if caller.user not in owners:
-        raise UnknownThing("algo", algo)
-    return caller.user
+    if caller.user in owners and caller.only_accounts is None:
+        return caller.user
+    try:
+        # Of an account that was granted, or that the key is limited to: its algos of now.
+        record = caller.own_algo(await deck.desired.algo(algo))
+    except UnknownThing:
+        raise UnknownThing("algo", algo) from None
+    return record.user
 
 
 def _shown(event: AlgoEvent) -> AlgoEventShown:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from api.formats import Body
-from api.routes.algos import check_parameters, find, refuse_deprecated, shown
+from api.routes.algos import check_parameters, find_traded, refuse_deprecated, shown
 from api.security import AlgoRunner
 from api.services import Deck, Services
 from api.shapes import AlgoShown
@@ -40,7 +40,7 @@ async def upgrade_algo(id: str, body: Upgrade, caller: AlgoRunner, deck: Deck) -
     """Go to another version: parameters are checked first; if it runs, it stops in order and starts with the new one.
 
     It goes on from its snapshot, if the new version's `restore` takes it."""
-    record = await find(deck, caller, id)
+    record = await find_traded(deck, caller, id)
     _check_submitted(record)
     target = await deck.strategies.version(record.strategy, body.version)
     refuse_deprecated(target)
@@ -52,7 +52,7 @@ async def upgrade_algo(id: str, body: Upgrade, caller: AlgoRunner, deck: Deck) -
 @router.post("/{id}/rollback", response_model=AlgoShown)
 async def roll_back_algo(id: str, caller: AlgoRunner, deck: Deck, body: Rollback | None = None) -> AlgoShown:
     """Go back to the version before the last upgrade, with the parameters of then; also where it is deprecated."""
-    record = await find(deck, caller, id)
+    record = await find_traded(deck, caller, id)
     _check_submitted(record)
     before = record.previous.get("version")
     if before is None:

@@ -134,7 +134,7 @@ class AlgoWithStop(AlgoShown):
 async def create_algo(body: NewAlgo, caller: AlgoRunner, deck: Deck) -> AlgoShown:
     """Add an algo; with ``start`` it is started as well."""
     id = catalog.check_algo_id(name(body.id, "id"))
-    account = await referenced("account", deck.account_of(caller, body.account))
+    account = await referenced("account", deck.traded_account_of(caller, body.account))
     if body.start and not account.enabled:
         raise BadInput("account", f"account {account.id} is disabled: enable it, or leave out start")
     strategy = await referenced("strategy", deck.strategies.get(body.strategy))
@@ -188,7 +188,7 @@ async def list_algos(
     ] = None,
 ) -> dict[str, Any]:
     """Algos; operators see everybody's."""
-    mine = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
+    mine = [algo for algo in await deck.desired.algos() if caller.sees_algo(algo)]
     if selector is not None:
         mine = select(mine, selector)
     page = page_of(mine, lambda algo: algo.id, limit, cursor)
@@ -211,7 +211,7 @@ async def change_algo(id: str, body: AlgoChange, caller: AlgoRunner, deck: Deck)
     it stops in order and goes on with it from its snapshot, on another machine if need be.
     """
     for attempt in range(_ATTEMPTS):
-        record = await find(deck, caller, id)
+        record = await find_traded(deck, caller, id)
         changes = await _changes(deck, record, body)
         if not changes:
             return await changed(deck, record, record)
@@ -256,7 +256,7 @@ async def _is_live(deck: Services, record: AlgoRecord, changes: dict[str, Any]) 
 @router.delete("/{id}", status_code=204)
 async def delete_algo(id: str, caller: AlgoRunner, deck: Deck) -> None:
     """Remove a stopped algo with its snapshot; its orders, its log and its events stay readable."""
-    record = await find(deck, caller, id)
+    record = await find_traded(deck, caller, id)
     if record.want == "running" or record.state in ALIVE:
         raise Conflict("algo_is_running", f"algo {id!r} is {record.state}: stop it and wait until it has stopped")
     await deck.desired.delete_algo(record.id, by=caller.user, generation=record.generation)
@@ -265,6 +265,11 @@ async def delete_algo(id: str, caller: AlgoRunner, deck: Deck) -> None:
 async def find(deck: Services, caller: Caller, id: str) -> AlgoRecord:
     """An algo that the caller may see; `UnknownThing` otherwise."""
     return caller.own_algo(await deck.desired.algo(AlgoId(id)))
+
+
+async def find_traded(deck: Services, caller: Caller, id: str) -> AlgoRecord:
+    """As `find`, of an algo that the caller may command; the 403 problem where it may only be looked at."""
+    return caller.traded_algo(await find(deck, caller, id))
 
 
 async def check_node(deck: Services, node: str) -> None:

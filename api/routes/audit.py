@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+import time
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
@@ -11,6 +16,7 @@ from api.formats import Cursor, GivenInstant, Instant, Limit, Page, Shown
 from api.security import Operator
 from api.services import Deck
 from storage.records import AuditFilter
+from trading.errors import Conflict, NotReady
 from trading.ids import Nanos
 
 router = APIRouter(prefix="/v1", tags=["audit"])
@@ -77,3 +83,64 @@ async def list_audit(
     )
     entries, following = await deck.desired.audit_page(filters, cursor, limit)
     return {"items": entries, "next": following}
+
+
+class ChainHead(Shown):
+    """The end of a chain: kept elsewhere, it shows whether the chain was cut off or written anew since."""
+
+    chain: str
+    number: int
+    digest: str
+    rows: int
+
+
+class VerdictShown(Shown):
+    """Every chain computed again; ``ok``: all is as it was written."""
+
+    ok: bool
+    at: Instant
+    rows: int
+    took_s: float
+    heads: list[ChainHead]
+    findings: list[str]
+
+
+#: A journal of some ten million rows.
+VERIFY_S: Final = 600.0
+_verifying = asyncio.Lock()
+
+
+@router.post("/audit/verify", response_model=VerdictShown)
+async def verify_audit(caller: Operator, deck: Deck) -> dict[str, Any]:
+    """Compute every chain of the journal again, which may take minutes; one at a time."""
+    if _verifying.locked():
+        raise Conflict("in_progress", "the chains are being verified already: wait for that to end")
+    async with _verifying:
+        began, at = time.monotonic(), time.time_ns()
+        said = await _verified(deck.deck.database_url)
+    took = round(time.monotonic() - began, 3)
+    await deck.note(caller, "verify_audit", "", {"ok": said["ok"], "rows": said["rows"], "findings": said["findings"]})
+    return {**said, "at": at, "took_s": took}
+
+
+async def _verified(database_url: str) -> dict[str, Any]:
+    # In a process of its own: hashing all rows would hold up every other request.
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cluster", "audit", "verify", "--json",
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "DATABASE_URL": database_url},
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(VERIFY_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        raise NotReady(f"the chains were not verified within {VERIFY_S:g} s: use the command line") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    try:
+        found: dict[str, Any] = msgspec.json.decode(out)
+    except msgspec.DecodeError:
+        raise NotReady(f"the chains could not be verified: {err.decode(errors='replace')[-500:]}") from None
+    return found

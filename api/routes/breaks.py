@@ -51,7 +51,7 @@ async def list_breaks(
         await deck.account_of(caller, account)
     filters = BreakFilter(
         account=None if account is None else AccountId(account),
-        user=None if caller.is_operator else caller.user,
+        accounts=await deck.reached(caller),
         instrument=None if instrument is None else instrument_id(instrument),
         kind=kind,
         resolved=resolved,
@@ -85,7 +85,7 @@ async def _settle(deck: Services, caller: Caller, id: str, how: Settlement, body
     item = await _break_of(deck, caller, id)
     if item.resolved_at:
         raise Conflict("break_not_open", f"break {id!r} is closed already: {item.resolution}")
-    account = await deck.desired.account(item.account)
+    account = await deck.traded_account_of(caller, item.account)
     closed: Break = await deck.session(account.user).call(
         "settle_break", item.account, id, str(how), caller.user, body.note, (body.ours, body.theirs), timeout=10.0
     )

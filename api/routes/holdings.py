@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
 from api.formats import Cursor, GivenInstant, Limit, Page, page_of
 from api.routes.orders import filter_of
-from api.security import Viewer
+from api.security import Caller, Viewer
 from api.services import Deck
 from api.shapes import FillOfOrder, PortfolioShown, PositionShown
+from storage.algo_positions import algo_positions
 from storage.records import OrderFilter
 from trading.errors import NotReady, UnknownThing
-from trading.ids import AccountId
+from trading.ids import AccountId, AlgoId
 
 router = APIRouter(prefix="/v1", tags=["holdings"])
 
@@ -46,39 +48,61 @@ async def list_positions(
     caller: Viewer,
     deck: Deck,
     account: str | None = None,
+    algo: Annotated[str | None, Query(max_length=200, description="What this algo holds, in place of accounts")] = None,
     flat: Annotated[bool, Query(description="Show those of quantity 0 too")] = False,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    """Positions from the journal; the portfolio values them."""
-    accounts: list[AccountId] | None
+    """Positions from the journal; the portfolio values them.  ``algo``: what one algo traded of them."""
+    if algo is not None:
+        caller.own_algo(await deck.desired.algo(AlgoId(algo)))
+    accounts: Sequence[AccountId] | None
     if account is not None:
         if not caller.is_operator:
             await deck.account_of(caller, account)
         accounts = [AccountId(account)]
     else:
-        accounts = None if caller.is_operator else [each.id for each in await deck.accounts_of(caller)]
-    held = [each for each in await deck.journal.positions(accounts) if flat or each.quantity]
+        accounts = await deck.reached(caller)
+    found = (
+        await deck.journal.positions(accounts)
+        if algo is None
+        else await algo_positions(deck.database, AlgoId(algo), accounts)
+    )
+    held = [each for each in found if flat or each.quantity]
     return page_of(held, lambda position: f"{position.account} {position.instrument}", limit, cursor)
 
 
 @router.get("/portfolio", response_model=PortfolioShown)
 async def portfolio(
-    caller: Viewer, deck: Deck, user: Annotated[str | None, Query(description="Operators: whose")] = None
+    caller: Viewer, deck: Deck, user: Annotated[str | None, Query(description="Whose, if not one's own")] = None
 ) -> dict[str, Any]:
-    """Accounts and positions at the last prices, as the session told a moment ago (see ``at``)."""
+    """Accounts and positions at the last prices, as the session told a moment ago (see ``at``).
+
+    Of others only the accounts that were granted.
+    """
     owner = caller.user if user is None else user
-    if not caller.sees(owner):
+    if not caller.sees(owner) and all(each.user != owner for each in await deck.accounts_of(caller)):
         raise UnknownThing("user", owner)
     view = await deck.hot.get(f"portfolio:{owner}", dict[str, Any])
     if view is None:
         raise NotReady(f"the session of {owner} has not told its portfolio yet; has it an enabled account?", 2.0)
-    return view
+    return of_caller(caller, view)
 
 
 @router.get("/portfolios", response_model=Page[PortfolioShown])
 async def portfolios(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Portfolios of every user that the caller sees and whose session has told one."""
     found = await deck.hot.scan("portfolio:", dict[str, Any])
-    mine = [view for view in found.values() if caller.sees(view["user"])]
+    mine = [of_caller(caller, view) for view in found.values()]
+    mine = [view for view in mine if view["accounts"] or caller.sees(view["user"])]
     return page_of(mine, lambda view: str(view["user"]), limit, cursor)
+
+
+def of_caller(caller: Caller, view: dict[str, Any]) -> dict[str, Any]:
+    """As much of somebody's portfolio as a caller may see."""
+    owner = str(view["user"])
+    parts = {
+        part: [each for each in view[part] if caller.reaches(each["account"], owner)]
+        for part in ("accounts", "positions")
+    }
+    return {**view, **parts}

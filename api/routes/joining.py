@@ -19,8 +19,9 @@ from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, InstantOrNone, Limit, Page, Shown, page_of
 from api.problems import ProblemError
-from api.security import Operator, key_of, unauthorized
+from api.security import FreshOperator, Operator, key_of
 from api.services import Deck, Services
+from api.session_door import unauthorized
 from cluster import tls
 from cluster.code_version import version
 from cluster.joining import RESERVED_LABELS
@@ -202,7 +203,7 @@ Joiner = Annotated[tuple[str, JoinToken], Depends(_joiner)]
 
 
 @router.post("/tokens", response_model=JoinTokenMade, status_code=201)
-async def create_join_token(body: NewJoinToken, request: Request, caller: Operator, deck: Deck) -> JoinTokenMade:
+async def create_join_token(body: NewJoinToken, request: Request, caller: FreshOperator, deck: Deck) -> JoinTokenMade:
     """A token with which a machine joins once (for a pool: any number of machines), and the command to run there."""
     if body.node:
         name(body.node, "node")
@@ -225,7 +226,7 @@ async def list_join_tokens(_: Operator, deck: Deck, limit: Limit = 100, cursor: 
 
 
 @router.delete("/tokens/{id}", status_code=204)
-async def revoke_join_token(id: str, caller: Operator, deck: Deck) -> None:
+async def revoke_join_token(id: str, caller: FreshOperator, deck: Deck) -> None:
     """Make a token of no use; machines that have joined with it leave."""
     await deck.join_tokens.revoke(id, by=caller.user)
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from api.formats import Amount, Body, Instant, Shown
 from api.problems import ProblemError
 from api.routes.risk import check_scope, scopes_of
-from api.security import Caller, Trader, Viewer
+from api.security import Caller, Killer, Viewer
 from api.services import Deck, Services
 from api.shapes import ALIVE
 from storage.records import AccountRecord, AlgoRecord, KillRecord
@@ -111,7 +111,7 @@ class KillLine(Shown):
 @router.post("/kill", response_model=KillShown, status_code=201)
 async def kill(
     body: KillWanted,
-    caller: Trader,
+    caller: Killer,
     deck: Deck,
     wait_s: Annotated[float, Query(ge=0, le=30, description="Wait so long for it to be done")] = 2.0,
 ) -> dict[str, Any]:
@@ -154,12 +154,12 @@ async def list_kills(caller: Viewer, deck: Deck) -> list[dict[str, Any]]:
 async def get_kill(id: str, caller: Viewer, deck: Deck) -> dict[str, Any]:
     """A kill and its proof as it stands now."""
     record = await deck.kills.get(id)
-    await _require_own(deck, caller, record.scope)
+    await _require_own(deck, caller, record.scope, to_trade=False)
     return await _shown(deck, record)
 
 
 @router.post("/kills/{id}/lift", response_model=KillLine)
-async def lift_kill(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
+async def lift_kill(id: str, caller: Killer, deck: Deck) -> dict[str, Any]:
     """Let the scope trade again.  Its algos stay stopped until somebody starts them."""
     record = await deck.kills.get(id)
     await _require_own(deck, caller, record.scope)
@@ -168,8 +168,8 @@ async def lift_kill(id: str, caller: Trader, deck: Deck) -> dict[str, Any]:
     return _line(await deck.kills.lift(id, caller.user))
 
 
-async def _require_own(deck: Services, caller: Caller, scope: str) -> None:
-    scopes = await scopes_of(caller, deck)
+async def _require_own(deck: Services, caller: Caller, scope: str, *, to_trade: bool = True) -> None:
+    scopes = await scopes_of(caller, deck, to_trade=to_trade)
     if scopes is not None and scope not in scopes:
         raise ProblemError(403, "forbidden", "Forbidden", f"{scope} is not yours", field="scope")
 

@@ -187,8 +187,9 @@ async def cluster(caller: Viewer, deck: Deck) -> dict[str, Any]:
     if caller.is_operator:
         return {**view, "age_s": age}
     accounts = {account.id for account in await deck.accounts_of(caller)}
-    algos = {algo.id for algo in await deck.desired.algos() if caller.sees(algo.user)}
-    own: dict[Kind, set[str]] = {Kind.SESSION: {caller.user}, Kind.CONNECTION: {*accounts}, Kind.ALGO: {*algos}}
+    algos = {algo.id for algo in await deck.desired.algos() if caller.sees_algo(algo)}
+    users = set() if caller.only_accounts is not None else {str(caller.user)}
+    own: dict[Kind, set[str]] = {Kind.SESSION: users, Kind.CONNECTION: {*accounts}, Kind.ALGO: {*algos}}
 
     def mine(text: str) -> bool:
         name = parse(text)
@@ -224,7 +225,7 @@ def _node(caller: Caller, machine: MachineSeen, algos: list[AlgoRecord], hot: di
         algos=[
             AlgoThere(id=algo.id, state=algo.state, reason=algo.reason)
             for algo in algos
-            if caller.sees(algo.user) and _is_on(algo, record.name, hot.get(f"algo:{algo.id}"))
+            if caller.sees_algo(algo) and _is_on(algo, record.name, hot.get(f"algo:{algo.id}"))
         ],
     )
 

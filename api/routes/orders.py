@@ -6,10 +6,11 @@ import secrets
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Amount, Body, Cursor, GivenInstant, Limit, Page
+from api.idempotency import token_of
 from api.problems import ProblemError, limits_in, unknown_reference
 from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services, referenced
@@ -81,12 +82,16 @@ class OrderChange(Body):
     status_code=201,
     responses={200: {"model": OrderShown, "description": "The order that this key placed before"}},
 )
-async def place_order(body: NewOrder, caller: Trader, deck: Deck, response: Response) -> Order:
+async def place_order(body: NewOrder, caller: Trader, deck: Deck, request: Request, response: Response) -> Order:
     """Place an order; it is journaled when the answer comes, and on its way to the broker."""
     given = body.client_order_id is not None
-    key = client_order_id(body.client_order_id or "") if given else ClientOrderId(f"api-{secrets.token_hex(8)}")
+    key = (
+        client_order_id(body.client_order_id or "")
+        if given
+        else ClientOrderId(f"api-{token_of(request) or secrets.token_hex(8)}")
+    )
     instrument = instrument_id(body.instrument)
-    account = await referenced("account", deck.account_of(caller, body.account))
+    account = await referenced("account", deck.traded_account_of(caller, body.account))
     before = await deck.journal.order(account.id, key) if given else None
     intent = PlaceOrder(
         account=account.id,
@@ -128,7 +133,7 @@ async def place_order(body: NewOrder, caller: Trader, deck: Deck, response: Resp
 @router.patch("/{account}/{client_order_id}", response_model=OrderShown)
 async def change_order(account: str, client_order_id: str, body: OrderChange, caller: Trader, deck: Deck) -> Order:
     """Ask the broker to change an open order; its answer shows in the order's events."""
-    owner = await deck.account_of(caller, account)
+    owner = await deck.traded_account_of(caller, account)
     key = ClientOrderId(client_order_id)
     change = ModifyOrder(
         account=owner.id,
@@ -148,7 +153,7 @@ async def change_order(account: str, client_order_id: str, body: OrderChange, ca
 @router.delete("/{account}/{client_order_id}", response_model=OrderShown)
 async def cancel_order(account: str, client_order_id: str, caller: Trader, deck: Deck) -> Order:
     """Ask the broker to cancel an open order; it is cancelled once its state says so."""
-    owner = await deck.account_of(caller, account)
+    owner = await deck.traded_account_of(caller, account)
     key = ClientOrderId(client_order_id)
     cancel = CancelOrder(account=owner.id, client_order_id=key, cause=CauseId(caller.cause))
     order = await _ask(deck, owner, key, "cancel", [cancel])
@@ -211,7 +216,7 @@ async def filter_of(
         await deck.account_of(caller, account)
     return OrderFilter(
         account=None if account is None else AccountId(account),
-        user=None if caller.is_operator else caller.user,
+        accounts=await deck.reached(caller),
         instrument=None if instrument is None else instrument_id(instrument),
         algo=None if algo is None else AlgoId(algo),
         states=states,

@@ -108,7 +108,7 @@ async def list_reconciliations(
     reports, following = await Reconciliations(deck.database).page(
         account=None if account is None else AccountId(account),
         day=None if day is None else day.isoformat(),
-        user=None if caller.is_operator else caller.user,
+        accounts=await deck.reached(caller),
         cursor=cursor,
         limit=limit,
     )

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 
 from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
-from api.security import Caller, Operator, Viewer
+from api.security import Caller, FreshOperator, Viewer
 from api.services import Deck, Services, referenced
 from storage.records import LimitRecord, MaximaRecord
 from trading.errors import BadInput, NotReady, TradeError, UnknownThing
@@ -178,7 +178,7 @@ async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cu
 
 
 @router.put("/limits", response_model=LimitShown)
-async def set_limit(body: LimitWanted, caller: Operator, deck: Deck) -> dict[str, Any]:
+async def set_limit(body: LimitWanted, caller: FreshOperator, deck: Deck) -> dict[str, Any]:
     """Put a limit in force, at once and with a new version; ``state`` says whether everybody keeps it by now."""
     check_limit(body.scope, body.kind, body.instrument, body.value)
     _refuse_pause(body.kind)
@@ -189,7 +189,7 @@ async def set_limit(body: LimitWanted, caller: Operator, deck: Deck) -> dict[str
 
 @router.delete("/limits", status_code=204)
 async def lift_limit(
-    caller: Operator,
+    caller: FreshOperator,
     deck: Deck,
     scope: Annotated[str, Query()],
     kind: Annotated[str, Query()],
@@ -260,14 +260,15 @@ def _sort_of(use: dict[str, Any]) -> str:
     return str(use["scope"]).partition(":")[0]
 
 
-async def scopes_of(caller: Caller, deck: Services) -> list[str] | None:
-    """Levels that a caller may look at besides the cluster's limits; None: all."""
+async def scopes_of(caller: Caller, deck: Services, *, to_trade: bool = False) -> list[str] | None:
+    """Levels that a caller may look at besides the cluster's limits, or, ``to_trade``, act on; None: all."""
     if caller.is_operator:
         return None
-    accounts = await deck.accounts_of(caller)
-    algos = [algo for algo in await deck.desired.algos() if caller.sees(algo.user)]
+    accounts = [each for each in await deck.accounts_of(caller) if not to_trade or caller.trades_account(each)]
+    algos = [each for each in await deck.desired.algos() if caller.sees_algo(each)]
+    algos = [each for each in algos if not to_trade or caller.trades_algo(each)]
     return [
-        user_scope(caller.user),
+        *([user_scope(caller.user)] if caller.only_accounts is None else []),
         *(account_scope(account.id) for account in accounts),
         *(algo_scope(algo.id) for algo in algos),
     ]

@@ -181,7 +181,7 @@ async def delete_version(name: str, version: str, caller: Author, deck: Deck) ->
 
 
 async def _single(deck: Services, caller: Caller, version: StrategyVersion) -> VersionShown:
-    mine = {algo.id for algo in await deck.desired.algos() if caller.sees(algo.user)}
+    mine = {algo.id for algo in await deck.desired.algos() if caller.sees_algo(algo)}
     pinned = [id for id in await deck.strategies.pinned_by(version.strategy, version.version) if id in mine]
     shown = _shown(version).model_copy(update={"algos": pinned})
     if not may_read(caller):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeAlias
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
@@ -15,8 +17,9 @@ from api.log_stream import FORM, LogClient, is_log
 from api.market import Topic
 from api.market_client import MOST_TOPICS, MarketClient
 from api.problems import ProblemError
-from api.security import KEY_CACHE_S, Caller, Right, key_of
+from api.security import Caller, Right, key_of
 from api.services import Deck, Services
+from api.session_door import has_session
 from api.stream import TOPICS, Entry
 from api.topics import FORMS, is_market, read_topics
 from storage.tasks import end_tasks
@@ -25,6 +28,8 @@ from trading.errors import BadInput, TradeError, UnknownThing
 router = APIRouter(prefix="/v1")
 
 HELLO_S: Final = 10.0
+#: Whether a client is still let in is looked at so often, so that it is told within twice that.
+CHECK_S: Final = 2.4
 SEND_S: Final = 10.0
 
 #: Codes with which we close, besides the standard ones.
@@ -37,6 +42,9 @@ TOO_SLOW: Final = 4413
 USUAL_PACE: Final = 20.0
 LARGEST_PACE: Final = 50.0
 _LONGEST_TOPIC: Final = 120
+
+#: Gives the caller as they are now; raises what says why, once they are not let in any more.
+Entrance: TypeAlias = Callable[[], Awaitable[Caller]]
 
 
 class Hello(Body):
@@ -74,13 +82,11 @@ async def stream(socket: WebSocket, deck: Deck) -> None:
     await socket.accept()
     try:
         hello = await _hello(socket)
-        key = hello.key or key_of(socket)
-        if not key:
-            raise _Refused(UNAUTHORIZED, 'no API key: put it into the first message as "key", or into a header')
-        await _caller(deck, key, socket)
+        entrance = await _entrance(deck, socket, hello.key or key_of(socket))
+        await entrance()
         deck.hub.clients += 1
         try:
-            await _serve(socket, deck, hello, key)
+            await _serve(socket, deck, hello, entrance)
         finally:
             deck.hub.clients -= 1
     except _Refused as refused:
@@ -103,9 +109,27 @@ async def _hello(socket: WebSocket) -> Hello:
         raise _Refused(BAD_HELLO, f"{field}: {wrong['msg']}") from None
 
 
-async def _caller(deck: Services, key: str, socket: WebSocket) -> Caller:
+async def _entrance(deck: Services, socket: WebSocket, key: str | None) -> Entrance:
+    """How this client is let in, and looked at again: by a key, or by the session that its browser is signed in to."""
+    if key:
+        return partial(_checked, partial(deck.doorkeeper.admit, key, socket))
+    if not has_session(socket):
+        raise _Refused(UNAUTHORIZED, 'sign in, or give an API key: in the first message as "key", or in a header')
+    door = deck.doorkeeper.sessions
     try:
-        caller = await deck.doorkeeper.admit(key, socket)
+        # A page of another site may open sockets, and browsers send our cookies along: its origin tells.
+        await door.check_origin(socket)
+        session = (await door.known(socket)).id
+    except ProblemError as error:
+        raise _Refused(UNAUTHORIZED, error.detail) from None
+    except TradeError as error:
+        raise _Refused(NOT_READY, str(error)) from None
+    return partial(_checked, partial(deck.doorkeeper.readmit_session, session))
+
+
+async def _checked(admit: Entrance) -> Caller:
+    try:
+        caller = await admit()
         caller.require(Right.VIEW)
     except ProblemError as error:
         raise _Refused(UNAUTHORIZED, error.detail) from None
@@ -114,7 +138,7 @@ async def _caller(deck: Services, key: str, socket: WebSocket) -> Caller:
     return caller
 
 
-async def _serve(socket: WebSocket, deck: Services, hello: Hello, key: str) -> None:
+async def _serve(socket: WebSocket, deck: Services, hello: Hello, entrance: Entrance) -> None:
     wanted = list(TOPICS) if hello.topics is None else hello.topics
     unknown = sorted(each for each in wanted if each not in TOPICS and not is_market(each) and not is_log(each))
     if unknown:
@@ -129,7 +153,7 @@ async def _serve(socket: WebSocket, deck: Services, hello: Hello, key: str) -> N
     try:
         joined = await _join(deck, client, [each for each in wanted if is_market(each)])
         # Lines are numbered by the database: their places are good wherever they come from.
-        await _join_logs(deck, logs, [each for each in wanted if is_log(each)], hello, key, socket)
+        await _join_logs(deck, logs, [each for each in wanted if is_log(each)], hello, entrance)
         changes = frozenset(each for each in wanted if each in TOPICS)
         resumed = hello.after is not None and here and hub.has(hello.after)
         place = hello.after if resumed and hello.after is not None else hub.newest
@@ -138,7 +162,7 @@ async def _serve(socket: WebSocket, deck: Services, hello: Hello, key: str) -> N
             greeting["reset"] = True
         await outlet.send(greeting)
         tasks = [
-            asyncio.create_task(_push(outlet, deck, changes, place, key, socket)),
+            asyncio.create_task(_push(outlet, deck, changes, place, entrance)),
             asyncio.create_task(_push_market(outlet, deck, client, 1.0 / hello.per_second, news)),
             asyncio.create_task(_hear(outlet, deck, client, news)),
             asyncio.create_task(logs.run(outlet.send)),
@@ -172,13 +196,11 @@ async def _join(deck: Services, client: MarketClient, texts: list[str]) -> list[
         raise _Refused(NOT_READY, str(error)) from None
 
 
-async def _join_logs(
-    deck: Services, logs: LogClient, texts: list[str], hello: Hello, key: str, socket: WebSocket
-) -> None:
+async def _join_logs(deck: Services, logs: LogClient, texts: list[str], hello: Hello, entrance: Entrance) -> None:
     if not texts:
         return
     try:
-        await logs.join(await _caller(deck, key, socket), texts, hello.places)
+        await logs.join(await entrance(), texts, hello.places)
     except (BadInput, UnknownThing) as error:
         raise _Refused(BAD_HELLO, str(error)) from None
     except TradeError as error:
@@ -234,7 +256,7 @@ async def _push_market(
             if text:
                 await outlet.send_text(text)
             elif client.topics:
-                await deck.market.news(KEY_CACHE_S)
+                await deck.market.news(5.0)
             else:
                 await news.wait()
             left = began + every_s - loop.time()
@@ -248,34 +270,32 @@ async def _push_market(
         deck.market.clients.dec()
 
 
-async def _push(
-    outlet: _Outlet, deck: Services, wanted: frozenset[str], place: int, key: str, socket: WebSocket
-) -> None:
-    """Send changes, and see to it that the key is still good."""
+async def _push(outlet: _Outlet, deck: Services, wanted: frozenset[str], place: int, entrance: Entrance) -> None:
+    """Send changes, and see to it that the key, or the session, is still good."""
     hub = deck.hub
-    caller, checked = await _caller(deck, key, socket), time.monotonic()
+    caller, checked = await entrance(), time.monotonic()
     while True:
-        if time.monotonic() - checked > KEY_CACHE_S:
+        if time.monotonic() - checked > CHECK_S:
             checked = time.monotonic()
             try:
-                caller = await _caller(deck, key, socket)
+                caller = await entrance()
             except _Refused as refused:
                 # While the database is away nobody can revoke a key either.
                 if refused.code != NOT_READY:
                     raise
         if not wanted:
-            await asyncio.sleep(KEY_CACHE_S)
+            await asyncio.sleep(CHECK_S)
             continue
         if not hub.has(place):
             raise _Refused(TOO_SLOW, "too slow: changes were lost; read again what you show, then connect again")
         for entry in hub.after(place):
-            if _visible(entry, caller, wanted):
-                await outlet.send_text(entry.text())
+            if text := _text_of(entry, caller, wanted):
+                await outlet.send_text(text)
             place = entry.sequence
             if not hub.has(place):
                 break
         if place == hub.newest:
-            await hub.news(KEY_CACHE_S)
+            await hub.news(CHECK_S)
 
 
 class _Outlet:
@@ -296,11 +316,10 @@ class _Outlet:
             raise _Refused(TOO_SLOW, f"too slow: nothing was read for {SEND_S:g} s") from None
 
 
-def _visible(entry: Entry, caller: Caller, wanted: frozenset[str]) -> bool:
-    change = entry.change
-    if change is None:
-        return True
-    return change.topic in wanted and (not change.user or caller.sees(change.user))
+def _text_of(entry: Entry, caller: Caller, wanted: frozenset[str]) -> str:
+    if entry.change is not None and entry.change.topic not in wanted:
+        return ""
+    return entry.text_for(caller)
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:

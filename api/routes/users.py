@@ -1,19 +1,20 @@
-"""``/v1/me``, ``/v1/users``, ``/v1/keys``: people and their API keys."""
+"""``/v1/me``, ``/v1/users``: people, their roles, and the way back in for who has lost it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
-from api.formats import Body, Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
-from api.problems import ProblemError, unknown_reference
-from api.security import ROLES, Operator, Viewer
-from api.services import Deck, referenced
-from storage.records import ApiKey, UserRecord
-from trading.errors import BadInput, UnknownThing
+from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.security import ROLES, FreshOperator, Viewer
+from api.services import Deck, Services
+from storage.passwords import make_one_time_password
+from storage.records import UserRecord
+from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import Nanos, UserId, name
 
 router = APIRouter(prefix="/v1", tags=["users"])
@@ -42,47 +43,38 @@ class UserShown(Shown):
 
     id: str
     roles: list[str]
+    enabled: bool
+    #: Whether a second factor is enrolled.
+    totp: bool
+    #: Until when too many failed attempts keep it out.
+    locked_until: Instant | None
     created_at: Instant
     generation: int
 
 
-class NewKey(Body):
-    """A key to make; its roles are all of the user's where none are named."""
+class UserMade(UserShown):
+    """A new user; ``one_time_password`` is shown this once, and is changed at the first sign-in."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user": "asha", "roles": ["viewer"], "label": "wall screen"}]}
-    )
+    one_time_password: str | None
 
-    user: str | None = None
+
+class UserChange(Body):
+    """What may change; what is left out stays.  One who is not ``enabled`` has no way in, by whatever key."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"roles": ["viewer"]}]})
+
     roles: list[str] | None = Field(None, min_length=1, max_length=10)
-    label: str = Field("", max_length=200)
-    expires_at: GivenInstant | None = None
+    enabled: bool | None = None
+    generation: int | None = Field(None, ge=1)
 
 
-class KeyShown(Shown):
-    """A key as it is stored: without itself."""
+class OneTimePassword(Shown):
+    """Shown this once."""
 
-    id: str
-    user: str
-    roles: list[str]
-    label: str
-    created_at: Instant
-    expires_at: Instant | None
-    revoked_at: Instant | None
+    one_time_password: str
 
 
-class KeyMade(Shown):
-    """A new key; ``key`` is shown this once."""
-
-    id: str
-    key: str
-    user: str
-    roles: list[str]
-    label: str
-    expires_at: InstantOrNone
-
-
-def _check_roles(roles: list[str]) -> tuple[str, ...]:
+def check_roles(roles: list[str]) -> tuple[str, ...]:
     for role in roles:
         if role not in ROLES:
             raise BadInput("roles", f"{role[:30]!r} is not a role: choose from {', '.join(ROLES)}")
@@ -91,7 +83,7 @@ def _check_roles(roles: list[str]) -> tuple[str, ...]:
 
 @router.get("/me", response_model=Me)
 async def me(caller: Viewer) -> dict[str, Any]:
-    """The user and the rights of the key that asks."""
+    """The user and the rights of the key, or the session, that asks."""
     return {
         "user": caller.user,
         "roles": caller.roles,
@@ -100,78 +92,84 @@ async def me(caller: Viewer) -> dict[str, Any]:
     }
 
 
-@router.post("/users", response_model=UserShown, status_code=201)
-async def create_user(body: NewUser, caller: Operator, deck: Deck) -> UserRecord:
-    """Add a user."""
-    record = UserRecord(
-        id=UserId(name(body.id, "id")), roles=_check_roles(body.roles), created_at=Nanos(time.time_ns())
-    )
-    return await deck.desired.create_user(record, by=caller.user)
+@router.post("/users", response_model=UserMade, status_code=201)
+async def create_user(body: NewUser, caller: FreshOperator, deck: Deck, response: Response) -> UserMade:
+    """Add a user, with a password for the first sign-in."""
+    record = UserRecord(id=UserId(name(body.id, "id")), roles=check_roles(body.roles), created_at=Nanos(time.time_ns()))
+    made = await deck.desired.create_user(record, by=caller.user)
+    password = make_one_time_password()
+    await deck.passwords.set(made.id, password, caller.user, one_time=True)
+    response.headers["Cache-Control"] = "no-store"
+    (shown,) = await _shown(deck, [made])
+    return UserMade(**dict(shown), one_time_password=password)
 
 
 @router.get("/users", response_model=Page[UserShown])
 async def list_users(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Users; those who are not operators see themselves."""
     users = [user for user in await deck.desired.users() if caller.sees(user.id)]
-    return page_of(users, lambda user: user.id, limit, cursor)
+    page = page_of(users, lambda user: user.id, limit, cursor)
+    return {**page, "items": await _shown(deck, page["items"])}
 
 
 @router.get("/users/{id}", response_model=UserShown)
-async def get_user(id: str, caller: Viewer, deck: Deck) -> UserRecord:
+async def get_user(id: str, caller: Viewer, deck: Deck) -> UserShown:
     """One user."""
     if not caller.sees(id):
         raise UnknownThing("user", id)
-    return await deck.desired.user(UserId(id))
+    return (await _shown(deck, [await deck.desired.user(UserId(id))]))[0]
 
 
-@router.post("/keys", response_model=KeyMade, status_code=201)
-async def create_key(body: NewKey, caller: Viewer, deck: Deck, response: Response) -> dict[str, Any]:
-    """Make a key.  Those who are not operators make them for themselves, with roles of the key that asks."""
-    user = UserId(body.user if body.user is not None else caller.user)
-    if not caller.sees(user):
-        raise unknown_reference("user", UnknownThing("user", user))
-    record = await referenced("user", deck.desired.user(user))
-    most = record.roles if caller.is_operator else caller.roles
-    roles = _check_roles(body.roles) if body.roles is not None else tuple(most)
-    beyond = [role for role in roles if role not in most]
-    if beyond:
-        raise ProblemError(
-            403,
-            "forbidden",
-            "Forbidden",
-            f"a key cannot have role {beyond[0]}: {'user ' + user if caller.is_operator else 'yours'} "
-            f"has {', '.join(most)}",
-            field="roles",
-        )
-    expires = None if body.expires_at is None else Nanos(body.expires_at)
-    id, key = await deck.keys.create(user, roles, body.label, expires, by=caller.user)
+@router.patch("/users/{id}", response_model=UserShown)
+async def change_user(id: str, body: UserChange, caller: FreshOperator, deck: Deck) -> UserShown:
+    """Change roles, shut out or let in again; it holds at once, for sessions and keys too."""
+    record = await deck.desired.user(UserId(id))
+    given: dict[str, Any] = {}
+    if body.roles is not None:
+        given["roles"] = check_roles(body.roles)
+    if body.enabled is not None:
+        given["enabled"] = body.enabled
+    changes = {field: value for field, value in given.items() if getattr(record, field) != value}
+    if record.id == caller.user and (changes.get("enabled") is False or "operator" not in changes.get("roles", _OWN)):
+        raise Conflict("own_access", "you would shut yourself out: another operator has to do that")
+    if changes:
+        record = await deck.desired.update_user(record.id, changes, by=caller.user, generation=body.generation)
+        deck.doorkeeper.forget_user(record.id)
+    return (await _shown(deck, [record]))[0]
+
+
+@router.post("/users/{id}/reset", response_model=OneTimePassword)
+async def reset_user(id: str, caller: FreshOperator, deck: Deck, response: Response) -> OneTimePassword:
+    """A new one-time password for who has lost password or phone: the second factor and all sessions are gone."""
+    user = await deck.desired.user(UserId(id))
+    password = await deck.passwords.reset(user.id, caller.user)
+    deck.doorkeeper.forget_user(user.id)
     response.headers["Cache-Control"] = "no-store"
-    return {
-        "id": id,
-        "key": key,
-        "user": user,
-        "roles": roles,
-        "label": body.label,
-        "expires_at": expires or 0,
-    }
+    return OneTimePassword(one_time_password=password)
 
 
-@router.get("/keys", response_model=Page[KeyShown])
-async def list_keys(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
-    """Keys, revoked and expired ones included; never the keys themselves."""
-    keys = [key for key in await deck.keys.list() if caller.sees(key.user)]
-    return page_of(keys, _key_order, limit, cursor)
+@router.post("/users/{id}/unlock", status_code=204)
+async def unlock_user(id: str, caller: FreshOperator, deck: Deck) -> None:
+    """Let somebody try again who is locked out."""
+    user = await deck.desired.user(UserId(id))
+    await deck.login_attempts.unlock(user.id, caller.user)
 
 
-@router.delete("/keys/{id}", status_code=204)
-async def revoke_key(id: str, caller: Viewer, deck: Deck) -> None:
-    """Revoke a key."""
-    owner = next((key.user for key in await deck.keys.list() if key.id == id), None)
-    if owner is None or not caller.sees(owner):
-        raise UnknownThing("api_key", id)
-    await deck.keys.revoke(id, by=caller.user)
-    deck.doorkeeper.forget(id)
+_OWN = ("operator",)
 
 
-def _key_order(key: ApiKey) -> str:
-    return f"{key.created_at:020d} {key.id}"
+async def _shown(deck: Services, users: Sequence[UserRecord]) -> list[UserShown]:
+    ids = [user.id for user in users]
+    enrolled, locked = await deck.second_factors.enrolled(ids), await deck.login_attempts.locked(ids)
+    return [
+        UserShown(
+            id=user.id,
+            roles=list(user.roles),
+            enabled=user.enabled,
+            totp=user.id in enrolled,
+            locked_until=locked.get(user.id),
+            created_at=user.created_at,
+            generation=user.generation,
+        )
+        for user in users
+    ]

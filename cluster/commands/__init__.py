@@ -14,6 +14,7 @@ from cluster.commands.keys import keys
 from cluster.commands.nodes import nodes
 from cluster.commands.risk import kill, risk
 from cluster.commands.strategies import strategies
+from cluster.commands.users import user
 
 app = typer.Typer(
     name="quarterdeck",
@@ -39,6 +40,7 @@ app.add_typer(resources.orders, name="orders")
 app.add_typer(exports.fills, name="fills")
 app.add_typer(breaks.breaks, name="breaks")
 app.add_typer(keys, name="keys")
+app.add_typer(user, name="user")
 app.add_typer(risk, name="risk")
 app.add_typer(audit, name="audit")
 app.command()(kill)

@@ -125,6 +125,7 @@ def _show_key(key: str | None) -> None:
     if key:
         out.print("Administrator's API key (shown this once, kept only as a hash):")
         out.print(Text(key, style="bold"), soft_wrap=True)
+        out.print("To sign in as admin: `quarterdeck user password admin` makes a password for the first time.")
 
 
 def _detach(settings: DeckSettings, launched: Launched) -> None:

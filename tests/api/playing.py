@@ -14,10 +14,22 @@ from api.services import Services
 from storage.records import UserRecord
 from trading.account_check import AccountCheck
 from trading.errors import Conflict, TradeError, UnknownThing
-from trading.ids import InstrumentId, Nanos, UserId, broker_tag
+from trading.flattening import Flattened, Flattening
+from trading.ids import CauseId, ClientOrderId, InstrumentId, Nanos, UserId, broker_tag
 from trading.instruments import Instrument
 from trading.journal import Break, JournalBatch, Settlement
-from trading.orders import CancelOrder, EventKind, Order, OrderEvent, OrderState, PlaceOrder, apply, order_from
+from trading.orders import (
+    CancelOrder,
+    EventKind,
+    Order,
+    OrderEvent,
+    OrderState,
+    OrderType,
+    PlaceOrder,
+    Side,
+    apply,
+    order_from,
+)
 
 BTC = InstrumentId("BINANCE:BTCUSDT")
 ETH = InstrumentId("BINANCE:ETHUSDT")
@@ -89,9 +101,30 @@ class PlayedSession:
                 taken = CancelOrder(account=order.account, client_order_id=order.client_order_id, cause=kill.id)
                 await self._change(taken, EventKind.CANCELLED)
             return len(mine)
+        if method == "flatten":
+            return await self._flatten(*args)
         assert method == "cancel_all"
         still_open = [o for o in self.orders.values() if o.account == args[0] and not o.state.is_final]
         return tuple([await self._change(o, EventKind.CANCELLED) for o in still_open])
+
+    async def _flatten(self, wish: Flattening) -> Flattened:
+        mine = [o for o in self.orders.values() if o.account == wish.account and not o.state.is_final]
+        cancelled = [await self._change(order, EventKind.CANCELLED) for order in mine]
+        closing = [
+            PlaceOrder(
+                account=held.account,
+                client_order_id=ClientOrderId(f"{wish.id}-{number}.1"),
+                instrument=held.instrument,
+                side=Side.SELL if held.quantity > 0 else Side.BUY,
+                type=OrderType.MARKET,
+                quantity=abs(held.quantity),
+                reduce_only=True,
+                cause=CauseId(wish.cause),
+            )
+            for number, held in enumerate(await self._services.journal.positions([wish.account]))
+            if held.quantity
+        ]
+        return Flattened(cancelled=tuple(cancelled), closing=tuple([await self._place(each) for each in closing]))
 
     async def _settle(self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]) -> Break:
         item = await self._services.journal.find_break(break_id)

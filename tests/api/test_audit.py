@@ -6,6 +6,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from api import logins
@@ -13,9 +14,13 @@ from api.logins import Logins
 from storage.journal import Journal
 from storage.leases import Leases
 from storage.records import NodeRecord
+from tests.api.auth_plays import AuthPlays
 from tests.api.playing import BTC, ETH, Stage, algo_body, order_body
+from tests.api.signing_in import clock
 from trading.ids import AccountId, Nanos, NodeName
 from trading.journal import Break, BreakKind, JournalBatch
+
+__all__ = ["clock"]
 
 #: Mutating routes that leave no entry of their own, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -85,6 +90,24 @@ async def test_a_wrong_question_names_the_field(stage: Stage, query: str, field:
     assert (await stage.refused(422, "bad_input", "GET", f"/v1/audit?{query}"))["field"] == field
 
 
+async def test_a_change_behind_the_triggers_back_is_found_by_verifying(stage: Stage) -> None:
+    await stage.trading()
+    await stage.ask("PUT", "/v1/risk/limits", {"scope": "cluster", "kind": "position", "value": "5"})
+    good = (await stage.ask("POST", "/v1/audit/verify")).json()
+    assert (good["ok"], good["findings"]) == (True, [])
+    assert {head["chain"] for head in good["heads"]} >= {"deck"}
+    assert (await listed(stage, "action=verify_audit"))[0]["after"]["ok"] is True
+    with psycopg.connect(stage.services.deck.database_url) as owner:
+        owner.execute("ALTER TABLE audit DISABLE TRIGGER USER")
+        owner.execute("UPDATE audit SET actor = 'nobody' WHERE action = 'set_limit'")
+        owner.execute("ALTER TABLE audit ENABLE TRIGGER USER")
+    bad = (await stage.ask("POST", "/v1/audit/verify")).json()
+    assert bad["ok"] is False
+    (finding,) = bad["findings"]
+    assert finding.startswith("deck, link "), finding
+    await stage.refused(403, "forbidden", "POST", "/v1/audit/verify", key=await stage.person("cho", "quant"))
+
+
 async def broken(stage: Stage, *ids: str) -> None:
     """Open breaks of the account."""
     journal = Journal(stage.services.database)
@@ -152,6 +175,11 @@ class Playing:
             await self.ask("DELETE", "/v1/algos/quiet-1")
             await self.ask("DELETE", "/v1/strategies/quiet")
 
+        async def acknowledge() -> None:
+            about = {"kind": "session", "severity": "info", "user": "asha", "subject": "s", "text": "t", "at": Nanos(1)}
+            raised = await self.stage.services.alerts.raise_alert(**about)  # type: ignore[arg-type]
+            await self.ask("POST", f"/v1/alerts/{raised.id}/acknowledge")
+
         v = "/v1/strategies/{name}/versions"
         n = "/v1/nodes"
         a, o, f = "/v1/accounts", "/v1/orders", "/v1/feeds"
@@ -162,7 +190,15 @@ class Playing:
         tuning = {"freshness": {"least_s": 2.0}}
         seen = {"ours": "1", "theirs": "2", "note": "bought by phone"}
         return [
+            *AuthPlays(self.stage).plays(),
             ("post", "/v1/users", "create_user", call("POST", "/v1/users", {"id": "cho", "roles": ["trader"]})),
+            ("patch", "/v1/users/{id}", "update_user",
+             call("PATCH", "/v1/users/cho", {"roles": ["trader", "viewer"]})),
+            ("post", "/v1/users/{id}/reset", "reset_user", call("POST", "/v1/users/cho/reset")),
+            ("post", "/v1/users/{id}/unlock", "unlock_user", call("POST", "/v1/users/cho/unlock")),
+            ("put", "/v1/grants/{account}/{user}", "grant_account",
+             call("PUT", "/v1/grants/paper-1/cho", {"level": "view"})),
+            ("delete", "/v1/grants/{account}/{user}", "revoke_grant", call("DELETE", "/v1/grants/paper-1/cho")),
             ("post", "/v1/keys", "create_api_key", key),
             ("delete", "/v1/keys/{id}", "revoke_api_key", call("DELETE", "/v1/keys/{key}")),
             ("post", a, "create_account", call("POST", a, {"id": "p-9", "user": "cho", "connector": "paper"})),
@@ -229,12 +265,15 @@ class Playing:
              call("PATCH", o + "/paper-1/k-1", {"limit_price": "60001.0"})),
             ("delete", o + "/{account}/{client_order_id}", "cancel_order", call("DELETE", o + "/paper-1/k-1")),
             ("post", a + "/{id}/cancel-all", "cancel_all", call("POST", a + "/paper-1/cancel-all")),
+            ("post", a + "/{id}/flatten", "flatten", call("POST", a + "/paper-1/flatten", {"reason": "weekend"})),
             ("post", a + "/{id}/reconcile", "reconcile", call("POST", a + "/paper-1/reconcile")),
             ("put", "/v1/risk/limits", "set_limit", call("PUT", "/v1/risk/limits", limit)),
             ("delete", "/v1/risk/limits", "set_limit",
              call("DELETE", "/v1/risk/limits?scope=cluster&kind=position")),
             ("post", "/v1/breaks/{id}/accept", "accept_break", call("POST", "/v1/breaks/brk-1/accept", seen)),
             ("post", "/v1/breaks/{id}/explain", "explain_break", call("POST", "/v1/breaks/brk-2/explain", seen)),
+            ("post", "/v1/audit/verify", "verify_audit", call("POST", "/v1/audit/verify")),
+            ("post", "/v1/alerts/{id}/acknowledge", "acknowledge_alert", acknowledge),
             ("post", "/v1/risk/kill", "kill", kill),
             ("post", "/v1/risk/kills/{id}/lift", "lift_kill", call("POST", "/v1/risk/kills/{kill}/lift")),
         ]  # fmt: skip

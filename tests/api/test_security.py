@@ -29,6 +29,8 @@ async def test_every_route_but_the_watchers_asks_for_a_key(stage: Stage) -> None
     for path, operations in stage.app.openapi()["paths"].items():
         for method in operations:
             answer = await stage.http.request(method, path.replace("{", "").replace("}", ""), json={})
+            if path == "/v1/auth/login":
+                continue  # it is the door
             open_to_all = path in ("/healthz", "/readyz", "/metrics")
             assert (answer.status_code == 401) is not open_to_all, (method, path, answer.status_code)
 

@@ -183,7 +183,7 @@ async def test_the_key_may_come_in_a_header(stage: Stage, served: str) -> None:
 
 
 async def test_a_revoked_key_ends_the_stream(stage: Stage, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "KEY_CACHE_S", 0.1)
+    monkeypatch.setattr(route, "CHECK_S", 0.1)
     monkeypatch.setattr(security, "KEY_CACHE_S", 0.0)
     made = await stage.make("/v1/keys", {})
     async with _listening(served, key=made["key"]) as (socket, _):

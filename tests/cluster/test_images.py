@@ -58,7 +58,12 @@ def test_the_image_has_all_that_the_wheel_is_made_of_and_no_more() -> None:
     packages = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     assert set(re.findall(r"^COPY (\w+) \1$", text, re.M)) == packages
     ignored = (ROOT / ".dockerignore").read_text().split("\n")
-    assert {line[1:] for line in ignored if line.startswith("!")} == {*packages, "pyproject.toml", "README.md"}
+    assert {line[1:] for line in ignored if line.startswith("!")} == {
+        *packages,
+        "pyproject.toml",
+        "README.md",
+        "hatch_build.py",
+    }
     assert ignored[1] == "*"
 
 

@@ -35,6 +35,7 @@ def test_every_kind_has_its_spelling() -> None:
     assert [
         names.supervisor(),
         names.risk(),
+        names.surveillance(),
         names.session("u42"),
         names.connection("zerodha-u42"),
         names.coordinator("crypto"),
@@ -46,6 +47,7 @@ def test_every_kind_has_its_spelling() -> None:
     ] == [
         "supervisor/main",
         "risk/main",
+        "surveillance/main",
         "session/u42",
         "connection/zerodha-u42",
         "coordinator/crypto",

@@ -223,6 +223,7 @@ def test_everything_desired_is_created_once_and_then_nothing_more() -> None:
         "recorder/f",
         "risk/main",
         "session/u",
+        "surveillance/main",
         "worker/f/0",
         "worker/f/1",
     ]

@@ -26,7 +26,7 @@ const ink: MantineColorsTuple = [
 
 export const theme = createTheme({
   primaryColor: "sea",
-  primaryShade: { light: 7, dark: 7 },
+  primaryShade: 7,
   colors: { sea, dark: ink },
   autoContrast: true,
   luminanceThreshold: 0.35,

@@ -1,0 +1,232 @@
+"""The deck at a glance: what it takes is read once a second for all who look, and shown to each as far as they may see.
+
+One reader's question costs the same whether one panel asks or two hundred.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from storage.open_counts import OpenCount, open_by_account
+from storage.records import AccountRecord, AlgoRecord, FeedRecord, KillRecord, LimitRecord
+from trading.errors import NeedsOperator, NotReady
+from trading.heat import RiskCell
+from trading.ids import AccountId, Nanos
+from trading.levels import LevelUse
+from trading.limits import GROSS_EXPOSURE
+from trading.orders import ZERO
+
+if TYPE_CHECKING:
+    from api.machines import MachineSeen
+    from api.services import Services
+
+#: What is shown is at most so many seconds older than what it was read from.
+FRESH_S: Final = 1.0
+_MOST_REMEMBERED: Final = 1_000
+
+
+class AccountTold(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session told of an account."""
+
+    account: AccountId
+    connected: bool
+    reconciled: bool
+    cash: Decimal | None
+    currency: str
+    profit: Decimal
+    gross_exposure: Decimal
+    open_orders: int
+    open_breaks: int
+
+
+class HeldTold(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session told of a position; signed value at the mark."""
+
+    account: AccountId
+    quantity: Decimal
+    mark: Decimal | None
+    exposure: Decimal
+
+
+class PortfolioTold(msgspec.Struct, frozen=True, kw_only=True):
+    """As `trading.portfolio.Portfolio`, with what is shown here."""
+
+    user: str
+    at: Nanos
+    accounts: tuple[AccountTold, ...]
+    positions: tuple[HeldTold, ...]
+
+
+class RiskTold(msgspec.Struct, frozen=True, kw_only=True):
+    """As `actors.risk_desk.RiskView`, with what is shown here."""
+
+    at: Nanos
+    levels: tuple[LevelUse, ...]
+    limits: tuple[dict[str, Any], ...]
+
+
+class WorkerTold(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feed worker told: its place, whether its stream stands, and instruments by state."""
+
+    feed: str = ""
+    shard: int
+    connected: bool
+    at: Nanos
+    reason: str = ""
+    states: dict[str, int] = {}
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a glance shows, of everybody, as of one moment."""
+
+    at: Nanos
+    accounts: list[AccountRecord]
+    algos: list[AlgoRecord]
+    feeds: list[FeedRecord]
+    machines: list[MachineSeen]
+    kills: list[KillRecord]
+    limits: list[LimitRecord]
+    portfolios: dict[str, PortfolioTold]
+    #: By user.
+    cells: dict[str, tuple[RiskCell, ...]]
+    #: None where central risk has not told anything lately.
+    risk: RiskTold | None
+    #: By feed.
+    workers: dict[str, list[WorkerTold]]
+    #: Of the journal, by account.
+    open: dict[AccountId, OpenCount]
+    #: What could not be read, in words; "" when all could.
+    trouble: str
+
+    def told_of(self, account: AccountRecord) -> AccountTold | None:
+        """What the account's session told of it."""
+        view = self.portfolios.get(account.user)
+        return next((each for each in view.accounts if each.account == account.id), None) if view is not None else None
+
+    def equity_of(self, account: AccountRecord) -> Decimal | None:
+        """Cash and what is held at its marks; None where the cash is not known, or the mark of something held."""
+        told, view = self.told_of(account), self.portfolios.get(account.user)
+        if told is None or told.cash is None or view is None:
+            return None
+        mine = [held for held in view.positions if held.account == account.id and held.quantity]
+        if any(held.mark is None for held in mine):
+            return None
+        return told.cash + sum((held.exposure for held in mine), ZERO)
+
+    def uses(self) -> dict[str, LevelUse]:
+        """Use of whole levels, by scope."""
+        if self.risk is None:
+            return {}
+        return {use.scope: use for use in self.risk.levels if not use.instrument}
+
+    def gross_limits(self) -> dict[str, Decimal]:
+        """The limits of gross exposure that are in force, by scope."""
+        return {
+            each.scope: each.value
+            for each in self.limits
+            if each.kind == GROSS_EXPOSURE and not each.instrument and each.value is not None
+        }
+
+
+class Glance:
+    """Reads it when somebody looks and the last reading is not fresh any more."""
+
+    def __init__(self, deck: Services) -> None:
+        self._deck = deck
+        self._seen: tuple[float, Seen] | None = None
+        self._reading: asyncio.Task[Seen] | None = None
+
+    async def seen(self) -> Seen:
+        """The present reading; all who ask meanwhile wait for the same one.  `NotReady` without PostgreSQL."""
+        if self._seen is not None and time.monotonic() - self._seen[0] < FRESH_S:
+            return self._seen[1]
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(self._read(), name="glance")
+        # One asker's end must not end the reading of the others.
+        return await asyncio.shield(self._reading)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._reading is not None and not self._reading.done():
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    async def _read(self) -> Seen:
+        from api.machines import see
+
+        deck = self._deck
+        began, at = time.monotonic(), Nanos(time.time_ns())
+        hot = await self._hot()
+        nodes = await deck.desired.nodes()
+        counts = await open_by_account(deck.database)
+        seen = Seen(
+            at=at,
+            accounts=await deck.desired.accounts(),
+            algos=await deck.desired.algos(),
+            feeds=await deck.desired.feeds(),
+            machines=await see(deck, nodes) if nodes else [],
+            kills=[kill for kill in await deck.kills.in_force() if not kill.of_stop],
+            limits=await deck.desired.limits(),
+            open=counts,
+            **hot,
+        )
+        self._seen = (began, seen)
+        return seen
+
+    async def _hot(self) -> dict[str, Any]:
+        """What lies in Redis; without it the rest is shown, and the trouble."""
+        hot = self._deck.hot
+        try:
+            portfolios = await hot.scan("portfolio:", PortfolioTold)
+            heat = await hot.scan("heat:", tuple[RiskCell, ...])
+            workers = await hot.scan("worker:", WorkerTold)
+            risk = await hot.get("risk", RiskTold)
+        except (NotReady, NeedsOperator) as error:
+            return {"portfolios": {}, "cells": {}, "workers": {}, "risk": None, "trouble": str(error)}
+        by_feed: dict[str, list[WorkerTold]] = {}
+        for key, worker in workers.items():
+            by_feed.setdefault(key.split(":", 2)[1], []).append(worker)
+        return {
+            "portfolios": {view.user: view for view in portfolios.values()},
+            "cells": {key.partition(":")[2]: cells for key, cells in heat.items()},
+            "workers": by_feed,
+            "risk": risk,
+            "trouble": "" if risk is not None else "central risk has not told anything lately",
+        }
+
+
+class Answers:
+    """Answers made from one reading, by who asked: a panel that asks again meanwhile costs nothing."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[tuple[object, ...], tuple[int, bytes]] = OrderedDict()
+
+    def get(self, who: tuple[object, ...], at: int) -> bytes | None:
+        """The answer that was made from the reading of ``at``."""
+        made = self._made.get(who)
+        return made[1] if made is not None and made[0] == at else None
+
+    def keep(self, who: tuple[object, ...], at: int, answer: bytes) -> None:
+        """Remember one, in place of the oldest where there are many."""
+        self._made.pop(who, None)
+        while len(self._made) >= _MOST_REMEMBERED:
+            self._made.popitem(last=False)
+        self._made[who] = (at, answer)
+
+
+def share(used: Decimal | None, of: Decimal | None) -> float | None:
+    """``used`` as a part of ``of``; None where one is not known or there is nothing to be a part of."""
+    return None if used is None or of is None or of <= 0 else round(float(used / of), 6)
+
+
+def one_currency(currencies: Iterable[str]) -> str:
+    """The currency of all amounts; "" where there are several, which are added up as they are, or none is known."""
+    found = {each for each in currencies if each}
+    return found.pop() if len(found) == 1 else ""

@@ -1,0 +1,311 @@
+/** One account: how it stands, its curve, its credentials, and what may be done with it. */
+import { Button, Code, Drawer, Group, Stack, Table, TextInput } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { lazy, Suspense, useMemo, useState } from "react";
+
+import { api, expect } from "@/api/client";
+import { useConfirm } from "@/components/ConfirmAction";
+import { ErrorNote } from "@/components/ErrorNote";
+import { Panel } from "@/components/Page";
+import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { StateBadge } from "@/components/StateBadge";
+import { Money, Time } from "@/components/values";
+import { roughly } from "@/format/decimal";
+import { useMay } from "@/session/rights";
+import { useIsOperator } from "@/session/session";
+
+import type { Account, Glance } from "./index";
+import { Credentials } from "./NewAccount";
+
+const TimeChart = lazy(() => import("@/components/TimeChart"));
+
+export function AccountDetail(given: { account: Account; now: Glance | undefined; onClose: () => void }) {
+  const { account, now } = given;
+  const mayTrade = useMay("trade");
+  const isOperator = useIsOperator();
+  return (
+    <Drawer
+      opened
+      onClose={given.onClose}
+      position="right"
+      size="xl"
+      title={
+        <Group gap="sm">
+          <strong>{account.id}</strong>
+          <StateBadge state={now?.state ?? (account.enabled ? "unknown" : "disabled")} />
+        </Group>
+      }
+    >
+      <Stack gap="sm">
+        {now?.detail ? <div className="wrap">{now.detail}</div> : null}
+        <Group gap="lg">
+          <span>
+            Equity <Money value={now?.equity} currency={now?.currency} />
+          </span>
+          <span>
+            Today <Money value={now?.pnl_today} signed />
+          </span>
+          <span>
+            Gross <Money value={now?.gross} />
+          </span>
+        </Group>
+        {mayTrade ? <Acts account={account} /> : null}
+        <Curve id={account.id} />
+        <Panel title="Settings" flush>
+          <Table>
+            <Table.Tbody>
+              {[
+                ["Broker", account.connector],
+                ["User", account.user],
+                ["Connects from", account.selector || "the head"],
+                ...Object.entries(account.settings).map(([name, value]): [string, string] => [
+                  name,
+                  typeof value === "string" ? value : JSON.stringify(value),
+                ]),
+              ].map(([name, text]) => (
+                <Table.Tr key={name}>
+                  <Table.Th w={190}>{name}</Table.Th>
+                  <Table.Td className="wrap">{text}</Table.Td>
+                </Table.Tr>
+              ))}
+              <Table.Tr>
+                <Table.Th>Since</Table.Th>
+                <Table.Td>
+                  <Time at={account.created_at} />
+                </Table.Td>
+              </Table.Tr>
+            </Table.Tbody>
+          </Table>
+        </Panel>
+        <LogIn account={account} mayGive={mayTrade} />
+        {isOperator ? <Steer account={account} onDeleted={given.onClose} /> : null}
+      </Stack>
+    </Drawer>
+  );
+}
+
+function Acts(given: { account: Account }) {
+  const { account } = given;
+  const client = useQueryClient();
+  const [dialog, confirm] = useConfirm();
+  const [told, setTold] = useState("");
+  const params = { path: { id: account.id } };
+  return (
+    <Group gap="xs">
+      {dialog}
+      <Button
+        variant="default"
+        onClick={() => {
+          confirm({
+            title: `Cancel all orders of ${account.id}`,
+            children: "The broker is asked to cancel every open order of the account. Positions stay.",
+            verb: "Cancel all",
+            act: async () => {
+              const done = await expect(api.POST("/v1/accounts/{id}/cancel-all", { params }));
+              setTold(`${String(done.cancelled)} cancels are on their way, ${String(done.refused.length)} were refused.`);
+            },
+          });
+        }}
+      >
+        Cancel all orders
+      </Button>
+      <Button
+        variant="outline"
+        color="red.8"
+        onClick={() => {
+          confirm({
+            title: `Flatten ${account.id}`,
+            children: "Every open order is cancelled, then every position is closed at the market. Running algos may enter again: pause them first.",
+            verb: `Flatten ${account.id}`,
+            danger: true,
+            reason: true,
+            act: async (reason) => {
+              const done = await expect(api.POST("/v1/accounts/{id}/flatten", { params, body: { reason } }));
+              setTold(
+                `${String(done.cancelled)} cancels, ${String(done.closing.length)} closing orders, ${String(done.refused.length)} refused` +
+                  (done.refused.length ? `: ${done.refused.map((each) => each.detail).join("; ")}` : "."),
+              );
+              await client.invalidateQueries({ queryKey: ["deck"] });
+            },
+          });
+        }}
+      >
+        Flatten
+      </Button>
+      <span role="status" className="wrap">
+        {told}
+      </span>
+    </Group>
+  );
+}
+
+function Curve(given: { id: string }) {
+  const query = useQuery({
+    queryKey: ["account-equity", given.id],
+    queryFn: () =>
+      expect(api.GET("/v1/accounts/{id}/equity", { params: { path: { id: given.id }, query: { points: 600 } } })),
+    refetchInterval: 15_000,
+  });
+  const lines = useMemo(
+    () => [{ title: "profit", points: (query.data?.items ?? []).map((each) => ({ at: each.at, value: roughly(each.pnl) })) }],
+    [query.data],
+  );
+  return (
+    <Panel title={`Profit${query.data ? `, ${query.data.currency}` : ""}`}>
+      <ErrorNote error={query.error} retry={() => void query.refetch()} />
+      {query.data?.items.length ? (
+        <Suspense fallback={<div style={{ height: 150 }} />}>
+          <TimeChart label={`Profit of ${given.id} over time; at last ${query.data.items.at(-1)?.pnl ?? ""}`} lines={lines} height={150} />
+        </Suspense>
+      ) : (
+        <p className="muted">{query.isLoading ? "Reading…" : "Nothing was noted yet."}</p>
+      )}
+    </Panel>
+  );
+}
+
+/** Which credentials the account has, never their values; new ones. */
+function LogIn(given: { account: Account; mayGive: boolean }) {
+  const { account } = given;
+  const client = useQueryClient();
+  const params = { path: { id: account.id } };
+  const [values, setValues] = useState<Record<string, string>>({});
+  const query = useQuery({
+    queryKey: ["credentials", account.id],
+    queryFn: () => expect(api.GET("/v1/accounts/{id}/credentials", { params })),
+  });
+  const give = useMutation({
+    mutationFn: () => expect(api.PUT("/v1/accounts/{id}/credentials", { params, body: { credentials: values } })),
+    onSuccess: () => {
+      setValues({});
+    },
+    onSettled: () => client.invalidateQueries({ queryKey: ["credentials", account.id] }),
+  });
+  const needed = query.data?.needed ?? [];
+  // Kite's token of a day comes of a request token, which the log-in page gives.
+  const names = needed.includes("access_token") ? [...needed, "request_token"] : needed;
+  return (
+    <Panel title="Log-in">
+      <ErrorNote error={query.error} />
+      {query.data && !needed.length ? <p className="muted">{account.connector} has no log-in.</p> : null}
+      {needed.length ? (
+        <Stack gap="sm">
+          <div>
+            {needed.map((name) => (
+              <span key={name} style={{ marginInlineEnd: 12 }}>
+                <StateBadge
+                  state={query.data?.given.includes(name) ? "ready" : "needs_login"}
+                  label={`${name.replaceAll("_", " ")}: ${query.data?.given.includes(name) ? "stored, encrypted" : "missing"}`}
+                />
+              </span>
+            ))}
+          </div>
+          {given.mayGive ? (
+            <form
+              onSubmit={(event) => {
+                event.preventDefault();
+                give.mutate();
+              }}
+            >
+              <Stack gap="sm">
+                <Credentials names={names} values={values} onChange={setValues} wrong={give.error} />
+                {isAboutNone(give.error, names.map((name) => `credentials.${name}`)) ? <ErrorNote error={give.error} /> : null}
+                <Group>
+                  <Button type="submit" loading={give.isPending} disabled={!Object.values(values).some(Boolean)}>
+                    Store and log in
+                  </Button>
+                  <span className="muted">All of them are replaced. They are never shown again.</span>
+                </Group>
+              </Stack>
+            </form>
+          ) : null}
+        </Stack>
+      ) : null}
+    </Panel>
+  );
+}
+
+function Steer(given: { account: Account; onDeleted: () => void }) {
+  const { account } = given;
+  const client = useQueryClient();
+  const [dialog, confirm] = useConfirm();
+  const [selector, setSelector] = useState(account.selector);
+  const params = { path: { id: account.id } };
+  const again = () => client.invalidateQueries({ queryKey: ["accounts"] });
+  const change = useMutation({
+    mutationFn: (body: { enabled?: boolean; selector?: string }) => expect(api.PATCH("/v1/accounts/{id}", { params, body })),
+    onSettled: again,
+  });
+  return (
+    <Panel title="Of the operator">
+      {dialog}
+      <Stack gap="sm">
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            change.mutate({ selector: selector.trim() });
+          }}
+        >
+          <Group align="end" gap="xs">
+            <TextInput
+              label="Connects from machines with these labels"
+              style={{ flex: 1 }}
+              value={selector}
+              error={errorAt(change.error, "selector")}
+              onChange={(event) => {
+                setSelector(event.currentTarget.value);
+              }}
+            />
+            <Button type="submit" variant="default" disabled={selector.trim() === account.selector} loading={change.isPending}>
+              Move its connection
+            </Button>
+          </Group>
+        </form>
+        {isAboutNone(change.error, ["selector"]) ? <ErrorNote error={change.error} /> : null}
+        <Group gap="xs">
+          <Button
+            variant="default"
+            onClick={() => {
+              if (!account.enabled) change.mutate({ enabled: true });
+              else
+                confirm({
+                  title: `Disconnect ${account.id}`,
+                  children: "Its connection ends; nothing of it is traded or reconciled. Open orders stay at the broker.",
+                  verb: `Disconnect ${account.id}`,
+                  danger: true,
+                  act: () => change.mutateAsync({ enabled: false }),
+                });
+            }}
+          >
+            {account.enabled ? "Disconnect" : "Connect and trade"}
+          </Button>
+          <Button
+            variant="outline"
+            color="red.8"
+            onClick={() => {
+              confirm({
+                title: `Delete ${account.id}`,
+                children: (
+                  <>
+                    The account <Code>{account.id}</Code> and its credentials are forgotten; its history stays. One with open
+                    orders, or that an algo uses, cannot be deleted.
+                  </>
+                ),
+                verb: `Delete ${account.id}`,
+                danger: true,
+                typed: account.id,
+                act: async () => {
+                  await expect(api.DELETE("/v1/accounts/{id}", { params }));
+                  await again();
+                  given.onDeleted();
+                },
+              });
+            }}
+          >
+            Delete
+          </Button>
+        </Group>
+      </Stack>
+    </Panel>
+  );
+}

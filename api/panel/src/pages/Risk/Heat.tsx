@@ -1,0 +1,95 @@
+/** What would be lost if every protective stop were hit, algo by instrument. */
+import { Skeleton } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { useMemo } from "react";
+import { Link } from "react-router";
+
+import { api, expect, type Shape } from "@/api/client";
+import { ErrorNote } from "@/components/ErrorNote";
+import { Panel } from "@/components/Page";
+import { Ago, Money } from "@/components/values";
+import { addDecimals, formatDecimal } from "@/format/decimal";
+import { useStale } from "@/stream/hooks";
+
+import "./risk.css";
+
+/** Of five steps, how hot a share of the whole is. */
+export function heatOf(share: number): number {
+  if (share <= 0) return 0;
+  return Math.min(5, 1 + Math.floor(share * 10));
+}
+
+export function Heat() {
+  const query = useQuery({ queryKey: ["heat"], queryFn: () => expect(api.GET("/v1/risk/heat")), refetchInterval: 2_000 });
+  const isStale = useStale() || query.isError;
+  const heat = query.data;
+  const cells = useMemo(
+    () => new Map((heat?.cells ?? []).map((cell) => [`${cell.algo}\n${cell.instrument}`, cell])),
+    [heat],
+  );
+  if (!heat) return query.error ? <ErrorNote error={query.error} retry={() => void query.refetch()} /> : <Skeleton height={180} />;
+  const sumOf = (match: (cell: Shape<"HeatCell">) => boolean) =>
+    addDecimals(...heat.cells.filter(match).map((cell) => cell.at_risk));
+  return (
+    <Panel title="Money at risk" flush stale={isStale} actions={<Ago at={heat.at} />}>
+      <ErrorNote error={query.error} />
+      {heat.cells.length === 0 ? (
+        <p className="grid-note">
+          <strong>Nothing is at risk</strong>No algo holds anything or has an entry open.
+        </p>
+      ) : (
+        // Scrolled by the keyboard too, so it must take the focus.
+        // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex
+        <div className="heat-scroll" tabIndex={0} role="region" aria-label="Money at risk, algo by instrument">
+          <table className="heat">
+            <caption className="hidden-label">Money at risk in {heat.currency}, algo by instrument; the darker, the more</caption>
+            <thead>
+              <tr>
+                <th scope="col">Algo</th>
+                {heat.instruments.map((instrument) => (
+                  <th key={instrument} scope="col">
+                    <Link to={`/chart/${encodeURIComponent(instrument)}`}>{instrument}</Link>
+                  </th>
+                ))}
+                <th scope="col">All</th>
+              </tr>
+            </thead>
+            <tbody>
+              {heat.algos.map((algo) => (
+                <tr key={algo}>
+                  <th scope="row">{algo ? <Link to={`/algos/${encodeURIComponent(algo)}`}>{algo}</Link> : "by hand"}</th>
+                  {heat.instruments.map((instrument) => {
+                    const cell = cells.get(`${algo}\n${instrument}`);
+                    return (
+                      <td key={instrument} data-heat={heatOf(cell?.share ?? 0)} className="number" title={cell ? `${(cell.share * 100).toFixed(1)} % of all` : undefined}>
+                        {cell ? formatDecimal(cell.at_risk, { places: 2 }) : ""}
+                      </td>
+                    );
+                  })}
+                  <td className="number">
+                    <strong>{formatDecimal(sumOf((cell) => cell.algo === algo), { places: 2 })}</strong>
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+            <tfoot>
+              <tr>
+                <th scope="row">All</th>
+                {heat.instruments.map((instrument) => (
+                  <td key={instrument} className="number">
+                    {formatDecimal(sumOf((cell) => cell.instrument === instrument), { places: 2 })}
+                  </td>
+                ))}
+                <td className="number">
+                  <strong>
+                    <Money value={heat.total} currency={heat.currency} />
+                  </strong>
+                </td>
+              </tr>
+            </tfoot>
+          </table>
+        </div>
+      )}
+    </Panel>
+  );
+}

@@ -1,0 +1,101 @@
+/** Set one limit. It holds at once; a session that has less room than it uses may then only reduce. */
+import { Button, Group, Modal, Select, Stack, TextInput } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { api, expect } from "@/api/client";
+import { Cancelled } from "@/api/problem";
+import { ErrorNote } from "@/components/ErrorNote";
+import { InstrumentInput } from "@/components/InstrumentInput";
+import { errorAt, isAboutNone } from "@/components/SchemaForm";
+
+export function LimitForm(given: { scope: string; instrument: string; kind?: string; value?: string; onClose: () => void }) {
+  const client = useQueryClient();
+  const isNew = given.kind === undefined;
+  const [scope, setScope] = useState(given.scope);
+  const [kind, setKind] = useState<string | null>(given.kind ?? null);
+  const [instrument, setInstrument] = useState<string | null>(given.instrument || null);
+  const [value, setValue] = useState(given.value ?? "");
+  const kinds = useQuery({ queryKey: ["limit-kinds"], queryFn: () => expect(api.GET("/v1/risk/kinds")), staleTime: Infinity });
+  const level = scope.split(":")[0] ?? "";
+  const fits = (kinds.data ?? []).filter((each) => each.levels.includes(level) && each.kind !== "paused");
+  const chosen = fits.find((each) => each.kind === kind);
+  const set = useMutation({
+    mutationFn: () =>
+      expect(
+        api.PUT("/v1/risk/limits", {
+          body: { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() },
+        }),
+      ),
+    onSuccess: given.onClose,
+    onSettled: () => client.invalidateQueries({ queryKey: ["limit-tree"] }),
+  });
+  const error = set.error instanceof Cancelled ? null : set.error;
+  return (
+    <Modal opened onClose={given.onClose} title={<strong>{isNew ? "Set a limit" : "Change a limit"}</strong>}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          set.mutate();
+        }}
+      >
+        <Stack gap="sm">
+          <TextInput
+            label="Level"
+            description="cluster, user:<id>, account:<id> or algo:<id>"
+            required
+            readOnly={!isNew}
+            value={scope}
+            error={errorAt(error, "scope")}
+            onChange={(event) => {
+              setScope(event.currentTarget.value);
+            }}
+          />
+          <Select
+            label="Limit"
+            required
+            readOnly={!isNew}
+            data={fits.map((each) => ({ value: each.kind, label: `${each.kind.replaceAll("_", " ")} (${each.unit})` }))}
+            value={kind}
+            onChange={setKind}
+            description={chosen ? `Bounds ${chosen.bounds}` : undefined}
+            error={errorAt(error, "kind")}
+          />
+          {chosen && chosen.instrument !== "no" ? (
+            isNew ? (
+              <InstrumentInput
+                label={chosen.instrument === "must" ? "Instrument" : "Instrument (empty: each of them)"}
+                value={instrument}
+                onChange={setInstrument}
+                error={errorAt(error, "instrument")}
+              />
+            ) : (
+              <TextInput label="Instrument" readOnly value={instrument ?? "each of them"} />
+            )
+          ) : null}
+          <TextInput
+            label={chosen ? `Value (${chosen.unit})` : "Value"}
+            required
+            data-autofocus
+            inputMode="decimal"
+            autoComplete="off"
+            value={value}
+            error={errorAt(error, "value")}
+            onChange={(event) => {
+              setValue(event.currentTarget.value);
+            }}
+          />
+          {isAboutNone(error, ["scope", "kind", "instrument", "value"]) ? <ErrorNote error={error} /> : null}
+          <Group justify="flex-end" gap="xs">
+            <Button variant="default" onClick={given.onClose}>
+              Cancel
+            </Button>
+            <Button type="submit" loading={set.isPending} disabled={!kind || !value.trim()}>
+              {isNew ? "Set the limit" : "Change the limit"}
+            </Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}

@@ -1,0 +1,215 @@
+/** The tree of limits with their use; edited in place. */
+import { Button, Group, Skeleton } from "@mantine/core";
+import { IconChevronDown, IconChevronRight, IconPlus } from "@tabler/icons-react";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { api, expect, type Shape } from "@/api/client";
+import { useConfirm } from "@/components/ConfirmAction";
+import { ErrorNote } from "@/components/ErrorNote";
+import { Panel } from "@/components/Page";
+import { UseBar } from "@/components/Stat";
+import { Money } from "@/components/values";
+import { formatDecimal, trimDecimal } from "@/format/decimal";
+import { useIsOperator } from "@/session/session";
+import { useStale } from "@/stream/hooks";
+
+import { LimitForm } from "./LimitForm";
+import "./risk.css";
+
+export type TreeNode = Shape<"TreeNode">;
+type LimitUse = Shape<"LimitUse">;
+
+export function useTree() {
+  return useQuery({ queryKey: ["limit-tree"], queryFn: () => expect(api.GET("/v1/risk/tree")), refetchInterval: 2_000 });
+}
+
+export function Limits() {
+  const query = useTree();
+  const isStale = useStale() || query.isError;
+  const isOperator = useIsOperator();
+  const [adding, setAdding] = useState<{ scope: string; instrument: string } | null>(null);
+  if (!query.data) {
+    return query.error ? <ErrorNote error={query.error} retry={() => void query.refetch()} /> : <Skeleton height={220} />;
+  }
+  return (
+    <>
+      <Panel
+        title="Limits and their use"
+        flush
+        stale={isStale}
+        actions={
+          isOperator ? (
+            <Button
+              size="compact-sm"
+              leftSection={<IconPlus size={13} aria-hidden />}
+              onClick={() => {
+                setAdding({ scope: "cluster", instrument: "" });
+              }}
+            >
+              Set a limit
+            </Button>
+          ) : undefined
+        }
+      >
+        <ErrorNote error={query.error} />
+        <div className="tree">
+          <Level
+            node={query.data}
+            depth={0}
+            onAdd={
+              isOperator
+                ? (scope, instrument) => {
+                    setAdding({ scope, instrument });
+                  }
+                : undefined
+            }
+          />
+        </div>
+      </Panel>
+      {adding ? (
+        <LimitForm
+          {...adding}
+          onClose={() => {
+            setAdding(null);
+          }}
+        />
+      ) : null}
+    </>
+  );
+}
+
+function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, instrument: string) => void) | undefined }) {
+  const { node } = given;
+  const [open, setOpen] = useState(true);
+  const Sign = open ? IconChevronDown : IconChevronRight;
+  return (
+    <section className="tree-level" style={{ marginInlineStart: given.depth ? 18 : 0 }} aria-label={node.title}>
+      <Group gap="sm" className="tree-head">
+        <button
+          type="button"
+          className="tree-toggle"
+          aria-expanded={open}
+          onClick={() => {
+            setOpen(!open);
+          }}
+        >
+          <Sign size={14} aria-hidden /> <strong>{node.title}</strong>
+        </button>
+        {node.figures ? (
+          <span className="muted">
+            gross <Money value={node.figures.gross} /> · net <Money value={node.figures.net} /> · at risk{" "}
+            <Money value={node.figures.money_at_risk} />
+            {node.instrument ? null : (
+              <>
+                {" "}
+                · today <Money value={node.figures.pnl_today} signed /> · {String(node.figures.open_orders)} orders open
+              </>
+            )}
+          </span>
+        ) : null}
+        {given.onAdd ? (
+          <Button
+            size="compact-xs"
+            variant="subtle"
+            aria-label={`Set a limit of ${node.title}`}
+            onClick={() => given.onAdd?.(node.scope, node.instrument)}
+          >
+            Add
+          </Button>
+        ) : null}
+      </Group>
+      {open ? (
+        <>
+          {node.limits.length ? (
+            <table className="limits" aria-label={`Limits of ${node.title}`}>
+              <thead className="hidden-label">
+                <tr>
+                  <th scope="col">Limit</th>
+                  <th scope="col">Used</th>
+                  <th scope="col">Allowed</th>
+                  <th scope="col">Use</th>
+                  <th scope="col">Change</th>
+                </tr>
+              </thead>
+              <tbody>
+                {node.limits.map((limit) => (
+                  <Limit key={limit.kind} node={node} limit={limit} mayEdit={given.onAdd !== undefined} />
+                ))}
+              </tbody>
+            </table>
+          ) : null}
+          {node.children.map((child) => (
+            <Level key={`${child.scope} ${child.instrument}`} node={child} depth={given.depth + 1} onAdd={given.onAdd} />
+          ))}
+        </>
+      ) : null}
+    </section>
+  );
+}
+
+function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
+  const { node, limit } = given;
+  const [editing, setEditing] = useState(false);
+  const [dialog, confirm] = useConfirm();
+  const client = useQueryClient();
+  const where = { scope: node.scope, kind: limit.kind, instrument: node.instrument };
+  return (
+    <tr>
+      <th scope="row">
+        {limit.kind.replaceAll("_", " ")} <span className="muted">({limit.unit})</span>
+        {dialog}
+      </th>
+      <td className="number">{limit.used == null ? "–" : formatDecimal(trimDecimal(limit.used))}</td>
+      <td className="number">{formatDecimal(trimDecimal(limit.value))}</td>
+      <td style={{ width: 170 }}>
+        <UseBar use={limit.use} label={`${limit.kind} of ${node.title}`} />
+      </td>
+      <td>
+        {given.mayEdit && limit.kind !== "paused" ? (
+          <Group gap={4} wrap="nowrap">
+            <Button
+              size="compact-xs"
+              variant="default"
+              aria-label={`Change ${limit.kind} of ${node.title}`}
+              onClick={() => {
+                setEditing(true);
+              }}
+            >
+              Change
+            </Button>
+            <Button
+              size="compact-xs"
+              variant="subtle"
+              c="var(--qd-bad)"
+              aria-label={`Lift ${limit.kind} of ${node.title}`}
+              onClick={() => {
+                confirm({
+                  title: `Lift ${limit.kind.replaceAll("_", " ")} of ${node.title}`,
+                  children: "The limit no longer holds; those above it still do.",
+                  verb: "Lift the limit",
+                  danger: true,
+                  act: async () => {
+                    await expect(api.DELETE("/v1/risk/limits", { params: { query: where } }));
+                    await client.invalidateQueries({ queryKey: ["limit-tree"] });
+                  },
+                });
+              }}
+            >
+              Lift
+            </Button>
+          </Group>
+        ) : null}
+        {editing ? (
+          <LimitForm
+            {...where}
+            value={trimDecimal(limit.value)}
+            onClose={() => {
+              setEditing(false);
+            }}
+          />
+        ) : null}
+      </td>
+    </tr>
+  );
+}

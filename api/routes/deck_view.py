@@ -1,0 +1,280 @@
+"""``/v1/deck``: everything at a glance, as far as the caller may see."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from decimal import Decimal
+from typing import Final
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import ConfigDict
+
+from api.formats import Amount, Instant, Shown
+from api.glance import Seen, one_currency, share
+from api.routes.alerts import alerts_of
+from api.security import Caller, Viewer
+from api.services import Deck, Services
+from api.shapes import ALIVE
+from storage.records import AccountRecord, AlgoRecord, FeedRecord
+from trading.levels import LevelUse
+from trading.limits import CLUSTER, account_scope, algo_scope, user_scope
+from trading.orders import ZERO
+
+router = APIRouter(prefix="/v1", tags=["deck"])
+
+#: What a session told longer ago is shown as not known: it tells every two seconds.
+_QUIET_NS: Final = 10_000_000_000
+
+
+class AccountGlance(Shown):
+    """An account.  ``gross``: the value of all that is held or may come to be held, signs left off."""
+
+    account: str
+    user: str
+    connector: str
+    enabled: bool
+    #: ``ready``; ``off``; ``unknown``: nothing told lately; ``disconnected``; ``reconciling``; ``breaks``.
+    state: str
+    detail: str
+    currency: str
+    #: Cash and holdings; null where the broker's cash is not known.
+    equity: Amount | None
+    #: Since the day began, realised and not, fees included; null: not known now.
+    pnl_today: Amount | None
+    gross: Amount | None
+    gross_limit: Amount | None
+    #: From 0, at 1 the limit is reached.
+    gross_use: float | None
+
+
+class AlgosGlance(Shown):
+    """Algos: how many run, how many should, how many are in each state."""
+
+    running: int
+    wanted: int
+    by_state: dict[str, int]
+
+
+class FeedGlance(Shown):
+    """A feed.
+
+    ``state``: ``ok``; ``off``; ``degraded``: a worker is missing or an instrument is silent; ``down``: none comes.
+    """
+
+    feed: str
+    provider: str
+    enabled: bool
+    state: str
+    instruments: int
+    live: int
+    stale: int
+    workers_wanted: int
+    workers: int
+
+
+class NodeGlance(Shown):
+    """A machine: its health, how much of its CPU and memory is in use (percent; null: not known), algos on it."""
+
+    node: str
+    state: str
+    cpu: float | None
+    memory: float | None
+    algos: int
+
+
+class KillGlance(Shown):
+    """A kill in force."""
+
+    id: str
+    scope: str
+    reason: str
+    at: Instant
+
+
+class DeckShown(Shown):
+    """The deck at a glance; sums are over what the caller sees.
+
+    ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
+    ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "at": "2026-01-31T09:15:00.000000000+00:00",
+                    "currency": "USDT",
+                    "pnl_today": "120.5",
+                    "gross": "52000",
+                    "net": "-1200",
+                    "gross_limit": "250000",
+                    "gross_use": 0.208,
+                    "accounts": [],
+                    "algos": {"running": 3, "wanted": 4, "by_state": {"failed": 1, "running": 3}},
+                    "feeds": [],
+                    "nodes": [],
+                    "open_orders": 12,
+                    "breaks": 0,
+                    "alerts": 1,
+                    "kills": [],
+                    "trouble": "",
+                }
+            ]
+        }
+    )
+
+    at: Instant
+    currency: str
+    pnl_today: Amount
+    gross: Amount
+    net: Amount
+    gross_limit: Amount | None
+    gross_use: float | None
+    accounts: list[AccountGlance]
+    algos: AlgosGlance
+    feeds: list[FeedGlance]
+    nodes: list[NodeGlance]
+    open_orders: int
+    breaks: int
+    #: Open ones.
+    alerts: int
+    kills: list[KillGlance]
+    trouble: str
+
+
+@router.get("/deck", response_model=DeckShown)
+async def deck_at_a_glance(caller: Viewer, deck: Deck) -> Response:
+    """Profit, exposure, accounts, algos, feeds, machines, what is open and what is wrong; a second old at most."""
+    seen = await deck.glance.seen()
+    who = (caller.user, caller.roles, caller.key_id)
+    answer = deck.deck_answers.get(who, seen.at)
+    if answer is None:
+        answer = (await _shown(deck, caller, seen)).model_dump_json().encode()
+        deck.deck_answers.keep(who, seen.at, answer)
+    return Response(answer, media_type="application/json")
+
+
+async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
+    mine = {each.id for each in await deck.accounts_of(caller)}
+    accounts = [each for each in seen.accounts if each.id in mine]
+    algos = algos_of(caller, seen)
+    uses, limits = seen.uses(), seen.gross_limits()
+    limit = limits.get(CLUSTER if caller.is_operator else user_scope(caller.user))
+    whole = [uses[account_scope(each.id)] for each in accounts if account_scope(each.id) in uses]
+    gross = sum((use.gross for use in whole), ZERO)
+    shown = [_account(each, seen, uses, limits) for each in accounts]
+    scopes = {CLUSTER, user_scope(caller.user)}
+    scopes |= {account_scope(each.id) for each in accounts} | {algo_scope(each.id) for each in algos}
+    there = Counter(algo.placed for algo in algos if algo.state in ALIVE)
+    return DeckShown(
+        at=seen.at,
+        currency=one_currency(each.currency for each in shown),
+        pnl_today=sum((use.profit for use in whole), ZERO),
+        gross=gross,
+        net=sum((use.net for use in whole), ZERO),
+        gross_limit=limit,
+        gross_use=share(gross, limit),
+        accounts=shown,
+        algos=AlgosGlance(
+            running=sum(algo.state == "running" for algo in algos),
+            wanted=sum(algo.want == "running" for algo in algos),
+            by_state=dict(sorted(Counter(algo.state for algo in algos).items())),
+        ),
+        feeds=[_feed(each, seen) for each in seen.feeds],
+        nodes=[
+            NodeGlance(
+                node=each.record.name,
+                state=str(each.health.health),
+                cpu=each.facts.cpu_percent if each.facts is not None and each.fresh else None,
+                memory=_percent(each.facts.memory_used_mb, each.facts.memory_total_mb)
+                if each.facts is not None and each.fresh
+                else None,
+                algos=there[each.record.name],
+            )
+            for each in seen.machines
+        ],
+        open_orders=sum(seen.open[each].orders for each in mine if each in seen.open),
+        breaks=sum(seen.open[each].breaks for each in mine if each in seen.open),
+        alerts=await deck.alerts.count_open(await alerts_of(deck, caller)),
+        kills=[
+            KillGlance(id=kill.id, scope=kill.scope, reason=kill.reason, at=kill.at)
+            for kill in seen.kills
+            if caller.is_operator or kill.scope in scopes
+        ],
+        trouble=seen.trouble,
+    )
+
+
+def algos_of(caller: Caller, seen: Seen) -> list[AlgoRecord]:
+    """The algos that a caller sees."""
+    return [algo for algo in seen.algos if caller.sees_algo(algo)]
+
+
+def _account(record: AccountRecord, seen: Seen, uses: dict[str, LevelUse], limits: dict[str, Decimal]) -> AccountGlance:
+    scope = account_scope(record.id)
+    told, use, limit = seen.told_of(record), uses.get(scope), limits.get(scope)
+    state, detail = _state(record, seen)
+    return AccountGlance(
+        account=record.id,
+        user=record.user,
+        connector=record.connector,
+        enabled=record.enabled,
+        state=state,
+        detail=detail,
+        currency=told.currency if told is not None else "",
+        equity=seen.equity_of(record),
+        pnl_today=None if use is None else use.profit,
+        gross=None if use is None else use.gross,
+        gross_limit=limit,
+        gross_use=None if use is None else share(use.gross, limit),
+    )
+
+
+def _state(record: AccountRecord, seen: Seen) -> tuple[str, str]:
+    if not record.enabled:
+        return "off", "it is switched off"
+    told, view = seen.told_of(record), seen.portfolios.get(record.user)
+    if told is None or view is None:
+        return "unknown", f"the session of {record.user} has not told of it yet"
+    if time.time_ns() - view.at > _QUIET_NS:
+        return "unknown", f"the session of {record.user} has told nothing for {(seen.at - view.at) / 1e9:.0f} s"
+    if not told.connected:
+        return "disconnected", "its broker cannot be reached, or the log-in is not done"
+    if not told.reconciled:
+        return "reconciling", "it is being compared with its broker"
+    if told.open_breaks:
+        return "breaks", f"{told.open_breaks} differences to the broker's books are open"
+    return "ready", ""
+
+
+def _feed(record: FeedRecord, seen: Seen) -> FeedGlance:
+    workers = [each for each in seen.workers.get(record.id, ()) if each.connected]
+    states: Counter[str] = Counter()
+    for worker in workers:
+        states.update(worker.states)
+    wanted = max(len(record.instruments), states.total())
+    if not record.enabled:
+        state = "off"
+    elif wanted and not states["live"]:
+        state = "down"
+    elif states["live"] < wanted or len(workers) < record.workers:
+        state = "degraded"
+    else:
+        state = "ok"
+    return FeedGlance(
+        feed=record.id,
+        provider=record.provider,
+        enabled=record.enabled,
+        state=state,
+        instruments=wanted,
+        live=states["live"],
+        stale=states["stale"],
+        workers_wanted=record.workers,
+        workers=len(workers),
+    )
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return round(100 * part / whole, 1) if whole > 0 else None

@@ -1,0 +1,238 @@
+"""Signing in: attempts and lock-outs, passwords, codes, and what is due next."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Response
+from starlette.requests import HTTPConnection
+
+from api.problems import ProblemError
+from api.security import caller_of
+from api.services import Services
+from api.session_door import (
+    COOKIE_SCHEME,
+    Step,
+    address_of,
+    agent_of,
+    clear_cookies,
+    has_session,
+    set_cookies,
+    step_of,
+)
+from storage.login_attempts import Attempt
+from storage.panel_sessions import PanelSession
+from storage.second_factors import Verdict
+from trading.errors import UnknownThing
+from trading.ids import Nanos, UserId
+
+#: A refusal takes so long whatever it was that was wrong, so that its time tells nothing.
+_REFUSAL_S: Final = 0.4
+_LONGEST_NAME: Final = 100
+
+
+async def sign_in(deck: Services, connection: HTTPConnection, response: Response, user: str, password: str) -> Step:
+    """Begin a session for whoever knows the password; what is due next.
+
+    Raises the 401 problem ``wrong_login``, which never says what was wrong, or 429 ``locked_out``.
+    """
+    began = time.monotonic()
+    door = deck.doorkeeper.sessions
+    await door.check_origin(connection, required=False)
+    name = user[:_LONGEST_NAME].replace("\0", "")
+    attempt = await _attempt(deck, connection, name)
+    if not await deck.passwords.verify(name, password):
+        await _note_failure(deck, connection, attempt, name, "a wrong user or password")
+        await asyncio.sleep(max(0.0, began + _REFUSAL_S - time.monotonic()))
+        raise ProblemError(401, "wrong_login", "Not signed in", "user or password is wrong")
+    if has_session(connection):
+        await _end_before(deck, connection)
+    session, token = await deck.panel_sessions.begin(UserId(name), address_of(connection), agent_of(connection))
+    await deck.login_attempts.succeeded(attempt, whole=not session.totp)
+    step = step_of(session)
+    after = {"address": session.address, "roles": list(session.roles), "due": str(step)}
+    await deck.desired.audit(session.user, "login", session.id, None, after)
+    set_cookies(response, connection, token)
+    if step is Step.DONE:
+        await _note_sign_in(deck, session)
+    return step
+
+
+async def _end_before(deck: Services, connection: HTTPConnection) -> None:
+    """End the session that this browser had: nobody knows of it any more."""
+    try:
+        before = await deck.doorkeeper.sessions.known(connection)
+    except ProblemError:
+        return  # it is over already
+    await deck.panel_sessions.end([before.id], "the same browser signed in anew", before.user)
+    deck.doorkeeper.sessions.forget(before.id)
+
+
+def at_step(*steps: Step, active: bool = True, fresh: bool = False) -> Callable[..., Coroutine[Any, Any, PanelSession]]:
+    """A dependency: the session that asks, which is at one of these steps, or at any where none are named.
+
+    ``fresh``: where a second factor is enrolled, it must have been shown lately.
+    """
+
+    async def authenticate(
+        connection: HTTPConnection, _: Annotated[str | None, Depends(COOKIE_SCHEME)]
+    ) -> PanelSession:
+        services: Services = connection.app.state.services
+        session = await services.doorkeeper.sessions.admit(connection, active=active)
+        step = step_of(session)
+        if steps and step not in steps:
+            due = "nothing more is due" if step is Step.DONE else f"{step} is due first"
+            raise ProblemError(409, "other_step", "Conflict", f"this is not what is due to sign in: {due}")
+        if fresh and session.totp:
+            caller_of(session).require_fresh()
+        return session
+
+    # For the table of permissions.
+    authenticate.steps, authenticate.fresh = steps, fresh  # type: ignore[attr-defined]
+    return authenticate
+
+
+async def check_code(
+    deck: Services,
+    connection: HTTPConnection,
+    session: PanelSession,
+    code: str,
+) -> None:
+    """Take a code of the user's second factor.  Raises the 401 problem ``wrong_code`` or 429 ``locked_out``."""
+    require_second_factor(session)
+    attempt = await _attempt(deck, connection, session.user)
+    verdict = await deck.second_factors.verify(deck.secrets, session.user, code)
+    if verdict is not Verdict.RIGHT:
+        await _note_failure(deck, connection, attempt, session.user, f"a {verdict} code")
+        why = "this code was used before: wait for the next one" if verdict is Verdict.REPLAYED else "the code is wrong"
+        raise wrong_code(why)
+    await deck.login_attempts.succeeded(attempt, whole=True)
+
+
+def require_second_factor(session: PanelSession) -> None:
+    """Raise the 409 problem where none is enrolled."""
+    if not session.totp:
+        raise ProblemError(
+            409, "no_second_factor", "Conflict", "you have no second factor yet: enrol one in your profile first"
+        )
+
+
+async def check_recovery_code(deck: Services, connection: HTTPConnection, session: PanelSession, code: str) -> None:
+    """As `check_code`, with one of the codes for when the second factor is lost; an alert tells of it."""
+    attempt = await _attempt(deck, connection, session.user)
+    left = await deck.second_factors.use_recovery_code(session.user, code)
+    if left is None:
+        await _note_failure(deck, connection, attempt, session.user, "a wrong recovery code")
+        raise wrong_code("this is no recovery code of yours, or it was used before", "recovery_code")
+    await deck.login_attempts.succeeded(attempt, whole=True)
+    text = f"{session.user} signed in from {session.address} with a recovery code; {left} are left"
+    await _alert(deck, session.user, f"recovery code {session.id}", text)
+
+
+async def check_password(deck: Services, connection: HTTPConnection, session: PanelSession, password: str) -> None:
+    """The present password, asked for again.  Raises 422 for ``current`` or 429 ``locked_out``."""
+    attempt = await _attempt(deck, connection, session.user)
+    if not await deck.passwords.verify(session.user, password):
+        await _note_failure(deck, connection, attempt, session.user, "a wrong present password")
+        raise ProblemError(422, "wrong_password", "Wrong password", "this is not your password", field="current")
+    await deck.login_attempts.succeeded(attempt, whole=False)
+
+
+async def check_new_code(deck: Services, connection: HTTPConnection, session: PanelSession, code: str) -> list[str]:
+    """Enrol the second factor that was begun; its recovery codes.  Raises the 401 problem ``wrong_code``."""
+    attempt = await _attempt(deck, connection, session.user)
+    try:
+        codes = await deck.second_factors.confirm(deck.secrets, session.user, code)
+    except UnknownThing as error:
+        await deck.login_attempts.succeeded(attempt, whole=False)
+        raise ProblemError(409, "nothing_begun", "Conflict", "begin with POST /v1/auth/totp") from error
+    if codes is None:
+        await _note_failure(deck, connection, attempt, session.user, "a wrong code of a new second factor")
+        raise wrong_code("the code is wrong: is the clock of the phone right?")
+    await deck.login_attempts.succeeded(attempt, whole=False)
+    return codes
+
+
+async def rise(
+    deck: Services,
+    connection: HTTPConnection,
+    response: Response,
+    before: PanelSession,
+    *,
+    code_passed: bool = False,
+    fresh: bool = False,
+) -> Step:
+    """Give a session that may do more from now on another token; what is due next."""
+    token = await deck.panel_sessions.rise(before.id, code_passed=code_passed, fresh=fresh)
+    deck.doorkeeper.sessions.forget(before.id)
+    session = await deck.doorkeeper.sessions.again(before.id)
+    set_cookies(response, connection, token)
+    step = step_of(session)
+    if step is Step.DONE and step_of(before) is not Step.DONE:
+        await _note_sign_in(deck, session)
+    return step
+
+
+async def sign_out(deck: Services, connection: HTTPConnection, response: Response, session: PanelSession) -> None:
+    """End the session."""
+    await deck.panel_sessions.end([session.id], "signed out", session.user, action="logout")
+    deck.doorkeeper.sessions.forget(session.id)
+    clear_cookies(response, connection)
+
+
+def wrong_code(detail: str, field: str = "code") -> ProblemError:
+    """The 401 problem of a code."""
+    return ProblemError(401, "wrong_code", "Wrong code", detail, field=field)
+
+
+async def _attempt(deck: Services, connection: HTTPConnection, user: str) -> Attempt:
+    address = address_of(connection)
+    attempt = await deck.login_attempts.begin(user, address)
+    if not attempt.locked_until:
+        return attempt
+    await deck.doorkeeper.logins.refused(user, address, f"locked out ({attempt.by})")
+    left = max(1, math.ceil((attempt.locked_until - time.time_ns()) / 1e9))
+    raise ProblemError(
+        429,
+        "locked_out",
+        "Locked out",
+        f"too many attempts to sign in have failed: wait {in_words(left)}, then try again",
+        {"Retry-After": str(left)},
+        retry_after=float(left),
+    )
+
+
+async def _note_failure(deck: Services, connection: HTTPConnection, attempt: Attempt, user: str, why: str) -> None:
+    logins, address = deck.doorkeeper.logins, address_of(connection)
+    known = any(each.id == user for each in await deck.desired.users())
+    await logins.refused(user, address, why, {"user": user} if known else None)
+    if not attempt.locks:
+        return
+    await logins.locked_out(user if known else "", address, attempt.locks)
+    if known and "user" in attempt.locks:
+        text = f"{user} is locked out: too many attempts to sign in failed, the last from {address}"
+        await _alert(deck, user, "locked out", text)
+
+
+async def _note_sign_in(deck: Services, session: PanelSession) -> None:
+    """Remember that somebody signed in all the way, and tell what was unusual about it."""
+    for text in await deck.panel_sessions.note_sign_in(session):
+        await _alert(deck, session.user, session.id, f"{session.user} {text}")
+
+
+async def _alert(deck: Services, user: str, subject: str, text: str) -> None:
+    await deck.alerts.raise_alert(
+        kind="session", severity="warning", user=user, subject=subject, text=text, at=Nanos(time.time_ns())
+    )
+
+
+def in_words(seconds: int) -> str:
+    """A time to wait."""
+    if seconds < 90:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minutes"

@@ -1,0 +1,150 @@
+"""Attempts to sign in, counted by user and by address, and the lock-outs that follow.
+
+An attempt is counted before the password is looked at, so that many at once gain nothing; one that succeeds is taken
+back.  Users are counted whether or not there are such, so a lock-out tells nobody who exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+import msgspec
+
+from storage.database import Database, dicts
+from storage.resource import write_audit
+from trading.ids import Nanos
+
+#: Attempts that may fail before there is a lock-out.
+MOST_BY_USER: Final = 5
+MOST_BY_ADDRESS: Final = 20
+#: The first lock-out; each further failure doubles it, up to the longest.
+FIRST_S: Final = 60
+LONGEST_S: Final = 900
+#: Failures are forgotten when the last is so old.
+FORGET_S: Final = 3600
+_SECOND: Final = 1_000_000_000
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """An attempt that was counted: ``locked_until`` 0 where it may go on, ``by`` what is locked, user or address.
+
+    ``locks``: of these, what is locked out unless it succeeds.
+    """
+
+    subjects: tuple[str, ...]
+    locked_until: Nanos = Nanos(0)
+    by: str = ""
+    locks: tuple[str, ...] = ()
+
+
+def subject_of_user(user: str) -> str:
+    """How a user is counted: by a digest, for people type passwords where names belong."""
+    return f"user/{hashlib.sha256(user.encode()).hexdigest()[:32]}"
+
+
+def subject_of_address(address: str) -> str:
+    """How an address is counted; of IPv6 its /64, which one machine may have all of."""
+    return f"address/{network_of(address, v4=32, v6=64)}"
+
+
+def network_of(address: str, v4: int = 24, v6: int = 48) -> str:
+    """The network that an address is in; what is no address is its own."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:60]
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    kept = v4 if found.version == 4 else v6
+    all_bits = found.max_prefixlen
+    first = int(found) >> (all_bits - kept) << (all_bits - kept)
+    return f"{type(found)(first)}/{kept}"
+
+
+class LoginAttempts:
+    """The table of attempts."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def begin(self, user: str, address: str) -> Attempt:
+        """Count an attempt as if it were to fail.  During a lock-out nothing is counted, and nothing may be tried."""
+        subjects = (subject_of_user(user), subject_of_address(address))
+        now = time.time_ns()
+        async with self._db.connection() as connection, connection.transaction():
+            # Locked in one order, or two attempts would wait for each other.
+            found = await dicts(
+                connection,
+                "SELECT subject, locked_until FROM login_attempts WHERE subject = ANY(%(subjects)s) "
+                "ORDER BY subject FOR UPDATE",
+                {"subjects": list(subjects)},
+            )
+            locked = max(found, key=lambda row: int(row["locked_until"]), default=None)
+            if locked is not None and locked["locked_until"] > now:
+                by = "user" if locked["subject"] == subjects[0] else "address"
+                return Attempt(subjects, Nanos(locked["locked_until"]), by)
+            locks = []
+            for subject, most in sorted(zip(subjects, (MOST_BY_USER, MOST_BY_ADDRESS), strict=True)):
+                rows = await dicts(
+                    connection,
+                    """
+                    INSERT INTO login_attempts AS a (subject, failures, last_at, locked_until)
+                    VALUES (%(subject)s, 1, %(now)s, 0)
+                    ON CONFLICT (subject) DO UPDATE SET last_at = %(now)s,
+                        failures = CASE WHEN a.last_at < %(forget)s THEN 1 ELSE a.failures + 1 END
+                    RETURNING failures
+                    """,
+                    {"subject": subject, "now": now, "forget": now - FORGET_S * _SECOND},
+                )
+                beyond = int(rows[0]["failures"]) - most
+                if beyond >= 0:
+                    pause = min(FIRST_S << min(beyond, 10), LONGEST_S) * _SECOND
+                    await connection.execute(
+                        "UPDATE login_attempts SET locked_until = %s WHERE subject = %s", (now + pause, subject)
+                    )
+                    locks.append(subject.partition("/")[0])
+        return Attempt(subjects, locks=tuple(locks))
+
+    async def succeeded(self, attempt: Attempt, *, whole: bool) -> None:
+        """Take an attempt back.  ``whole``: everything was shown that the user has to, so its failures are forgotten;
+        not those of the address, or an account of one's own would be the way to guess others."""
+        user, address = attempt.subjects
+        async with self._db.connection() as connection, connection.transaction():
+            for subject, forget in sorted(((user, whole), (address, False))):
+                if forget:
+                    await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject,))
+                    continue
+                mine = subject.partition("/")[0] in attempt.locks
+                await connection.execute(
+                    "UPDATE login_attempts SET failures = greatest(failures - 1, 0), "
+                    "locked_until = CASE WHEN %s THEN 0 ELSE locked_until END WHERE subject = %s",
+                    (mine, subject),
+                )
+
+    async def unlock(self, user: str, by: str) -> None:
+        """Forget a user's failures."""
+        async with self._db.connection() as connection, connection.transaction():
+            await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject_of_user(user),))
+            await write_audit(connection, by, "unlock_user", user, None, None)
+
+    async def locked(self, users: Sequence[str]) -> dict[str, Nanos]:
+        """Until when each of these users is locked out, of those who are."""
+        by_subject = {subject_of_user(user): user for user in users}
+        async with self._db.connection() as connection:
+            rows = await dicts(
+                connection,
+                "SELECT subject, locked_until FROM login_attempts WHERE subject = ANY(%(subjects)s) "
+                "AND locked_until > %(now)s",
+                {"subjects": list(by_subject), "now": time.time_ns()},
+            )
+        return {by_subject[row["subject"]]: Nanos(row["locked_until"]) for row in rows}
+
+    async def sweep(self) -> None:
+        """Forget what is old."""
+        async with self._db.connection() as connection:
+            old = time.time_ns() - (FORGET_S + LONGEST_S) * _SECOND
+            await connection.execute("DELETE FROM login_attempts WHERE last_at < %s", (old,))

@@ -1,0 +1,88 @@
+"""Alerts by REST and on the stream, to whom they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from websockets.asyncio.client import connect
+
+from tests.api.playing import Stage
+from trading.ids import Nanos
+
+
+async def raised(stage: Stage, subject: str = "o-1", **changes: Any) -> str:
+    about: dict[str, Any] = {
+        "kind": "large_order",
+        "severity": "warning",
+        "user": "asha",
+        "account": "paper-1",
+        "subject": subject,
+        "text": "9 times the usual",
+        "at": Nanos(1_700_000_000_000_000_000),
+        **changes,
+    }
+    return (await stage.services.alerts.raise_alert(**about)).id
+
+
+async def test_everybody_sees_the_own_alerts_and_operators_all(stage: Stage) -> None:
+    asha, bo = await stage.trading(), await stage.person("bo", "trader")
+    mine = await raised(stage)
+    theirs = await raised(stage, user="bo", account=None, kind="session")
+    decks = await raised(stage, user="", account=None, kind="deck")
+    assert [each["id"] for each in (await stage.get("/v1/alerts", key=asha))["items"]] == [mine]
+    assert [each["id"] for each in (await stage.get("/v1/alerts", key=bo))["items"]] == [theirs]
+    everything = (await stage.get("/v1/alerts"))["items"]
+    assert [each["id"] for each in everything] == [decks, theirs, mine]
+    assert [each["user"] for each in everything] == [None, "bo", "asha"]
+    assert [each["id"] for each in (await stage.get("/v1/alerts?kind=session"))["items"]] == [theirs]
+    page = await stage.get("/v1/alerts?limit=2")
+    assert [each["id"] for each in (await stage.get(f"/v1/alerts?limit=2&cursor={page['next']}"))["items"]] == [mine]
+    await stage.refused(422, "bad_input", "GET", "/v1/alerts?cursor=***")
+    await stage.refused(422, "bad_input", "GET", "/v1/alerts?kind=A%00B")
+
+
+async def test_who_may_acknowledge(stage: Stage) -> None:
+    asha, bo = await stage.trading(), await stage.person("bo", "viewer")
+    trading, session = await raised(stage), await raised(stage, kind="session", account=None)
+    path = f"/v1/alerts/{trading}/acknowledge"
+    await stage.refused(404, "unknown_alert", "POST", path, key=bo)
+    await stage.refused(403, "forbidden", "POST", path, key=asha)
+    closed = (await stage.ask("POST", path)).json()
+    assert (closed["acknowledged_by"], closed["acknowledged_at"] is not None) == ("admin", True)
+    await stage.refused(409, "alert_is_acknowledged", "POST", path)
+    own = await stage.ask("POST", f"/v1/alerts/{session}/acknowledge", key=asha)
+    assert own.json()["acknowledged_by"] == "asha"
+    assert (await stage.get("/v1/alerts?open=true"))["items"] == []
+    assert len((await stage.get("/v1/alerts?open=false"))["items"]) == 2
+    await stage.refused(404, "unknown_alert", "POST", "/v1/alerts/alert-none/acknowledge")
+
+
+async def test_alerts_come_on_the_stream_to_whom_they_are_about(stage: Stage, served: str) -> None:
+    asha = await stage.trading()
+    bo = await stage.person("bo", "viewer")
+
+    async def first(key: str, count: int) -> list[dict[str, Any]]:
+        async with connect(f"ws://{served}/v1/stream") as socket:
+            await socket.send(json.dumps({"key": key, "topics": ["alerts"]}))
+            await socket.recv()
+            ready.release()
+            async with asyncio.timeout(10):
+                return [json.loads(await socket.recv()) for _ in range(count)]
+
+    ready = asyncio.Semaphore(0)
+    readers = [asyncio.create_task(first(key, count)) for key, count in ((asha, 2), (bo, 1), (stage.operator_key, 4))]
+    for _ in readers:
+        await ready.acquire()
+    await asyncio.sleep(1.2)  # the hub has had its first look
+    await raised(stage, user="", account=None, kind="deck")
+    id = await raised(stage)
+    await raised(stage, user="bo", account=None, kind="session")
+    await asyncio.sleep(1.5)  # of two changes of one alert within a second, the last is told
+    await stage.ask("POST", f"/v1/alerts/{id}/acknowledge")
+    to_asha, to_bo, to_operator = await asyncio.gather(*readers)
+    assert to_bo[0]["body"]["kind"] == "session"
+    assert {each["body"]["user"] for each in to_asha} == {"asha"}
+    assert {each["body"]["user"] for each in to_operator} == {None, "asha", "bo"}
+    assert to_asha[-1]["body"]["acknowledged_by"] == "admin"

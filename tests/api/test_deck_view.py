@@ -1,0 +1,313 @@
+"""The deck at a glance, the heat table, the tree of limits and the search: what each shows to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from api import glance
+from storage.leases import Leases
+from tests.api.playing import BTC, ETH, Stage, algo_body, order_body
+from trading.heat import RiskCell
+from trading.ids import AccountId, Nanos
+from trading.journal import Break, BreakKind, JournalBatch
+from trading.levels import LevelUse
+from trading.positions import Position
+
+D = Decimal
+
+
+@pytest.fixture(autouse=True)
+def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request reads anew."""
+    monkeypatch.setattr(glance, "FRESH_S", 0.0)
+
+
+def account(id: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "account": id,
+        "connected": True,
+        "reconciled": True,
+        "cash": "1000",
+        "currency": "USDT",
+        "realised": "0",
+        "unrealised": "0",
+        "fees": "0",
+        "profit": "5",
+        "gross_exposure": "100",
+        "open_orders": 0,
+        "open_breaks": 0,
+        **changes,
+    }
+
+
+def held(exposure: str, mark: str | None = "250.5") -> dict[str, Any]:
+    return {"account": "paper-1", "quantity": "-1", "mark": mark, "exposure": exposure}
+
+
+async def told(stage: Stage, user: str, *accounts: dict[str, Any], held: Any = (), at: int = 0) -> None:
+    view = {"user": user, "at": at or time.time_ns(), "accounts": accounts, "positions": held}
+    await stage.services.hot.put(f"portfolio:{user}", view, 60)
+
+
+async def risk_told(stage: Stage, *levels: LevelUse, limits: Any = ()) -> None:
+    view = {"at": time.time_ns(), "epoch": 1, "limits_version": 1, "exposure": [], "over": [], "levels": levels}
+    await stage.services.hot.put("risk", {**view, "limits": limits}, 60)
+
+
+def use(scope: str, gross: int, profit: int, **more: Any) -> LevelUse:
+    return LevelUse(scope=scope, gross=D(gross), net=D(gross) / 2, profit=D(profit), **more)
+
+
+@pytest.fixture
+async def key(stage: Stage) -> str:
+    """Asha and bo each have an account, an order open and an algo; asha's key."""
+    key = await stage.trading()
+    await stage.trading("bo", "paper-2")
+    await stage.fed()
+    await stage.make("/v1/algos", algo_body())
+    await stage.make("/v1/algos", algo_body("momo-2", account="paper-2", start=True))
+    await stage.make("/v1/orders", order_body())
+    await stage.make("/v1/orders", order_body("k-2", account="paper-2"))
+    await told(stage, "asha", account("paper-1"), held=[held("-250.5")])
+    await told(stage, "bo", account("paper-2", cash=None, connected=False))
+    for scope, value in (("cluster", "1000"), ("user:asha", "800"), ("account:paper-1", "400")):
+        await stage.services.desired.set_limit(scope, "gross_exposure", "", D(value), by="test")
+    await risk_told(
+        stage,
+        use("cluster", 300, 3),
+        use("user:asha", 100, 7),
+        use("account:paper-1", 100, 7, open_orders=1),
+        use("user:asha", 100, 7, instrument=BTC),
+        use("user:bo", 200, -4),
+        use("account:paper-2", 200, -4),
+        limits=[
+            {"scope": "account:paper-1", "kind": "gross_exposure", "instrument": "", "used": "100"},
+            {"scope": "cluster", "kind": "gross_exposure", "instrument": "", "used": "300"},
+        ],
+    )
+    return key
+
+
+async def test_the_deck_sums_up_what_an_operator_sees(stage: Stage, key: str) -> None:
+    await stage.services.alerts.raise_alert(kind="deck", severity="info", user="", subject="s", text="t", at=Nanos(1))
+    seen = await stage.get("/v1/deck")
+    assert (seen["currency"], seen["pnl_today"], seen["gross"], seen["net"]) == ("USDT", "3", "300", "150")
+    assert (seen["gross_limit"], seen["gross_use"]) == ("1000", 0.3)
+    assert (seen["open_orders"], seen["breaks"], seen["alerts"], seen["trouble"]) == (2, 0, 1, "")
+    one, two = seen["accounts"]
+    assert (one["account"], one["state"], one["equity"], one["gross_limit"]) == ("paper-1", "ready", "749.5", "400")
+    assert (one["pnl_today"], one["gross_use"]) == ("7", 0.25)
+    assert (two["account"], two["state"], two["equity"], two["gross_use"]) == ("paper-2", "disconnected", None, None)
+    assert seen["algos"] == {"running": 0, "wanted": 1, "by_state": {"stopped": 1, "waiting": 1}}
+    (feed,) = seen["feeds"]
+    assert (feed["feed"], feed["state"], feed["instruments"], feed["workers_wanted"]) == ("crypto", "down", 2, 2)
+
+
+async def test_others_see_their_own_part_of_the_deck(stage: Stage, key: str) -> None:
+    await stage.services.kills.throw("account:paper-2", False, "x", "admin")
+    await stage.services.kills.throw("account:paper-1", False, "y", "admin")
+    seen = await stage.get("/v1/deck", key=key)
+    assert [each["account"] for each in seen["accounts"]] == ["paper-1"]
+    assert (seen["pnl_today"], seen["gross"], seen["gross_limit"], seen["gross_use"]) == ("7", "100", "800", 0.125)
+    assert (seen["open_orders"], seen["algos"]["wanted"]) == (1, 0)
+    assert [kill["scope"] for kill in seen["kills"]] == ["account:paper-1"]
+    assert len((await stage.get("/v1/deck"))["kills"]) == 2
+    nobody = await stage.person("cho", "viewer")
+    empty = await stage.get("/v1/deck", key=nobody)
+    assert (empty["accounts"], empty["pnl_today"], empty["open_orders"], empty["kills"]) == ([], "0", 0, [])
+    assert (empty["gross_limit"], empty["alerts"]) == (None, 0)
+
+
+async def test_states_of_accounts_are_in_words(stage: Stage, key: str) -> None:
+    await told(stage, "asha", account("paper-1"), held=[held("0", None)])
+    assert (await stage.get("/v1/deck", key=key))["accounts"][0]["equity"] is None
+
+    async def state() -> tuple[str, str]:
+        (shown,) = (await stage.get("/v1/deck", key=key))["accounts"]
+        return shown["state"], shown["detail"]
+
+    await told(stage, "asha", account("paper-1", reconciled=False))
+    assert (await state())[0] == "reconciling"
+    await told(stage, "asha", account("paper-1", open_breaks=2))
+    assert await state() == ("breaks", "2 differences to the broker's books are open")
+    await told(stage, "asha", account("paper-1"), at=time.time_ns() - 30 * 10**9)
+    assert await state() == ("unknown", "the session of asha has told nothing for 30 s")
+    await stage.services.hot.delete("portfolio:asha")
+    assert (await state())[0] == "unknown"
+    await stage.ask("PATCH", "/v1/accounts/paper-1", {"enabled": False})
+    assert (await state())[0] == "off"
+
+
+async def test_feeds_are_judged_by_their_workers(stage: Stage, key: str) -> None:
+    async def worker(shard: int, *, connected: bool = True, **states: int) -> None:
+        told = {"shard": shard, "connected": connected, "at": time.time_ns(), "states": states, "instruments": []}
+        await stage.services.hot.put(f"worker:crypto:{shard}", told, 60)
+
+    async def seen() -> tuple[str, int, int, int]:
+        (feed,) = (await stage.get("/v1/deck"))["feeds"]
+        return feed["state"], feed["live"], feed["stale"], feed["workers"]
+
+    await worker(0, live=1)
+    await worker(1, live=1)
+    assert await seen() == ("ok", 2, 0, 2)
+    await worker(1, stale=1)
+    assert await seen() == ("degraded", 1, 1, 2)
+    await worker(1, connected=False, live=1)
+    assert await seen() == ("degraded", 1, 0, 1)
+    await stage.ask("PATCH", "/v1/feeds/crypto", {"enabled": False})
+    assert (await seen())[0] == "off"
+
+
+async def test_breaks_are_counted_and_currencies_that_differ_are_not_named(stage: Stage, key: str) -> None:
+    item = Break(
+        id="b", account=AccountId("paper-1"), instrument=BTC, kind=BreakKind.POSITION, ours="1", theirs="2",
+        opened_at=Nanos(10**18),
+    )  # fmt: skip
+    epoch = await Leases(stage.services.database).take("session/test", "test", 60)
+    journal = stage.services.journal
+    await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(breaks=[item])))
+    await told(stage, "bo", account("paper-2", currency="USD"))
+    seen = await stage.get("/v1/deck")
+    assert (seen["breaks"], seen["currency"], seen["pnl_today"]) == (1, "", "3")
+    assert (await stage.get("/v1/deck", key=key))["currency"] == "USDT"
+
+
+async def test_without_redis_the_journal_is_shown_all_the_same(stage: Stage, key: str) -> None:
+    await stage.services.hot.close()
+    stage.services.hot = type(stage.services.hot)("redis://127.0.0.1:9/0")
+    seen = await stage.get("/v1/deck")
+    assert "Redis" in seen["trouble"]
+    assert (seen["open_orders"], seen["pnl_today"], seen["accounts"][0]["state"]) == (2, "0", "unknown")
+
+
+async def test_a_hundred_who_look_at_once_cost_one_reading(
+    stage: Stage, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glance, "FRESH_S", 30.0)
+    reads = 0
+    real = stage.services.desired.feeds
+
+    async def counted() -> Any:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0.05)
+        return await real()
+
+    monkeypatch.setattr(stage.services.desired, "feeds", counted)
+    stage.services.glance._seen = None
+    answers = await asyncio.gather(*(stage.get("/v1/deck", key=each) for each in [stage.operator_key, key] * 50))
+    # The hub looks at feeds of its own accord.
+    assert reads <= 2
+    assert len({answer["at"] for answer in answers}) == 1
+    assert {answer["gross"] for answer in answers} == {"300", "100"}
+
+
+async def test_the_heat_table_adds_up_and_keeps_others_out(stage: Stage, key: str) -> None:
+    def cell(account: str, algo: str, instrument: str, risk: str) -> RiskCell:
+        return RiskCell(account=AccountId(account), algo=algo, instrument=instrument, at_risk=D(risk))  # type: ignore[arg-type]
+
+    hot = stage.services.hot
+    await hot.put("heat:asha", [cell("paper-1", "momo-1", BTC, "30"), cell("paper-1", "", ETH, "10")], 60)
+    await hot.put("heat:bo", [cell("paper-2", "momo-2", ETH, "60")], 60)
+    whole = await stage.get("/v1/risk/heat")
+    assert (whole["total"], whole["algos"], whole["instruments"]) == ("100", ["momo-2", "momo-1", ""], [ETH, BTC])
+    assert [(c["algo"], c["instrument"], c["at_risk"], c["share"]) for c in whole["cells"]] == [
+        ("momo-2", ETH, "60", 0.6),
+        ("momo-1", BTC, "30", 0.3),
+        ("", ETH, "10", 0.1),
+    ]
+    mine = await stage.get("/v1/risk/heat", key=key)
+    assert (mine["total"], mine["algos"], mine["currency"]) == ("40", ["momo-1", ""], "USDT")
+
+
+async def test_the_tree_shows_limits_with_their_use_where_they_hold(stage: Stage, key: str) -> None:
+    await stage.services.desired.set_limit("account:paper-1", "position", BTC, D("2"), by="test")
+    root = await stage.get("/v1/risk/tree")
+    assert (root["scope"], root["figures"]["gross"]) == ("cluster", "300")
+    (limit,) = root["limits"]
+    assert {name: limit[name] for name in ("kind", "value", "used", "use", "unit", "generation")} == {
+        "kind": "gross_exposure", "value": "1000", "used": "300", "use": 0.3, "unit": "money", "generation": 1,
+    }  # fmt: skip
+    asha, bo = root["children"]
+    assert [each["scope"] for each in (asha, bo)] == ["user:asha", "user:bo"]
+    assert [(each["scope"], each["instrument"]) for each in asha["children"]] == [
+        ("account:paper-1", ""),
+        ("user:asha", BTC),
+    ]
+    (leaf,) = asha["children"][0]["children"]
+    assert (leaf["instrument"], leaf["limits"][0]["value"], leaf["limits"][0]["used"]) == (BTC, "2", None)
+    mine = await stage.get("/v1/risk/tree", key=key)
+    assert (mine["figures"], mine["limits"][0]["value"]) == (None, "1000")
+    assert [each["scope"] for each in mine["children"]] == ["user:asha"]
+
+
+async def test_things_are_found_by_a_part_of_their_name_where_they_may_be_seen(stage: Stage, key: str) -> None:
+    async def found(q: str, key: str | None = None) -> list[tuple[str, str]]:
+        answer = await stage.ask("GET", f"/v1/search?q={q}", key=key)
+        assert answer.status_code == 200, answer.text
+        return [(each["kind"], each["id"]) for each in answer.json()["items"]]
+
+    assert await found("momo") == [("algo", "momo-1"), ("algo", "momo-2")]
+    assert await found("MOMO", key) == [("algo", "momo-1")]
+    assert await found("btc", key) == [("instrument", BTC)]
+    assert await found("k-", key) == [("order", "paper-1/k-1")]
+    assert ("order", "paper-2/k-2") in await found("k-2")
+    assert await found("k-2", key) == []
+    assert await found("crypto") == [("feed", "crypto")]
+    assert await found("asha") == [("user", "asha"), ("account", "paper-1")][:1]
+    assert ("strategy", "ma-cross") in await found("cross")
+    assert await found("%25") == await found("_") == []
+    assert await found("%20") == []
+    await stage.refused(422, "bad_input", "GET", "/v1/search?q=")
+    await stage.refused(422, "bad_input", "GET", "/v1/search?q=a%00b")
+
+
+async def test_an_ended_order_is_found_by_its_whole_key(stage: Stage, key: str) -> None:
+    await stage.ask("DELETE", "/v1/orders/paper-1/k-1", key=key)
+    items = (await stage.get("/v1/search?q=k-1", key=key))["items"]
+    assert [(each["kind"], each["detail"]) for each in items] == [("order", f"buy {BTC}, cancelled")]
+    assert (await stage.get("/v1/search?q=K-", key=key))["items"] == []
+
+
+async def test_an_account_is_flattened_and_those_of_others_are_not(stage: Stage, key: str) -> None:
+    held = Position(account=AccountId("paper-1"), instrument=ETH, quantity=D("-1.5"))
+    of_algo = replace(held, algo="momo-1", quantity=D("-1"))
+    epoch = await Leases(stage.services.database).take("session/test", "test", 60)
+    journal = stage.services.journal
+    await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(positions=[held, of_algo])))
+    positions = await stage.get("/v1/positions?algo=momo-1", key=key)
+    assert [(each["instrument"], each["quantity"]) for each in positions["items"]] == [(ETH, "-1")]
+    await stage.refused(404, "unknown_algo", "GET", "/v1/positions?algo=momo-2", key=key)
+    done = (await stage.ask("POST", "/v1/accounts/paper-1/flatten", {"reason": "weekend"}, key=key)).json()
+    assert (done["cancelled"], done["refused"]) == (1, [])
+    (closing,) = done["closing"]
+    assert (closing["side"], closing["quantity"], closing["type"], closing["reduce_only"]) == (
+        "buy", "1.5", "market", True,
+    )  # fmt: skip
+    (entry,) = await stage.services.desired.audit_of("paper-1", limit=1)
+    assert (entry.actor, entry.action, entry.after["reason"]) == ("asha", "flatten", "weekend")
+    await stage.refused(404, "unknown_account", "POST", "/v1/accounts/paper-2/flatten", {"reason": "x"}, key=key)
+    viewer = await stage.person("dee", "viewer")
+    await stage.refused(403, "forbidden", "POST", "/v1/accounts/paper-1/flatten", {"reason": "x"}, key=viewer)
+
+
+async def test_maxima_come_as_points_of_a_chart(stage: Stage, key: str) -> None:
+    from storage.records import MaximaRecord
+
+    epoch = await Leases(stage.services.database).take("risk/main", "test", 60)
+    today = Nanos(time.time_ns())
+    zero = dict.fromkeys(("long", "short", "money_at_risk", "loss", "drawdown"), D(0))
+    for scope in ("user:asha", "user:bo"):
+        top = MaximaRecord(day=today, scope=scope, instrument="", gross=D(9), open_orders=4, sampled_at=today, **zero)
+        await stage.services.days.save_maxima(epoch, [top, replace(top, instrument=BTC)])
+    (point,) = (await stage.get("/v1/risk/maxima/series?kind=gross&days=2", key=key))["items"]
+    assert (point["scope"], point["kind"], point["value"]) == ("user:asha", "gross", "9")
+    assert len((await stage.get("/v1/risk/maxima/series?scope=user:bo"))["items"]) == 7
+    assert (await stage.get("/v1/risk/maxima/series?scope=user:bo", key=key))["items"] == []
+    await stage.refused(422, "bad_input", "GET", "/v1/risk/maxima/series?kind=colour")

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from storage import login_attempts
+from storage.database import Database
+from storage.login_attempts import MOST_BY_ADDRESS, MOST_BY_USER, LoginAttempts, network_of
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Seconds, to be set."""
+    now = [1_000_000]
+
+    class _Time:
+        @staticmethod
+        def time_ns() -> int:
+            return now[0] * 1_000_000_000
+
+    monkeypatch.setattr(login_attempts, "time", _Time)
+    return now
+
+
+async def test_the_fifth_failure_locks_a_user_out_longer_each_time(db: Database, clock: list[int]) -> None:
+    attempts = LoginAttempts(db)
+    for number in range(MOST_BY_USER):
+        attempt = await attempts.begin("asha", f"192.0.2.{number}")
+        assert not attempt.locked_until
+        assert attempt.locks == (("user",) if number == MOST_BY_USER - 1 else ())
+    for pause in (60, 120, 240, 480, 900, 900):
+        clock[0] += pause - 1
+        assert (await attempts.begin("asha", "192.0.2.99")).by == "user"
+        assert (await attempts.locked(["asha", "bo"])).keys() == {"asha"}
+        clock[0] += 1
+        assert not (await attempts.begin("asha", "192.0.2.99")).locked_until
+    assert not (await attempts.begin("bo", "192.0.2.99")).locked_until
+
+
+async def test_many_at_once_gain_nothing(db: Database) -> None:
+    attempts = LoginAttempts(db)
+    found = await asyncio.gather(*(attempts.begin("asha", f"192.0.2.{each}") for each in range(60)))
+    assert sum(not each.locked_until for each in found) == MOST_BY_USER
+
+
+async def test_an_address_is_locked_out_whomever_it_tries(db: Database) -> None:
+    attempts = LoginAttempts(db)
+    for number in range(MOST_BY_ADDRESS):
+        # An account of one's own in between does not help.
+        own = await attempts.begin("me", "2001:db8::7")
+        await attempts.succeeded(own, whole=True)
+        assert not (await attempts.begin(f"u{number}", f"2001:db8::{number}")).locked_until
+    assert (await attempts.begin("other", "2001:db8::ffff")).by == "address"
+    assert not (await attempts.begin("other", "2001:db8:0:1::7")).locked_until
+
+
+async def test_success_forgets_failures_but_a_password_alone_does_not(db: Database) -> None:
+    attempts = LoginAttempts(db)
+    for _ in range(MOST_BY_USER - 1):
+        await attempts.begin("asha", "a")
+    last = await attempts.begin("asha", "a")
+    await attempts.succeeded(last, whole=False)
+    assert await attempts.locked(["asha"]) == {}
+    assert (await attempts.begin("asha", "a")).locks == ("user",)
+    await attempts.unlock("asha", "admin")
+    for _ in range(MOST_BY_USER - 1):
+        await attempts.begin("asha", "a")
+    await attempts.succeeded(await attempts.begin("asha", "a"), whole=True)
+    for _ in range(MOST_BY_USER - 1):
+        assert not (await attempts.begin("asha", "b")).locks
+
+
+async def test_failures_are_forgotten_in_time_and_swept(db: Database, clock: list[int]) -> None:
+    attempts = LoginAttempts(db)
+    for _ in range(MOST_BY_USER - 1):
+        await attempts.begin("asha", "a")
+    clock[0] += login_attempts.FORGET_S + 1
+    assert (await attempts.begin("asha", "a")).locks == ()
+    clock[0] += login_attempts.FORGET_S + login_attempts.LONGEST_S + 1
+    await attempts.sweep()
+    async with db.connection() as connection:
+        rows = await (await connection.execute("SELECT 1 FROM login_attempts")).fetchall()
+    assert rows == []
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("::ffff:192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("(local)", "(local)"),
+    ],
+)
+def test_networks(address: str, network: str) -> None:
+    assert network_of(address) == network

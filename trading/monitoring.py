@@ -1,0 +1,360 @@
+"""Transaction monitoring: what in an account's orders and executions is unlike what was usual there.
+
+Events in, alarms out; the state is plain data that is kept between two events.  What is usual is learnt from the
+account itself, by measures that a few odd values do not move, and fades, so that a new habit becomes usual in time.
+
+* `large_order`: far above the sizes that are usual for this instrument here, or a large part of the account's equity.
+* `unusual_hour`: whoever it comes from (an algo, a person) was never seen at this hour on many days.
+* `position_flips`: long to short and back, many times in a few minutes, and more often than is usual.
+* `cancel_burst`: many orders taken back within a minute, and more than is usual.
+
+Orders that only close (reduce-only, a kill's, a flattening's) are neither judged nor learnt from by their size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
+from trading.orders import ZERO, EventKind, Side
+
+LARGE_ORDER: Final = "large_order"
+UNUSUAL_HOUR: Final = "unusual_hour"
+POSITION_FLIPS: Final = "position_flips"
+CANCEL_BURST: Final = "cancel_burst"
+
+#: Kinds of alerts about how somebody trades.
+KINDS_OF_TRADING: Final = frozenset({LARGE_ORDER, UNUSUAL_HOUR, POSITION_FLIPS, CANCEL_BURST})
+
+_SECOND: Final = 1_000_000_000
+_HOUR: Final = 3_600 * _SECOND
+_DAY: Final = 24 * _HOUR
+#: Buckets of a size to each doubling.
+_PER_OCTAVE: Final = 4
+#: Most instruments and actors that are remembered of an account, and orders that wait for a price.
+_MOST: Final = 500
+_PLACED: Final = (EventKind.PENDING, EventKind.ADOPTED)
+_ENDED: Final = (EventKind.CANCELLED, EventKind.REJECTED, EventKind.EXPIRED, EventKind.DENIED)
+_STOPPING: Final = ("kill-", "flat-")
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """When something counts as unusual."""
+
+    #: So many sizes make a habit, and after twice ``memory`` the old ones count half.
+    enough_orders: int = 20
+    memory: int = 500
+    #: An order is large from so many spreads above the middle size on, and at least so many times it.
+    spreads: float = 5.0
+    times: float = 4.0
+    #: Parts of the account's equity from which on any order is large, and is critical.
+    share: float = 0.5
+    critical_share: float = 1.0
+    #: Days on which somebody must have been seen before an hour is unusual for them.
+    enough_days: int = 10
+    memory_days: int = 60
+    #: Flips within ``flips_ns``, and times the usual number.
+    flips: int = 6
+    flips_ns: int = 600 * _SECOND
+    #: Orders taken back within ``cancels_ns``.
+    cancels: int = 20
+    cancels_ns: int = 60 * _SECOND
+    #: How many times the usual number of flips or cancels is unusual.
+    above_usual: float = 3.0
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """One journaled event with what it takes of its order."""
+
+    number: int
+    kind: EventKind
+    at: Nanos
+    account: AccountId
+    client_order_id: ClientOrderId
+    instrument: InstrumentId
+    side: Side
+    algo: str | None
+    reduce_only: bool
+    cause: str
+    #: The order's quantity, as it is asked for with this event, and its limit or stop price.
+    quantity: Decimal
+    price: Decimal | None
+    fill_quantity: Decimal | None = None
+    fill_price: Decimal | None = None
+
+    @property
+    def who(self) -> str:
+        """The person whose request it was, else the algo; "" where neither is told."""
+        kind, _, rest = self.cause.partition("/")
+        if kind == "api" and rest:
+            return f"user {rest.partition('/')[0]}"
+        return f"algo {self.algo}" if self.algo else ""
+
+
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What an order is measured by: of its instrument, and of its account where it is known."""
+
+    multiplier: Decimal = Decimal(1)
+    currency: str = ""
+    equity: Decimal | None = None
+    equity_currency: str = ""
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Something unusual.  ``subject`` is the same for what belongs together."""
+
+    kind: str
+    severity: Literal["info", "warning", "critical"]
+    account: AccountId
+    algo: str | None
+    subject: str
+    text: str
+    at: Nanos
+
+
+class Sizes(msgspec.Struct, kw_only=True):
+    """Sizes by bucket of their logarithm: middle and spread do not move for a few odd ones."""
+
+    counts: dict[int, int] = {}
+    total: int = 0
+
+    def add(self, size: float, memory: int) -> None:
+        """Learn one."""
+        bucket = bucket_of(size)
+        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        self.total += 1
+        if self.total >= 2 * memory:
+            self.counts = {each: count // 2 for each, count in self.counts.items() if count > 1}
+            self.total = sum(self.counts.values())
+
+    def middle(self) -> float:
+        """The median, as a bucket."""
+        return _median(self.counts)
+
+    def spread(self) -> float:
+        """The median distance from the median, made comparable to a standard deviation; at least half a doubling."""
+        middle = self.middle()
+        distances: dict[float, int] = {}
+        for bucket, count in self.counts.items():
+            distance = abs(bucket - middle)
+            distances[distance] = distances.get(distance, 0) + count
+        return max(1.4826 * _median(distances), _PER_OCTAVE / 2)
+
+
+class Rate(msgspec.Struct, kw_only=True):
+    """How often something happens within a while, and how often is usual."""
+
+    times: list[int] = []
+    #: Of past whiles in which it happened at all; they fade by a tenth each.
+    usual: float = 0.0
+    began_at: int = 0
+    counted: int = 0
+
+    def add(self, at: int, within: int) -> int:
+        """It happened; how often within the while that ends now."""
+        if at >= self.began_at + within:
+            if self.counted:
+                self.usual = self.counted if not self.usual else 0.9 * self.usual + 0.1 * self.counted
+            self.began_at, self.counted = at, 0
+        self.counted += 1
+        self.times = [each for each in self.times if at - each < within][-199:]
+        self.times.append(at)
+        return len(self.times)
+
+
+class Traded(msgspec.Struct, kw_only=True):
+    """What is remembered of one instrument."""
+
+    sizes: Sizes = msgspec.field(default_factory=Sizes)
+    flips: Rate = msgspec.field(default_factory=Rate)
+    #: Last price paid or asked for; 0: none is known.
+    price: Decimal = ZERO
+    position: Decimal = ZERO
+    #: Of the last position that was not flat.
+    sign: int = 0
+    at: int = 0
+
+
+class Acting(msgspec.Struct, kw_only=True):
+    """What is remembered of one algo or person."""
+
+    cancels: Rate = msgspec.field(default_factory=Rate)
+    #: When and why the last order was taken back: all that one command takes back counts once.
+    last_cancel: tuple[int, str] = (-1, "")
+    #: Hour of the day (UTC) -> days on which it was seen then; the last of them.
+    hours: dict[int, int] = {}
+    last_days: dict[int, int] = {}
+    #: Days on which it was seen at all, and the last of them.
+    days: int = 0
+    last_day: int = -1
+    at: int = 0
+
+
+class Account(msgspec.Struct, kw_only=True):
+    """What is remembered of an account."""
+
+    instruments: dict[InstrumentId, Traded] = {}
+    actors: dict[str, Acting] = {}
+    #: Orders without a price, judged by that of their first execution.
+    unpriced: list[ClientOrderId] = []
+
+
+K = TypeVar("K", bound=str)
+M = TypeVar("M", Traded, Acting)
+
+
+def observe(state: Account, event: Watched, means: Means, terms: Terms) -> list[Alarm]:
+    """Take one event, in the order of the journal; brings ``state`` up to date and says what is unusual."""
+    traded = _of(state.instruments, event.instrument, Traded, event.at)
+    acting = _of(state.actors, event.who, Acting, event.at)
+    found: list[Alarm] = []
+    if event.kind in _PLACED:
+        found += _hour(acting, event, terms)
+        if event.price is None and not traded.price:
+            state.unpriced = [*state.unpriced, event.client_order_id][-_MOST:]
+        else:
+            found += _size(traded, event, event.quantity, means, terms, learn=True)
+    elif event.kind is EventKind.MODIFY_REQUESTED:
+        found += _size(traded, event, event.quantity, means, terms, learn=False)
+    elif event.kind is EventKind.CANCEL_REQUESTED:
+        found += _cancel(acting, event, terms)
+    elif event.kind is EventKind.FILLED and event.fill_quantity is not None and event.fill_price is not None:
+        traded.price = event.fill_price
+        if event.client_order_id in state.unpriced:
+            state.unpriced.remove(event.client_order_id)
+            found += _size(traded, event, event.quantity, means, terms, learn=True)
+        found += _flip(traded, event, event.fill_quantity, terms)
+    elif event.kind in _ENDED and event.client_order_id in state.unpriced:
+        state.unpriced.remove(event.client_order_id)
+    if event.price is not None and event.kind in _PLACED and not traded.price:
+        traded.price = event.price
+    return found
+
+
+def _size(traded: Traded, event: Watched, quantity: Decimal, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
+    price = event.price if event.price is not None else traded.price
+    worth = abs(quantity * price * means.multiplier)
+    if not worth or event.reduce_only or event.cause.startswith(_STOPPING):
+        return []
+    reasons: list[str] = []
+    severity: Literal["warning", "critical"] = "warning"
+    sizes = traded.sizes
+    if sizes.total >= terms.enough_orders:
+        middle = sizes.middle()
+        usual = size_of(middle)
+        above = (bucket_of(float(worth)) - middle) / sizes.spread()
+        if above > terms.spreads and float(worth) > terms.times * usual:
+            reasons.append(f"{float(worth) / usual:.0f} times what is usual for {event.instrument} here")
+    if means.equity is not None and means.equity > 0 and means.equity_currency == means.currency:
+        share = float(worth / means.equity)
+        if share >= terms.share:
+            reasons.append(f"{100 * share:.0f} % of the account's equity")
+            severity = "critical" if share >= terms.critical_share else severity
+    if learn:
+        sizes.add(float(worth), terms.memory)
+    if not reasons:
+        return []
+    money = f"{worth:.2f} {means.currency}".rstrip()
+    text = f"order {event.client_order_id} {_from(event)} is worth {money}: {' and '.join(reasons)}"
+    return [_alarm(LARGE_ORDER, event, event.instrument, text, severity=severity)]
+
+
+def _hour(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
+    if not event.who or event.cause.startswith(_STOPPING):
+        return []
+    hour, day = event.at // _HOUR % 24, event.at // _DAY
+    near = sum(acting.hours.get(each % 24, 0) for each in (hour - 1, hour, hour + 1))
+    known = acting.days
+    is_new = acting.last_days.get(hour) != day
+    unusual = is_new and not near and known >= terms.enough_days
+    if is_new:
+        acting.hours[hour] = acting.hours.get(hour, 0) + 1
+        acting.last_days[hour] = day
+    if acting.last_day != day:
+        acting.last_day = day
+        acting.days += 1
+        if acting.days >= 2 * terms.memory_days:
+            acting.days //= 2
+            acting.hours = {each: count // 2 for each, count in acting.hours.items() if count > 1}
+    if not unusual:
+        return []
+    text = f"{event.who} trades between {hour:02d}:00 and {hour + 1:02d}:00 UTC: never seen then on {known} days"
+    return [_alarm(UNUSUAL_HOUR, event, f"{event.who} {hour:02d}:00", text)]
+
+
+def _flip(traded: Traded, event: Watched, quantity: Decimal, terms: Terms) -> list[Alarm]:
+    traded.position += quantity if event.side is Side.BUY else -quantity
+    sign = (traded.position > 0) - (traded.position < 0)
+    if not sign or sign == traded.sign:
+        return []
+    is_flip, traded.sign = traded.sign != 0, sign
+    if not is_flip:
+        return []
+    usual = traded.flips.usual
+    count = traded.flips.add(event.at, terms.flips_ns)
+    if count < max(terms.flips, terms.above_usual * usual):
+        return []
+    text = (
+        f"the position in {event.instrument} has gone from one side to the other {count} times within "
+        f"{terms.flips_ns // (60 * _SECOND)} minutes, last by order {event.client_order_id} {_from(event)}"
+    )
+    return [_alarm(POSITION_FLIPS, event, event.instrument, text)]
+
+
+def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
+    if event.cause.startswith(_STOPPING) or acting.last_cancel == (event.at, event.cause):
+        return []
+    acting.last_cancel = (event.at, event.cause)
+    usual = acting.cancels.usual
+    count = acting.cancels.add(event.at, terms.cancels_ns)
+    if count < max(terms.cancels, terms.above_usual * usual):
+        return []
+    text = f"{event.who or 'somebody'} has taken back orders {count} times within {terms.cancels_ns // _SECOND} s"
+    return [_alarm(CANCEL_BURST, event, event.who or event.account, text)]
+
+
+def _alarm(
+    kind: str, event: Watched, subject: str, text: str, *, severity: Literal["warning", "critical"] = "warning"
+) -> Alarm:
+    return Alarm(
+        kind=kind, severity=severity, account=event.account, algo=event.algo, subject=subject, text=text, at=event.at
+    )
+
+
+def _from(event: Watched) -> str:
+    return f"of {event.who}" if event.who else "of the account"
+
+
+def _of(known: dict[K, M], key: K, kind: type[M], at: int) -> M:
+    found = known.get(key)
+    if found is None:
+        if len(known) >= _MOST:
+            del known[min(known, key=lambda each: known[each].at)]
+        found = known[key] = kind()
+    found.at = at
+    return found
+
+
+def bucket_of(size: float) -> int:
+    """The bucket of a size above 0."""
+    return math.floor(_PER_OCTAVE * math.log2(size))
+
+
+def size_of(bucket: float) -> float:
+    """A size in the middle of a bucket."""
+    return math.exp2((bucket + 0.5) / _PER_OCTAVE)
+
+
+def _median(counts: Mapping[int, int] | Mapping[float, int]) -> float:
+    half, seen = (sum(counts.values()) + 1) // 2, 0
+    pairs: list[tuple[float, int]] = [(float(value), count) for value, count in counts.items()]
+    for value, count in sorted(pairs):
+        seen += count
+        if seen >= half:
+            return value
+    return 0.0
