@@ -5,10 +5,11 @@ import { lazy, type ReactNode, Suspense, useEffect, useState } from "react";
 import { BrowserRouter, Route, Routes } from "react-router";
 
 import { ErrorNote } from "@/components/ErrorNote";
+import { Page } from "@/components/Page";
 import { Frame } from "@/layout/Frame";
-import { pages } from "@/pages";
+import { type PageEntry, pages } from "@/pages";
 import { FreshCodeDialog } from "@/session/FreshCode";
-import { SESSION_KEY, useSession } from "@/session/session";
+import { SESSION_KEY, useIsOperator, useSession } from "@/session/session";
 import { Connection } from "@/stream/connection";
 import { StreamContext } from "@/stream/hooks";
 
@@ -42,7 +43,7 @@ export function App() {
               <Route element={<Frame />}>
                 {pages.flatMap((each) =>
                   [each.path, ...(each.more ?? [])].map((path) => (
-                    <Route key={path} path={path} element={<each.page />} />
+                    <Route key={path} path={path} element={<Guarded entry={each} />} />
                   )),
                 )}
                 <Route path="*" element={<Nowhere />} />
@@ -77,11 +78,21 @@ function SignedIn(given: { children: ReactNode }) {
   return <StreamContext value={stream}>{given.children}</StreamContext>;
 }
 
+/** A page, for those whom it is for. */
+function Guarded({ entry }: { entry: PageEntry }) {
+  const operator = useIsOperator();
+  if (!entry.operator || operator) return <entry.page />;
+  return (
+    <Page title={entry.title}>
+      <p className="muted">This page is for operators. Ask one of them if you need what is here.</p>
+    </Page>
+  );
+}
+
 function Nowhere() {
   return (
-    <div className="page">
-      <h1>Nothing is here</h1>
+    <Page title="Nothing is here">
       <p className="muted">There is no page at this address.</p>
-    </div>
+    </Page>
   );
 }

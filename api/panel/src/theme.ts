@@ -109,5 +109,8 @@ export const variables: CSSVariablesResolver = () => ({
     "--mantine-color-error": "#c22f2f",
     "--mantine-color-anchor": "#06695a",
     "--mantine-color-sea-light-color": "#05594b",
+    "--mantine-color-red-light-color": "#a01c1c",
+    "--mantine-color-yellow-light-color": "#704800",
+    "--mantine-color-blue-light-color": "#12538c",
   },
 });

@@ -54,7 +54,7 @@ export default function EquityPanel(given: { what: "algo" | "account"; id: strin
     >
       {equity.isError && !equity.data ? <ErrorNote error={equity.error} retry={() => void equity.refetch()} /> : null}
       {points.length > 1 ? (
-        <LineChart points={points} label={`Profit of ${id} over ${span}`} />
+        <LineChart points={points} height={what === "algo" ? 380 : 250} label={`Profit of ${id} over ${span}`} />
       ) : (
         <div className="grid-note" style={{ minHeight: 230 }}>
           <strong>{equity.isPending ? "Loading…" : "No curve yet"}</strong>

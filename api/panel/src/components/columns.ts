@@ -25,13 +25,21 @@ export interface Column<Row> {
 
 export const isNumeric = (kind: Kind | undefined): boolean => kind === "decimal" || kind === "number";
 
+const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
+/** The order of two instants; those of one form and offset, as the server sends them, are ordered as they are written. */
+function orderOfTimes(a: string, b: string): number {
+  if (a.length === b.length && a.slice(-6) === b.slice(-6)) return a < b ? -1 : a > b ? 1 : 0;
+  return instant(a) - instant(b);
+}
+
 /** The order of two values; what is not there comes last. */
 export function orderOf(kind: Kind | undefined, a: CellValue, b: CellValue): number {
   if (a == null || b == null) return a == null ? (b == null ? 0 : 1) : -1;
   if (kind === "decimal") return compareDecimals(String(a), String(b));
-  if (kind === "time") return instant(String(a)) - instant(String(b));
+  if (kind === "time") return orderOfTimes(String(a), String(b));
   if (typeof a === "number" && typeof b === "number") return a - b;
-  return String(a).localeCompare(String(b), "en", { numeric: true, sensitivity: "base" });
+  return collator.compare(String(a), String(b));
 }
 
 /** Whether a value passes a filter: a part of the text, or for numbers also `<5`, `>=5`, `=5`. */

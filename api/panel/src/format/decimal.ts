@@ -33,14 +33,22 @@ export const isDecimal = (text: string): boolean => parts(text) !== null;
 
 /** -1, 0 or 1; what is no decimal comes last. */
 export function compareDecimals(a: string | null | undefined, b: string | null | undefined): number {
+  // Rounding keeps the order: where two floats differ, so do the amounts, the same way. Else only digits tell.
+  const x = a == null || a === "" ? Number.NaN : Number(a);
+  const y = b == null || b === "" ? Number.NaN : Number(b);
+  if (Number.isFinite(x) && Number.isFinite(y) && x !== y) return x < y ? -1 : 1;
+  return compareDigits(a, b);
+}
+
+function compareDigits(a: string | null | undefined, b: string | null | undefined): number {
   const left = a == null ? null : parts(a);
   const right = b == null ? null : parts(b);
   if (!left || !right) return left ? -1 : right ? 1 : 0;
   if (left.negative !== right.negative) return left.negative ? -1 : 1;
   const places = Math.max(left.fraction.length, right.fraction.length);
-  const x = BigInt(left.whole + left.fraction.padEnd(places, "0"));
-  const y = BigInt(right.whole + right.fraction.padEnd(places, "0"));
-  const size = x < y ? -1 : x > y ? 1 : 0;
+  const first = BigInt(left.whole + left.fraction.padEnd(places, "0"));
+  const second = BigInt(right.whole + right.fraction.padEnd(places, "0"));
+  const size = first < second ? -1 : first > second ? 1 : 0;
   return left.negative ? (0 - size) : size;
 }
 

@@ -86,6 +86,7 @@ export function Palette() {
       shortcut={["mod + K", "/"]}
       nothingFound="Nothing of that name"
       limit={30}
+      overlayProps={{ blur: 0, backgroundOpacity: 0.6 }}
       scrollable
       maxHeight={440}
       searchProps={{ leftSection: <IconSearch size={17} aria-hidden />, placeholder: "Algo, order, instrument, account, page…", "aria-label": "Search or command" }}

@@ -211,6 +211,26 @@ describe("market data", () => {
     expect(newest().sent[0]).toMatchObject({ places: {} });
   });
 
+  it("never asks for more than the server takes: what is out of sight makes room", async () => {
+    make().start();
+    newest().opens();
+    greets(newest());
+    const forget = Array.from({ length: 180 }, (_, i) => link.onUpdates(`ticks:f/A${String(i)}`, vi.fn()));
+    await Promise.resolve();
+    for (const each of forget) each();
+    Array.from({ length: 180 }, (_, i) => link.onUpdates(`ticks:f/B${String(i)}`, vi.fn()));
+    Array.from({ length: 40 }, (_, i) => link.onUpdates(`ticks:f/C${String(i)}`, vi.fn()));
+    await Promise.resolve();
+    const held = new Set<string>();
+    for (const message of newest().sent.slice(1)) {
+      for (const each of (message.unsubscribe ?? []) as string[]) held.delete(each);
+      for (const each of (message.subscribe ?? []) as string[]) held.add(each);
+      expect(held.size).toBeLessThanOrEqual(200);
+    }
+    expect([...held].filter((each) => each.includes("/B"))).toHaveLength(180);
+    expect(held.size).toBe(200);
+  });
+
   it("of one wrong topic does not cost the others", async () => {
     const errors: string[] = [];
     make().onError((detail) => errors.push(detail));

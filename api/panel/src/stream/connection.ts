@@ -71,8 +71,9 @@ const LOST_MS = 8_000;
 const SILENCE_MS = 10_000;
 /** A topic that nobody wants is kept so long, for a page that comes back. */
 const LINGER_MS = 2_000;
-/** Topics in one message. */
+/** Topics in one message, and of market data in all, which is what the server takes of one client. */
 const BATCH = 100;
+const MOST_TOPICS = 200;
 
 function nextFrame(run: () => void): void {
   // A hidden page has no frames.
@@ -166,6 +167,7 @@ export class Connection {
       this.leaving.delete(topic);
     }
     const isNew = !this.updateListeners.has(topic);
+    if (isNew) this.refused.delete(topic);
     const forget = add(this.updateListeners, topic, listener, true);
     if (isNew && !leaving) this.wishSoon();
     return () => {
@@ -174,12 +176,8 @@ export class Connection {
       this.leaving.set(
         topic,
         setTimeout(() => {
-          this.leaving.delete(topic);
-          if (this.updateListeners.get(topic)?.size) return;
-          this.updateListeners.delete(topic);
-          this.places.delete(topic);
-          this.subscribed.delete(topic);
-          if (this.greeted) this.say({ unsubscribe: [topic] });
+          this.leave([topic]);
+          this.wishSoon();
         }, LINGER_MS),
       );
     };
@@ -198,15 +196,40 @@ export class Connection {
     });
   }
 
+  /** Give topics up that nobody listens to any more. */
+  private leave(topics: string[]): void {
+    const gone = topics.filter((each) => !this.updateListeners.get(each)?.size);
+    for (const topic of gone) {
+      clearTimeout(this.leaving.get(topic));
+      this.leaving.delete(topic);
+      this.updateListeners.delete(topic);
+      this.places.delete(topic);
+    }
+    const told = gone.filter((each) => this.subscribed.delete(each));
+    if (!told.length || !this.greeted) return;
+    this.pending.push([]);
+    this.say({ unsubscribe: told });
+  }
+
   private wish(): void {
     if (!this.greeted) return;
-    const missing = [...this.updateListeners.keys()].filter((each) => !this.subscribed.has(each) && !this.refused.has(each));
+    let missing = this.missing();
+    if (this.subscribed.size + missing.length > MOST_TOPICS) {
+      // Somebody scrolls fast: what has gone out of sight makes room at once.
+      this.leave([...this.leaving.keys()]);
+      missing = this.missing().slice(0, Math.max(0, MOST_TOPICS - this.subscribed.size));
+    }
     for (let i = 0; i < missing.length; i += BATCH) {
       const batch = missing.slice(i, i + BATCH);
       for (const each of batch) this.subscribed.add(each);
       this.pending.push(batch);
       this.say({ subscribe: batch });
     }
+  }
+
+  private missing(): string[] {
+    const open = (each: string) => !this.subscribed.has(each) && !this.refused.has(each);
+    return [...this.updateListeners.keys()].filter(open);
   }
 
   /** Batches that are not answered yet; the server answers in order. */
@@ -218,6 +241,7 @@ export class Connection {
     if (batch.length === 1) {
       const topic = batch[0] ?? "";
       this.refused.add(topic);
+      this.subscribed.delete(topic);
       for (const each of this.errorListeners) each(`${topic}: ${detail}`);
       return;
     }
@@ -405,7 +429,9 @@ export class Connection {
 
   private tell(state: LinkState, detail: string): void {
     if (this.status.state === state && this.status.detail === detail) return;
-    const since = this.status.state === state ? this.status.since : Date.now();
+    // How long it has been gone is counted from the break, whatever it is called by now.
+    const goesOn = this.status.state === state || (isGone(this.status.state) && isGone(state));
+    const since = goesOn ? this.status.since : Date.now();
     this.status = { state, since, detail };
     for (const each of this.statusListeners) each();
   }
@@ -419,6 +445,7 @@ interface Message extends Partial<Change> {
   updates?: Update[];
 }
 
+const isGone = (state: LinkState): boolean => state === "reconnecting" || state === "lost";
 const isLog = (topic: string): boolean => topic.startsWith("algo-log:");
 
 function add<Listener>(

@@ -110,7 +110,7 @@ export function useLiveRows<Row, Body>(given: {
     if (during.current.length > 20_000) during.current.splice(0, 10_000);
     for (const change of changes) apply(rows, change);
   });
-  const { data } = query;
+  const { data, dataUpdatedAt } = query;
   const latest = useRef(apply);
   useEffect(() => {
     latest.current = apply;
@@ -119,7 +119,8 @@ export function useLiveRows<Row, Body>(given: {
     if (!data) return;
     rows.fill(data.items);
     for (const change of during.current) latest.current(rows, change);
-  }, [data, rows]);
+    // Each reading counts, also one that found what the one before had found.
+  }, [data, dataUpdatedAt, rows]);
   const shown = useSyncExternalStore(rows.subscribe, rows.snapshot);
   return {
     rows: shown,

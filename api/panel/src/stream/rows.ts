@@ -1,12 +1,19 @@
-/** Rows that the stream changes: kept by key, handed to React at most ten times a second. */
+/**
+ * Rows that the stream changes: kept by key, handed to React at most ten times a second.
+ *
+ * On a computer that needs long to draw them they come less often, so that at least half of its time is left for
+ * whoever scrolls and types.
+ */
 
 const PACE_MS = 100;
+const SLOWEST_MS = 1_000;
 
 export class LiveRows<Row> {
   private readonly byKey = new Map<string, Row>();
   private shown: readonly Row[] = [];
   private readonly listeners = new Set<() => void>();
   private timer: ReturnType<typeof setTimeout> | null = null;
+  private pace = PACE_MS;
 
   constructor(private readonly keyOf: (row: Row) => string) {}
 
@@ -41,13 +48,18 @@ export class LiveRows<Row> {
   private publishSoon(): void {
     this.timer ??= setTimeout(() => {
       this.publish();
-    }, PACE_MS);
+    }, this.pace);
   }
 
   private publish(): void {
     if (this.timer) clearTimeout(this.timer);
     this.timer = null;
     this.shown = [...this.byKey.values()];
+    const began = performance.now();
     for (const each of this.listeners) each();
+    // React draws before the next task.
+    setTimeout(() => {
+      this.pace = Math.min(SLOWEST_MS, Math.max(PACE_MS, 2 * (performance.now() - began)));
+    });
   }
 }

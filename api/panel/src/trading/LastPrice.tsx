@@ -1,6 +1,11 @@
 import { memo } from "react";
 
+import { useNow } from "@/components/values";
+import { formatSpan, instant } from "@/format/time";
 import { useNewest } from "@/stream/hooks";
+
+/** A price that has not moved for so long is shown as old. */
+const OLD_MS = 60_000;
 
 interface Tick {
   price: number | null;
@@ -13,9 +18,15 @@ export const LastPrice = memo(function LastPrice(given: { feed: string | null; i
   const update = useNewest<Tick>(given.feed === null ? null : `ticks:${given.feed}/${given.instrument}`);
   const price = update?.body.price ?? update?.body.bid ?? null;
   if (price === null) return <span className="muted">–</span>;
+  return <Fresh price={price} at={update?.at ?? ""} />;
+});
+
+function Fresh({ price, at }: { price: number; at: string }) {
+  const age = useNow() - instant(at);
+  const old = age > OLD_MS;
   return (
-    <span className="number" title={update?.at}>
+    <span className={`number${old ? " stale" : ""}`} title={old ? `${at}: ${formatSpan(age)} old` : at}>
       {price.toLocaleString("en-US", { maximumFractionDigits: 8 })}
     </span>
   );
-});
+}

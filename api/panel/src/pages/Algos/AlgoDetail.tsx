@@ -20,6 +20,7 @@ import { stateOf, wordsFor } from "./algos";
 import { Commands } from "./commands";
 import { AlgoEvents } from "./AlgoEvents";
 import { AlgoFacts, AlgoStats } from "./AlgoFacts";
+import { AlgoPositions } from "./AlgoPositions";
 import { Log } from "./Log";
 import { Parameters } from "./Parameters";
 import { Versions } from "./Versions";
@@ -111,6 +112,7 @@ export function AlgoDetail({ id }: { id: string }) {
               <EquityPanel className="span-7" what="algo" id={id} />
             </Suspense>
             <AlgoFacts algo={algo} stale={stale} className="span-5" />
+            <AlgoPositions id={id} className="span-12" />
           </div>
         </Tabs.Panel>
         <Tabs.Panel value="parameters">

@@ -37,18 +37,17 @@ export function Log({ id }: { id: string }) {
     const begin = async () => {
       setError(null);
       try {
+        // The place first: what is written after it comes by the stream, and twice at worst, which the numbers tell.
+        const newest = await expect(api.GET("/v1/algos/{id}/logs", { params: { path: { id }, query: { limit: 1 } } }));
         const page = await expect(
           api.GET("/v1/algos/{id}/logs", {
             params: { path: { id }, query: { limit: 500, level, ...(text ? { text } : {}) } },
           }),
         );
-        // The place of the whole log, which a filter of lines must not hold back.
-        const newest = await expect(api.GET("/v1/algos/{id}/logs", { params: { path: { id }, query: { limit: 1 } } }));
         if (gone) return;
         setLines(page.items);
-        const last = page.items.at(-1)?.number ?? 0;
         // A connection of its own: logs can be asked for in a first message only.
-        const own = new Connection({ topics: [topic], places: { [topic]: Math.max(last, text || level !== "debug" ? Number(newest.next ?? 0) : last) } });
+        const own = new Connection({ topics: [topic], places: { [topic]: Number(newest.next ?? 0) } });
         link = own;
         own.onStatus(() => {
           setState(own.status.state);

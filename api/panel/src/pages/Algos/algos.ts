@@ -43,6 +43,8 @@ export function wordsFor(algo: Algo): string {
   if (algo.paused_by) return `paused by ${algo.paused_by}${algo.paused_because ? `: ${algo.paused_because}` : ""}`;
   if (algo.want === "running" && algo.state === "waiting") return "waits for a machine that may take it";
   if (algo.want === "stopped" && algo.state === "stopped") return "stopped, and meant to be";
+  if (algo.want === "running" && algo.state === "stopped") return "is about to be started";
+  if (algo.want === "stopped" && algo.state !== "failed") return "is about to stop";
   if (algo.live?.tick_age_s != null && algo.live.tick_age_s > 60) return `no tick for ${algo.live.tick_age_s.toFixed(0)} s`;
   return algo.state === "running" ? "running as wanted" : "";
 }
