@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +26,7 @@ from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.surveillance import Place, Surveillance
 from trading.errors import NeedsOperator, NotReady
-from trading.ids import AccountId, Epoch, InstrumentId, Nanos, UserId
+from trading.ids import AccountId, Epoch, InstrumentId, UserId
 from trading.instruments import Instrument
 from trading.monitoring import Account, Alarm, Means, Terms, Watched, observe
 from trading.portfolio import Portfolio, equity_of
@@ -107,7 +107,7 @@ class TradeSurveillance(Shell):
         equities = await self._equities()
         after, alarms = await self._judge(places, events, equities)
         after |= {account: places[account] for account in new if account not in after}
-        alerts = [_alert(alarm, owners[alarm.account]) for alarm in alarms]
+        alerts = alerts_of(alarms, owners)
         try:
             await self.store.save(self.name, self.epoch, before, list(after.values()), alerts)
         except NotReady:
@@ -116,9 +116,9 @@ class TradeSurveillance(Shell):
             raise
         before.update(after)
         self._events += len(events)
-        self._alerts += len(alerts)
-        for alarm in alarms:
-            log.info("%s in account %s: %s", alarm.kind, alarm.account, alarm.text)
+        self._alerts += len(alarms)
+        for alert in alerts:
+            log.info("%s in account %s, %d times: %s", alert.kind, alert.account, alert.times, alert.text)
         return len(events) == AT_ONCE or any(count >= OF_ONE for count in Counter(e.account for e in events).values())
 
     async def _judge(
@@ -185,14 +185,22 @@ class TradeSurveillance(Shell):
         return {"accounts": len(places or ()), "events": self._events, "alerts": self._alerts}
 
 
-def _alert(alarm: Alarm, user: UserId) -> NewAlert:
-    return NewAlert(
-        kind=alarm.kind,
-        severity=alarm.severity,
-        user=user,
-        account=alarm.account,
-        algo=alarm.algo,
-        subject=alarm.subject,
-        text=alarm.text,
-        at=Nanos(alarm.at),
-    )
+def alerts_of(alarms: Iterable[Alarm], owners: Mapping[AccountId, UserId]) -> list[NewAlert]:
+    """Alarms about the same thing as one alert: how often, the gravest severity, the last text."""
+    found: dict[tuple[str, AccountId, str | None, str], NewAlert] = {}
+    for alarm in alarms:
+        key = (alarm.kind, alarm.account, alarm.algo, alarm.subject)
+        before = found.get(key)
+        found[key] = NewAlert(
+            kind=alarm.kind,
+            severity=alarm.severity if before is None or before.severity != "critical" else "critical",
+            user=owners[alarm.account],
+            account=alarm.account,
+            algo=alarm.algo,
+            subject=alarm.subject,
+            text=alarm.text,
+            at=alarm.at if before is None else before.at,
+            times=1 if before is None else before.times + 1,
+            last_at=alarm.at,
+        )
+    return list(found.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import idempotency, openapi, panel_files, problems
+from api import docs_page, idempotency, openapi, panel_files, problems
 from api.headers import SecurityHeaders
 from api.routes import (
     accounts,
@@ -98,6 +98,9 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=life,
         separate_input_output_schemas=False,
+        # The page that shows the document is `docs_page`'s.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = services
     rooms: tuple[Any, ...] = (
@@ -105,7 +108,7 @@ def create_app(
         feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
         deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes,
-        audit, stream_routes, health,
+        audit, stream_routes, health, docs_page,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -9,14 +9,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: An answer of the API is data: nothing in it runs, is framed, or loads anything.
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-#: The pages that show the OpenAPI document are FastAPI's: what they load comes from there.
-_DOCS: Final = (
-    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; connect-src 'self'; "
-    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; worker-src blob:; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
-    "font-src https://fonts.gstatic.com; img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly"
-)
-_DOCS_AT: Final = ("/docs", "/redoc")
 _EVERY: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -43,8 +35,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _EVERY.items():
                     headers.setdefault(name, value)
-                docs = scope["path"].startswith(_DOCS_AT)
-                headers.setdefault("Content-Security-Policy", _DOCS if docs else _NOTHING)
+                headers.setdefault("Content-Security-Policy", _NOTHING)
                 if scope["scheme"] == "https":
                     headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
                 if scope["path"].startswith("/v1/"):

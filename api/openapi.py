@@ -13,12 +13,15 @@ from api.formats import Shown
 from api.problems import MEDIA_TYPE, Problem
 
 _WORDS: Final = {
-    "401": "No API key, or one that is not valid",
-    "403": "The key's roles do not allow it",
+    "400": "The body is not JSON",
+    "401": "No API key or session, or one that is not valid",
+    "403": "Roles, key or grant do not allow it, or a session must show a fresh code first",
     "404": "No such thing, or not yours",
     "409": "It contradicts what is there",
     "424": "A person must act first, or what the first request with this Idempotency-Key did is not known",
+    "413": "The body is too large",
     "422": "A field is wrong, or a limit forbids it",
+    "429": "Too many attempts failed; try again after `Retry-After` seconds",
     "503": "Not ready; try again after `Retry-After` seconds",
     "504": "The outcome is unknown; ask, never resend under another key",
 }
@@ -60,13 +63,12 @@ def _restore_examples(base: type[BaseModel], parts: dict[str, Any]) -> None:
 def _statuses(path: str, method: str) -> list[str]:
     if not path.startswith("/v1/"):
         return []
-    found = ["401", "403", "422", "503"]
-    if "{" in path:
-        found.append("404")
+    # 404 also for what a query or a body names.
+    found = ["401", "403", "404", "422", "503"]
     if method != "get":
-        found += ["409", "424"]
-    if method != "get" and (path.startswith("/v1/orders") or path.endswith("/cancel-all")):
-        found.append("504")
+        found += ["400", "409", "413", "424", "504"]
+    if path.startswith("/v1/auth/"):
+        found.append("429")
     return sorted(found)
 
 

@@ -43,9 +43,9 @@ async def sign_in(deck: Services, connection: HTTPConnection, response: Response
     began = time.monotonic()
     door = deck.doorkeeper.sessions
     await door.check_origin(connection, required=False)
-    name = user[:_LONGEST_NAME].replace("\0", "")
+    name = _storable(user[:_LONGEST_NAME])
     attempt = await _attempt(deck, connection, name)
-    if not await deck.passwords.verify(name, password):
+    if not await deck.passwords.verify(name, _storable(password)):
         await _note_failure(deck, connection, attempt, name, "a wrong user or password")
         await asyncio.sleep(max(0.0, began + _REFUSAL_S - time.monotonic()))
         raise ProblemError(401, "wrong_login", "Not signed in", "user or password is wrong")
@@ -60,6 +60,11 @@ async def sign_in(deck: Services, connection: HTTPConnection, response: Response
     if step is Step.DONE:
         await _note_sign_in(deck, session)
     return step
+
+
+def _storable(text: str) -> str:
+    """``text`` without what no name and no password of ours can have in it."""
+    return text.encode(errors="replace").decode().replace("\0", "")
 
 
 async def _end_before(deck: Services, connection: HTTPConnection) -> None:
@@ -104,7 +109,7 @@ async def check_code(
 ) -> None:
     """Take a code of the user's second factor.  Raises the 401 problem ``wrong_code`` or 429 ``locked_out``."""
     require_second_factor(session)
-    attempt = await _attempt(deck, connection, session.user)
+    attempt = await _attempt_of(deck, connection, session)
     verdict = await deck.second_factors.verify(deck.secrets, session.user, code)
     if verdict is not Verdict.RIGHT:
         await _note_failure(deck, connection, attempt, session.user, f"a {verdict} code")
@@ -123,7 +128,7 @@ def require_second_factor(session: PanelSession) -> None:
 
 async def check_recovery_code(deck: Services, connection: HTTPConnection, session: PanelSession, code: str) -> None:
     """As `check_code`, with one of the codes for when the second factor is lost; an alert tells of it."""
-    attempt = await _attempt(deck, connection, session.user)
+    attempt = await _attempt_of(deck, connection, session)
     left = await deck.second_factors.use_recovery_code(session.user, code)
     if left is None:
         await _note_failure(deck, connection, attempt, session.user, "a wrong recovery code")
@@ -135,7 +140,7 @@ async def check_recovery_code(deck: Services, connection: HTTPConnection, sessio
 
 async def check_password(deck: Services, connection: HTTPConnection, session: PanelSession, password: str) -> None:
     """The present password, asked for again.  Raises 422 for ``current`` or 429 ``locked_out``."""
-    attempt = await _attempt(deck, connection, session.user)
+    attempt = await _attempt_of(deck, connection, session)
     if not await deck.passwords.verify(session.user, password):
         await _note_failure(deck, connection, attempt, session.user, "a wrong present password")
         raise ProblemError(422, "wrong_password", "Wrong password", "this is not your password", field="current")
@@ -144,7 +149,7 @@ async def check_password(deck: Services, connection: HTTPConnection, session: Pa
 
 async def check_new_code(deck: Services, connection: HTTPConnection, session: PanelSession, code: str) -> list[str]:
     """Enrol the second factor that was begun; its recovery codes.  Raises the 401 problem ``wrong_code``."""
-    attempt = await _attempt(deck, connection, session.user)
+    attempt = await _attempt_of(deck, connection, session)
     try:
         codes = await deck.second_factors.confirm(deck.secrets, session.user, code)
     except UnknownThing as error:
@@ -189,9 +194,19 @@ def wrong_code(detail: str, field: str = "code") -> ProblemError:
     return ProblemError(401, "wrong_code", "Wrong code", detail, field=field)
 
 
+async def _attempt_of(deck: Services, connection: HTTPConnection, session: PanelSession) -> Attempt:
+    if step_of(session) is not Step.DONE:
+        return await _attempt(deck, connection, session.user)
+    return await _go_on(deck, connection, session.user, await deck.login_attempts.begin_within(session.id))
+
+
 async def _attempt(deck: Services, connection: HTTPConnection, user: str) -> Attempt:
+    return await _go_on(deck, connection, user, await deck.login_attempts.begin(user, address_of(connection)))
+
+
+async def _go_on(deck: Services, connection: HTTPConnection, user: str, attempt: Attempt) -> Attempt:
+    """An attempt that may be made; raises the 429 problem where there is a lock-out."""
     address = address_of(connection)
-    attempt = await deck.login_attempts.begin(user, address)
     if not attempt.locked_until:
         return attempt
     await deck.doorkeeper.logins.refused(user, address, f"locked out ({attempt.by})")
@@ -213,7 +228,7 @@ async def _note_failure(deck: Services, connection: HTTPConnection, attempt: Att
     if not attempt.locks:
         return
     await logins.locked_out(user if known else "", address, attempt.locks)
-    if known and "user" in attempt.locks:
+    if known and attempt.locks != ("address",):
         text = f"{user} is locked out: too many attempts to sign in failed, the last from {address}"
         await _alert(deck, user, "locked out", text)
 

@@ -224,8 +224,10 @@ async def prepare(database_url: str) -> tuple[str, dict[str, int]]:
 
 
 @contextlib.contextmanager
-def api_process(database_url: str, redis_url: str, home: str) -> Iterator[tuple[int, psutil.Process]]:
-    """The API in a process of its own, answering: its port and process."""
+def api_process(
+    database_url: str, redis_url: str, home: str, *, module: str = "bench.panel", path: str = "/healthz"
+) -> Iterator[tuple[int, psutil.Process]]:
+    """What ``module`` serves (the API) in a process of its own, answering at ``path``: its port and process."""
     import httpx
 
     with socket.socket() as free:
@@ -235,13 +237,13 @@ def api_process(database_url: str, redis_url: str, home: str) -> Iterator[tuple[
         **os.environ, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "QUARTERDECK_DATA_DIR": home,
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.panel", "--serve", str(port)], env=environment, start_new_session=True
+        [sys.executable, "-m", module, "--serve", str(port)], env=environment, start_new_session=True
     )
     try:
         deadline = time.monotonic() + 60
         while True:
             try:
-                httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2)
+                httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2)
                 break
             except httpx.HTTPError:
                 if time.monotonic() > deadline or process.poll() is not None:

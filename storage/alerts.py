@@ -66,6 +66,9 @@ class NewAlert(msgspec.Struct, frozen=True, kw_only=True):
     at: Nanos
     account: str | None = None
     algo: str | None = None
+    #: How often it has happened, and the last time (None: ``at``).
+    times: int = 1
+    last_at: Nanos | None = None
 
 
 class AlertFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,11 +184,13 @@ async def raise_within(connection: Connection, alerts: Sequence[NewAlert]) -> li
         rows = await dicts(
             connection,
             """
-            INSERT INTO alerts (id, kind, severity, "user", account, algo, subject, text, at, last_at, change)
+            INSERT INTO alerts (id, kind, severity, "user", account, algo, subject, text, at, last_at, times,
+                change)
             VALUES (%(id)s, %(kind)s, %(severity)s, %(user)s, %(account)s, %(algo)s, %(subject)s, %(text)s,
-                %(at)s, %(at)s, nextval('alert_changes'))
+                %(at)s, %(last_at)s, %(times)s, nextval('alert_changes'))
             ON CONFLICT (kind, "user", account, algo, subject) WHERE acknowledged_at = 0 DO UPDATE SET
-                times = alerts.times + 1, last_at = greatest(alerts.last_at, excluded.at), text = excluded.text,
+                times = alerts.times + excluded.times, last_at = greatest(alerts.last_at, excluded.last_at),
+                text = excluded.text,
                 severity = CASE WHEN 'critical' IN (alerts.severity, excluded.severity) THEN 'critical'
                     WHEN 'warning' IN (alerts.severity, excluded.severity) THEN 'warning' ELSE 'info' END,
                 change = excluded.change
@@ -193,6 +198,7 @@ async def raise_within(connection: Connection, alerts: Sequence[NewAlert]) -> li
             """,
             {
                 **msgspec.structs.asdict(alert),
+                "last_at": alert.at if alert.last_at is None else alert.last_at,
                 "id": f"alert-{secrets.token_hex(6)}",
                 "subject": _storable(alert.subject, _LONGEST_SUBJECT),
                 "text": _storable(alert.text, _LONGEST_TEXT),

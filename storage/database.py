@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from trading.errors import Fenced, Invariant, NeedsOperator, NotReady, TradeError
+from trading.errors import BadInput, Fenced, Invariant, NeedsOperator, NotReady, TradeError
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 
@@ -115,6 +115,10 @@ class Database:
             ) from error
         except PoolClosed as error:
             raise NotReady(f"the connection to PostgreSQL at {self.address} is closed") from error
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            if _is_no_text(error):
+                raise BadInput("text", "there is a character in it that no text may have, such as NUL") from error
+            raise
         except psycopg.errors.QueryCanceled as error:
             raise NotReady(f"PostgreSQL at {self.address} took longer than {STATEMENT_S} s") from error
         except DATABASE_ERRORS as error:
@@ -218,6 +222,13 @@ def address_of(url: str) -> str:
         return f"{known.get('host', 'localhost')}:{known.get('port', 5432)}"
     except (ValueError, psycopg.ProgrammingError):
         return "(an address that cannot be read)"
+
+
+def _is_no_text(error: psycopg.DataError | UnicodeEncodeError) -> bool:
+    """Whether what was sent is text that PostgreSQL cannot hold: a NUL, or half of a character."""
+    if isinstance(error, UnicodeEncodeError | psycopg.errors.UntranslatableCharacter):
+        return True
+    return isinstance(error, psycopg.errors.CharacterNotInRepertoire) or "NUL (0x00)" in str(error)
 
 
 def _brief(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -30,9 +30,10 @@ _SECOND: Final = 1_000_000_000
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """An attempt that was counted: ``locked_until`` 0 where it may go on, ``by`` what is locked, user or address.
+    """An attempt that was counted: ``locked_until`` 0 where it may go on.
 
-    ``locks``: of these, what is locked out unless it succeeds.
+    ``by``: what is locked out already, ``user``, ``address`` or ``session``.  ``locks``: of these, what is locked out
+    unless it succeeds.
     """
 
     subjects: tuple[str, ...]
@@ -73,7 +74,14 @@ class LoginAttempts:
 
     async def begin(self, user: str, address: str) -> Attempt:
         """Count an attempt as if it were to fail.  During a lock-out nothing is counted, and nothing may be tried."""
-        subjects = (subject_of_user(user), subject_of_address(address))
+        return await self._begin({subject_of_user(user): MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
+
+    async def begin_within(self, session: str) -> Attempt:
+        """As `begin`, of somebody who is signed in: nobody from outside can keep them from what asks for a code."""
+        return await self._begin({f"session/{session}": MOST_BY_USER})
+
+    async def _begin(self, bounds: Mapping[str, int]) -> Attempt:
+        subjects = tuple(bounds)
         now = time.time_ns()
         async with self._db.connection() as connection, connection.transaction():
             # Locked in one order, or two attempts would wait for each other.
@@ -85,10 +93,9 @@ class LoginAttempts:
             )
             locked = max(found, key=lambda row: int(row["locked_until"]), default=None)
             if locked is not None and locked["locked_until"] > now:
-                by = "user" if locked["subject"] == subjects[0] else "address"
-                return Attempt(subjects, Nanos(locked["locked_until"]), by)
+                return Attempt(subjects, Nanos(locked["locked_until"]), locked["subject"].partition("/")[0])
             locks = []
-            for subject, most in sorted(zip(subjects, (MOST_BY_USER, MOST_BY_ADDRESS), strict=True)):
+            for subject, most in sorted(bounds.items()):
                 rows = await dicts(
                     connection,
                     """
@@ -112,10 +119,9 @@ class LoginAttempts:
     async def succeeded(self, attempt: Attempt, *, whole: bool) -> None:
         """Take an attempt back.  ``whole``: everything was shown that the user has to, so its failures are forgotten;
         not those of the address, or an account of one's own would be the way to guess others."""
-        user, address = attempt.subjects
         async with self._db.connection() as connection, connection.transaction():
-            for subject, forget in sorted(((user, whole), (address, False))):
-                if forget:
+            for subject in sorted(attempt.subjects):
+                if whole and not subject.startswith("address/"):
                     await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject,))
                     continue
                 mine = subject.partition("/")[0] in attempt.locks

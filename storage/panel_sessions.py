@@ -117,14 +117,13 @@ class PanelSessions:
             rows = await dicts(connection, _SEEN + where, {"key": key})
         return msgspec.convert(rows[0], PanelSession) if rows else None
 
-    async def live(self, user: UserId | None = None) -> list[PanelSession]:
-        """Sessions that are not over, newest first."""
+    async def live(self, user: UserId) -> list[PanelSession]:
+        """A user's sessions that are not over, newest first."""
         now = time.time_ns()
         async with self._db.connection() as connection:
             rows = await dicts(
                 connection,
-                _SEEN + "WHERE s.ended_at = 0 AND s.ends_at > %(now)s "
-                'AND (%(user)s::text IS NULL OR s."user" = %(user)s) '
+                _SEEN + 'WHERE s."user" = %(user)s AND s.ended_at = 0 AND s.ends_at > %(now)s '
                 "ORDER BY s.created_at DESC, s.id",
                 {"user": user, "now": now},
             )

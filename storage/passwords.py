@@ -62,6 +62,8 @@ async def check_strength(password: str, user: str, field: str = "new") -> None:
         raise BadInput(field, f"it has {len(password)} characters: take {SHORTEST} at least")
     if len(password) > LONGEST:
         raise BadInput(field, f"it has more than {LONGEST} characters")
+    if not password.isprintable():
+        raise BadInput(field, "it has a character in it that cannot be typed")
     if user.casefold() in password.casefold():
         raise BadInput(field, "it has the user's name in it: leave that out")
     why = await asyncio.to_thread(_weakness, password, user)

@@ -32,15 +32,15 @@ class SessionShown(Shown):
 async def list_sessions(
     caller: Viewer,
     deck: Deck,
-    user: Annotated[str | None, Query(description="Operators: whose; everybody's if left out")] = None,
+    user: Annotated[str | None, Query(description="Operators: whose, if not one's own")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    """Sessions that are not over: one's own; operators see everybody's."""
-    if user is not None and not caller.sees(user):
-        raise UnknownThing("user", user)
-    whose = user if user is not None else None if caller.is_operator else caller.user
-    found = await deck.panel_sessions.live(None if whose is None else UserId(whose))
+    """Sessions that are not over: one's own; operators may ask for anybody's."""
+    whose = caller.user if user is None else UserId(user)
+    if not caller.sees(whose):
+        raise UnknownThing("user", whose)
+    found = await deck.panel_sessions.live(whose)
     page = page_of(found, lambda each: f"{each.created_at:020d} {each.id}", limit, cursor)
     page["items"] = [_shown(each, caller) for each in page["items"]]
     return page

@@ -85,7 +85,12 @@ async def get_strategy(name: str, caller: Viewer, deck: Deck) -> StrategyShown:
     return _shown(record, await _source(deck, await deck.strategies.version(name, record.version)))
 
 
-@router.post("", response_model=StrategyShown, status_code=201)
+@router.post(
+    "",
+    response_model=StrategyShown,
+    status_code=201,
+    responses={200: {"model": StrategyShown, "description": "The very same was submitted before"}},
+)
 async def submit_source(body: NewStrategy, caller: Author, deck: Deck, response: Response) -> StrategyShown:
     """Submit a strategy in one module; under a name that is there, another version of it.
 

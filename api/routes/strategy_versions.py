@@ -100,7 +100,13 @@ async def list_versions(name: str, _: Viewer, deck: Deck, limit: Limit = 100, cu
     return page_of(versions, lambda version: places[version.version], limit, cursor)
 
 
-@router.post("/{name}/versions", response_model=VersionShown, status_code=201, openapi_extra=_UPLOAD)
+@router.post(
+    "/{name}/versions",
+    response_model=VersionShown,
+    status_code=201,
+    responses={200: {"model": VersionShown, "description": "The very same was submitted before"}},
+    openapi_extra=_UPLOAD,
+)
 async def submit_file(
     name: str,
     request: Request,

@@ -200,6 +200,20 @@ async def test_what_was_there_before_is_learnt_from_and_not_told(db: Database, s
     assert len(await told(db)) == 1
 
 
+async def test_what_happens_often_at_once_is_one_alert_with_how_often(
+    db: Database, session: Session, begin: Begin
+) -> None:
+    watch = await begin()
+    await watch.watch()
+    await session.habit()
+    await session.place(*(sized(f"big-{n}", D(20), LATER + 10**13 + n) for n in range(9)))
+    await watch.watch()
+    (alert,) = await told(db)
+    assert (alert.times, alert.at, alert.last_at) == (9, LATER + 10**13, LATER + 10**13 + 8)
+    assert alert.text.startswith("order big-8 ")
+    assert alert.change == await Alerts(db).newest_change()
+
+
 async def test_small_batches_tell_the_same_as_large_ones(
     db: Database, session: Session, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

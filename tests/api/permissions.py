@@ -41,6 +41,13 @@ def table() -> list[Row]:
     return [Row(*each) for each in cells]
 
 
+def write(lines: str) -> None:
+    """Put the lines of the table into the docs."""
+    before, _, rest = DOCS.read_text().partition(BEGIN)
+    head = "| method | path | right | roles | fresh code |\n|---|---|---|---|---|"
+    DOCS.write_text(f"{before}{BEGIN}\n{head}\n{lines}\n{END}{rest.partition(END)[2]}")
+
+
 def _flat(routes: Iterable[Any]) -> Iterator[Any]:
     for route in routes:
         inner = getattr(route, "original_router", None)

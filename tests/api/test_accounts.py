@@ -13,7 +13,8 @@ async def test_users_are_made_listed_and_audited(stage: Stage) -> None:
     made = await stage.make("/v1/users", {"id": "asha", "roles": ["trader", "viewer"]})
     assert made["created_at"].endswith("+00:00")
     assert [user["id"] for user in (await stage.get("/v1/users"))["items"]] == ["admin", "asha"]
-    (entry,) = await stage.services.desired.audit_of("asha")
+    password, entry = await stage.services.desired.audit_of("asha")
+    assert (password.action, password.after) == ("set_password", {"one_time": True})
     assert (entry.actor, entry.action) == ("admin", "create_user")
     await stage.refused(409, "user_exists", "POST", "/v1/users", {"id": "asha", "roles": ["viewer"]})
     said = await stage.refused(422, "bad_input", "POST", "/v1/users", {"id": "No Name", "roles": ["viewer"]})

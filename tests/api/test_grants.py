@@ -75,6 +75,10 @@ async def seen_accounts(stage: Stage, key: str) -> dict[str, set[str]]:
         found[path] = {account for account in ACCOUNTS if account in text}
     portfolios = (await stage.get("/v1/portfolios", key=key))["items"]
     found["/v1/portfolios"] = {each["account"] for view in portfolios for each in view["accounts"]}
+    found["/v1/deck"] = {each["account"] for each in (await stage.get("/v1/deck", key=key))["accounts"]}
+    for path in ("/v1/search?q=paper&limit=50", "/v1/risk/tree"):
+        text = (await stage.ask("GET", path, key=key)).text
+        found[path] = {account for account in ACCOUNTS if account in text}
     limits = (await stage.get("/v1/risk/limits", key=key))["items"]
     found["/v1/risk/limits"] = {each["scope"].removeprefix("account:") for each in limits}
     return found
@@ -105,6 +109,8 @@ THINGS = (
     "/v1/algos/momo-{n}",
     "/v1/algos/momo-{n}/logs",
     "/v1/algos/momo-{n}/events",
+    "/v1/algos/momo-{n}/equity",
+    "/v1/accounts/{a}/equity",
 )
 
 
@@ -130,6 +136,7 @@ def acts(account: str) -> list[tuple[str, str, Any]]:
         ("POST", f"/v1/accounts/{account}/cancel-all", None),
         ("POST", f"/v1/accounts/{account}/reconcile", None),
         ("POST", f"/v1/breaks/b-{account}/explain", seen),
+        ("POST", f"/v1/accounts/{account}/flatten", {"reason": "x"}),
         ("PATCH", algo, {"labels": {"desk": "a"}}),
         ("POST", algo + "/pause", None),
         ("POST", algo + "/resume", None),

@@ -237,3 +237,12 @@ async def test_who_listens_is_woken_after_its_connection_was_cut(desired: Desire
     await desired.update_feed(FEED.id, {"workers": 4}, "op")
     await asyncio.wait_for(again, 2)
     await changes.aclose()
+
+
+async def test_text_that_postgresql_cannot_hold_is_bad_input(db: Database) -> None:
+    desired = Desired(db)
+    for text in ("a\0b", "half \ud800"):
+        with pytest.raises(BadInput, match="no text may have"):
+            await desired.user(UserId(text))
+        with pytest.raises(BadInput, match="no text may have"):
+            await desired.audit("admin", "note", "x", after={"reason": text})

@@ -193,7 +193,7 @@ export interface paths {
         };
         /**
          * List Sessions
-         * @description Sessions that are not over: one's own; operators see everybody's.
+         * @description Sessions that are not over: one's own; operators may ask for anybody's.
          */
         get: operations["list_sessions_v1_sessions_get"];
         put?: never;
@@ -7684,7 +7684,16 @@ export interface operations {
                     "application/json": components["schemas"]["StepShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -7693,8 +7702,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7704,6 +7722,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7729,8 +7756,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7762,7 +7807,16 @@ export interface operations {
                     "application/json": components["schemas"]["StepShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -7771,8 +7825,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7782,6 +7845,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7807,8 +7879,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7840,7 +7930,16 @@ export interface operations {
                     "application/json": components["schemas"]["StepShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -7849,8 +7948,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7860,6 +7968,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7885,8 +8002,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7914,7 +8049,16 @@ export interface operations {
                     "application/json": components["schemas"]["Enrolment"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -7923,8 +8067,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7934,6 +8087,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7959,8 +8121,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7992,7 +8172,16 @@ export interface operations {
                     "application/json": components["schemas"]["Enrolled"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8001,8 +8190,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8012,6 +8210,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8037,8 +8244,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8066,7 +8291,16 @@ export interface operations {
                     "application/json": components["schemas"]["RecoveryCodes"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8075,8 +8309,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8086,6 +8329,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8111,8 +8363,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8144,7 +8414,16 @@ export interface operations {
                     "application/json": components["schemas"]["Fresh"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8153,8 +8432,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8164,6 +8452,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8189,8 +8486,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8216,7 +8531,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8225,8 +8549,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8236,6 +8569,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8261,8 +8603,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8290,7 +8650,7 @@ export interface operations {
                     "application/json": components["schemas"]["SessionNow"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8299,8 +8659,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8310,6 +8679,15 @@ export interface operations {
             };
             /** @description A field is wrong, or a limit forbids it */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many attempts failed; try again after `Retry-After` seconds */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8331,7 +8709,7 @@ export interface operations {
     list_sessions_v1_sessions_get: {
         parameters: {
             query?: {
-                /** @description Operators: whose; everybody's if left out */
+                /** @description Operators: whose, if not one's own */
                 user?: string | null;
                 /** @description Items on a page */
                 limit?: number;
@@ -8353,7 +8731,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_SessionShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8362,8 +8740,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8410,7 +8797,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8419,8 +8815,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8430,6 +8835,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8457,6 +8871,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8487,7 +8910,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8496,7 +8928,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8516,6 +8948,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8550,6 +8991,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     me_v1_me_get: {
@@ -8570,7 +9020,7 @@ export interface operations {
                     "application/json": components["schemas"]["Me"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8579,8 +9029,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8631,7 +9090,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_UserShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8640,8 +9099,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8694,7 +9162,16 @@ export interface operations {
                     "application/json": components["schemas"]["UserMade"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8703,8 +9180,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8714,6 +9200,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8748,6 +9243,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_user_v1_users__id__get: {
@@ -8770,7 +9274,7 @@ export interface operations {
                     "application/json": components["schemas"]["UserShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8779,7 +9283,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8844,7 +9348,16 @@ export interface operations {
                     "application/json": components["schemas"]["UserShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8853,7 +9366,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8873,6 +9386,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8900,6 +9422,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8932,7 +9463,16 @@ export interface operations {
                     "application/json": components["schemas"]["OneTimePassword"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -8941,7 +9481,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8961,6 +9501,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8988,6 +9537,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9018,7 +9576,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9027,7 +9594,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9047,6 +9614,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9074,6 +9650,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9106,7 +9691,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_KeyShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9115,8 +9700,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9169,7 +9763,16 @@ export interface operations {
                     "application/json": components["schemas"]["KeyMade"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9178,8 +9781,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9189,6 +9801,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9216,6 +9837,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9246,7 +9876,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9255,7 +9894,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9275,6 +9914,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9302,6 +9950,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9336,7 +9993,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_GrantShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9345,8 +10002,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9402,7 +10068,16 @@ export interface operations {
                     "application/json": components["schemas"]["GrantShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9411,7 +10086,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9431,6 +10106,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9458,6 +10142,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9489,7 +10182,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9498,7 +10200,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9518,6 +10220,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9545,6 +10256,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9577,7 +10297,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_AccountShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9586,8 +10306,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9640,7 +10369,16 @@ export interface operations {
                     "application/json": components["schemas"]["AccountShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9649,8 +10387,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9660,6 +10407,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9694,6 +10450,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_account_v1_accounts__id__get: {
@@ -9716,7 +10481,7 @@ export interface operations {
                     "application/json": components["schemas"]["AccountShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9725,7 +10490,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9784,7 +10549,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9793,7 +10567,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9813,6 +10587,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9840,6 +10623,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9876,7 +10668,16 @@ export interface operations {
                     "application/json": components["schemas"]["AccountShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9885,7 +10686,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -9905,6 +10706,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9939,6 +10749,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_credentials_v1_accounts__id__credentials_get: {
@@ -9961,7 +10780,7 @@ export interface operations {
                     "application/json": components["schemas"]["CredentialsShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -9970,7 +10789,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -10033,7 +10852,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10042,7 +10870,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -10062,6 +10890,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10089,6 +10926,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10121,7 +10967,16 @@ export interface operations {
                     "application/json": components["schemas"]["CheckShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10130,7 +10985,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -10150,6 +11005,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10184,6 +11048,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     cancel_all_v1_accounts__id__cancel_all_post: {
@@ -10209,7 +11082,16 @@ export interface operations {
                     "application/json": components["schemas"]["Cancelled"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10218,7 +11100,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -10238,6 +11120,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10301,7 +11192,7 @@ export interface operations {
                     "application/json": components["schemas"]["ConnectorShown"][];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10310,8 +11201,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10366,7 +11266,16 @@ export interface operations {
                     "application/json": components["schemas"]["FlattenShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10375,7 +11284,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -10395,6 +11304,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10429,6 +11347,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     list_instruments_v1_instruments_get: {
@@ -10455,7 +11382,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_InstrumentShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10464,8 +11391,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10513,7 +11449,7 @@ export interface operations {
                     "application/json": components["schemas"]["InstrumentShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10522,7 +11458,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -10585,7 +11521,16 @@ export interface operations {
                     "application/json": components["schemas"]["Imported"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10594,8 +11539,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10605,6 +11559,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10632,6 +11595,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10672,7 +11644,7 @@ export interface operations {
                     "application/json": components["schemas"]["HistoryShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10681,8 +11653,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10737,7 +11718,7 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10746,8 +11727,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10798,7 +11788,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_FeedShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10807,8 +11797,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10861,7 +11860,16 @@ export interface operations {
                     "application/json": components["schemas"]["FeedShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10870,8 +11878,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10881,6 +11898,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10915,6 +11941,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_feed_v1_feeds__id__get: {
@@ -10937,7 +11972,7 @@ export interface operations {
                     "application/json": components["schemas"]["FeedShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -10946,7 +11981,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11008,7 +12043,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11017,7 +12061,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11037,6 +12081,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11064,6 +12117,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11100,7 +12162,16 @@ export interface operations {
                     "application/json": components["schemas"]["FeedShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11109,7 +12180,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11129,6 +12200,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11156,6 +12236,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11189,7 +12278,16 @@ export interface operations {
                     "application/json": components["schemas"]["FeedShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11198,7 +12296,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11218,6 +12316,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11245,6 +12352,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11278,7 +12394,16 @@ export interface operations {
                     "application/json": components["schemas"]["FeedShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11287,7 +12412,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11307,6 +12432,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11334,6 +12468,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11370,7 +12513,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_InstrumentHealth_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11379,7 +12522,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11444,7 +12587,16 @@ export interface operations {
                     "application/json": components["schemas"]["FeedShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11453,7 +12605,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11473,6 +12625,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11500,6 +12661,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11536,7 +12706,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_ClientShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11545,7 +12715,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11604,7 +12774,7 @@ export interface operations {
                     "application/json": components["schemas"]["ClientShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11613,7 +12783,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11673,7 +12843,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11682,7 +12861,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11702,6 +12881,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11729,6 +12917,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11766,7 +12963,16 @@ export interface operations {
                     "application/json": components["schemas"]["ClientShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11775,7 +12981,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11795,6 +13001,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11822,6 +13037,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11859,7 +13083,16 @@ export interface operations {
                     "application/json": components["schemas"]["ClientShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11868,7 +13101,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11888,6 +13121,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11915,6 +13157,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11952,7 +13203,16 @@ export interface operations {
                     "application/json": components["schemas"]["ClientShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -11961,7 +13221,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -11981,6 +13241,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12008,6 +13277,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12042,7 +13320,16 @@ export interface operations {
                     "application/json": components["schemas"]["ClientShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12051,7 +13338,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12071,6 +13358,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12098,6 +13394,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12134,7 +13439,7 @@ export interface operations {
                     "application/json": components["schemas"]["QuarantinePage"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12143,7 +13448,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12211,7 +13516,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_Gap_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12220,7 +13525,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12278,7 +13583,7 @@ export interface operations {
                     "application/json": components["schemas"]["TuningShown"][];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12287,7 +13592,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12352,7 +13657,16 @@ export interface operations {
                     "application/json": components["schemas"]["TuningShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12361,7 +13675,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12381,6 +13695,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12408,6 +13731,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12445,7 +13777,16 @@ export interface operations {
                     "application/json": components["schemas"]["TuningShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12454,7 +13795,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12474,6 +13815,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12501,6 +13851,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12532,7 +13891,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12541,7 +13909,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12561,6 +13929,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12595,6 +13972,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_seconds_v1_feeds__id__seconds_get: {
@@ -12617,7 +14003,7 @@ export interface operations {
                     "application/json": components["schemas"]["SecondsShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12626,7 +14012,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12691,7 +14077,16 @@ export interface operations {
                     "application/json": components["schemas"]["SecondsShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12700,7 +14095,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12720,6 +14115,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12747,6 +14151,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12777,7 +14190,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12786,7 +14208,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12806,6 +14228,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12833,6 +14264,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12870,7 +14310,16 @@ export interface operations {
                     "application/json": components["schemas"]["SecondsShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12879,7 +14328,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12899,6 +14348,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12926,6 +14384,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -12959,7 +14426,16 @@ export interface operations {
                     "application/json": components["schemas"]["SecondsShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -12968,7 +14444,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -12988,6 +14464,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13022,6 +14507,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     list_strategies_v1_strategies_get: {
@@ -13047,7 +14541,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_StrategyShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13056,8 +14550,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13101,6 +14604,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description The very same was submitted before */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StrategyShown"];
+                };
+            };
             /** @description Successful Response */
             201: {
                 headers: {
@@ -13110,7 +14622,16 @@ export interface operations {
                     "application/json": components["schemas"]["StrategyShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13119,8 +14640,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13130,6 +14660,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13164,6 +14703,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_strategy_v1_strategies__name__get: {
@@ -13186,7 +14734,7 @@ export interface operations {
                     "application/json": components["schemas"]["StrategyShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13195,7 +14743,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13254,7 +14802,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13263,7 +14820,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13283,6 +14840,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13317,6 +14883,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     list_versions_v1_strategies__name__versions_get: {
@@ -13344,7 +14919,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_VersionShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13353,7 +14928,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13423,6 +14998,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description The very same was submitted before */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VersionShown"];
+                };
+            };
             /** @description Successful Response */
             201: {
                 headers: {
@@ -13432,7 +15016,16 @@ export interface operations {
                     "application/json": components["schemas"]["VersionShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13441,7 +15034,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13461,6 +15054,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13495,6 +15097,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_version_v1_strategies__name__versions__version__get: {
@@ -13518,7 +15129,7 @@ export interface operations {
                     "application/json": components["schemas"]["VersionShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13527,7 +15138,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13587,7 +15198,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13596,7 +15216,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13616,6 +15236,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13650,6 +15279,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     diff_versions_v1_strategies__name__diff_get: {
@@ -13675,7 +15313,7 @@ export interface operations {
                     "application/json": components["schemas"]["DiffShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13684,7 +15322,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13750,7 +15388,16 @@ export interface operations {
                     "application/json": components["schemas"]["VersionShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13759,7 +15406,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13779,6 +15426,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13806,6 +15462,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13839,7 +15504,16 @@ export interface operations {
                     "application/json": components["schemas"]["VersionShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13848,7 +15522,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -13868,6 +15542,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13895,6 +15578,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13929,7 +15621,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_AlgoShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -13938,8 +15630,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13992,7 +15693,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14001,8 +15711,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14012,6 +15731,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14046,6 +15774,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_algo_v1_algos__id__get: {
@@ -14068,7 +15805,7 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoWithStop"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14077,7 +15814,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14136,7 +15873,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14145,7 +15891,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14165,6 +15911,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14192,6 +15947,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14228,7 +15992,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoChanged"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14237,7 +16010,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14257,6 +16030,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14284,6 +16066,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14316,7 +16107,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14325,7 +16125,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14345,6 +16145,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14372,6 +16181,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14411,7 +16229,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoWithStop"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14420,7 +16247,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14440,6 +16267,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14467,6 +16303,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14499,7 +16344,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14508,7 +16362,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14528,6 +16382,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14555,6 +16418,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14591,7 +16463,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoPaused"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14600,7 +16481,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14620,6 +16501,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14647,6 +16537,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14679,7 +16578,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14688,7 +16596,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14708,6 +16616,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14735,6 +16652,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14771,7 +16697,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoChanged"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14780,7 +16715,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -14800,6 +16735,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14827,6 +16771,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14861,7 +16814,16 @@ export interface operations {
                     "application/json": components["schemas"]["BatchShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14870,8 +16832,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14881,6 +16852,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14908,6 +16888,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -14948,7 +16937,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_LogLineShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -14957,7 +16946,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15020,7 +17009,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_AlgoEventShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15029,7 +17018,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15094,7 +17083,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15103,7 +17101,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15123,6 +17121,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15150,6 +17157,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15186,7 +17202,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlgoShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15195,7 +17220,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15215,6 +17240,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15242,6 +17276,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15283,7 +17326,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_OrderShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15292,8 +17335,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15355,7 +17407,16 @@ export interface operations {
                     "application/json": components["schemas"]["OrderShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15364,8 +17425,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15375,6 +17445,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15441,7 +17520,7 @@ export interface operations {
                     "application/json": components["schemas"]["OrderWithEvents"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15450,7 +17529,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15512,7 +17591,16 @@ export interface operations {
                     "application/json": components["schemas"]["OrderShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15521,7 +17609,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15541,6 +17629,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15614,7 +17711,16 @@ export interface operations {
                     "application/json": components["schemas"]["OrderShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15623,7 +17729,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -15643,6 +17749,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15718,7 +17833,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_FillOfOrder_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15727,8 +17842,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15784,7 +17908,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_PositionShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15793,8 +17917,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15843,7 +17976,7 @@ export interface operations {
                     "application/json": components["schemas"]["PortfolioShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15852,8 +17985,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15904,7 +18046,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_PortfolioShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15913,8 +18055,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -15970,7 +18121,7 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -15979,8 +18130,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16034,7 +18194,7 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16043,8 +18203,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16090,7 +18259,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeckShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16099,8 +18268,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16146,7 +18324,7 @@ export interface operations {
                     "application/json": components["schemas"]["HeatShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16155,8 +18333,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16202,7 +18389,7 @@ export interface operations {
                     "application/json": components["schemas"]["TreeNode"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16211,8 +18398,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16265,7 +18461,7 @@ export interface operations {
                     "application/json": components["schemas"]["SeriesShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16274,8 +18470,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16330,7 +18535,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfitCurve"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16339,7 +18544,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -16404,7 +18609,7 @@ export interface operations {
                     "application/json": components["schemas"]["EquityCurve"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16413,7 +18618,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -16473,7 +18678,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16482,8 +18687,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16538,7 +18752,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_AlertShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16547,8 +18761,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16599,7 +18822,16 @@ export interface operations {
                     "application/json": components["schemas"]["AlertShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16608,7 +18840,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -16628,6 +18860,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16655,6 +18896,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16696,7 +18946,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_BreakShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16705,8 +18955,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16754,7 +19013,7 @@ export interface operations {
                     "application/json": components["schemas"]["BreakShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16763,7 +19022,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -16828,7 +19087,16 @@ export interface operations {
                     "application/json": components["schemas"]["BreakShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16837,7 +19105,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -16857,6 +19125,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16884,6 +19161,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16920,7 +19206,16 @@ export interface operations {
                     "application/json": components["schemas"]["BreakShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -16929,7 +19224,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -16949,6 +19244,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -16976,6 +19280,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17014,7 +19327,7 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17023,8 +19336,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17070,7 +19392,7 @@ export interface operations {
                     "application/json": components["schemas"]["api__routes__risk__KindShown"][];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17079,8 +19401,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17131,7 +19462,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_LimitShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17140,8 +19471,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17194,7 +19534,16 @@ export interface operations {
                     "application/json": components["schemas"]["LimitShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17203,8 +19552,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17214,6 +19572,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17241,6 +19608,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17273,7 +19649,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17282,8 +19667,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17293,6 +19687,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17327,6 +19730,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     exposure_v1_risk_exposure_get: {
@@ -17350,7 +19762,7 @@ export interface operations {
                     "application/json": components["schemas"]["RiskShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17359,8 +19771,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17411,7 +19832,7 @@ export interface operations {
                     "application/json": components["schemas"]["MaximaShown"][];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17420,8 +19841,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17477,7 +19907,16 @@ export interface operations {
                     "application/json": components["schemas"]["KillShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17486,8 +19925,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17497,6 +19945,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17531,6 +19988,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     list_kills_v1_risk_kills_get: {
@@ -17551,7 +20017,7 @@ export interface operations {
                     "application/json": components["schemas"]["KillLine"][];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17560,8 +20026,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17609,7 +20084,7 @@ export interface operations {
                     "application/json": components["schemas"]["KillShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17618,7 +20093,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -17679,7 +20154,16 @@ export interface operations {
                     "application/json": components["schemas"]["KillLine"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17688,7 +20172,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -17708,6 +20192,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17742,6 +20235,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     list_join_tokens_v1_nodes_tokens_get: {
@@ -17767,7 +20269,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_JoinTokenShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17776,8 +20278,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17830,7 +20341,16 @@ export interface operations {
                     "application/json": components["schemas"]["JoinTokenMade"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17839,8 +20359,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17850,6 +20379,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17877,6 +20415,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17907,7 +20454,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -17916,7 +20472,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -17936,6 +20492,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17963,6 +20528,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -17994,7 +20568,16 @@ export interface operations {
                     "application/json": components["schemas"]["HeadFacts"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18003,8 +20586,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18014,6 +20606,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18041,6 +20642,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18072,7 +20682,16 @@ export interface operations {
                     "application/json": components["schemas"]["Reach"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18081,8 +20700,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18092,6 +20720,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18119,6 +20756,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18150,7 +20796,16 @@ export interface operations {
                     "application/json": components["schemas"]["Joined"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18159,8 +20814,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18170,6 +20834,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18197,6 +20870,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18237,7 +20919,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_MinuteShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18246,7 +20928,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -18307,7 +20989,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_NodeShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18316,8 +20998,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18365,7 +21056,7 @@ export interface operations {
                     "application/json": components["schemas"]["NodeShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18374,7 +21065,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -18435,7 +21126,16 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18444,7 +21144,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -18464,6 +21164,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18491,6 +21200,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18529,7 +21247,16 @@ export interface operations {
                     "application/json": components["schemas"]["NodeShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18538,7 +21265,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -18558,6 +21285,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18592,6 +21328,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     cluster_v1_cluster_get: {
@@ -18612,7 +21357,7 @@ export interface operations {
                     "application/json": components["schemas"]["ClusterShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18621,8 +21366,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18683,7 +21437,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_AuditShown_"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18692,8 +21446,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18742,7 +21505,16 @@ export interface operations {
                     "application/json": components["schemas"]["VerdictShown"];
                 };
             };
-            /** @description No API key, or one that is not valid */
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -18751,8 +21523,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The key's roles do not allow it */
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18762,6 +21543,15 @@ export interface operations {
             };
             /** @description It contradicts what is there */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -18789,6 +21579,15 @@ export interface operations {
             };
             /** @description Not ready; try again after `Retry-After` seconds */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The outcome is unknown; ask, never resend under another key */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -80,7 +80,8 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
           data={REASONS}
           value={reason}
           onChange={setReason}
-          filter={({ options }) => options}
+          // Never over the button.
+          comboboxProps={{ position: "top" }}
         />
         <Checkbox
           label="Close positions at the market too"
