@@ -2,17 +2,12 @@ import { useMantineColorScheme } from "@mantine/core";
 import { BaselineSeries, createChart, type IChartApi, type ISeriesApi, type UTCTimestamp } from "lightweight-charts";
 import { useEffect, useRef } from "react";
 
+import { chartColors, chartOptions } from "./look";
+
 export interface Point {
   /** Milliseconds since the epoch. */
   at: number;
   value: number;
-}
-
-/** The colours of the theme, for a canvas, which CSS does not reach. */
-export function themeColours(of: Element) {
-  const style = getComputedStyle(of);
-  const colour = (name: string) => style.getPropertyValue(name).trim();
-  return { text: colour("--qd-muted"), line: colour("--qd-line"), up: colour("--qd-up"), down: colour("--qd-down") };
 }
 
 /** A line above and below nothing, in the colours of gain and loss. */
@@ -23,14 +18,9 @@ export function LineChart(given: { points: Point[]; label: string; height?: numb
   const { colorScheme } = useMantineColorScheme();
   useEffect(() => {
     if (!box.current) return;
-    const { text, line, up, down } = themeColours(box.current);
-    const made = createChart(box.current, {
-      autoSize: true,
-      layout: { background: { color: "transparent" }, textColor: text, attributionLogo: false, fontSize: 11, fontFamily: "'Inter Variable', sans-serif" },
-      grid: { vertLines: { color: line }, horzLines: { color: line } },
-      rightPriceScale: { borderColor: line },
-      timeScale: { borderColor: line, timeVisible: true, secondsVisible: false },
-    });
+    const colors = chartColors();
+    const { up, down } = colors;
+    const made = createChart(box.current, chartOptions(colors));
     chart.current = made;
     series.current = made.addSeries(BaselineSeries, {
       baseValue: { type: "price", price: 0 },

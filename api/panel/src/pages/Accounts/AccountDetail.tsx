@@ -1,7 +1,7 @@
 /** One account: how it stands, its curve, its credentials, and what may be done with it. */
-import { Button, Code, Drawer, Group, Stack, Table, TextInput } from "@mantine/core";
+import { Button, Code, Drawer, Group, Skeleton, Stack, Table, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { lazy, Suspense, useState } from "react";
 
 import { api, expect } from "@/api/client";
 import { useConfirm } from "@/components/ConfirmAction";
@@ -10,14 +10,13 @@ import { Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
 import { Money, Time } from "@/components/values";
-import { roughly } from "@/format/decimal";
 import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
 
 import type { Account, Glance } from "./index";
 import { Credentials } from "./NewAccount";
 
-const TimeChart = lazy(() => import("@/components/TimeChart"));
+const EquityPanel = lazy(() => import("@/charts/EquityPanel"));
 
 export function AccountDetail(given: { account: Account; now: Glance | undefined; onClose: () => void }) {
   const { account, now } = given;
@@ -50,7 +49,9 @@ export function AccountDetail(given: { account: Account; now: Glance | undefined
           </span>
         </Group>
         {mayTrade ? <Acts account={account} /> : null}
-        <Curve id={account.id} />
+        <Suspense fallback={<Skeleton height={260} />}>
+          <EquityPanel what="account" id={account.id} />
+        </Suspense>
         <Panel title="Settings" flush>
           <Table>
             <Table.Tbody>
@@ -110,8 +111,8 @@ function Acts(given: { account: Account }) {
         Cancel all orders
       </Button>
       <Button
-        variant="outline"
-        color="red.8"
+        variant="default"
+        c="var(--qd-bad)"
         onClick={() => {
           confirm({
             title: `Flatten ${account.id}`,
@@ -136,31 +137,6 @@ function Acts(given: { account: Account }) {
         {told}
       </span>
     </Group>
-  );
-}
-
-function Curve(given: { id: string }) {
-  const query = useQuery({
-    queryKey: ["account-equity", given.id],
-    queryFn: () =>
-      expect(api.GET("/v1/accounts/{id}/equity", { params: { path: { id: given.id }, query: { points: 600 } } })),
-    refetchInterval: 15_000,
-  });
-  const lines = useMemo(
-    () => [{ title: "profit", points: (query.data?.items ?? []).map((each) => ({ at: each.at, value: roughly(each.pnl) })) }],
-    [query.data],
-  );
-  return (
-    <Panel title={`Profit${query.data ? `, ${query.data.currency}` : ""}`}>
-      <ErrorNote error={query.error} retry={() => void query.refetch()} />
-      {query.data?.items.length ? (
-        <Suspense fallback={<div style={{ height: 150 }} />}>
-          <TimeChart label={`Profit of ${given.id} over time; at last ${query.data.items.at(-1)?.pnl ?? ""}`} lines={lines} height={150} />
-        </Suspense>
-      ) : (
-        <p className="muted">{query.isLoading ? "Reading…" : "Nothing was noted yet."}</p>
-      )}
-    </Panel>
   );
 }
 
@@ -280,8 +256,8 @@ function Steer(given: { account: Account; onDeleted: () => void }) {
             {account.enabled ? "Disconnect" : "Connect and trade"}
           </Button>
           <Button
-            variant="outline"
-            color="red.8"
+            variant="default"
+            c="var(--qd-bad)"
             onClick={() => {
               confirm({
                 title: `Delete ${account.id}`,

@@ -17,7 +17,7 @@ import {
 import { useEffect, useRef } from "react";
 
 import type { Shape } from "@/api/client";
-import { chartColors, chartOptions } from "@/components/TimeChart";
+import { chartColors, chartOptions } from "@/charts/look";
 import { roughly } from "@/format/decimal";
 import { instant } from "@/format/time";
 

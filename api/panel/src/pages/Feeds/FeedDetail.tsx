@@ -119,8 +119,8 @@ function Steer(given: { feed: Feed }) {
           {feed.enabled ? "Switch off" : "Switch on"}
         </Button>
         <Button
-          variant="outline"
-          color="red.8"
+          variant="default"
+          c="var(--qd-bad)"
           onClick={() => {
             confirm({
               title: `Delete ${feed.id}`,

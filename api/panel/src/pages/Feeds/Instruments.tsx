@@ -126,8 +126,8 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
             chosen.size ? (
               <Button
                 size="compact-xs"
-                variant="outline"
-                color="red.8"
+                variant="default"
+                c="var(--qd-bad)"
                 onClick={() => {
                   const names = [...chosen];
                   confirm({

@@ -15,12 +15,15 @@ export function Workers(given: { feed: Feed }) {
   const planned = new Map(Object.entries(feed.assignment).map(([shard, held]) => [Number(shard), held.length]));
   const shards = [...new Set([...planned.keys(), ...feed.live.map((each) => each.shard)])].sort((a, b) => a - b);
   const shares = [...planned.values()];
+  const carriedOf = (shard: number) => feed.live.find((each) => each.shard === shard)?.instrument_count ?? 0;
+  // The plan is settled before the last worker has let go.
+  const isSettled = feed.settled && shards.every((shard) => carriedOf(shard) === (planned.get(shard) ?? 0));
   const most = Math.max(1, ...shares, ...feed.live.map((each) => each.instrument_count));
   if (!shards.length) return <p className="muted">{feed.enabled ? "No worker has told anything yet." : "The feed is off."}</p>;
   return (
     <>
       <p role="status" className="muted">
-        {feed.settled ? "Settled" : `Moving: ${String(feed.pending_steps ?? 0)} steps to go`};{" "}
+        {isSettled ? "Settled" : `Moving: ${String(feed.pending_steps ?? 0)} steps to go`};{" "}
         {isEven(shares)
           ? `split evenly, ${shares.length ? `${String(Math.min(...shares))} to ${String(Math.max(...shares))}` : "0"} instruments on each of ${String(shares.length)} workers`
           : `not split evenly yet: ${shares.join(", ")}`}
@@ -41,7 +44,7 @@ export function Workers(given: { feed: Feed }) {
         <tbody>
           {shards.map((shard) => {
             const live = feed.live.find((each) => each.shard === shard);
-            const carried = live?.instrument_count ?? 0;
+            const carried = carriedOf(shard);
             const state = (feed.gone ?? []).includes(shard) ? "down" : (feed.silent ?? []).includes(shard) ? "silent" : !live ? "starting" : live.connected ? "connected" : "reconnecting";
             return (
               <tr key={shard}>

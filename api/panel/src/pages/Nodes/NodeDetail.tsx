@@ -17,7 +17,7 @@ import { useIsOperator } from "@/session/session";
 
 import { type Node, stateOf } from "./index";
 
-const TimeChart = lazy(() => import("@/components/TimeChart"));
+const TimeChart = lazy(() => import("@/charts/TimeChart"));
 
 export function NodeDetail(given: { node: Node; onClose: () => void }) {
   const { node } = given;
@@ -127,7 +127,7 @@ function Actions(given: { node: Node; onRemoved: () => void }) {
             Drain
           </Button>
         )}
-        <Button color="red.8" variant="outline" onClick={remove}>
+        <Button variant="default" c="var(--qd-bad)" onClick={remove}>
           Remove
         </Button>
       </Group>

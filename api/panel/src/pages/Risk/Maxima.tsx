@@ -10,7 +10,7 @@ import { Panel } from "@/components/Page";
 import { Money } from "@/components/values";
 import { roughly } from "@/format/decimal";
 
-const TimeChart = lazy(() => import("@/components/TimeChart"));
+const TimeChart = lazy(() => import("@/charts/TimeChart"));
 
 type Point = Shape<"SeriesPoint">;
 type Measure = Point["kind"];

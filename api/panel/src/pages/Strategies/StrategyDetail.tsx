@@ -217,8 +217,8 @@ function Versions(given: { name: string; mayWrite: boolean }) {
                   </Button>
                 )}
                 <Button
-                  variant="outline"
-                  color="red.8"
+                  variant="default"
+                  c="var(--qd-bad)"
                   onClick={() => {
                     confirm({
                       title: "Delete a version",
@@ -236,8 +236,8 @@ function Versions(given: { name: string; mayWrite: boolean }) {
                   Delete
                 </Button>
                 <Button
-                  variant="outline"
-                  color="red.8"
+                  variant="default"
+                  c="var(--qd-bad)"
                   onClick={() => {
                     confirm({
                       title: `Delete ${given.name}`,

@@ -1,42 +1,15 @@
 import { useComputedColorScheme } from "@mantine/core";
-import { ColorType, createChart, type IChartApi, type ISeriesApi, LineSeries, type UTCTimestamp } from "lightweight-charts";
+import { createChart, type IChartApi, type ISeriesApi, LineSeries, type UTCTimestamp } from "lightweight-charts";
 import { useEffect, useRef } from "react";
 
 import { instant } from "@/format/time";
+
+import { chartColors, chartOptions } from "./look";
 
 export interface Line {
   title: string;
   points: { at: string; value: number | null }[];
   color?: string;
-}
-
-/** Colours of a chart in the theme that is on, read from the page's own variables. */
-export function chartColors(): { text: string; grid: string; up: string; down: string; line: string[] } {
-  const style = getComputedStyle(document.documentElement);
-  const read = (name: string) => style.getPropertyValue(name).trim();
-  return {
-    text: read("--qd-muted"),
-    grid: read("--qd-line"),
-    up: read("--qd-up"),
-    down: read("--qd-down"),
-    line: [read("--qd-info"), read("--qd-warn"), read("--qd-good"), read("--qd-bad")],
-  };
-}
-
-export function chartOptions(colors: ReturnType<typeof chartColors>) {
-  return {
-    autoSize: true,
-    layout: {
-      background: { type: ColorType.Solid, color: "transparent" },
-      textColor: colors.text,
-      fontSize: 11,
-      // Its logo would bring an inline style, which the page's policy refuses; the panel names the library in About.
-      attributionLogo: false,
-    },
-    grid: { vertLines: { color: colors.grid }, horzLines: { color: colors.grid } },
-    rightPriceScale: { borderColor: colors.grid },
-    timeScale: { borderColor: colors.grid, timeVisible: true, secondsVisible: false },
-  } as const;
 }
 
 /** Lines over time. What they show stands as figures beside it or in a table: a picture alone tells not everybody. */
