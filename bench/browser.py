@@ -133,7 +133,7 @@ class Market:
             now = Nanos(time.time_ns())
             order.filled_quantity, order.updated_at = Decimal(place % 7) / 10, now
             event = OrderEvent(
-                kind=EventKind.ACCEPTED, account=order.account, client_order_id=order.client_order_id, at=now,
+                kind=EventKind.SUBMITTED, account=order.account, client_order_id=order.client_order_id, at=now,
                 actor="bench",
             )  # fmt: skip
             change = streams.Change(
