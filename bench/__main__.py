@@ -112,6 +112,13 @@ ROWS: Final = (
     Row("nodes", "20 algos at once on 4 nodes, the last one's s", ("at_once_s",), ".1f", "≤ 15", lambda x: x <= 15),
     Row("nodes", "60 algos: the Supervisor's round, ms", ("round_ms",), ".0f"),
     Row("nodes", "60 algos: memory of one, MB", ("algo_mb",), ".0f"),
+    Row("browser", "first paint of the deck, ms", ("first_paint_ms",), ",.0f", "≤ 1,500", lambda x: x <= 1_500),
+    Row("browser", "interactive, ms", ("interactive_ms",), ",.0f", "≤ 2,500", lambda x: x <= 2_500),
+    Row("browser", "an empty page in the same browser, ms", ("blank_ms",), ",.0f"),
+    Row("browser", "2,000 orders, 2,000 ticks/s: frames/s", ("frames_per_s",), ".0f", "≥ 30", lambda x: x >= 30),
+    Row("browser", "worst second", ("frames_worst_second",), ".0f"),
+    Row("browser", "frames/s with nothing moving", ("idle_frames_per_s",), ".0f"),
+    Row("browser", "tick to screen, p99 ms", ("tick_to_screen_p99_ms",), ".0f", "≤ 300", lambda x: x <= 300),
 )
 
 
