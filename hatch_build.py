@@ -75,7 +75,10 @@ def build(panel: Path) -> None:
     for arguments in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
         ended = subprocess.run([*npm, *arguments], cwd=panel, env=environment, capture_output=True, text=True)
         if ended.returncode != 0:
-            said = (ended.stdout + ended.stderr)[-4_000:]
+            said = ended.stdout + ended.stderr
+            if len(said) > 4_000:
+                # npm says what is wrong first, compilers say it last.
+                said = f"{said[:2_000]}\n…\n{said[-2_000:]}"
             raise RuntimeError(
                 f"the panel could not be built: `npm {' '.join(arguments)}` in {panel} ended with "
                 f"{ended.returncode}:\n{said}\nQUARTERDECK_NO_PANEL=1 installs without the panel."
