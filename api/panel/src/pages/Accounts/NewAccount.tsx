@@ -145,6 +145,7 @@ export function Credentials(given: {
       autoComplete="off"
       value={given.values[name] ?? ""}
       error={errorAt(given.wrong, `credentials.${name}`)}
+      aria-invalid={errorAt(given.wrong, `credentials.${name}`) !== undefined}
       onChange={(event) => {
         given.onChange({ ...given.values, [name]: event.currentTarget.value });
       }}

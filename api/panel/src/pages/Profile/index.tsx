@@ -65,9 +65,9 @@ function Password() {
         }}
       >
         <Stack gap="xs" maw={380}>
-          <PasswordInput label="Present password" autoComplete="current-password" required value={current} error={errorAt(error, "current")} onChange={(event) => { setCurrent(event.currentTarget.value); }} />
-          <PasswordInput label="New password" autoComplete="new-password" required value={chosen} error={errorAt(error, "new")} onChange={(event) => { setChosen(event.currentTarget.value); }} />
-          <PasswordInput label="New password again" autoComplete="new-password" required value={again} error={again && again !== chosen ? "The two differ" : undefined} onChange={(event) => { setAgain(event.currentTarget.value); }} />
+          <PasswordInput label="Present password" autoComplete="current-password" required value={current} error={errorAt(error, "current")} aria-invalid={errorAt(error, "current") !== undefined} onChange={(event) => { setCurrent(event.currentTarget.value); }} />
+          <PasswordInput label="New password" autoComplete="new-password" required value={chosen} error={errorAt(error, "new")} aria-invalid={errorAt(error, "new") !== undefined} onChange={(event) => { setChosen(event.currentTarget.value); }} />
+          <PasswordInput label="New password again" autoComplete="new-password" required value={again} error={again && again !== chosen ? "The two differ" : undefined} aria-invalid={again !== "" && again !== chosen} onChange={(event) => { setAgain(event.currentTarget.value); }} />
           {isAboutNone(error, ["current", "new"]) ? <ErrorNote error={error} /> : null}
           <Group>
             <Button type="submit" loading={busy} disabled={!current || !chosen || chosen !== again}>
