@@ -152,6 +152,7 @@ function Login({ next }: { next: Next }) {
             required
             value={password}
             error={errorAt(error, "password")}
+            aria-invalid={errorAt(error, "password") !== undefined}
             onChange={(event) => {
               setPassword(event.currentTarget.value);
             }}
@@ -240,6 +241,7 @@ function NewPassword({ next }: { next: Next }) {
             required
             value={current}
             error={errorAt(error, "current")}
+            aria-invalid={errorAt(error, "current") !== undefined}
             onChange={(event) => {
               setCurrent(event.currentTarget.value);
             }}
@@ -251,6 +253,7 @@ function NewPassword({ next }: { next: Next }) {
             required
             value={chosen}
             error={errorAt(error, "new")}
+            aria-invalid={errorAt(error, "new") !== undefined}
             onChange={(event) => {
               setChosen(event.currentTarget.value);
             }}
@@ -262,6 +265,7 @@ function NewPassword({ next }: { next: Next }) {
             required
             value={again}
             error={differs ? "The two differ" : undefined}
+            aria-invalid={differs}
             onChange={(event) => {
               setAgain(event.currentTarget.value);
             }}

@@ -131,8 +131,8 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
                 onClick={() => {
                   const names = [...chosen];
                   confirm({
-                    title: `Remove ${String(names.length)} instruments`,
-                    children: `${names.slice(0, 8).join(", ")}${names.length > 8 ? " and more" : ""} leave the feed, unless another client wants them.`,
+                    title: names.length === 1 ? "Remove an instrument" : `Remove ${String(names.length)} instruments`,
+                    children: `${names.slice(0, 8).join(", ")}${names.length > 8 ? " and more" : ""} leave the feed, unless another client wants them there.`,
                     verb: "Remove",
                     danger: true,
                     act: async () => {
