@@ -38,7 +38,7 @@ from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
 from trading.account_check import AccountCheck
-from trading.errors import Fenced, Refused, TradeError, UnknownThing
+from trading.errors import Conflict, Fenced, Refused, TradeError, UnknownThing
 from trading.flattening import Flattened, Flattening, closing_orders
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instructions import (
@@ -287,10 +287,16 @@ class UserSession(SessionIO):
         Answers once the closing orders are journaled.  `Conflict` among them: something may still fill.
         """
         core = self._ready_core()
-        cancelled = await self.cancel_all(wish.account, None, wish.cause)
         book = core.accounts.get(wish.account)
         if book is None:
             raise UnknownThing("account", wish.account, f"of user {self.user}")
+        if closing_by := [
+            kill.id for kill in await self.kills.in_force() if any(k.startswith(kill.id) for k in book.open)
+        ]:
+            raise Conflict(
+                "being_closed", f"kill {closing_by[0]} is closing what {wish.account} holds: wait for its orders"
+            )
+        cancelled = await self.cancel_all(wish.account, None, wish.cause)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(QUIET_S):
                 while any(not key.startswith(wish.id) for key in book.open):  # noqa: ASYNC110
