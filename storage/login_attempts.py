@@ -93,7 +93,9 @@ class LoginAttempts:
                 'SELECT 1 FROM sign_ins WHERE "user" = %(user)s AND network = %(network)s LIMIT 1',
                 {"user": user, "network": network},
             )
-            subject = f"{subject}/{network}" if known else subject
+            if known:
+                # Nor does who fails at other names at the same address (an office, a proxy) lock out a regular of it.
+                return await _begin(connection, {f"{subject}/{network}": MOST_BY_USER})
             return await _begin(connection, {subject: MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
 
     async def begin_within(self, session: str) -> Attempt:
