@@ -6,8 +6,10 @@ and by a header with what the second cookie says, which other sites can neither 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -27,6 +29,8 @@ from storage.panel_sessions import PanelSession, PanelSessions, digest
 from trading.errors import TradeError
 from trading.ids import Nanos
 
+log = logging.getLogger("quarterdeck")
+
 COOKIE: Final = "qd_session"
 #: For the OpenAPI document.
 COOKIE_SCHEME: Final = APIKeyCookie(
@@ -41,6 +45,8 @@ CACHE_S: Final = 3.0
 #: That somebody was there is written down so often at most.
 _SEEN_EVERY: Final = 20_000_000_000
 _MOST_CACHED: Final = 10_000
+#: What is only noted may hold a request up for so long.
+_NOTE_S: Final = 0.5
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Who signs in with one of these roles needs a second factor.
 NEEDS_SECOND_FACTOR: Final = frozenset({"operator", "quant", "trader"})
@@ -145,14 +151,20 @@ class SessionDoor:
         if len(self._moved) >= _MOST_CACHED:
             self._moved.clear()
         self._moved.add((session.id, network))
-        await self._alerts.raise_alert(
-            kind="session",
-            severity="warning",
-            user=session.user,
-            subject=f"{session.id} {network}",
-            text=f"the session that {session.user} began at {session.address} is used from {address}",
-            at=Nanos(time.time_ns()),
-        )
+        try:
+            async with asyncio.timeout(_NOTE_S):
+                await self._alerts.raise_alert(
+                    kind="session",
+                    severity="warning",
+                    user=session.user,
+                    subject=f"{session.id} {network}",
+                    text=f"the session that {session.user} began at {session.address} is used from {address}",
+                    at=Nanos(time.time_ns()),
+                )
+        except (TradeError, TimeoutError) as error:
+            # Nothing that is asked for waits for it, a kill least of all: it is raised with the next request.
+            self._moved.discard((session.id, network))
+            log.warning("that session %s of %s has moved could not be told: %s", session.id, session.user, error)
 
     async def again(self, id: str) -> PanelSession:
         """A session that was admitted before, by its name; raises the 401 problem where it is over."""
@@ -190,9 +202,10 @@ class SessionDoor:
         self._seen[session.id] = now
         try:
             await self._sessions.seen(session.id, now)
-        except TradeError:
+        except TradeError as error:
+            # In memory it is: only a restart of this process before the next request would shorten the session.
+            log.warning("when session %s was last used could not be noted: %s", session.id, error)
             self._seen.pop(session.id, None)
-            raise
 
     async def check_origin(self, connection: HTTPConnection, user: str = "", *, required: bool = True) -> None:
         """Raise the 403 problem for a request that another site's page makes; the audit hears of it.
