@@ -7,18 +7,19 @@ is away and nothing comes twice.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from api.formats import time_text
 from api.routes.algo_story import LogLineShown, whose
-from api.security import Caller
+from api.security import KEY_CACHE_S, Caller
 from api.services import Services
 from cluster import streams
 from storage.algo_log import KEPT
 from storage.bus import Subscription
 from storage.records import LogFilter
-from trading.errors import BadInput, NotReady
+from trading.errors import BadInput, NotReady, UnknownThing
 from trading.ids import AlgoId, UserId
 
 PREFIX: Final = "algo-log:"
@@ -58,13 +59,25 @@ class LogClient:
                 place = newest[-1].number if newest else 0
             self._places[algo] = place
 
-    async def run(self, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
-        """Send lines as they are written, for ever; waits for ever where no log is followed."""
-        if not self._places:
-            await asyncio.Event().wait()
+    async def run(
+        self, send: Callable[[dict[str, object]], Awaitable[None]], entrance: Callable[[], Awaitable[Caller | None]]
+    ) -> None:
+        """Send lines as they are written, for ever; waits for ever where no log is followed.
+
+        ``entrance`` gives the caller as they are now (None: not known at the moment): a log that they may not look at
+        any more ends.
+        """
         subscription: Subscription | None = None
+        checked = time.monotonic()
         try:
             while True:
+                if time.monotonic() - checked > KEY_CACHE_S:
+                    checked = time.monotonic()
+                    caller = await entrance()
+                    if caller is not None:
+                        await self._check(caller)
+                if not self._places:
+                    await asyncio.Event().wait()
                 for algo in self._places:
                     await self._send_new(algo, send)
                 if subscription is None:
@@ -82,6 +95,15 @@ class LogClient:
         finally:
             if subscription is not None:
                 await subscription.close()
+
+    async def _check(self, caller: Caller) -> None:
+        for algo in list(self._places):
+            try:
+                self._whose[algo] = await whose(self._deck, caller, algo)
+            except UnknownThing:
+                del self._places[algo]
+            except NotReady:
+                return  # while the database is away nobody can take a grant back either
 
     async def _subscribe(self) -> Subscription | None:
         try:

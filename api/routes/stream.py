@@ -138,6 +138,16 @@ async def _checked(admit: Entrance) -> Caller:
     return caller
 
 
+async def _again(entrance: Entrance) -> Caller | None:
+    """The caller as they are now; None while the database is away, when nobody can shut them out either."""
+    try:
+        return await entrance()
+    except _Refused as refused:
+        if refused.code != NOT_READY:
+            raise
+        return None
+
+
 async def _serve(socket: WebSocket, deck: Services, hello: Hello, entrance: Entrance) -> None:
     wanted = list(TOPICS) if hello.topics is None else hello.topics
     unknown = sorted(each for each in wanted if each not in TOPICS and not is_market(each) and not is_log(each))
@@ -165,7 +175,7 @@ async def _serve(socket: WebSocket, deck: Services, hello: Hello, entrance: Entr
             asyncio.create_task(_push(outlet, deck, changes, place, entrance)),
             asyncio.create_task(_push_market(outlet, deck, client, 1.0 / hello.per_second, news)),
             asyncio.create_task(_hear(outlet, deck, client, news)),
-            asyncio.create_task(logs.run(outlet.send)),
+            asyncio.create_task(logs.run(outlet.send, partial(_again, entrance))),
         ]
         await _first_to_end(tasks)
     finally:
@@ -277,12 +287,7 @@ async def _push(outlet: _Outlet, deck: Services, wanted: frozenset[str], place: 
     while True:
         if time.monotonic() - checked > CHECK_S:
             checked = time.monotonic()
-            try:
-                caller = await entrance()
-            except _Refused as refused:
-                # While the database is away nobody can revoke a key either.
-                if refused.code != NOT_READY:
-                    raise
+            caller = await _again(entrance) or caller
         if not wanted:
             await asyncio.sleep(CHECK_S)
             continue
