@@ -94,7 +94,9 @@ class TradeSurveillance(Shell):
         if self._places is None:
             self._places = await self.store.load()
         before = self._places
-        fresh = Place(account=AccountId(""), number=0, since=now(), state=Account())
+        # From when on accounts are watched at all: the first orders of a new one count, however late it is first seen.
+        since = min((place.since for place in before.values()), default=now())
+        fresh = Place(account=AccountId(""), number=0, since=since, state=Account())
         places = {
             account: before.get(account) or msgspec.structs.replace(fresh, account=account, state=Account())
             for account in owners
@@ -140,7 +142,22 @@ class TradeSurveillance(Shell):
                 place = msgspec.structs.replace(
                     place, state=msgspec.json.decode(msgspec.json.encode(place.state), type=Account)
                 )
-            found = observe(place.state, event, self._means(event, equities), self.terms)
+            try:
+                found = observe(place.state, event, self._means(event, equities), self.terms)
+            except Exception:
+                # One that makes no sense must not keep all others from being watched: it is told, and passed over.
+                log.exception("event %d of account %s cannot be judged", event.number, event.account)
+                found = [
+                    Alarm(
+                        kind="surveillance",
+                        severity="warning",
+                        account=event.account,
+                        algo=event.algo,
+                        subject=str(event.number),
+                        text=f"order {event.client_order_id} could not be judged: see the log of surveillance",
+                        at=event.at,
+                    )
+                ]
             if event.at >= place.since:
                 alarms += found
             after[event.account] = msgspec.structs.replace(place, number=event.number)
