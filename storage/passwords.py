@@ -140,7 +140,10 @@ class Passwords:
 
         Raises `UnknownThing` for the user.
         """
-        hashed = await hash_password(password)
+        await self.set_hash(user, await hash_password(password), by, one_time=one_time)
+
+    async def set_hash(self, user: UserId, hashed: str, by: str, *, one_time: bool) -> None:
+        """As `set`, of what `hash_password` gave."""
         async with self._db.connection() as connection, connection.transaction():
             try:
                 await put_within(connection, user, hashed, one_time=one_time)

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.security import ROLES, FreshOperator, Viewer
 from api.services import Deck, Services
-from storage.passwords import make_one_time_password
+from storage.passwords import hash_password, make_one_time_password
 from storage.records import UserRecord
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import Nanos, UserId, name
@@ -96,9 +96,11 @@ async def me(caller: Viewer) -> dict[str, Any]:
 async def create_user(body: NewUser, caller: FreshOperator, deck: Deck, response: Response) -> UserMade:
     """Add a user, with a password for the first sign-in."""
     record = UserRecord(id=UserId(name(body.id, "id")), roles=check_roles(body.roles), created_at=Nanos(time.time_ns()))
-    made = await deck.desired.create_user(record, by=caller.user)
     password = make_one_time_password()
-    await deck.passwords.set(made.id, password, caller.user, one_time=True)
+    # First: where too many sign in at this moment, nobody is made who has no password.
+    hashed = await hash_password(password)
+    made = await deck.desired.create_user(record, by=caller.user)
+    await deck.passwords.set_hash(made.id, hashed, caller.user, one_time=True)
     response.headers["Cache-Control"] = "no-store"
     (shown,) = await _shown(deck, [made])
     return UserMade(**dict(shown), one_time_password=password)
