@@ -46,7 +46,7 @@ _METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 #: Signing in has rules of its own; a machine that joins has no user.
 _EXEMPT: Final = re.compile(r"/v1/auth/.*")
 _URGENT: Final = re.compile(
-    r"POST /v1/risk/kill|POST /v1/accounts/[^/]+/cancel-all|DELETE /v1/orders/[^/]+/.+"
+    r"POST /v1/risk/kill|POST /v1/accounts/[^/]+/(cancel-all|flatten)|DELETE /v1/orders/[^/]+/.+"
     r"|POST /v1/algos/[^/]+/(stop|pause)"
 )
 #: Nothing was done, or will be by the same request in a moment: the key stays free.
@@ -152,8 +152,8 @@ class Ticket:
             self._is_whole = not message.get("more_body", False)
         return message
 
-    async def take(self, user: str) -> None:
-        """Take the key for ``user``.
+    async def take(self, user: str, scope: str) -> None:
+        """Take the key for ``user``, as far as ``scope`` says that they reach: an answer is for no narrower eyes.
 
         Raises `Replayed`, the problem that tells what became of it, or what the store raises.
         """
@@ -164,8 +164,9 @@ class Ticket:
             self._ahead.append(message)
             if message["type"] == "http.disconnect":
                 return
-        id = hashlib.sha256(f"{user}\n{self._key}".encode()).digest()
-        self.token = id.hex()[:24]
+        id = hashlib.sha256(f"{user}\n{scope}\n{self._key}".encode()).digest()
+        # Without the scope: an order is the same one, whoever of the user's keys sends it again.
+        self.token = hashlib.sha256(f"{user}\n{self._key}".encode()).hexdigest()[:24]
         try:
             async with asyncio.timeout(URGENT_S if self._urgent else PATIENCE_S):
                 claimed = await self._keys.take(id, user, self._digest.digest(), again=self._urgent)
@@ -176,6 +177,9 @@ class Ticket:
             if isinstance(error, TimeoutError):
                 raise NotReady("the database is too slow to take the Idempotency-Key") from error
             raise
+        if self._urgent and claimed.found in (Found.RUNNING, Found.CUT_OFF, Found.ANSWER_LOST):
+            # A stop is done again rather than refused: the first may never have come to it.
+            return
         self.claim, self.is_told = claimed.claim, claimed.found is not Found.NEW
         if claimed.answer is not None:
             raise Replayed(claimed.answer)
@@ -259,14 +263,14 @@ class _Outlet:
         await self._send({"type": "http.response.body", "body": body})
 
 
-async def take_key(connection: HTTPConnection, user: str) -> None:
-    """Take the request's key, if it bears one, now that it is known who asks and that they may."""
+async def take_key(connection: HTTPConnection, user: str, scope: str) -> None:
+    """Take the request's key, if it bears one, now that it is known who asks, how far they reach, and that they may."""
     key, ticket = connection.scope.get(_STATE, ("", None))
     if ticket is None:
         return
     if FORM.fullmatch(key) is None:
         raise BadInput("Idempotency-Key", "give 1 to 100 printable characters of ASCII, such as a UUID")
-    await ticket.take(user)
+    await ticket.take(user, scope)
 
 
 def token_of(connection: HTTPConnection) -> str:

@@ -89,6 +89,15 @@ class Caller:
         return found if self.only_rights is None else frozenset(each for each in found if each in self.only_rights)
 
     @property
+    def reach(self) -> str:
+        """How far the key reaches: all sessions of a user and their unlimited keys have the same.
+
+        Grants are left out: one that changes must not make another request of a repeated one.
+        """
+        limits = (self.roles, self.only_rights, self.only_accounts)
+        return repr([sorted(each) if each is not None else None for each in limits])
+
+    @property
     def cause(self) -> str:
         """What the journal notes as the cause of what this caller does to orders."""
         return f"api/{self.user}/{self.key_id}"
@@ -104,6 +113,15 @@ class Caller:
         else:
             why = f"that takes role {who}; yours has {have}"
         raise forbidden(f"{'you' if self.by_session else 'your key'} may not {right}: {why}")
+
+    def require_own_hand(self, owner: str) -> None:
+        """Raise the 403 problem for a key that was made to look, or for some accounts only: it closes nothing.
+
+        What is another's takes the right to operate.
+        """
+        if self.by_session and (owner == self.user or Right.OPERATE in self.rights):
+            return
+        self.require(Right.KEYS if owner == self.user else Right.OPERATE)
 
     def sees(self, owner: str) -> bool:
         """Whether things of ``owner`` that belong to no account are shown."""
@@ -330,7 +348,7 @@ def allowed(right: Right, *, fresh: bool = False) -> Callable[..., Coroutine[Any
         if fresh:
             caller.require_fresh()
         # Last: what is refused for want of a right or a code has not happened, and is kept under no key.
-        await take_key(connection, caller.user)
+        await take_key(connection, caller.user, caller.reach)
         return caller
 
     # For the table of permissions.

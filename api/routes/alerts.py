@@ -40,6 +40,8 @@ async def acknowledge_alert(id: str, caller: Viewer, deck: Deck) -> AlertRecord:
     How somebody trades is for others to judge: alerts of trading are acknowledged by operators.
     """
     alert = await deck.alerts.get(id)
+    if caller.is_operator or alert.user == caller.user:
+        caller.require_own_hand(alert.user)
     if not caller.is_operator:
         filters = await alerts_of(deck, caller)
         if alert.user != filters.user and alert.account not in filters.accounts:

@@ -148,7 +148,7 @@ class DeckShown(Shown):
 async def deck_at_a_glance(caller: Viewer, deck: Deck) -> Response:
     """Profit, exposure, accounts, algos, feeds, machines, what is open and what is wrong; a second old at most."""
     seen = await deck.glance.seen()
-    who = (caller.user, caller.roles, caller.key_id)
+    who = (caller.user, caller.key_id, caller.reach, tuple(sorted(caller.grants.items())))
     answer = deck.deck_answers.get(who, seen.at)
     if answer is None:
         answer = (await _shown(deck, caller, seen)).model_dump_json().encode()

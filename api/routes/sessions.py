@@ -52,6 +52,7 @@ async def end_session(id: str, caller: Viewer, deck: Deck) -> None:
     found = await deck.panel_sessions.get(id)
     if found is None or not caller.sees(found.user) or found.ended_at:
         raise UnknownThing("session", id, "GET /v1/sessions lists them")
+    caller.require_own_hand(found.user)
     await deck.panel_sessions.end([found.id], f"by {caller.user}", caller.user)
     deck.doorkeeper.sessions.forget(found.id)
 
@@ -59,6 +60,7 @@ async def end_session(id: str, caller: Viewer, deck: Deck) -> None:
 @router.delete("", status_code=204)
 async def end_other_sessions(caller: Viewer, deck: Deck) -> None:
     """End all one's sessions but the one that asks."""
+    caller.require_own_hand(caller.user)
     others = [each.id for each in await deck.panel_sessions.live(caller.user) if each.id != caller.key_id]
     ended = await deck.panel_sessions.end(others, f"by {caller.user}, with all others", caller.user)
     deck.doorkeeper.sessions.forget(*ended)

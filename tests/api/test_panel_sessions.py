@@ -19,6 +19,7 @@ from storage.panel_sessions import ABSOLUTE, IDLE, is_unusual_hour
 from tests.api.playing import Stage, order_body
 from tests.api.signing_in import PASSWORD, Browser, clock, has_password, signed_in
 from tests.api.test_sign_in import entries
+from trading.ids import Nanos, UserId
 
 __all__ = ["clock"]
 
@@ -29,6 +30,11 @@ async def viewer(stage: Stage, user: str = "vera", **browser: str) -> Browser:
     if all(each.id != user for each in await stage.services.desired.users()):
         await stage.person(user, "viewer")
     return await signed_in(stage, user, **browser)
+
+
+async def olga_signed_in(stage: Stage) -> Browser:
+    await stage.person("olga", "viewer")
+    return await signed_in(stage, "olga")
 
 
 async def shift(stage: Stage, column: str, by: int) -> None:
@@ -315,3 +321,19 @@ async def test_every_answer_has_its_headers(stage: Stage) -> None:
     for loaded in re.findall(r"<(?:script src|link rel=\"stylesheet\" href)=.*?>", docs.text):
         assert f'"{at}' in loaded
         assert 'integrity="sha384-' in loaded
+
+
+async def test_a_key_that_was_made_to_look_closes_nothing(stage: Stage) -> None:
+    browser = await olga_signed_in(stage)
+    looking = (await stage.make("/v1/keys", {"user": "admin", "rights": ["view"], "label": "wall screen"}))["key"]
+    (session,) = [each["id"] for each in (await stage.get("/v1/sessions?user=olga"))["items"]]
+    await stage.refused(403, "forbidden", "DELETE", f"/v1/sessions/{session}", key=looking)
+    await stage.refused(403, "forbidden", "DELETE", "/v1/sessions", key=looking)
+    await stage.services.alerts.raise_alert(
+        kind="session", severity="warning", user=UserId("olga"), subject="s", text="t", at=Nanos(1)
+    )
+    (alert,) = [each["id"] for each in (await stage.get("/v1/alerts?open=true"))["items"] if each["subject"] == "s"]
+    await stage.refused(403, "forbidden", "POST", f"/v1/alerts/{alert}/acknowledge", key=looking)
+    assert (await stage.ask("POST", f"/v1/alerts/{alert}/acknowledge")).status_code == 200
+    assert (await browser.ask("GET", "/v1/accounts")).status_code == 200
+    assert (await stage.ask("DELETE", f"/v1/sessions/{session}")).status_code == 204
