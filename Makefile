@@ -41,7 +41,7 @@ panel-test: api/panel/node_modules/.quarterdeck
 
 # Its types, from the API's OpenAPI document.
 panel-types: api/panel/node_modules/.quarterdeck
-	$(BIN)/python -m api.openapi > api/panel/openapi.json
+	$(BIN)/python -m api.print_openapi > api/panel/openapi.json
 	$(NPM) run types
 	rm api/panel/openapi.json
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -90,17 +89,3 @@ def _problem(status: str) -> dict[str, Any]:
         "description": _WORDS[status],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-
-
-def main() -> None:
-    """Print the document, from which the panel's types are made."""
-    from api.app import create_app
-    from cluster.settings import DeckSettings
-
-    # Nothing is connected to: the addresses only have to be addresses.
-    nowhere = DeckSettings(database_url="postgresql://nowhere", redis_url="redis://nowhere")
-    print(json.dumps(document(create_app(nowhere, connect=False)), indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ import { Money, Time } from "@/components/values";
 import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
 
-import type { Account, Glance } from "./index";
+import type { Account, Glance } from "./account";
 import { Credentials } from "./NewAccount";
 
 const EquityPanel = lazy(() => import("@/charts/EquityPanel"));

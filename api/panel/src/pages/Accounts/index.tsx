@@ -6,7 +6,7 @@ import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { readAll } from "@/api/all";
-import { api, expect, type Shape } from "@/api/client";
+import { api, expect } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { UseBar } from "@/components/Stat";
@@ -15,11 +15,9 @@ import { Money } from "@/components/values";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
 
+import type { Account, Glance } from "./account";
 import { AccountDetail } from "./AccountDetail";
 import { NewAccount } from "./NewAccount";
-
-export type Account = Shape<"AccountShown">;
-export type Glance = Shape<"AccountGlance">;
 
 interface Row {
   account: Account;

@@ -13,7 +13,7 @@ import { StateBadge } from "@/components/StateBadge";
 import { useMe } from "@/session/session";
 import { useStale } from "@/stream/hooks";
 
-import { type Feed, MANAGES, stateOf, whyOf } from "./index";
+import { type Feed, MANAGES, stateOf, whyOf } from "./feed";
 import { Gaps, Quarantine } from "./Missed";
 import { Instruments } from "./Instruments";
 import { Tuning } from "./Tuning";

@@ -16,7 +16,7 @@ import { formatNumber } from "@/format/measure";
 import { formatSpan } from "@/format/time";
 import { useStale } from "@/stream/hooks";
 
-import type { Feed } from "./index";
+import type { Feed } from "./feed";
 
 type Health = Shape<"InstrumentHealth">;
 

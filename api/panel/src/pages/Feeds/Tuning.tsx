@@ -8,7 +8,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { SchemaForm } from "@/components/SchemaForm";
 
-import type { Feed } from "./index";
+import type { Feed } from "./feed";
 
 type Tuned = Shape<"TuningShown">;
 

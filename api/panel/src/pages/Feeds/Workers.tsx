@@ -2,7 +2,7 @@
 import { StateBadge } from "@/components/StateBadge";
 import { formatNumber } from "@/format/measure";
 
-import type { Feed } from "./index";
+import type { Feed } from "./feed";
 import "./feeds.css";
 
 /** Whether the shares differ by one at most, as they should once nothing moves. */

@@ -6,7 +6,7 @@ import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { readAll } from "@/api/all";
-import { api, expect, type Shape } from "@/api/client";
+import { api, expect } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { Stat } from "@/components/Stat";
@@ -15,28 +15,9 @@ import { formatNumber } from "@/format/measure";
 import { useMe } from "@/session/session";
 import { useChanges, useStale } from "@/stream/hooks";
 
+import { type Feed, MANAGES, stateOf, whyOf } from "./feed";
 import { FeedDetail } from "./FeedDetail";
 import { NewFeed } from "./NewFeed";
-
-export type Feed = Omit<Shape<"FeedShown">, "passed_over">;
-
-export const MANAGES = "manage feeds and instruments";
-
-export function stateOf(feed: Feed): string {
-  if (!feed.enabled) return "disabled";
-  if (feed.trouble || feed.gone?.length || feed.stranded?.length) return "degraded";
-  if (feed.silent?.length) return "silent";
-  return feed.settled ? "live" : "moving";
-}
-
-export function whyOf(feed: Feed): string {
-  const said = [feed.trouble, feed.note];
-  if (feed.gone?.length) said.push(`workers gone: ${feed.gone.join(", ")}`);
-  if (feed.silent?.length) said.push(`workers silent: ${feed.silent.join(", ")}`);
-  if (feed.stranded?.length) said.push(`${String(feed.stranded.length)} instruments fit on no worker`);
-  if (feed.uncarried?.length) said.push(`${String(feed.uncarried.length)} instruments not carried yet`);
-  return said.filter(Boolean).join("; ");
-}
 
 const columns: Column<Feed>[] = [
   { id: "id", header: "Feed", value: (feed) => feed.id, width: 130 },

@@ -15,7 +15,7 @@ import { formatMegabytes, formatNumber, formatPercent, formatRate } from "@/form
 import { formatSpan } from "@/format/time";
 import { useIsOperator } from "@/session/session";
 
-import { type Node, stateOf } from "./index";
+import { type Node, stateOf } from "./node";
 
 const TimeChart = lazy(() => import("@/charts/TimeChart"));
 

@@ -10,7 +10,7 @@ import { readLabels } from "@/components/Labels";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
 
-import type { Node } from "./index";
+import type { Node } from "./node";
 
 export function Register(given: { nodes: Node[]; onClose: () => void }) {
   const client = useQueryClient();

@@ -6,7 +6,7 @@ import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { readAll } from "@/api/all";
-import { api, expect, type Shape } from "@/api/client";
+import { api, expect } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { labelsText } from "@/components/Labels";
 import { Page, Panel } from "@/components/Page";
@@ -16,18 +16,10 @@ import { formatMegabytes, formatPercent, formatRate } from "@/format/measure";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
 
+import { type Node, stateOf } from "./node";
 import { NodeDetail } from "./NodeDetail";
 import { Register } from "./Register";
 import { Tokens } from "./Tokens";
-
-export type Node = Shape<"NodeShown">;
-
-/** What takes algos: everything that is well and wanted. */
-export function stateOf(node: Node): string {
-  if (node.draining) return "draining";
-  if (node.cordoned) return "cordoned";
-  return node.health;
-}
 
 const sum = (values: (number | undefined)[]) => values.reduce<number>((all, each) => all + (each ?? 0), 0);
 const received = (node: Node) => (node.facts ? sum(node.facts.network.map((each) => each.received_bytes_s)) : null);

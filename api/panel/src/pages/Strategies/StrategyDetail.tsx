@@ -16,7 +16,7 @@ import { Time } from "@/components/values";
 import { formatNumber } from "@/format/measure";
 
 import { Diff } from "./Diff";
-import { shortVersion, type Strategy } from "./index";
+import { shortVersion, type Strategy } from "./strategy";
 
 type Version = Shape<"VersionShown">;
 

@@ -6,19 +6,15 @@ import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { readAll } from "@/api/all";
-import { api, expect, type Shape } from "@/api/client";
+import { api, expect } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { Time } from "@/components/values";
 import { useMay } from "@/session/rights";
 
+import { shortVersion, type Strategy } from "./strategy";
 import { StrategyDetail } from "./StrategyDetail";
 import { Upload } from "./Upload";
-
-export type Strategy = Shape<"StrategyShown">;
-
-/** Versions are digests: their beginning is enough to tell them apart. */
-export const shortVersion = (version: string): string => (/^[0-9a-f]{16,}$/.test(version) ? version.slice(0, 12) : version);
 
 const columns: Column<Strategy>[] = [
   { id: "name", header: "Strategy", value: (each) => each.name, width: 190 },
