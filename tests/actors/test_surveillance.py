@@ -27,6 +27,7 @@ from storage.tasks import end_tasks
 from tests.storage.conftest import database_url, db, redis_url, server_url
 from tests.storage.samples import ACCOUNT, INSTRUMENT, TRADING_ACCOUNT, USER, event, fill, order
 from tests.storage.test_keeping import instrument
+from trading import monitoring
 from trading.day_profit import Day
 from trading.errors import Fenced, NotReady
 from trading.ids import Nanos
@@ -296,3 +297,24 @@ def test_samples_are_made_of_what_changed_and_every_five_minutes() -> None:
     assert [(s.pnl, s.grain) for s in due([day(5, later)], [], last, later)] == [(D(5), 1)]
     assert [s.grain for s in due([day(5, at)], [], {}, at)] == [2]
     assert (grain_of(Nanos(60 * MINUTE), Nanos(60 * MINUTE - 1)), grain_of(Nanos(4 * MINUTE), Nanos(0))) == (2, 0)
+
+
+async def test_an_event_that_makes_no_sense_is_told_and_passed_over(
+    db: Database, session: Session, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = monitoring.observe
+
+    def observe(state: Any, seen: Any, *more: Any) -> Any:
+        if seen.client_order_id == "odd":
+            raise OverflowError("its price has no logarithm")
+        return real(state, seen, *more)
+
+    monkeypatch.setattr("actors.surveillance.observe", observe)
+    watch = await begin()
+    await watch.watch()
+    await session.habit()
+    await session.place(sized("odd", D(1), LATER + 10**13), sized("big", D(20), LATER + 10**13 + 1))
+    await watch.watch()
+    # What came after it is judged.
+    assert {each.kind for each in await told(db)} == {"surveillance", "large_order"}
+    assert watch.facts()["events"] == 32
