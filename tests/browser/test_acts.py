@@ -153,7 +153,7 @@ def test_an_algo_is_paused_tuned_restarted_and_moved(operator: Person, api: ApiC
     page.get_by_label(re.compile("half.spread.bps", re.I)).fill("50")
     page.get_by_role("button", name="Change", exact=True).click()
     expect(page.get_by_text("The running algo has taken it up.")).to_be_visible()
-    wait("wider quotes", lambda: _spread(api, maker) > Decimal("0.005"), 30)
+    wait("wider quotes", lambda: _away(api, maker) > Decimal("0.0025"), 60)
     assert api.get(f"/algos/{maker}")["epoch"] == before
 
     command(operator, maker, "Restart")
@@ -171,12 +171,13 @@ def test_an_algo_is_paused_tuned_restarted_and_moved(operator: Person, api: ApiC
     expect(head(page)).to_contain_text("running")
 
 
-def _spread(api: ApiClient, algo: str) -> Decimal:
-    """Offer over bid, less one; 0 where it does not quote both."""
+def _away(api: ApiClient, algo: str) -> Decimal:
+    """How far its nearest quote is from the market, as a part of the price; 0 where it has none (it may have one side
+    only, for what it holds)."""
     orders = api.get("/orders", algo=algo, state="submitted")["items"]
-    bids = [Decimal(o["limit_price"]) for o in orders if o["side"] == "buy"]
-    offers = [Decimal(o["limit_price"]) for o in orders if o["side"] == "sell"]
-    return min(offers) / max(bids) - 1 if bids and offers else Decimal(0)
+    listed = api.get("/feeds/crypto/instruments", limit=100)["items"]
+    last = next(each["last"]["price"] for each in listed if each["id"] == "BINANCE:ETHUSDT")
+    return min((abs(Decimal(o["limit_price"]) / Decimal(last) - 1) for o in orders), default=Decimal(0))
 
 
 def test_an_algos_equity_and_log_are_shown(operator: Person) -> None:

@@ -24,7 +24,9 @@ export function RecentAlerts(given: { className: string }) {
     <Panel title="Needs a look" className={given.className} actions={<Link to="/alerts">all alerts</Link>} stale={alerts.isError}>
       {alerts.isError && !items.length ? <ErrorNote error={alerts.error} retry={() => void alerts.refetch()} /> : null}
       {alerts.isSuccess && !items.length ? <StateBadge state="ok" label="Nothing is waiting for you" /> : null}
-      <ul style={{ listStyle: "none", margin: 0, padding: 0, maxHeight: 244, overflowY: "auto" }}>
+      {/* Scrolled by the keyboard too. */}
+      {/* eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex */}
+      <ul tabIndex={items.length ? 0 : -1} aria-label="Open alerts" style={{ listStyle: "none", margin: 0, padding: 0, maxHeight: 244, overflowY: "auto" }}>
         {items.map((each) => (
           <li key={each.id} style={{ padding: "3px 0", borderBottom: "1px solid var(--qd-line)" }}>
             <StateBadge state={each.severity} label={each.kind.replaceAll("_", " ")} />{" "}
