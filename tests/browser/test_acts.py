@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from cluster.client import ApiClient
 from tests.browser.conftest import WIDE, Demo, Person, wait
+from trading.errors import TradeError
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -44,8 +45,15 @@ def _as_it_was(api: ApiClient) -> Iterator[None]:
 
 def _remove(api: ApiClient, algo: str) -> None:
     api.post(f"/algos/{algo}/stop", {"position": "flatten"})
-    wait(f"the end of {algo}", lambda: _state(api, algo) in ("stopped", "failed"))
-    api.delete(f"/algos/{algo}")
+
+    def is_gone() -> bool:
+        try:
+            api.delete(f"/algos/{algo}")
+        except TradeError:
+            return False  # it still stops, or closes what it holds
+        return True
+
+    wait(f"the end of {algo}", is_gone)
 
 
 def _state(api: ApiClient, algo: str) -> str:
