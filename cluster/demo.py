@@ -244,6 +244,7 @@ class Demo:
         return asyncio.run(give_logins(self.deck.settings.database_url, self.home, PEOPLE))
 
     def _say_logins(self) -> None:
+        self.say(f"the panel is at {self.deck.api_url} : sign in as one of these")
         for login in self.logins:
             self.say(
                 f"login {login.user:6} password {login.password}  code {login.code}  ({login.roles}; next codes: "
