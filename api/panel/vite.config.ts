@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 
-const server = process.env.QUARTERDECK_API ?? "http://127.0.0.1:8000";
+const server = process.env.QUARTERDECK_API ?? "http://127.0.0.1:8470";
 
 export default defineConfig({
   plugins: [react()],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
@@ -125,7 +125,7 @@ async def maxima_series(
     """The highest use of each day as points of a chart, of whole levels."""
     scopes = await _scopes(caller, deck, scope)
     found = await deck.days.maxima(Nanos(time.time_ns() - days * _DAY_NS), scopes)
-    kinds = (kind,) if kind is not None else Measure.__args__  # type: ignore[attr-defined]
+    kinds = (kind,) if kind is not None else get_args(Measure)
     return {
         "items": [
             {"day": each.day, "scope": each.scope, "kind": name, "value": getattr(each, name)}
