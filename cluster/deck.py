@@ -29,6 +29,7 @@ from cluster.launched import Launched, ray_was_stopped
 from cluster.ray_store import store_environment, wipe_store
 from cluster.raylet import ray_start
 from cluster.settings import DeckSettings, environment
+from storage import ports
 from storage.database import check_postgres
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.first_run import first_run
@@ -376,16 +377,16 @@ def left_running(home: Path) -> list[str]:
 
 def free_port(host: str, wanted: int, what: str, option: str) -> int:
     """``wanted`` if it is free (0: any that is); `NeedsOperator` naming the port otherwise."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, wanted))
-        except OSError as error:
-            raise NeedsOperator(
-                f"port {wanted} of {host}, for {what}, cannot be used ({error.strerror})",
-                f"choose another with {option}",
-            ) from error
-        return int(probe.getsockname()[1])
+    if not wanted:
+        return ports.choose(host)
+    try:
+        ports.bound(host, wanted).close()
+    except OSError as error:
+        raise NeedsOperator(
+            f"port {wanted} of {host}, for {what}, cannot be used ({error.strerror})",
+            f"choose another with {option}",
+        ) from error
+    return wanted
 
 
 def remove_tree(path: Path) -> None:

@@ -11,7 +11,6 @@ import fcntl
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,11 +21,14 @@ from typing import ClassVar
 
 import psutil
 
+from storage import ports
 from trading.errors import NeedsOperator, NotReady
 
 #: Seconds a start may take: crash recovery included.
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
+#: Seconds to wait for the port it had before it takes another.
+_PORT_WAIT_S = 5.0
 
 
 class ServerProcess(ABC):
@@ -286,7 +288,7 @@ class ServerProcess(ABC):
 
     def _choose_port(self) -> int:
         if self._given_port is not None:
-            if not _port_free(self.host, self._given_port):
+            if not ports.is_free(self.host, self._given_port):
                 raise NeedsOperator(
                     f"port {self._given_port} on {self.host} is in use, so {self.label} cannot listen there",
                     "stop what uses it, or choose another port",
@@ -296,11 +298,15 @@ class ServerProcess(ABC):
             remembered = int((self.root / "port").read_text())
         except (OSError, ValueError):
             remembered = 0
-        if remembered and _port_free(self.host, remembered):
-            return remembered
-        with _bound(self.host, 0) as free:
-            port: int = free.getsockname()[1]
-            return port
+        # Clients look for the server where it was: somebody's passing use of its port is waited out.
+        deadline = time.monotonic() + _PORT_WAIT_S
+        while remembered:
+            if ports.is_free(self.host, remembered):
+                return remembered
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return ports.choose(self.host)
 
     def _remember_port(self, port: int) -> None:
         (self.root / "port").write_text(f"{port}\n")
@@ -314,27 +320,6 @@ def write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text + "\n")
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # As servers do it: a port in TIME_WAIT is free, one that somebody listens on is not.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _port_free(host: str, port: int) -> bool:
-    try:
-        _bound(host, port).close()
-    except OSError:
-        return False
-    return True
 
 
 def _user_name() -> str:
