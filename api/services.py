@@ -20,6 +20,7 @@ from api.problems import unknown_reference
 from api.security import Caller, Doorkeeper, forbidden
 from api.stream import Hub
 from api.traffic import Traffic
+from api.views import Views
 from cluster.code_version import CodeVersion
 from cluster.history import History
 from cluster.session_days import SessionDays
@@ -125,6 +126,7 @@ class Services:
         self.market = Market(self.bus, self.hot)
         self.glance = Glance(self)
         self.deck_answers = Answers()
+        self.views = Views()
         self.traffic = Traffic()
         self.link = Link(deck) if connect else None
         self._sessions = sessions
@@ -182,6 +184,7 @@ class Services:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.doorkeeper.logins.sweep(at_the_end=True)
+        await self.views.close()
         await self.glance.close()
         await self.bus.close()
         await self.hot.close()

@@ -22,6 +22,8 @@ from api.services import Deck, Services
 from api.session_door import has_session
 from api.stream import TOPICS, Entry
 from api.topics import FORMS, is_market, read_topics
+from api.view_sources import FORM as VIEW_FORM
+from api.view_sources import MOST_VIEWS, ViewClient, is_view
 from storage.tasks import end_tasks
 from trading.errors import BadInput, TradeError, UnknownThing
 
@@ -56,7 +58,7 @@ class Hello(Body):
     """
 
     key: str | None = Field(None, max_length=200)
-    topics: list[str] | None = Field(None, max_length=MOST_TOPICS + len(TOPICS))
+    topics: list[str] | None = Field(None, max_length=MOST_TOPICS + MOST_VIEWS + len(TOPICS))
     after: int | None = Field(None, ge=0)
     instance: str | None = Field(None, max_length=40)
     places: dict[str, int] = Field(default_factory=dict, max_length=MOST_TOPICS)
@@ -64,10 +66,10 @@ class Hello(Body):
 
 
 class Wish(Body):
-    """A later message: topics of market data to add and to give up."""
+    """A later message: topics of market data, and views, to add and to give up."""
 
-    subscribe: list[str] = Field(default_factory=list, max_length=MOST_TOPICS)
-    unsubscribe: list[str] = Field(default_factory=list, max_length=MOST_TOPICS)
+    subscribe: list[str] = Field(default_factory=list, max_length=MOST_TOPICS + MOST_VIEWS)
+    unsubscribe: list[str] = Field(default_factory=list, max_length=MOST_TOPICS + MOST_VIEWS)
 
 
 class _Refused(Exception):
@@ -150,20 +152,23 @@ async def _again(entrance: Entrance) -> Caller | None:
 
 async def _serve(socket: WebSocket, deck: Services, hello: Hello, entrance: Entrance) -> None:
     wanted = list(TOPICS) if hello.topics is None else hello.topics
-    unknown = sorted(each for each in wanted if each not in TOPICS and not is_market(each) and not is_log(each))
+    kinds = (is_market, is_log, is_view)
+    unknown = sorted(each for each in wanted if each not in TOPICS and not any(kind(each) for kind in kinds))
     if unknown:
-        known = ", ".join((*TOPICS, *FORMS, FORM))
+        known = ", ".join((*TOPICS, *FORMS, FORM, VIEW_FORM))
         raise _Refused(BAD_HELLO, f"topics: no topic {unknown[0][:30]!r}; there are {known}")
     hub = deck.hub
     here = hello.instance in (None, hub.instance)
     client = MarketClient(deck.market, hello.places if here else {})
     logs = LogClient(deck)
+    views = ViewClient(deck)
     outlet = _Outlet(socket)
     news = asyncio.Event()
     try:
         joined = await _join(deck, client, [each for each in wanted if is_market(each)])
         # Lines are numbered by the database: their places are good wherever they come from.
         await _join_logs(deck, logs, [each for each in wanted if is_log(each)], hello, entrance)
+        await _join_views(views, [each for each in wanted if is_view(each)], entrance)
         changes = frozenset(each for each in wanted if each in TOPICS)
         resumed = hello.after is not None and here and hub.has(hello.after)
         place = hello.after if resumed and hello.after is not None else hub.newest
@@ -174,12 +179,14 @@ async def _serve(socket: WebSocket, deck: Services, hello: Hello, entrance: Entr
         tasks = [
             asyncio.create_task(_push(outlet, deck, changes, place, entrance)),
             asyncio.create_task(_push_market(outlet, deck, client, 1.0 / hello.per_second, news)),
-            asyncio.create_task(_hear(outlet, deck, client, news)),
+            asyncio.create_task(_push_views(outlet, views, entrance)),
+            asyncio.create_task(_hear(outlet, deck, client, views, news, entrance)),
             asyncio.create_task(logs.run(outlet.send, partial(_again, entrance))),
         ]
         await _first_to_end(tasks)
     finally:
         client.leave()
+        views.leave()
 
 
 async def _first_to_end(tasks: list[asyncio.Task[None]]) -> None:
@@ -206,6 +213,15 @@ async def _join(deck: Services, client: MarketClient, texts: list[str]) -> list[
         raise _Refused(NOT_READY, str(error)) from None
 
 
+async def _join_views(views: ViewClient, texts: list[str], entrance: Entrance) -> None:
+    if not texts:
+        return
+    try:
+        views.join(await entrance(), texts)
+    except BadInput as error:
+        raise _Refused(BAD_HELLO, str(error)) from None
+
+
 async def _join_logs(deck: Services, logs: LogClient, texts: list[str], hello: Hello, entrance: Entrance) -> None:
     if not texts:
         return
@@ -227,7 +243,9 @@ def _told(joined: list[Topic]) -> dict[str, object]:
     }
 
 
-async def _hear(outlet: _Outlet, deck: Services, client: MarketClient, news: asyncio.Event) -> None:
+async def _hear(
+    outlet: _Outlet, deck: Services, client: MarketClient, views: ViewClient, news: asyncio.Event, entrance: Entrance
+) -> None:
     """Read on, for only so is a client's going noticed, and take its wishes."""
     while True:
         message = await outlet.socket.receive()
@@ -240,15 +258,19 @@ async def _hear(outlet: _Outlet, deck: Services, client: MarketClient, news: asy
             await outlet.send({"error": f"{'.'.join(str(part) for part in wrong['loc']) or 'message'}: {wrong['msg']}"})
             continue
         client.leave(wish.unsubscribe)
+        views.leave(wish.unsubscribe)
         try:
-            other = sorted(each for each in wish.subscribe if not is_market(each))
+            other = sorted(each for each in wish.subscribe if not is_market(each) and not is_view(each))
             if other:
                 raise _Refused(BAD_HELLO, f"{other[0][:30]!r} can be asked for in the first message only")
-            joined = await _join(deck, client, wish.subscribe)
+            await _join_views(views, [each for each in wish.subscribe if is_view(each)], entrance)
+            joined = await _join(deck, client, [each for each in wish.subscribe if is_market(each)])
         except _Refused as refused:
+            if refused.code == UNAUTHORIZED:
+                raise
             await outlet.send({"error": refused.reason})
             continue
-        await outlet.send({"topics": list(client.topics), **_told(joined)})
+        await outlet.send({"topics": [*client.topics, *views.topics], **_told(joined)})
         news.set()
 
 
@@ -278,6 +300,26 @@ async def _push_market(
         raise
     finally:
         deck.market.clients.dec()
+
+
+async def _push_views(outlet: _Outlet, views: ViewClient, entrance: Entrance) -> None:
+    """Send new versions of what is watched, to whoever the client is by now."""
+    checked = time.monotonic()
+    while True:
+        if views.topics and time.monotonic() - checked > CHECK_S:
+            checked = time.monotonic()
+            caller = await _again(entrance)
+            if caller is not None:
+                views.readmit(caller)
+        text = views.collect()
+        if text:
+            await outlet.send_text(text)
+            continue
+        try:
+            async with asyncio.timeout(CHECK_S):
+                await views.news.wait()
+        except TimeoutError:
+            continue
 
 
 async def _push(outlet: _Outlet, deck: Services, wanted: frozenset[str], place: int, entrance: Entrance) -> None:

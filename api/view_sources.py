@@ -1,0 +1,150 @@
+"""Topics ``view:<path>`` on `/v1/stream`: the routes whose answers are pushed, and what one client watches of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from fastapi.responses import Response
+from pydantic import TypeAdapter
+
+from api.formats import Page
+from api.limit_tree import TreeNode
+from api.node_shapes import NodeShown
+from api.routes import algos, breaks, deck_view, feed_health, feeds, heat, kills, nodes, risk
+from api.security import Caller
+from api.services import Services
+from api.shapes import BreakShown
+from api.views import View
+from trading.errors import BadInput
+
+PREFIX: Final = "view:"
+FORM: Final = "view:<path>"
+#: Views that one client may watch.
+MOST_VIEWS: Final = 20
+#: Lists are shown up to so many rows, with the cursor of what follows.
+_ROWS: Final = 1_000
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A route: its path below /v1 with at most one ``<id>``, and how to answer."""
+
+    path: str
+    shape: Any
+    #: (deck, caller, the id or "") -> what the route returns.
+    answer: Callable[[Services, Caller, str], Awaitable[Any]]
+
+    def id_in(self, path: str) -> str | None:
+        """The id that ``path`` names ("" for a route without one); None where it is not this route's."""
+        pattern = re.escape(self.path).replace(re.escape("<id>"), r"([^/?#]{1,100})")
+        found = re.fullmatch(pattern, path)
+        return None if found is None else "".join(found.groups())
+
+
+SOURCES: Final = (
+    Source("deck", deck_view.DeckShown, lambda deck, who, _: deck_view.deck_at_a_glance(who, deck)),
+    Source("nodes", Page[NodeShown], lambda deck, who, _: nodes.list_nodes(who, deck, _ROWS)),
+    Source("feeds", Page[feeds.FeedShown], lambda deck, who, _: feeds.list_feeds(who, deck, _ROWS)),
+    Source("feeds/<id>", feeds.FeedShown, lambda deck, who, id_: feeds.get_feed(id_, who, deck)),
+    Source(
+        "feeds/<id>/instruments",
+        Page[feed_health.InstrumentHealth],
+        lambda deck, who, id_: feed_health.list_instruments(id_, who, deck, None, _ROWS),
+    ),
+    Source("algos/<id>", algos.AlgoWithStop, lambda deck, who, id_: algos.get_algo(id_, who, deck)),
+    Source("breaks", Page[BreakShown], lambda deck, who, _: breaks.list_breaks(who, deck, limit=_ROWS)),
+    Source("risk/heat", heat.HeatShown, lambda deck, who, _: heat.risk_heat(who, deck)),
+    Source("risk/tree", TreeNode, lambda deck, who, _: heat.risk_tree(who, deck)),
+    Source("risk/exposure", risk.RiskShown, lambda deck, who, _: risk.exposure(who, deck)),
+    Source("risk/kills", list[kills.KillLine], lambda deck, who, _: kills.list_kills(who, deck)),
+)
+#: The views that there are, for people.
+PATHS: Final = tuple(source.path for source in SOURCES)
+_SHAPES: Final = {source.path: TypeAdapter(source.shape) for source in SOURCES}
+
+
+def is_view(text: str) -> bool:
+    """Whether a topic is meant to be a view."""
+    return text.startswith(PREFIX)
+
+
+class ViewClient:
+    """The views that one client watches, and which version it has of each.
+
+    All of them need the right to look, which everybody has who is let in.  ``news`` is set when there is something to
+    `collect`.
+    """
+
+    def __init__(self, deck: Services) -> None:
+        self._deck = deck
+        self._watched: dict[str, View] = {}
+        self._sent: dict[str, int] = {}
+        self._sight: Hashable = None
+        self.news = asyncio.Event()
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """What it has."""
+        return list(self._watched)
+
+    def join(self, caller: Caller, texts: Sequence[str]) -> None:
+        """Watch more.  Raises `BadInput` for a view that there is not, or too many; then none is added."""
+        reads = {text: self._read(caller, text) for text in texts if text not in self._watched}
+        if len(self._watched) + len(reads) > MOST_VIEWS:
+            raise BadInput("topics", f"{len(self._watched) + len(reads)} views, a client may watch {MOST_VIEWS}")
+        self.readmit(caller)
+        for text, read in reads.items():
+            path = text.removeprefix(PREFIX)
+            self._watched[text] = view = self._deck.views.watch(self._sight, path, read, self.news)
+            if view.number:
+                self.news.set()
+
+    def leave(self, texts: Iterable[str] | None = None) -> None:
+        """Give views up; all of them where none are named."""
+        for text in list(self._watched) if texts is None else texts:
+            view = self._watched.pop(text, None)
+            self._sent.pop(text, None)
+            if view is not None:
+                view.leave(self.news)
+
+    def readmit(self, caller: Caller) -> None:
+        """Show what ``caller`` may see from now on: roles, and what is granted, may have changed."""
+        sight = (caller.user, caller.reach, tuple(sorted(caller.grants.items())))
+        if sight == self._sight:
+            return
+        self._sight = sight
+        texts = self.topics
+        self.leave()
+        self.join(caller, texts)
+
+    def collect(self) -> str:
+        """The next message, "" where there is nothing new."""
+        self.news.clear()
+        parts = []
+        for text, view in self._watched.items():
+            sent = self._sent.get(text, 0)
+            if view.number != sent:
+                self._sent[text] = view.number
+                parts.append(view.written(text, view.number - sent - 1 if sent else 0))
+        return f'{{"updates":[{",".join(parts)}]}}' if parts else ""
+
+    def _read(self, caller: Caller, text: str) -> Callable[[], Awaitable[bytes]]:
+        path = text.removeprefix(PREFIX)
+        for source in SOURCES:
+            id_ = source.id_in(path)
+            if id_ is not None:
+                return partial(_answer, source, self._deck, caller, id_)
+        raise BadInput("topics", f"no view {path[:80]!r}; there are {', '.join(PATHS)}")
+
+
+async def _answer(source: Source, deck: Services, caller: Caller, id_: str) -> bytes:
+    answer = await source.answer(deck, caller, id_)
+    if isinstance(answer, Response):
+        return bytes(answer.body)
+    shape = _SHAPES[source.path]
+    # As the route itself does it.
+    return shape.dump_json(shape.validate_python(answer, from_attributes=True), by_alias=True)
