@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from api.services import Services
 
 #: What is shown is at most so many seconds older than what it was read from.
-FRESH_S: Final = 1.0
+FRESH_S: Final = 0.8
 _MOST_REMEMBERED: Final = 1_000
 
 

@@ -396,9 +396,10 @@ export class Connection {
   }
 
   private take(update: Update): void {
-    this.places.set(update.topic, update.n);
+    // Views always begin with the present one.
+    if (!isView(update.topic)) this.places.set(update.topic, update.n);
     const waiting = this.updates.get(update.topic);
-    // Only the newest tick or book is ever shown; bars amend each other.
+    // Only the newest tick, book or view is ever shown; bars amend each other.
     if (!waiting) this.updates.set(update.topic, [update]);
     else if (update.topic.startsWith("bars:")) waiting.push(update);
     else waiting[0] = update;
@@ -447,6 +448,7 @@ interface Message extends Partial<Change> {
 
 const isGone = (state: LinkState): boolean => state === "reconnecting" || state === "lost";
 const isLog = (topic: string): boolean => topic.startsWith("algo-log:");
+const isView = (topic: string): boolean => topic.startsWith("view:");
 
 function add<Listener>(
   all: Map<string, Set<Listener>>,

@@ -25,10 +25,13 @@ export function useAccounts(): Account[] {
   return data?.items ?? NO_ACCOUNTS;
 }
 
+export const readFeeds = () =>
+  readAll((cursor) => expect(api.GET("/v1/feeds", { params: { query: { limit: PAGE, cursor } } })));
+
 export function useFeeds() {
   return useQuery({
     queryKey: ["feeds"],
-    queryFn: async () => (await expect(api.GET("/v1/feeds"))) as { items: Feed[] },
+    queryFn: readFeeds,
     staleTime: 30_000,
   });
 }

@@ -12,6 +12,7 @@ import { Page, Panel } from "@/components/Page";
 import { UseBar } from "@/components/Stat";
 import { StateBadge } from "@/components/StateBadge";
 import { Money } from "@/components/values";
+import { useDeck } from "@/pages/Deck/useDeck";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
 
@@ -52,7 +53,7 @@ export default function Accounts() {
     queryKey: ["accounts"],
     queryFn: () => readAll((cursor) => expect(api.GET("/v1/accounts", { params: { query: { limit: 1000, cursor } } }))),
   });
-  const deck = useQuery({ queryKey: ["deck", "accounts"], queryFn: () => expect(api.GET("/v1/deck")), refetchInterval: 2_000 });
+  const deck = useDeck();
   const rows = useMemo<Row[]>(() => {
     const now = new Map((deck.data?.accounts ?? []).map((each) => [each.account, each]));
     return (accounts.data?.items ?? []).map((account) => ({ account, now: now.get(account.id) }));

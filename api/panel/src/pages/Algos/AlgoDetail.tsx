@@ -1,6 +1,6 @@
 import { Alert, Button, Group, Menu, Tabs } from "@mantine/core";
 import { IconChevronDown } from "@tabler/icons-react";
-import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQueryClient } from "@tanstack/react-query";
 import { lazy, Suspense, useMemo } from "react";
 import { useNavigate, useSearchParams } from "react-router";
 
@@ -12,6 +12,7 @@ import { Page, Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
 import { useMay } from "@/session/rights";
 import { useChanges, useStale } from "@/stream/hooks";
+import { useView } from "@/stream/views";
 import { FILL_COLUMNS, fillKey, useFills } from "@/trading/fills";
 import { orderColumns, orderKey, useOrders } from "@/trading/orders";
 import { type Algo, useFeedOf } from "@/trading/read";
@@ -32,10 +33,10 @@ export type AlgoWithStop = Shape<"AlgoWithStop">;
 export function useAlgo(id: string) {
   const client = useQueryClient();
   const queryKey = ["algo", id];
-  const query = useQuery({
+  const query = useView({
+    path: `algos/${id}`,
     queryKey,
-    queryFn: () => expect(api.GET("/v1/algos/{id}", { params: { path: { id } } })),
-    refetchInterval: 2_000,
+    read: () => expect(api.GET("/v1/algos/{id}", { params: { path: { id } } })),
   });
   useChanges<Algo | null>("algos", (changes) => {
     const mine = changes.filter((each) => each.key === id).at(-1);

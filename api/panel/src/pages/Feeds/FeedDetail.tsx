@@ -1,6 +1,6 @@
 /** One feed: workers with their shares, instruments, and what was kept out or missed. */
 import { Button, Group, NumberInput, Tabs } from "@mantine/core";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { useNavigate } from "react-router";
 
@@ -12,6 +12,7 @@ import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
 import { useMe } from "@/session/session";
 import { useStale } from "@/stream/hooks";
+import { useView } from "@/stream/views";
 
 import { type Feed, MANAGES, stateOf, whyOf } from "./feed";
 import { Gaps, Quarantine } from "./Missed";
@@ -22,10 +23,10 @@ import { Workers } from "./Workers";
 export function FeedDetail(given: { id: string }) {
   const { rights } = useMe();
   const mayManage = rights.includes(MANAGES);
-  const query = useQuery({
+  const query = useView({
+    path: `feeds/${given.id}`,
     queryKey: ["feed", given.id],
-    queryFn: () => expect(api.GET("/v1/feeds/{id}", { params: { path: { id: given.id } } })),
-    refetchInterval: 1_000,
+    read: () => expect(api.GET("/v1/feeds/{id}", { params: { path: { id: given.id } } })),
   });
   const isStale = useStale() || query.isError;
   const feed = query.data;

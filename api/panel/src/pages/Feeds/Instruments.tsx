@@ -1,6 +1,6 @@
 /** A feed's instruments: state, age, rate, last prices; add and remove while watching. */
 import { Button, Group } from "@mantine/core";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { useNavigate } from "react-router";
 
@@ -15,6 +15,7 @@ import { StateBadge } from "@/components/StateBadge";
 import { formatNumber } from "@/format/measure";
 import { formatSpan } from "@/format/time";
 import { useStale } from "@/stream/hooks";
+import { useView, wholeList } from "@/stream/views";
 
 import type { Feed } from "./feed";
 
@@ -56,13 +57,14 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
   const [dialog, confirm] = useConfirm();
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [wanted, setWanted] = useState<string[]>([]);
-  const query = useQuery({
+  const query = useView({
+    path: `feeds/${feed.id}/instruments`,
     queryKey: ["feed-instruments", feed.id],
-    queryFn: () =>
+    from: wholeList<Health>,
+    read: () =>
       readAll((cursor) =>
         expect(api.GET("/v1/feeds/{id}/instruments", { params: { path: { id: feed.id }, query: { limit: 1000, cursor } } })),
       ),
-    refetchInterval: 1_000,
   });
   const again = async () => {
     await client.invalidateQueries({ queryKey: ["feed", feed.id] });

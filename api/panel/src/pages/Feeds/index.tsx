@@ -1,12 +1,9 @@
 /** Feeds: providers, workers and how they share the instruments, and how each instrument does. */
 import { Button } from "@mantine/core";
 import { IconPlus } from "@tabler/icons-react";
-import { useQuery } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
-import { readAll } from "@/api/all";
-import { api, expect } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { Stat } from "@/components/Stat";
@@ -14,6 +11,8 @@ import { StateBadge } from "@/components/StateBadge";
 import { formatNumber } from "@/format/measure";
 import { useMe } from "@/session/session";
 import { useChanges, useStale } from "@/stream/hooks";
+import { useView, wholeList } from "@/stream/views";
+import { readFeeds } from "@/trading/read";
 
 import { type Feed, MANAGES, stateOf, whyOf } from "./feed";
 import { FeedDetail } from "./FeedDetail";
@@ -46,11 +45,7 @@ export default function Feeds() {
   const { id: open = null } = useParams();
   const navigate = useNavigate();
   const [adding, setAdding] = useState(false);
-  const query = useQuery({
-    queryKey: ["feeds"],
-    queryFn: () => readAll((cursor) => expect(api.GET("/v1/feeds", { params: { query: { limit: 1000, cursor } } }))),
-    refetchInterval: 3_000,
-  });
+  const query = useView({ path: "feeds", queryKey: ["feeds"], read: readFeeds, from: wholeList<Feed> });
   // A feed that somebody adds or changes shows at once.
   useChanges("feeds", () => void query.refetch());
   const feeds = useMemo(() => query.data?.items ?? [], [query.data]);

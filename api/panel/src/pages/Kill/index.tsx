@@ -1,4 +1,3 @@
-import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
@@ -8,6 +7,7 @@ import { Page, Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
 import { Time } from "@/components/values";
 import { useMay } from "@/session/rights";
+import { useView } from "@/stream/views";
 import { type Kill, KillForm } from "@/trading/KillForm";
 import { KillProof } from "@/trading/KillProof";
 
@@ -36,11 +36,7 @@ export default function KillSwitch() {
   const navigate = useNavigate();
   const may = useMay("trade");
   const [thrown, setThrown] = useState<Kill>();
-  const kills = useQuery({
-    queryKey: ["kills"],
-    queryFn: () => expect(api.GET("/v1/risk/kills")),
-    refetchInterval: 5_000,
-  });
+  const kills = useView({ path: "risk/kills", queryKey: ["kills"], read: () => expect(api.GET("/v1/risk/kills")) });
   return (
     <Page title="Kill switch" note="Stops trading at once, and proves it">
       {id === undefined ? null : (

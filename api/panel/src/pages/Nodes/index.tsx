@@ -1,7 +1,6 @@
 /** Machines: how they are, what runs on them; a new one in, an old one out. */
 import { Button, Group } from "@mantine/core";
 import { IconPlus } from "@tabler/icons-react";
-import { useQuery } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
@@ -15,6 +14,7 @@ import { StateBadge } from "@/components/StateBadge";
 import { formatMegabytes, formatPercent, formatRate } from "@/format/measure";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
+import { useView, wholeList } from "@/stream/views";
 
 import { type Node, stateOf } from "./node";
 import { NodeDetail } from "./NodeDetail";
@@ -69,10 +69,11 @@ export default function Nodes() {
   const { id: open = null } = useParams();
   const navigate = useNavigate();
   const [registering, setRegistering] = useState(false);
-  const query = useQuery({
+  const query = useView({
+    path: "nodes",
     queryKey: ["nodes"],
-    queryFn: () => readAll((cursor) => expect(api.GET("/v1/nodes", { params: { query: { limit: 1000, cursor } } }))),
-    refetchInterval: 2_000,
+    read: () => readAll((cursor) => expect(api.GET("/v1/nodes", { params: { query: { limit: 1000, cursor } } }))),
+    from: wholeList<Node>,
   });
   const nodes = useMemo(() => query.data?.items ?? [], [query.data]);
   const isStale = useStale() || query.isError;

@@ -14,6 +14,7 @@ import { Time } from "@/components/values";
 import { formatSpan } from "@/format/time";
 import { useMe } from "@/session/session";
 import { useStale } from "@/stream/hooks";
+import { useView, wholeList } from "@/stream/views";
 
 import { Days } from "./Days";
 
@@ -42,11 +43,12 @@ export default function Reconciliation() {
   const { rights } = useMe();
   const [resolved, setResolved] = useState(false);
   const [open, setOpen] = useState<Break | null>(null);
-  const query = useQuery({
+  const query = useView({
+    path: resolved ? null : "breaks",
     queryKey: ["breaks", resolved],
-    queryFn: () =>
+    from: wholeList<Break>,
+    read: () =>
       readAll((cursor) => expect(api.GET("/v1/breaks", { params: { query: { resolved, limit: 1000, cursor } } }))),
-    refetchInterval: 3_000,
   });
   const rows = useMemo(() => query.data?.items ?? [], [query.data]);
   const isStale = useStale() || query.isError;

@@ -1,6 +1,5 @@
 /** What would be lost if every protective stop were hit, algo by instrument. */
 import { Skeleton } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { Link } from "react-router";
 
@@ -10,6 +9,7 @@ import { Panel } from "@/components/Page";
 import { Ago, Money } from "@/components/values";
 import { addDecimals, formatDecimal } from "@/format/decimal";
 import { useStale } from "@/stream/hooks";
+import { useView } from "@/stream/views";
 
 import "./risk.css";
 
@@ -20,7 +20,7 @@ export function heatOf(share: number): number {
 }
 
 export function Heat() {
-  const query = useQuery({ queryKey: ["heat"], queryFn: () => expect(api.GET("/v1/risk/heat")), refetchInterval: 2_000 });
+  const query = useView({ path: "risk/heat", queryKey: ["heat"], read: () => expect(api.GET("/v1/risk/heat")) });
   const isStale = useStale() || query.isError;
   const heat = query.data;
   const cells = useMemo(

@@ -1,7 +1,7 @@
 /** The tree of limits with their use; edited in place. */
 import { Button, Group, Skeleton } from "@mantine/core";
 import { IconChevronDown, IconChevronRight, IconPlus } from "@tabler/icons-react";
-import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
@@ -13,6 +13,7 @@ import { Money } from "@/components/values";
 import { formatDecimal, trimDecimal } from "@/format/decimal";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
+import { useView } from "@/stream/views";
 
 import { LimitForm } from "./LimitForm";
 import "./risk.css";
@@ -21,7 +22,7 @@ export type TreeNode = Shape<"TreeNode">;
 type LimitUse = Shape<"LimitUse">;
 
 export function useTree() {
-  return useQuery({ queryKey: ["limit-tree"], queryFn: () => expect(api.GET("/v1/risk/tree")), refetchInterval: 2_000 });
+  return useView({ path: "risk/tree", queryKey: ["limit-tree"], read: () => expect(api.GET("/v1/risk/tree")) });
 }
 
 export function Limits() {

@@ -1,6 +1,5 @@
 /** The day's losses and drawdowns against their limits, and when the day begins. */
 import { Button, Group } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
@@ -11,6 +10,7 @@ import { Money } from "@/components/values";
 import { signOf } from "@/format/decimal";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
+import { useView } from "@/stream/views";
 
 import { LimitForm } from "./LimitForm";
 
@@ -49,10 +49,10 @@ export function Losses() {
   const isOperator = useIsOperator();
   const [open, setOpen] = useState<Level | null>(null);
   const [editing, setEditing] = useState<{ scope: string; kind: string; value: string } | null>(null);
-  const query = useQuery({
+  const query = useView({
+    path: "risk/exposure",
     queryKey: ["exposure"],
-    queryFn: () => expect(api.GET("/v1/risk/exposure", { params: { query: {} } })),
-    refetchInterval: 2_000,
+    read: () => expect(api.GET("/v1/risk/exposure", { params: { query: {} } })),
   });
   const rows = useMemo(() => (query.data?.levels ?? []).filter((level) => !level.instrument), [query.data]);
   const isStale = useStale() || query.isError;
