@@ -1,9 +1,11 @@
 """The panel's reads with 200 panels connected: ``python -m bench.panel_reads [--json]``.
 
 2,000 orders are open in 20 accounts of 20 users.  First one reader asks for `/v1/deck` at a steady pace, then 200
-panels are connected: each has a stream with five instruments and all changes, and reads one thing or other every five
-seconds.  The floor is a bare FastAPI route in a process of its own, asked by the same client in the same turns: what a
-read costs beyond it is ours.  ``deck_ratio`` and ``reads_ratio`` are medians of the turns' p99 over the floor's.
+panels are connected: each has a stream with five instruments, all changes, and the two views of the page that it shows,
+and reads one thing or other every five seconds.  The floor is a bare FastAPI route in a process of its own, asked by
+the same client in the same turns: what a read costs beyond it is ours.  ``view_age``: how old a pushed view is on
+arrival; ``view_every``: how often it comes, while all of them change all the time.  ``deck_ratio`` and ``reads_ratio``
+are medians of the turns' p99 over the floor's.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +38,7 @@ TURNS: Final = 3
 TURN_S: Final = 10.0
 READ_EVERY_S: Final = 5.0
 ALONE_PER_S: Final = 20.0
+VIEWS: Final = ("risk/heat", "risk/tree", "feeds", "risk/kills")
 READS: Final = (
     "/v1/deck", "/v1/orders?limit=100", "/v1/positions", "/v1/alerts?open=true", "/v1/risk/heat", "/v1/algos",
     "/v1/risk/tree", "/v1/search?q=b",
@@ -170,6 +174,8 @@ class Panels:
         self.deck: list[float] = []
         self.reads: list[float] = []
         self.floor: list[float] = []
+        self.view_ages: list[float] = []
+        self.view_pauses: list[float] = []
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -179,10 +185,12 @@ class Panels:
                 url = f"ws://127.0.0.1:{self._port}/v1/stream"
                 stream = await stack.enter_async_context(connect(url, compression=None, max_size=None))
                 mine = [self._names[(place * 7 + n) % len(self._names)] for n in range(TOPICS_EACH)]
-                topics = ["orders", "portfolio", "algos", "feeds", "alerts", *(f"ticks:{FEED}/{i}" for i in mine)]
+                views = ["view:deck", f"view:{VIEWS[place % len(VIEWS)]}"]
+                changes = ["orders", "portfolio", "algos", "feeds", "alerts"]
+                topics = [*changes, *views, *(f"ticks:{FEED}/{i}" for i in mine)]
                 await stream.send(json.dumps({"key": key, "topics": topics, "per_second": 4}))
                 await stream.recv()
-                self._readers.append(asyncio.create_task(_drain(stream)))
+                self._readers.append(asyncio.create_task(self._drain(stream, watched=place % 10 == 0)))
             try:
                 yield
             finally:
@@ -192,7 +200,7 @@ class Panels:
 
     async def turn(self) -> None:
         """Every panel reads for one turn; one in four asks the floor in between."""
-        self.deck, self.reads, self.floor = [], [], []
+        self.deck, self.reads, self.floor, self.view_ages, self.view_pauses = [], [], [], [], []
         limits = httpx.Limits(max_connections=PANELS + 20, max_keepalive_connections=PANELS + 20)
         async with httpx.AsyncClient(timeout=30, limits=limits) as client:
             await asyncio.gather(*(self._one(client, place, key) for place, key in enumerate(self._keys)))
@@ -216,10 +224,19 @@ class Panels:
                 await timed(client, self._bare, self.floor)
             await asyncio.sleep(max(0.0, READ_EVERY_S - took / 1e3))
 
-
-async def _drain(stream: Any) -> None:
-    async for _ in stream:
-        pass
+    async def _drain(self, stream: Any, *, watched: bool) -> None:
+        """Take everything; of a ``watched`` one look at the deck's views."""
+        last = 0.0
+        async for text in stream:
+            if not watched or '"topic":"view:deck"' not in text:
+                continue
+            now = time.time()
+            for update in json.loads(text)["updates"]:
+                if update["topic"] == "view:deck":
+                    self.view_ages.append((now - datetime.fromisoformat(update["at"]).timestamp()) * 1e3)
+                    if last:
+                        self.view_pauses.append((now - last) * 1e3)
+                    last = now
 
 
 def p99(found: list[float]) -> float:
@@ -233,7 +250,9 @@ async def measure(port: int, bare_port: int, redis_url: str, keys: list[str], sh
     names = list(shown.numbers)
     telling = [asyncio.create_task(tell(redis_url, names)), asyncio.create_task(shown.publish())]
     await asyncio.sleep(1.5)
-    figures: dict[str, list[float]] = {name: [] for name in ("deck", "bare", "deck_200", "reads_200", "bare_200")}
+    figures: dict[str, list[float]] = {name: [] for name in (
+        "deck", "bare", "deck_200", "reads_200", "bare_200", "view_age", "view_every",
+    )}  # fmt: skip
     async with httpx.AsyncClient(timeout=30, headers={"Authorization": f"Bearer {shown.key}"}) as client:
         for _ in range(TURNS):
             figures["bare"].append(p99(await alone(client, bare)))
@@ -243,7 +262,10 @@ async def measure(port: int, bare_port: int, redis_url: str, keys: list[str], sh
         await panels.turn()
         for _ in range(TURNS):
             await panels.turn()
-            for name, found in (("deck_200", panels.deck), ("reads_200", panels.reads), ("bare_200", panels.floor)):
+            for name, found in (
+                ("deck_200", panels.deck), ("reads_200", panels.reads), ("bare_200", panels.floor),
+                ("view_age", panels.view_ages), ("view_every", panels.view_pauses),
+            ):  # fmt: skip
                 figures[name].append(p99(found))
     for task in telling:
         if task.done():
