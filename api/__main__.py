@@ -32,6 +32,9 @@ def main() -> None:
         # Deflating every message for every client costs more processor and memory than it saves wire.
         ws_per_message_deflate=False,
         server_header=False,
+        # Else anybody on this machine could say to come from elsewhere: it is whom lock-outs and alerts are about.
+        proxy_headers=bool(deck.trusted_proxies),
+        forwarded_allow_ips=deck.trusted_proxies or None,
     )
 
 

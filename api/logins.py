@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from storage.api_keys import ApiKeys
 from storage.desired import Desired
+from storage.login_attempts import network_of
 from trading.errors import TradeError
 from trading.ids import UserId
 
@@ -20,6 +21,8 @@ log = logging.getLogger("quarterdeck")
 EVERY_S: Final = 600.0
 #: Entries about refused keys within `EVERY_S`, from however many addresses: nobody without a key may fill the audit.
 MOST_REFUSED: Final = 200
+#: And about somebody who is known (whose session, whose lock-out): what strangers do leaves room for these.
+MOST_OF_KNOWN: Final = 1_000
 #: An entry that could not be written is tried again with the first use after so many seconds.
 _AGAIN_S: Final = 5.0
 _MOST_KEPT: Final = 10_000
@@ -51,7 +54,8 @@ class Logins:
         #: (key, address) -> when it is to be noted again.
         self._used: dict[tuple[str, str], float] = {}
         self._refused: dict[str, _Refused] = {}
-        self._window: tuple[float, int] = (clock(), 0)
+        #: When the present count of entries began and how many there are: of nobody known, of somebody known.
+        self._windows: dict[bool, tuple[float, int]] = {}
 
     async def used(self, user: UserId, key_id: str, roles: tuple[str, ...], address: str) -> None:
         """A key opened the door."""
@@ -72,7 +76,8 @@ class Logins:
         now = self._clock()
         user = "" if whose is None else whose["user"]
         # What is known to be about somebody has entries of its own, which no noise from the address hides.
-        mark = address if whose is None else f"{address} {user} {why}"
+        place = network_of(address, v4=32, v6=64)
+        mark = place if whose is None else f"{place} {user} {why}"
         known = self._refused.get(mark)
         if known is None and len(self._refused) >= _MOST_KEPT:
             await self.sweep()
@@ -86,7 +91,7 @@ class Logins:
             return
         # Before anything is awaited: many may come at once.
         self._refused[mark] = entry = _Refused(now, address, user)
-        if not self._may_write(now):
+        if not self._may_write(now, user):
             entry.untold, entry.last = 1, why
             return
         known_of = whose if whose is not None else await self._trace(key)
@@ -97,7 +102,7 @@ class Logins:
 
     async def locked_out(self, user: str, address: str, what: Sequence[str]) -> None:
         """A user, an address or both may try no more for a while; ``user`` "" where there is none of that name."""
-        if self._may_write(self._clock()):
+        if self._may_write(self._clock(), user):
             await self._write(user or NOBODY, "locked_out", user or address, {"address": address, "locked": list(what)})
 
     async def sweep(self, *, at_the_end: bool = False) -> None:
@@ -107,8 +112,8 @@ class Logins:
         ended = {mark: self._refused.pop(mark) for mark in over}
         left = {mark: each for mark, each in ended.items() if each.untold}
         for mark, each in list(left.items()):
-            if not self._may_write(now):
-                break
+            if not self._may_write(now, each.user):
+                continue
             del left[mark]
             after = {"address": each.address, "reason": each.last, "refused": each.untold}
             await self._write(each.user or NOBODY, "login_refused", each.address, after)
@@ -118,12 +123,13 @@ class Logins:
             after = {"addresses": len(addresses), "refused": sum(each.untold for each in left.values())}
             await self._write(NOBODY, "login_refused", "(many addresses)", after)
 
-    def _may_write(self, now: float) -> bool:
-        began, written = self._window
+    def _may_write(self, now: float, user: str) -> bool:
+        known = bool(user)
+        began, written = self._windows.get(known, (now, 0))
         if now - began >= EVERY_S:
             began, written = now, 0
-        self._window = (began, written + 1)
-        return written < MOST_REFUSED
+        self._windows[known] = (began, written + 1)
+        return written < (MOST_OF_KNOWN if known else MOST_REFUSED)
 
     async def _trace(self, key: str) -> dict[str, str]:
         """Whose key it was, where it was one of ours; else its digest's beginning, by which to tell keys apart."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Response
@@ -27,8 +29,10 @@ from api.session_door import (
 from storage.login_attempts import Attempt
 from storage.panel_sessions import PanelSession
 from storage.second_factors import Verdict
-from trading.errors import UnknownThing
+from trading.errors import TradeError, UnknownThing
 from trading.ids import Nanos, UserId
+
+log = logging.getLogger("quarterdeck")
 
 #: A refusal takes so long whatever it was that was wrong, so that its time tells nothing.
 _REFUSAL_S: Final = 0.4
@@ -45,7 +49,9 @@ async def sign_in(deck: Services, connection: HTTPConnection, response: Response
     await door.check_origin(connection, required=False)
     name = _storable(user[:_LONGEST_NAME])
     attempt = await _attempt(deck, connection, name)
-    if not await deck.passwords.verify(name, _storable(password)):
+    async with _judged(deck, attempt):
+        right = await deck.passwords.verify(name, _storable(password))
+    if not right:
         await _note_failure(deck, connection, attempt, name, "a wrong user or password")
         await asyncio.sleep(max(0.0, began + _REFUSAL_S - time.monotonic()))
         raise ProblemError(401, "wrong_login", "Not signed in", "user or password is wrong")
@@ -77,10 +83,13 @@ async def _end_before(deck: Services, connection: HTTPConnection) -> None:
     deck.doorkeeper.sessions.forget(before.id)
 
 
-def at_step(*steps: Step, active: bool = True, fresh: bool = False) -> Callable[..., Coroutine[Any, Any, PanelSession]]:
+def at_step(
+    *steps: Step, active: bool = True, fresh: bool = False, or_recovered: bool = False
+) -> Callable[..., Coroutine[Any, Any, PanelSession]]:
     """A dependency: the session that asks, which is at one of these steps, or at any where none are named.
 
-    ``fresh``: where a second factor is enrolled, it must have been shown lately.
+    ``fresh``: where a second factor is enrolled, it must have been shown lately; ``or_recovered``: or be lost, so that
+    a recovery code was given in its place.
     """
 
     async def authenticate(
@@ -92,13 +101,23 @@ def at_step(*steps: Step, active: bool = True, fresh: bool = False) -> Callable[
         if steps and step not in steps:
             due = "nothing more is due" if step is Step.DONE else f"{step} is due first"
             raise ProblemError(409, "other_step", "Conflict", f"this is not what is due to sign in: {due}")
-        if fresh and session.totp:
+        if fresh and session.totp and not (or_recovered and session.recovered):
             caller_of(session).require_fresh()
         return session
 
     # For the table of permissions.
     authenticate.steps, authenticate.fresh = steps, fresh  # type: ignore[attr-defined]
     return authenticate
+
+
+async def require_owner(deck: Services, connection: HTTPConnection, session: PanelSession, password: str) -> None:
+    """See to it that whoever enrols a second factor has shown another, or knows the password.
+
+    Who has just signed in by it need not give it again.  Raises 422 for ``current`` or 429 ``locked_out``.
+    """
+    if step_of(session) is Step.ENROL or (session.totp and session.fresh_until > time.time_ns()):
+        return
+    await check_password(deck, connection, session, password)
 
 
 async def check_code(
@@ -110,7 +129,8 @@ async def check_code(
     """Take a code of the user's second factor.  Raises the 401 problem ``wrong_code`` or 429 ``locked_out``."""
     require_second_factor(session)
     attempt = await _attempt_of(deck, connection, session)
-    verdict = await deck.second_factors.verify(deck.secrets, session.user, code)
+    async with _judged(deck, attempt):
+        verdict = await deck.second_factors.verify(deck.secrets, session.user, code)
     if verdict is not Verdict.RIGHT:
         await _note_failure(deck, connection, attempt, session.user, f"a {verdict} code")
         why = "this code was used before: wait for the next one" if verdict is Verdict.REPLAYED else "the code is wrong"
@@ -129,7 +149,8 @@ def require_second_factor(session: PanelSession) -> None:
 async def check_recovery_code(deck: Services, connection: HTTPConnection, session: PanelSession, code: str) -> None:
     """As `check_code`, with one of the codes for when the second factor is lost; an alert tells of it."""
     attempt = await _attempt_of(deck, connection, session)
-    left = await deck.second_factors.use_recovery_code(session.user, code)
+    async with _judged(deck, attempt):
+        left = await deck.second_factors.use_recovery_code(session.user, code)
     if left is None:
         await _note_failure(deck, connection, attempt, session.user, "a wrong recovery code")
         raise wrong_code("this is no recovery code of yours, or it was used before", "recovery_code")
@@ -141,7 +162,9 @@ async def check_recovery_code(deck: Services, connection: HTTPConnection, sessio
 async def check_password(deck: Services, connection: HTTPConnection, session: PanelSession, password: str) -> None:
     """The present password, asked for again.  Raises 422 for ``current`` or 429 ``locked_out``."""
     attempt = await _attempt_of(deck, connection, session)
-    if not await deck.passwords.verify(session.user, password):
+    async with _judged(deck, attempt):
+        right = await deck.passwords.verify(session.user, password)
+    if not right:
         await _note_failure(deck, connection, attempt, session.user, "a wrong present password")
         raise ProblemError(422, "wrong_password", "Wrong password", "this is not your password", field="current")
     await deck.login_attempts.succeeded(attempt, whole=False)
@@ -151,9 +174,9 @@ async def check_new_code(deck: Services, connection: HTTPConnection, session: Pa
     """Enrol the second factor that was begun; its recovery codes.  Raises the 401 problem ``wrong_code``."""
     attempt = await _attempt_of(deck, connection, session)
     try:
-        codes = await deck.second_factors.confirm(deck.secrets, session.user, code)
+        async with _judged(deck, attempt):
+            codes = await deck.second_factors.confirm(deck.secrets, session.user, code)
     except UnknownThing as error:
-        await deck.login_attempts.succeeded(attempt, whole=False)
         raise ProblemError(409, "nothing_begun", "Conflict", "begin with POST /v1/auth/totp") from error
     if codes is None:
         await _note_failure(deck, connection, attempt, session.user, "a wrong code of a new second factor")
@@ -170,9 +193,10 @@ async def rise(
     *,
     code_passed: bool = False,
     fresh: bool = False,
+    recovered: bool | None = None,
 ) -> Step:
     """Give a session that may do more from now on another token; what is due next."""
-    token = await deck.panel_sessions.rise(before.id, code_passed=code_passed, fresh=fresh)
+    token = await deck.panel_sessions.rise(before.id, code_passed=code_passed, fresh=fresh, recovered=recovered)
     deck.doorkeeper.sessions.forget(before.id)
     session = await deck.doorkeeper.sessions.again(before.id)
     set_cookies(response, connection, token)
@@ -192,6 +216,19 @@ async def sign_out(deck: Services, connection: HTTPConnection, response: Respons
 def wrong_code(detail: str, field: str = "code") -> ProblemError:
     """The 401 problem of a code."""
     return ProblemError(401, "wrong_code", "Wrong code", detail, field=field)
+
+
+@contextlib.asynccontextmanager
+async def _judged(deck: Services, attempt: Attempt) -> AsyncIterator[None]:
+    """What was not judged, because something here is away or busy, is no failed attempt."""
+    try:
+        yield
+    except TradeError:
+        try:
+            await deck.login_attempts.succeeded(attempt, whole=False)
+        except TradeError as error:
+            log.warning("an attempt that could not be judged still counts: %s", error)
+        raise
 
 
 async def _attempt_of(deck: Services, connection: HTTPConnection, session: PanelSession) -> Attempt:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from storage.crash_points import VARIABLE as CRASH_POINTS
@@ -68,6 +69,9 @@ class DeckSettings(BaseSettings):
     ray_address: str = ""
     node: str = "head"
     secret_key: str = ""
+    #: Proxies (addresses or networks, by commas) whose word is taken for where a request comes from and whether it
+    #: came by https (`X-Forwarded-For`, `-Proto`); "": nobody's.
+    trusted_proxies: str = ""
     #: Encrypt Ray's own traffic, with certificates that the deck makes; or with these files of the operator's, which
     #: each machine must then have, signed by one authority.
     tls: bool = False
@@ -83,6 +87,17 @@ class DeckSettings(BaseSettings):
     minute_bar_days: int = Field(default=1830, ge=31, le=100_000)
     #: Folder of crash points (tests only).  Private, so that nothing but code can set it.
     _crash_points: str = PrivateAttr("")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for each in value.split(","):
+            if each.strip():
+                try:
+                    ip_network(each.strip())
+                except ValueError as error:
+                    raise ValueError(f"QUARTERDECK_TRUSTED_PROXIES: {error}; such as 10.0.0.5 or 10.0.1.0/24") from None
+        return value
 
     @property
     def home(self) -> Path:
@@ -131,6 +146,7 @@ def environment(deck: DeckSettings, **more: str) -> dict[str, str]:
         "REDIS_URL": deck.redis_url,
         "QUARTERDECK_RAY_ADDRESS": deck.ray_address,
         "QUARTERDECK_NODE": deck.node,
+        "QUARTERDECK_TRUSTED_PROXIES": deck.trusted_proxies,
         "QUARTERDECK_TLS": str(int(deck.tls)),
         "QUARTERDECK_TLS_CERT": deck.tls_cert,
         "QUARTERDECK_TLS_KEY": deck.tls_key,

@@ -37,13 +37,14 @@ _LONGEST_AGENT: Final = 300
 class PanelSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session with what its user is now.
 
-    ``one_time``: the password must be changed; ``totp``: a second factor is enrolled.  ``ended_at`` 0: not ended by
-    anybody, but see `is_over`.
+    ``one_time``: the password must be changed; ``totp``: a second factor is enrolled.  ``recovered``: it was passed by
+    a recovery code.  ``ended_at`` 0: not ended by anybody, but see `is_over`.
     """
 
     id: str
     user: UserId
     code_passed: bool
+    recovered: bool
     fresh_until: Nanos
     created_at: Nanos
     seen_at: Nanos
@@ -77,8 +78,8 @@ class PanelSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _SEEN: Final = """
-SELECT s.id, s."user", s.code_passed, s.fresh_until, s.created_at, s.seen_at, s.ends_at, s.address, s.agent,
-    s.ended_at, s.ended_because, u.roles, u.enabled, coalesce(p.one_time, false) AS one_time,
+SELECT s.id, s."user", s.code_passed, s.recovered, s.fresh_until, s.created_at, s.seen_at, s.ends_at,
+    s.address, s.agent, s.ended_at, s.ended_because, u.roles, u.enabled, coalesce(p.one_time, false) AS one_time,
     f."user" IS NOT NULL AS totp,
     (SELECT coalesce(jsonb_object_agg(g.account, g.level), '{}') FROM grants g WHERE g."user" = s."user") AS grants
 FROM panel_sessions s JOIN users u ON u.id = s."user" LEFT JOIN passwords p ON p."user" = s."user"
@@ -129,14 +130,20 @@ class PanelSessions:
             )
         return [each for each in msgspec.convert(rows, list[PanelSession]) if not each.is_over(now)]
 
-    async def rise(self, id: str, *, code_passed: bool = False, fresh: bool = False) -> str:
-        """A new token in place of the session's: what was known before it could do more is worth nothing now."""
+    async def rise(
+        self, id: str, *, code_passed: bool = False, fresh: bool = False, recovered: bool | None = None
+    ) -> str:
+        """A new token in place of the session's: what was known before it could do more is worth nothing now.
+
+        ``recovered`` None: it stays as it is.
+        """
         token = _token()
         async with self._db.connection() as connection:
             await connection.execute(
                 "UPDATE panel_sessions SET sha256 = %s, code_passed = code_passed OR %s, "
-                "fresh_until = CASE WHEN %s THEN %s ELSE fresh_until END WHERE id = %s AND ended_at = 0",
-                (digest(token), code_passed, fresh, time.time_ns() + FRESH, id),
+                "fresh_until = CASE WHEN %s THEN %s ELSE fresh_until END, recovered = coalesce(%s, recovered) "
+                "WHERE id = %s AND ended_at = 0",
+                (digest(token), code_passed, fresh, time.time_ns() + FRESH, recovered, id),
             )
         return token
 

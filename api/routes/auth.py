@@ -25,7 +25,7 @@ _CODE = Field(max_length=20)
 #: The session that asks, by what is due in it.
 AtCode = Annotated[PanelSession, Depends(signing.at_step(Step.CODE))]
 AtPassword = Annotated[PanelSession, Depends(signing.at_step(Step.PASSWORD, Step.DONE))]
-AtEnrolment = Annotated[PanelSession, Depends(signing.at_step(Step.ENROL, Step.DONE, fresh=True))]
+AtEnrolment = Annotated[PanelSession, Depends(signing.at_step(Step.ENROL, Step.DONE, fresh=True, or_recovered=True))]
 SignedInFresh = Annotated[PanelSession, Depends(signing.at_step(Step.DONE, fresh=True))]
 SignedIn = Annotated[PanelSession, Depends(signing.at_step(Step.DONE))]
 AtAnyStep = Annotated[PanelSession, Depends(signing.at_step(active=False))]
@@ -72,6 +72,14 @@ class PasswordChange(Body):
     new: SecretStr = Field(max_length=4 * LONGEST)
 
 
+class EnrolmentWish(Body):
+    """The present password; it need not be given while signing in, nor where the old second factor was just shown."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"current": "four unrelated words"}]})
+
+    current: SecretStr = Field(SecretStr(""), max_length=4 * LONGEST)
+
+
 class StepShown(Shown):
     """What is due next: ``code``, ``password`` (a one-time password must be changed), ``enrol``, or ``done``."""
 
@@ -105,7 +113,7 @@ class Fresh(Shown):
 
 
 class SessionNow(Shown):
-    """Who is signed in here, and how far."""
+    """Who is signed in here, and how far; ``recovered``: by a recovery code, so another second factor is due."""
 
     id: str
     user: str
@@ -113,6 +121,7 @@ class SessionNow(Shown):
     rights: list[str]
     step: Step
     totp: bool
+    recovered: bool
     fresh_until: InstantOrNone
     idle_ends_at: Instant
     ends_at: Instant
@@ -135,7 +144,8 @@ async def give_code(body: CodeGiven, request: Request, response: Response, sessi
     how = "recovery code" if body.recovery_code is not None else "code"
     await deck.desired.audit(session.user, "login_code", session.id, None, {"address": session.address, "by": how})
     # A recovery code shows that nobody has the phone: it opens the door, and nothing that asks for a fresh code.
-    step = await signing.rise(deck, request, response, session, code_passed=True, fresh=body.code is not None)
+    by_code = body.code is not None
+    step = await signing.rise(deck, request, response, session, code_passed=True, fresh=by_code, recovered=not by_code)
     return StepShown(step=step)
 
 
@@ -155,8 +165,14 @@ async def change_password(
 
 
 @router.post("/totp", response_model=Enrolment)
-async def begin_enrolment(request: Request, response: Response, session: AtEnrolment, deck: Deck) -> Enrolment:
-    """Begin to enrol a second factor, or another one in its place: nothing changes before it is confirmed."""
+async def begin_enrolment(
+    request: Request, response: Response, session: AtEnrolment, deck: Deck, body: EnrolmentWish | None = None
+) -> Enrolment:
+    """Begin to enrol a second factor, or another one in its place: nothing changes before it is confirmed.
+
+    Takes a fresh code of the old one; or the password, of who has none yet, or signed in with a recovery code.
+    """
+    await signing.require_owner(deck, request, session, body.current.get_secret_value() if body is not None else "")
     secret, uri = await deck.second_factors.begin(deck.secrets, session.user)
     await deck.desired.audit(session.user, "begin_totp", session.id)
     response.headers["Cache-Control"] = "no-store"
@@ -174,7 +190,7 @@ async def confirm_enrolment(
     await deck.panel_sessions.end(others, "another second factor was enrolled", session.user)
     deck.doorkeeper.forget_user(session.user)
     response.headers["Cache-Control"] = "no-store"
-    step = await signing.rise(deck, request, response, session, code_passed=True, fresh=True)
+    step = await signing.rise(deck, request, response, session, code_passed=True, fresh=True, recovered=False)
     return Enrolled(step=step, recovery_codes=codes)
 
 
@@ -214,6 +230,7 @@ async def get_session(request: Request, session: AtAnyStep, deck: Deck) -> dict[
         "rights": sorted(caller_of(session).rights) if step is Step.DONE else [],
         "step": step,
         "totp": session.totp,
+        "recovered": session.recovered,
         "fresh_until": fresh if fresh > time.time_ns() else 0,
         "idle_ends_at": session.idle_ends_at,
         "ends_at": session.ends_at,

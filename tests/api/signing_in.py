@@ -88,7 +88,7 @@ class Browser:
 
     async def enrol(self) -> list[str]:
         """Enrol a phone; the recovery codes."""
-        begun = await self.post("/v1/auth/totp")
+        begun = await self.post("/v1/auth/totp", {"current": PASSWORD})
         self.phone = Phone(begun["secret"])
         done = await self.post("/v1/auth/totp/confirm", {"code": self.phone.code()})
         assert done["step"] == "done"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.api.playing import Stage
 from tests.api.signing_in import PASSWORD, Browser, Phone, clock, has_password, signed_in
+from trading.errors import NotReady
 from trading.ids import UserId
 
 __all__ = ["clock"]
@@ -89,6 +90,73 @@ async def test_a_recovery_code_works_once_and_counts_for_no_sensitive_act(stage:
     (alert,) = (await stage.services.alerts.page(_all()))[0]
     assert alert.kind == "session"
     assert "9 are left" in alert.text
+
+
+async def test_who_lost_the_phone_enrols_another_with_a_recovery_code_and_the_password(stage: Stage) -> None:
+    await stage.person("asha", "trader")
+    await has_password(stage, "asha")
+    first = Browser(stage)
+    await first.login("asha")
+    codes = await first.enrol()
+    other = Browser(stage)
+    await other.login("asha")
+    await other.post("/v1/auth/code", {"recovery_code": codes[0]})
+    assert (await other.ask("GET", "/v1/auth/session")).json()["recovered"] is True
+    await other.refused(422, "wrong_password", "POST", "/v1/auth/totp")
+    await other.refused(422, "wrong_password", "POST", "/v1/auth/totp", {"current": "nine purple kites at noon"})
+    begun = await other.post("/v1/auth/totp", {"current": PASSWORD})
+    # Nothing else is opened by it meanwhile.
+    await other.refused(403, "fresh_code_needed", "POST", "/v1/auth/recovery-codes")
+    other.phone = Phone(begun["secret"])
+    assert (await other.post("/v1/auth/totp/confirm", {"code": other.code()}))["step"] == "done"
+    session = (await other.ask("GET", "/v1/auth/session")).json()
+    assert (session["recovered"], session["fresh_until"] is not None) == (False, True)
+    await other.post("/v1/auth/recovery-codes")
+    third = Browser(stage)
+    await third.login("asha")
+    await third.refused(401, "wrong_code", "POST", "/v1/auth/code", {"code": first.code()})
+    assert await third.post("/v1/auth/code", {"code": other.code()}) == {"step": "done"}
+
+
+async def test_a_session_of_somebody_without_a_second_factor_enrols_none_without_the_password(stage: Stage) -> None:
+    browser = await signed_in(stage, "vera", "viewer")
+    await browser.refused(422, "wrong_password", "POST", "/v1/auth/totp")
+    await browser.post("/v1/auth/totp", {"current": PASSWORD})
+
+
+async def test_what_could_not_be_judged_is_no_failed_attempt(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = await signed_in(stage, "asha", "trader")
+
+    async def busy(*_: object) -> bool:
+        raise NotReady("too many sign in at once", 1.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.services.passwords, "verify", busy)
+        patched.setattr(stage.services.second_factors, "verify", busy)
+        for _ in range(8):
+            other = Browser(stage, "203.0.113.9")
+            await other.refused(503, "not_ready", "POST", "/v1/auth/login", {"user": "asha", "password": PASSWORD})
+            await browser.refused(503, "not_ready", "POST", "/v1/auth/fresh", {"code": "123456"})
+    assert await Browser(stage, "203.0.113.9").login("asha") == "code"
+    await browser.post("/v1/auth/fresh", {"code": browser.code()})
+
+
+async def test_strangers_fill_no_room_of_what_is_noted_about_users(stage: Stage) -> None:
+    from api.logins import MOST_REFUSED
+
+    logins = stage.services.doorkeeper.logins
+    for n in range(MOST_REFUSED + 50):
+        await logins.refused("guess", f"203.0.{n // 250}.{n % 250}", "a wrong user or password")
+    await logins.locked_out("admin", "203.0.113.9", ("user",))
+    await logins.refused("", "203.0.113.9", "a stolen session", {"user": "admin", "session": "s-1"})
+    assert [each["subject"] for each in await entries(stage, "locked_out")] == ["admin"]
+    refused = await entries(stage, "login_refused")
+    assert len(refused) == MOST_REFUSED + 1
+    assert [each for each in refused if each["actor"] == "admin"]
+    await logins.refused("guess", "2001:db8::1", "x")
+    for n in range(2, 300):
+        await logins.refused("guess", f"2001:db8::{n:x}", "x")
+    assert len([mark for mark in logins._refused if mark.startswith("2001")]) == 1
 
 
 def _all() -> Any:
