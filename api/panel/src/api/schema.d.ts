@@ -76,6 +76,8 @@ export interface paths {
         /**
          * Begin Enrolment
          * @description Begin to enrol a second factor, or another one in its place: nothing changes before it is confirmed.
+         *
+         *     Takes a fresh code of the old one; or the password, of who has none yet, or signed in with a recovery code.
          */
         post: operations["begin_enrolment_v1_auth_totp_post"];
         delete?: never;
@@ -3930,6 +3932,21 @@ export interface components {
             qr_svg: string;
         };
         /**
+         * EnrolmentWish
+         * @description The present password; it need not be given while signing in, nor where the old second factor was just shown.
+         * @example {
+         *       "current": "four unrelated words"
+         *     }
+         */
+        EnrolmentWish: {
+            /**
+             * Current
+             * Format: password
+             * @default
+             */
+            current?: string;
+        };
+        /**
          * EquityCurve
          * @description As `ProfitCurve`, of an account.
          */
@@ -6932,7 +6949,7 @@ export interface components {
         };
         /**
          * SessionNow
-         * @description Who is signed in here, and how far.
+         * @description Who is signed in here, and how far; ``recovered``: by a recovery code, so another second factor is due.
          */
         SessionNow: {
             /** Id */
@@ -6946,6 +6963,8 @@ export interface components {
             step: components["schemas"]["Step"];
             /** Totp */
             totp: boolean;
+            /** Recovered */
+            recovered: boolean;
             /** Fresh Until */
             fresh_until: string | null;
             /**
@@ -8038,7 +8057,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["EnrolmentWish"] | null;
+            };
+        };
         responses: {
             /** @description Successful Response */
             200: {

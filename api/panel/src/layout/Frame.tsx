@@ -1,4 +1,4 @@
-import { ActionIcon, Button, Indicator, Menu, Skeleton, Tooltip, useMantineColorScheme } from "@mantine/core";
+import { ActionIcon, Alert, Button, Indicator, Menu, Skeleton, Tooltip, useMantineColorScheme } from "@mantine/core";
 import { useLocalStorage } from "@mantine/hooks";
 import {
   IconBell, IconLayoutSidebar, IconLogout, IconMenu2, IconMoon, IconShieldHalf, IconSun, IconUser,
@@ -78,6 +78,7 @@ export function Frame() {
       </nav>
       <main className="content" id="content" ref={content} tabIndex={-1} style={{ outline: "none" }}>
         <UncertainNote />
+        <RecoveredNote />
         <Boundary key={pathname}>
           <Suspense fallback={<Opening />}>
             <Outlet />
@@ -86,6 +87,19 @@ export function Frame() {
       </main>
       <Palette />
     </div>
+  );
+}
+
+/** Who lost the phone is led to where another is enrolled. */
+function RecoveredNote() {
+  const { recovered } = useMe();
+  const { pathname } = useLocation();
+  if (!recovered || pathname === "/profile") return null;
+  return (
+    <Alert color="yellow" title="You signed in with a recovery code" mb="sm">
+      Kill switch, limits and keys stay shut until you have enrolled another authenticator:{" "}
+      <Link to="/profile">do it now</Link>.
+    </Alert>
   );
 }
 

@@ -1,10 +1,11 @@
 /** Enrolment of an authenticator: QR, first code, recovery codes to keep. */
-import { Button, Checkbox, Code, CopyButton, Group, SimpleGrid, Skeleton, Stack, Text } from "@mantine/core";
+import { Button, Checkbox, Code, CopyButton, Group, PasswordInput, SimpleGrid, Skeleton, Stack, Text } from "@mantine/core";
 import { IconCheck, IconCopy, IconDownload } from "@tabler/icons-react";
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import { api, Cancelled, expect } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
+import { errorAt } from "@/components/SchemaForm";
 import { download } from "@/format/csv";
 
 import { CodeInput } from "./FreshCode";
@@ -16,7 +17,14 @@ interface Begun {
   qr_svg: string;
 }
 
-export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void; onCancel?: () => void }) {
+/** With `asksPassword`, for who has no second factor to show, the password comes first. */
+export function Enrolment(given: {
+  onDone: (step: Step) => Promise<void> | void;
+  onCancel?: () => void;
+  asksPassword?: boolean;
+}) {
+  const { asksPassword = false } = given;
+  const [password, setPassword] = useState("");
   const [begun, setBegun] = useState<Begun | null>(null);
   const [code, setCode] = useState("");
   const [busy, setBusy] = useState(false);
@@ -25,10 +33,11 @@ export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void;
   const asked = useRef(false);
 
   const { onCancel } = given;
+  const current = useRef("");
   const begin = useCallback(async () => {
     setError(null);
     try {
-      setBegun(await expect(api.POST("/v1/auth/totp")));
+      setBegun(await expect(api.POST("/v1/auth/totp", { body: current.current ? { current: current.current } : null })));
     } catch (found) {
       if (found instanceof Cancelled) onCancel?.();
       else setError(found);
@@ -36,10 +45,10 @@ export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void;
   }, [onCancel]);
   useEffect(() => {
     // Once: a second secret would put the one that was just scanned out of use.
-    if (asked.current) return;
+    if (asked.current || asksPassword) return;
     asked.current = true;
     void begin();
-  }, [begin]);
+  }, [begin, asksPassword]);
 
   const confirm = async () => {
     setBusy(true);
@@ -56,6 +65,39 @@ export function Enrolment(given: { onDone: (step: Step) => Promise<void> | void;
   };
   if (kept) {
     return <RecoveryCodes codes={kept.codes} onKept={() => given.onDone(kept.step)} />;
+  }
+  if (asksPassword && !begun) {
+    return (
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          current.current = password;
+          setBusy(true);
+          void begin().finally(() => {
+            setBusy(false);
+          });
+        }}
+      >
+        <Stack gap="sm">
+          <PasswordInput
+            label="Your password"
+            description="So that nobody else enrols an authenticator of theirs"
+            autoComplete="current-password"
+            value={password}
+            onChange={(event) => {
+              setPassword(event.currentTarget.value);
+            }}
+            error={errorAt(error, "current")}
+            data-autofocus
+            required
+          />
+          {errorAt(error, "current") === undefined ? <ErrorNote error={error} /> : null}
+          <Button type="submit" size="sm" loading={busy} disabled={password === ""} fullWidth>
+            Go on
+          </Button>
+        </Stack>
+      </form>
+    );
   }
   return (
     <form

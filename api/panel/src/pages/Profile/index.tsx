@@ -1,4 +1,4 @@
-import { Button, Group, Modal, PasswordInput, Stack, Text } from "@mantine/core";
+import { Alert, Button, Group, Modal, PasswordInput, Stack, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
@@ -99,6 +99,11 @@ function SecondFactor() {
     <Panel title="Second factor" className="span-6">
       <Stack gap="sm">
         <StateBadge state={me.totp ? "ok" : "warning"} label={me.totp ? "An authenticator is enrolled" : "No authenticator"} />
+        {me.recovered ? (
+          <Alert color="yellow" title="You signed in with a recovery code">
+            Enrol another authenticator: until then nothing can be done that asks for a fresh code.
+          </Alert>
+        ) : null}
         <Text c="dimmed">
           {me.totp
             ? "Another authenticator takes the place of this one, and ends your other sessions."
@@ -127,6 +132,7 @@ function SecondFactor() {
       <Modal opened={enrols} onClose={() => { setEnrols(false); }} title={<strong>Enrol an authenticator</strong>}>
         {enrols ? (
           <Enrolment
+            asksPassword={me.recovered || !me.totp}
             onCancel={() => {
               setEnrols(false);
             }}
