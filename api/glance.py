@@ -20,7 +20,7 @@ from trading.errors import NeedsOperator, NotReady
 from trading.heat import RiskCell
 from trading.ids import AccountId, Nanos
 from trading.levels import LevelUse
-from trading.limits import GROSS_EXPOSURE
+from trading.limits import GROSS_EXPOSURE, account_scope
 from trading.orders import ZERO
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: What is shown is at most so many seconds older than what it was read from.
 FRESH_S: Final = 0.8
+#: What a session, or central risk, told longer ago is not known any more: they tell every two seconds.
+QUIET_NS: Final = 10_000_000_000
 _MOST_REMEMBERED: Final = 1_000
 
 
@@ -110,10 +112,31 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         view = self.portfolios.get(account.user)
         return next((each for each in view.accounts if each.account == account.id), None) if view is not None else None
 
+    def told_at(self, account: AccountRecord) -> Nanos:
+        """When the account's session told last; 0 where it has not."""
+        view = self.portfolios.get(account.user)
+        return view.at if view is not None and self.told_of(account) is not None else Nanos(0)
+
+    def is_quiet(self, account: AccountRecord) -> bool:
+        """Whether the account's session has told nothing for so long that what it said is not known any more."""
+        return self.at - self.told_at(account) > QUIET_NS
+
+    def use_of(self, account: AccountRecord) -> LevelUse | None:
+        """What is in use of the account's level; None where it is not known now."""
+        told = self.told_of(account)
+        if told is None or self.is_quiet(account) or self.risk is None or self.at - self.risk.at > QUIET_NS:
+            return None
+        scope = account_scope(account.id)
+        if (use := self.uses().get(scope)) is not None:
+            return use
+        # Of an account in which nothing has happened central risk says nothing.
+        nothing = not (told.profit or told.gross_exposure or told.open_orders)
+        return LevelUse(scope=scope, gross=ZERO, net=ZERO, profit=ZERO) if nothing else None
+
     def equity_of(self, account: AccountRecord) -> Decimal | None:
         """Cash and what is held at its marks; None where the cash is not known, or the mark of something held."""
         told, view = self.told_of(account), self.portfolios.get(account.user)
-        if told is None or told.cash is None or view is None:
+        if told is None or told.cash is None or view is None or self.is_quiet(account):
             return None
         mine = [held for held in view.positions if held.account == account.id and held.quantity]
         if any(held.mark is None for held in mine):
@@ -163,7 +186,7 @@ class Glance:
 
         deck = self._deck
         began, at = time.monotonic(), Nanos(time.time_ns())
-        hot = await self._hot()
+        hot = await self._hot(at)
         nodes = await deck.desired.nodes()
         counts = await open_by_account(deck.database)
         seen = Seen(
@@ -180,7 +203,7 @@ class Glance:
         self._seen = (began, seen)
         return seen
 
-    async def _hot(self) -> dict[str, Any]:
+    async def _hot(self, at: Nanos) -> dict[str, Any]:
         """What lies in Redis; without it the rest is shown, and the trouble."""
         hot = self._deck.hot
         try:
@@ -198,7 +221,7 @@ class Glance:
             "cells": {key.partition(":")[2]: cells for key, cells in heat.items()},
             "workers": by_feed,
             "risk": risk,
-            "trouble": "" if risk is not None else "central risk has not told anything lately",
+            "trouble": "" if risk is not None and at - risk.at <= QUIET_NS else "central risk has told nothing lately",
         }
 
 

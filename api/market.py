@@ -268,6 +268,7 @@ class Market:
             finally:
                 tidying.cancel()
                 self._subscription = None
+                self._broken()
                 await subscription.close()
 
     async def _catch_up(self, subscription: Subscription) -> None:

@@ -73,6 +73,8 @@ ORDERS_EVERY_S = 15.0
 CODE_EVERY_S = 30.0
 #: How often it is looked for refused logins to sum up.
 SWEEP_S = 60.0
+#: A task that has not failed for so long is well.
+_CALM_S = 60.0
 
 
 class Session(Protocol):
@@ -133,6 +135,8 @@ class Services:
         self._by_user: dict[UserId, Session] = {}
         self.database_trouble = "it was not tried yet"
         self._tasks: list[asyncio.Task[None]] = []
+        #: When each task failed last, and in words.
+        self._failed: dict[str, tuple[float, str]] = {}
         self._secrets: Secrets | None = None
         self._counts: tuple[float, dict[str, int]] | None = None
         self._code = CodeVersion()
@@ -162,21 +166,36 @@ class Services:
 
     async def start(self) -> None:
         """Begin to connect; what is away is tried again for ever and shown by /readyz."""
-        self.run(self._open(), "database")
-        self.run(self._sweep_logins(), "logins")
-        self.run(self.request_keys.run(), "request keys")
-        self.run(self.hub.run(), "changes")
-        self.run(self.market.run(), "market data")
-        self.run(self.hub.watch(self.desired), "desired state")
-        self.run(self.hub.watch_alerts(self.alerts), "alerts")
+        self.run(self._open, "the way to the database")
+        self.run(self._sweep_logins, "sweeping old sign-ins")
+        self.run(self.request_keys.run, "keeping the keys of requests")
+        self.run(self.hub.run, "reading changes")
+        self.run(self.market.run, "reading market data")
+        self.run(lambda: self.hub.watch(self.desired), "watching what is wanted")
+        self.run(lambda: self.hub.watch_alerts(self.alerts), "watching alerts")
         if self.link is not None:
-            self.run(self.link.run(), "cluster")
+            self.run(self.link.run, "the way to the cluster")
 
-    def run(self, work: Coroutine[Any, Any, None], title: str) -> None:
-        """Run a task until `stop`."""
-        task = asyncio.get_running_loop().create_task(work, name=title)
-        task.add_done_callback(_report)
-        self._tasks.append(task)
+    def run(self, work: Callable[[], Coroutine[Any, Any, None]], title: str) -> None:
+        """Run a task until `stop`; one that fails for a reason that nobody thought of is begun again, and /readyz says
+        so for a while."""
+        self._tasks.append(asyncio.get_running_loop().create_task(self._keep_on(work, title), name=title))
+
+    async def _keep_on(self, work: Callable[[], Coroutine[Any, Any, None]], title: str) -> None:
+        pause = 1.0
+        while True:
+            began = time.monotonic()
+            try:
+                return await work()
+            except Exception as error:
+                log.exception("%s failed; it is begun again", title)
+                # Whatever it was that did not come through.
+                self.hub.add([None])
+                self._failed[title] = (time.monotonic(), f"{title} failed ({type(error).__name__}): the log says more")
+            if time.monotonic() - began > _CALM_S:
+                pause = 1.0
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 30.0)
 
     async def stop(self) -> None:
         """End the tasks, close the stores."""
@@ -243,6 +262,8 @@ class Services:
                 found.append("Supervisor: it has not shown the cluster yet")
             elif age > VIEW_S:
                 found.append(f"Supervisor: its last view of the cluster is {age:.0f} s old")
+        now = time.monotonic()
+        found += [words for at, words in self._failed.values() if now - at < _CALM_S]
         return found
 
     # What many routes do
@@ -362,11 +383,6 @@ async def referenced(field: str, found: Coroutine[Any, Any, T]) -> T:
         return await found
     except UnknownThing as error:
         raise unknown_reference(field, error) from error
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("task %s ended", task.get_name(), exc_info=error)
 
 
 def _services(connection: HTTPConnection) -> Services:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from decimal import Decimal
-from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -23,9 +21,6 @@ from trading.limits import CLUSTER, account_scope, algo_scope, user_scope
 from trading.orders import ZERO
 
 router = APIRouter(prefix="/v1", tags=["deck"])
-
-#: What a session told longer ago is shown as not known: it tells every two seconds.
-_QUIET_NS: Final = 10_000_000_000
 
 
 class AccountGlance(Shown):
@@ -96,6 +91,8 @@ class KillGlance(Shown):
 class DeckShown(Shown):
     """The deck at a glance; sums are over what the caller sees.
 
+    ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
+    are null where it is all of them, ``gross_use`` where it is any.
     ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
     """
@@ -111,6 +108,7 @@ class DeckShown(Shown):
                     "net": "-1200",
                     "gross_limit": "250000",
                     "gross_use": 0.208,
+                    "not_known": [],
                     "accounts": [],
                     "algos": {"running": 3, "wanted": 4, "by_state": {"failed": 1, "running": 3}},
                     "feeds": [],
@@ -127,11 +125,12 @@ class DeckShown(Shown):
 
     at: Instant
     currency: str
-    pnl_today: Amount
-    gross: Amount
-    net: Amount
+    pnl_today: Amount | None
+    gross: Amount | None
+    net: Amount | None
     gross_limit: Amount | None
     gross_use: float | None
+    not_known: list[str]
     accounts: list[AccountGlance]
     algos: AlgosGlance
     feeds: list[FeedGlance]
@@ -160,22 +159,27 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
     mine = {each.id for each in await deck.accounts_of(caller)}
     accounts = [each for each in seen.accounts if each.id in mine]
     algos = algos_of(caller, seen)
-    uses, limits = seen.uses(), seen.gross_limits()
+    limits = seen.gross_limits()
     limit = limits.get(CLUSTER if caller.is_operator else user_scope(caller.user))
-    whole = [uses[account_scope(each.id)] for each in accounts if account_scope(each.id) in uses]
-    gross = sum((use.gross for use in whole), ZERO)
-    shown = [_account(each, seen, uses, limits) for each in accounts]
+    uses = {each.id: seen.use_of(each) for each in accounts}
+    whole = [use for use in uses.values() if use is not None]
+    not_known = [each.id for each in accounts if each.enabled and uses[each.id] is None]
+    # Nothing is the sum of no accounts, but not of accounts of which nothing is known.
+    summed = bool(whole) or not not_known
+    gross = sum((use.gross for use in whole), ZERO) if summed else None
+    shown = [_account(each, seen, uses[each.id], limits) for each in accounts]
     scopes = {CLUSTER, user_scope(caller.user)}
     scopes |= {account_scope(each.id) for each in accounts} | {algo_scope(each.id) for each in algos}
     there = Counter(algo.placed for algo in algos if algo.state in ALIVE)
     return DeckShown(
         at=seen.at,
         currency=one_currency(each.currency for each in shown),
-        pnl_today=sum((use.profit for use in whole), ZERO),
+        pnl_today=sum((use.profit for use in whole), ZERO) if summed else None,
         gross=gross,
-        net=sum((use.net for use in whole), ZERO),
+        net=sum((use.net for use in whole), ZERO) if summed else None,
         gross_limit=limit,
-        gross_use=share(gross, limit),
+        gross_use=None if not_known else share(gross, limit),
+        not_known=not_known,
         accounts=shown,
         algos=AlgosGlance(
             running=sum(algo.state == "running" for algo in algos),
@@ -212,9 +216,8 @@ def algos_of(caller: Caller, seen: Seen) -> list[AlgoRecord]:
     return [algo for algo in seen.algos if caller.sees_algo(algo)]
 
 
-def _account(record: AccountRecord, seen: Seen, uses: dict[str, LevelUse], limits: dict[str, Decimal]) -> AccountGlance:
-    scope = account_scope(record.id)
-    told, use, limit = seen.told_of(record), uses.get(scope), limits.get(scope)
+def _account(record: AccountRecord, seen: Seen, use: LevelUse | None, limits: dict[str, Decimal]) -> AccountGlance:
+    told, limit = seen.told_of(record), limits.get(account_scope(record.id))
     state, detail = _state(record, seen)
     return AccountGlance(
         account=record.id,
@@ -235,11 +238,12 @@ def _account(record: AccountRecord, seen: Seen, uses: dict[str, LevelUse], limit
 def _state(record: AccountRecord, seen: Seen) -> tuple[str, str]:
     if not record.enabled:
         return "off", "it is switched off"
-    told, view = seen.told_of(record), seen.portfolios.get(record.user)
-    if told is None or view is None:
+    told = seen.told_of(record)
+    if told is None:
         return "unknown", f"the session of {record.user} has not told of it yet"
-    if time.time_ns() - view.at > _QUIET_NS:
-        return "unknown", f"the session of {record.user} has told nothing for {(seen.at - view.at) / 1e9:.0f} s"
+    if seen.is_quiet(record):
+        quiet_s = (seen.at - seen.told_at(record)) / 1e9
+        return "unknown", f"the session of {record.user} has told nothing for {quiet_s:.0f} s"
     if not told.connected:
         return "disconnected", "its broker cannot be reached, or the log-in is not done"
     if not told.reconciled:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
-from api.formats import Amount, Instant, Shown
+from api.formats import Amount, Instant, InstantOrNone, Shown
 from api.glance import Seen, one_currency, share
 from api.limit_tree import TreeNode, limit_tree
 from api.routes.deck_view import algos_of
@@ -35,9 +35,17 @@ class HeatCell(Shown):
     share: float
 
 
+class HeatOld(Shown):
+    """An account whose session has told nothing lately: what is shown of it is as of ``at`` (null: it has not told)."""
+
+    account: str
+    at: InstantOrNone
+
+
 class HeatShown(Shown):
     """Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
 
+    ``old``: accounts of which only what was is shown, for what they hold is at risk all the same.
     The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
     """
 
@@ -53,6 +61,7 @@ class HeatShown(Shown):
                         {"algo": "momo-1", "instrument": "BINANCE-USDM:BTCUSDT", "at_risk": "120.5", "share": 1.0}
                     ],
                     "total": "120.5",
+                    "old": [],
                 }
             ]
         }
@@ -64,6 +73,7 @@ class HeatShown(Shown):
     instruments: list[str]
     cells: list[HeatCell]
     total: Amount
+    old: list[HeatOld]
 
 
 class SeriesPoint(Shown):
@@ -89,6 +99,11 @@ async def risk_heat(caller: Viewer, deck: Deck) -> dict[str, Any]:
     table = heat(cell for cells in seen.cells.values() for cell in cells if cell.account in mine)
     return {
         "at": seen.at,
+        "old": [
+            {"account": each.id, "at": seen.told_at(each)}
+            for each in mine.values()
+            if each.enabled and seen.is_quiet(each)
+        ],
         "currency": one_currency(_currencies(seen, mine.values())),
         "algos": table.algos,
         "instruments": table.instruments,

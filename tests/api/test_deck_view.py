@@ -183,7 +183,43 @@ async def test_without_redis_the_journal_is_shown_all_the_same(stage: Stage, key
     stage.services.hot = type(stage.services.hot)("redis://127.0.0.1:9/0")
     seen = await stage.get("/v1/deck")
     assert "Redis" in seen["trouble"]
-    assert (seen["open_orders"], seen["pnl_today"], seen["accounts"][0]["state"]) == (2, "0", "unknown")
+    assert (seen["open_orders"], seen["pnl_today"], seen["accounts"][0]["state"]) == (2, None, "unknown")
+    assert seen["not_known"] == ["paper-1", "paper-2"]
+
+
+async def test_what_was_told_long_ago_is_not_shown_as_what_is(stage: Stage, key: str) -> None:
+    await told(stage, "bo", account("paper-2"), at=time.time_ns() - 30 * 10**9)
+    seen = await stage.get("/v1/deck")
+    assert (seen["pnl_today"], seen["gross"], seen["gross_use"], seen["not_known"]) == ("7", "100", None, ["paper-2"])
+    two = seen["accounts"][1]
+    assert (two["state"], two["equity"], two["pnl_today"], two["gross"]) == ("unknown", None, None, None)
+    heat = await stage.get("/v1/risk/heat")
+    assert [each["account"] for each in heat["old"]] == ["paper-2"]
+    assert heat["old"][0]["at"] is not None
+    await stage.services.hot.delete("portfolio:bo")
+    assert (await stage.get("/v1/risk/heat"))["old"] == [{"account": "paper-2", "at": None}]
+    await stage.ask("PATCH", "/v1/accounts/paper-2", {"enabled": False})
+    seen = await stage.get("/v1/deck")
+    assert (seen["not_known"], seen["gross_use"]) == ([], 0.1)
+
+
+async def test_without_word_of_central_risk_no_sum_is_shown(stage: Stage, key: str) -> None:
+    view = {"at": time.time_ns() - 30 * 10**9, "levels": [use("account:paper-1", 100, 7)], "limits": []}
+    await stage.services.hot.put("risk", view, 60)
+    seen = await stage.get("/v1/deck")
+    assert (seen["pnl_today"], seen["gross"], seen["net"]) == (None, None, None)
+    assert seen["trouble"] == "central risk has told nothing lately"
+    nobody = await stage.person("cho", "viewer")
+    assert (await stage.get("/v1/deck", key=nobody))["pnl_today"] == "0"
+
+
+async def test_an_account_in_which_nothing_has_happened_counts_as_nothing(stage: Stage, key: str) -> None:
+    await risk_told(stage, use("account:paper-1", 100, 7))
+    await told(stage, "bo", account("paper-2", profit="0", gross_exposure="0"))
+    seen = await stage.get("/v1/deck")
+    assert (seen["pnl_today"], seen["not_known"], seen["accounts"][1]["gross"]) == ("7", [], "0")
+    await told(stage, "bo", account("paper-2", profit="1", gross_exposure="0"))
+    assert (await stage.get("/v1/deck"))["not_known"] == ["paper-2"]
 
 
 async def test_a_hundred_who_look_at_once_cost_one_reading(

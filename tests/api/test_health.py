@@ -171,3 +171,29 @@ async def test_the_link_makes_a_supervisor_where_there_is_none(monkeypatch: pyte
     await asyncio.sleep(0.1)
     task.cancel()
     assert [(spec.name, spec.args) for spec in made] == [(SUPERVISOR, ("main",))]
+
+
+async def test_a_task_that_fails_unexpectedly_is_begun_again_and_shown(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = 0
+    done = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            raise ValueError("nobody thought of it")
+        done.set()
+        await asyncio.Event().wait()
+
+    services = stage.services
+    before = services.hub.newest
+    services.run(work, "the work of this test")
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert services.hub.after(before)[0].change is None
+    (said,) = [each for each in await services.missing() if "this test" in each]
+    assert said == "the work of this test failed (ValueError): the log says more"
+    monkeypatch.setattr("api.services._CALM_S", 0.0)
+    assert not [each for each in await services.missing() if "this test" in each]

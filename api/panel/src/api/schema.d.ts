@@ -3773,6 +3773,8 @@ export interface components {
          * DeckShown
          * @description The deck at a glance; sums are over what the caller sees.
          *
+         *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
+         *     are null where it is all of them, ``gross_use`` where it is any.
          *     ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
          *     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
          * @example {
@@ -3783,6 +3785,7 @@ export interface components {
          *       "net": "-1200",
          *       "gross_limit": "250000",
          *       "gross_use": 0.208,
+         *       "not_known": [],
          *       "accounts": [],
          *       "algos": {
          *         "running": 3,
@@ -3810,28 +3813,18 @@ export interface components {
             at: string;
             /** Currency */
             currency: string;
-            /**
-             * Pnl Today
-             * Format: decimal
-             * @example 0.01
-             */
-            pnl_today: string;
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Net
-             * Format: decimal
-             * @example 0.01
-             */
-            net: string;
+            /** Pnl Today */
+            pnl_today: string | null;
+            /** Gross */
+            gross: string | null;
+            /** Net */
+            net: string | null;
             /** Gross Limit */
             gross_limit: string | null;
             /** Gross Use */
             gross_use: number | null;
+            /** Not Known */
+            not_known: string[];
             /** Accounts */
             accounts: components["schemas"]["AccountGlance"][];
             algos: components["schemas"]["AlgosGlance"];
@@ -4482,9 +4475,20 @@ export interface components {
             share: number;
         };
         /**
+         * HeatOld
+         * @description An account whose session has told nothing lately: what is shown of it is as of ``at`` (null: it has not told).
+         */
+        HeatOld: {
+            /** Account */
+            account: string;
+            /** At */
+            at: string | null;
+        };
+        /**
          * HeatShown
          * @description Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
          *
+         *     ``old``: accounts of which only what was is shown, for what they hold is at risk all the same.
          *     The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
          * @example {
          *       "at": "2026-01-31T09:15:00.000000000+00:00",
@@ -4503,7 +4507,8 @@ export interface components {
          *           "share": 1
          *         }
          *       ],
-         *       "total": "120.5"
+         *       "total": "120.5",
+         *       "old": []
          *     }
          */
         HeatShown: {
@@ -4527,6 +4532,8 @@ export interface components {
              * @example 0.01
              */
             total: string;
+            /** Old */
+            old: components["schemas"]["HeatOld"][];
         };
         /**
          * HistoryShown

@@ -38,7 +38,8 @@ const columns: Column<Row>[] = [
   { id: "gross", header: "Gross", value: ({ now }) => now?.gross, kind: "decimal", width: 120, cell: ({ now }) => <Money value={now?.gross} /> },
   {
     id: "use", header: "Of its limit", value: ({ now }) => now?.gross_use, kind: "number", width: 130,
-    cell: ({ account, now }) => <UseBar use={now?.gross_use} label={`Gross exposure of ${account.id}`} />,
+    cell: ({ account, now }) =>
+      now?.gross === null ? <span className="muted">not known</span> : <UseBar use={now?.gross_use} label={`Gross exposure of ${account.id}`} />,
   },
   { id: "selector", header: "Connects from", value: ({ account }) => account.selector || "the head", width: 130, hidden: true },
   { id: "detail", header: "Why", value: ({ now }) => now?.detail, width: 240 },

@@ -33,7 +33,7 @@ const ACCOUNTS: Column<DeckAccount>[] = [
   { id: "pnl", header: "P&L today", kind: "decimal", value: (row) => row.pnl_today, cell: (row) => <Money value={row.pnl_today} currency={row.currency} signed />, width: 125 },
   { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Money value={row.equity} />, width: 110 },
   { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Money value={row.gross} />, width: 105 },
-  { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => <UseBar use={row.gross_use} label={`Gross exposure of ${row.account}`} />, width: 120 },
+  { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} label={`Gross exposure of ${row.account}`} />), width: 120 },
   { id: "user", header: "User", value: (row) => row.user, width: 90 },
   { id: "connector", header: "Broker", value: (row) => row.connector, width: 80, hidden: true },
 ];
@@ -51,6 +51,13 @@ const NODES: Column<Node>[] = [
   { id: "memory", header: "Memory %", kind: "number", value: (row) => percent(row.memory), width: 80 },
   { id: "algos", header: "Algos", kind: "number", value: (row) => row.algos, width: 60 },
 ];
+
+/** How many accounts the sums are of. */
+function accountsIn(data: DeckShown): string {
+  const all = data.accounts.length;
+  const known = all - data.not_known.length;
+  return known === all ? `${String(all)} accounts` : `${String(known)} of ${String(all)} accounts`;
+}
 
 /** Home: how the day goes, what needs a person, and the acts of every day. */
 export default function Deck() {
@@ -102,9 +109,14 @@ export default function Deck() {
           {data.trouble}
         </Alert>
       ) : null}
+      {data?.not_known.length ? (
+        <Alert color="yellow" variant="light" p="xs" title="The sums are not whole" role="status">
+          Nothing new is known of {data.not_known.join(", ")}: profit and exposure are shown without {data.not_known.length === 1 ? "it" : "them"}.
+        </Alert>
+      ) : null}
       <div className="stats">
-        <Stat {...stat} label={data?.currency ? `P&L today, ${data.currency}` : "P&L today"} value={<Money value={data?.pnl_today} signed />} hint={`${String(data?.accounts.length ?? 0)} accounts`} to="/positions" />
-        <Stat {...stat} label="Gross exposure" value={<Money value={data?.gross} places={0} />} hint={data ? <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...stat} label={data?.currency ? `P&L today, ${data.currency}` : "P&L today"} value={<Money value={data?.pnl_today} signed />} hint={data ? accountsIn(data) : ""} to="/positions" />
+        <Stat {...stat} label="Gross exposure" value={<Money value={data?.gross} places={0} />} hint={data ? data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
         <Stat {...stat} label="Net exposure" value={<Money value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />

@@ -1,12 +1,12 @@
 /** What would be lost if every protective stop were hit, algo by instrument. */
-import { Skeleton } from "@mantine/core";
+import { Alert, Skeleton } from "@mantine/core";
 import { useMemo } from "react";
 import { Link } from "react-router";
 
 import { api, expect, type Shape } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
-import { Ago, Money } from "@/components/values";
+import { Ago, Money, Time } from "@/components/values";
 import { addDecimals, formatDecimal } from "@/format/decimal";
 import { useStale } from "@/stream/hooks";
 import { useView } from "@/stream/views";
@@ -33,6 +33,16 @@ export function Heat() {
   return (
     <Panel title="Money at risk" flush stale={isStale} actions={<Ago at={heat.at} />}>
       <ErrorNote error={query.error} />
+      {heat.old.length ? (
+        <Alert color="yellow" variant="light" p="xs" m="xs" title="Not all of it is new" role="status">
+          {heat.old.map((each, place) => (
+            <span key={each.account}>
+              {place ? ", " : ""}
+              {each.account}: {each.at ? <>as of <Time at={each.at} /></> : "nothing is known"}
+            </span>
+          ))}
+        </Alert>
+      ) : null}
       {heat.cells.length === 0 ? (
         <p className="grid-note">
           <strong>Nothing is at risk</strong>No algo holds anything or has an entry open.
