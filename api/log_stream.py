@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from api.formats import time_text
-from api.routes.algo_story import LogLineShown, whose
+from api.routes.algo_story import LogLineShown, Part, part_of
 from api.security import KEY_CACHE_S, Caller
 from api.services import Services
 from cluster import streams
@@ -20,7 +20,7 @@ from storage.algo_log import KEPT
 from storage.bus import Subscription
 from storage.records import LogFilter
 from trading.errors import BadInput, NotReady, UnknownThing
-from trading.ids import AlgoId, UserId
+from trading.ids import AlgoId
 
 PREFIX: Final = "algo-log:"
 FORM: Final = "algo-log:<algo>"
@@ -40,7 +40,7 @@ class LogClient:
 
     def __init__(self, deck: Services) -> None:
         self._deck = deck
-        self._whose: dict[AlgoId, UserId | None] = {}
+        self._parts: dict[AlgoId, Part] = {}
         self._places: dict[AlgoId, int] = {}
 
     async def join(self, caller: Caller, texts: Sequence[str], places: Mapping[str, int]) -> None:
@@ -52,7 +52,7 @@ class LogClient:
             raise BadInput("topics", f"{len(texts)} logs, a client may follow {MOST_LOGS}")
         for text in texts:
             algo = AlgoId(text.removeprefix(PREFIX))
-            self._whose[algo] = await whose(self._deck, caller, algo)
+            self._parts[algo] = await part_of(self._deck, caller, algo)
             place = places.get(text)
             if place is None:
                 newest = await self._deck.algo_log.tail(algo, 1)
@@ -99,7 +99,7 @@ class LogClient:
     async def _check(self, caller: Caller) -> None:
         for algo in list(self._places):
             try:
-                self._whose[algo] = await whose(self._deck, caller, algo)
+                self._parts[algo] = await part_of(self._deck, caller, algo)
             except UnknownThing:
                 del self._places[algo]
             except NotReady:
@@ -114,7 +114,8 @@ class LogClient:
 
     async def _send_new(self, algo: AlgoId, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
         try:
-            filters = LogFilter(user=self._whose[algo])
+            part = self._parts[algo]
+            filters = LogFilter(user=part.user, first_epoch=part.first_epoch)
             lines = await self._deck.algo_log.tail(algo, KEPT, self._places[algo], filters)
         except NotReady:
             return  # what is there is read once the database is back

@@ -100,7 +100,7 @@ class AlgoLog:
                 connection,
                 """
                 SELECT number, epoch, at, level, text, fields FROM algo_log
-                WHERE algo = %(algo)s AND number > %(after)s
+                WHERE algo = %(algo)s AND number > %(after)s AND epoch >= %(first)s
                     AND (%(all)s OR level = ANY(%(levels)s))
                     AND (%(since)s::bigint IS NULL OR at >= %(since)s)
                     AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(text)) > 0)
@@ -115,6 +115,7 @@ class AlgoLog:
                     "since": wanted.since,
                     "text": wanted.text,
                     "user": wanted.user,
+                    "first": wanted.first_epoch,
                     "limit": limit,
                 },
             )

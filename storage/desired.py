@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from storage.algos import AlgoCommands, AlgoRows
 from storage.audit_pages import audit_page
-from storage.database import DATABASE_ERRORS, Connection, Database
+from storage.database import DATABASE_ERRORS, Connection, Database, dicts
 from storage.limits import put_limit, read_limits
 from storage.records import (
     AccountRecord,
@@ -28,7 +28,7 @@ from storage.records import (
 )
 from storage.resource import CHANNEL, Resource, change, jsonb, sign, write_audit
 from trading import ids
-from trading.errors import BadInput, Fenced, TradeError, UnknownThing
+from trading.errors import BadInput, Conflict, Fenced, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, NodeName, UserId
 
 #: Seconds without a notification after which the listening connection is tried.
@@ -97,7 +97,18 @@ class Desired:
     # --- accounts ---------------------------------------------------------------------------------------
 
     async def create_account(self, record: AccountRecord, by: str) -> AccountRecord:
-        """A new trading account of an existing user."""
+        """A new trading account of an existing user.
+
+        Raises `Conflict` ``name_was_anothers`` where an account of this name was deleted that was somebody else's: its
+        orders, executions and profits are still there, under this name.
+        """
+        async with self._db.connection() as connection:
+            before = await dicts(connection, 'SELECT "user" FROM gone_accounts WHERE id = %(id)s', {"id": record.id})
+        if before and before[0]["user"] != record.user:
+            raise Conflict(
+                "name_was_anothers",
+                f"account {record.id!r} was somebody else's, whose history is kept under this name: take another name",
+            )
         return await self._accounts.create(record, by)
 
     async def account(self, id: AccountId) -> AccountRecord:

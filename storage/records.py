@@ -414,6 +414,8 @@ class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     #: Written while the algo was this user's.
     user: UserId | None = None
+    #: By this incarnation or a later one.
+    first_epoch: int = 0
 
 
 class BreakFilter(msgspec.Struct, frozen=True, kw_only=True):

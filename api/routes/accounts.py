@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, SecretStr
 
 from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
@@ -237,12 +237,27 @@ def _open(credentials: dict[str, SecretStr]) -> dict[str, str]:
 
 
 @router.delete("/{id}", status_code=204)
-async def delete_account(id: str, caller: Operator, deck: Deck) -> None:
-    """Remove an account without open orders that no algo uses; its history stays."""
+async def delete_account(
+    id: str,
+    caller: Operator,
+    deck: Deck,
+    force: Annotated[bool, Query(description="Also where it holds something: nobody here watches it any more")] = False,
+) -> None:
+    """Remove an account without open orders and positions that no algo uses.
+
+    Its history stays, and its name is nobody else's from then on.
+    """
     record = await deck.account_of(caller, id)
     still_open, _ = await deck.journal.orders(OrderFilter(account=record.id, states=_OPEN), limit=1)
     if still_open:
         raise Conflict("account_in_use", f"account {id!r} has open orders: cancel them first")
+    held = [each.instrument for each in await deck.journal.positions([record.id]) if each.quantity]
+    if held and not force:
+        some = ", ".join(held[:5]) + (" and more" if held[5:] else "")
+        raise Conflict(
+            "account_in_use",
+            f"account {id!r} holds {some}: flatten it first, or use force",
+        )
     await deck.desired.delete_account(record.id, by=caller.user)
     if catalog.needed_credentials(record.connector):
         await deck.secrets.delete(secret_name(record.id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Query
 
 from api.algo_words import in_words
@@ -66,8 +67,14 @@ async def algo_logs(
     The log of an algo that was deleted stays readable for its former owner and for operators.
     """
     algo = AlgoId(id)
-    user = await whose(deck, caller, algo)
-    filters = LogFilter(level=level, since=None if since is None else Nanos(since), text=text, user=user)
+    part = await part_of(deck, caller, algo)
+    filters = LogFilter(
+        level=level,
+        since=None if since is None else Nanos(since),
+        text=text,
+        user=part.user,
+        first_epoch=part.first_epoch,
+    )
     lines = await deck.algo_log.tail(algo, limit, after, filters)
     return {"items": lines, "next": str(lines[-1].number if lines else after)}
 
@@ -76,26 +83,34 @@ async def algo_logs(
 async def algo_events(id: str, caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """What happened to it, newest first: why it runs, or does not, always has an answer here."""
     algo = AlgoId(id)
-    events, following = await deck.algo_events.page(algo, await whose(deck, caller, algo), cursor, limit)
+    part = await part_of(deck, caller, algo)
+    events, following = await deck.algo_events.page(algo, part.user, cursor, limit, part.first_epoch)
     return {"items": [_shown(event) for event in events], "next": following}
 
 
-async def whose(deck: Services, caller: Caller, algo: AlgoId) -> UserId | None:
-    """Of whose time the caller may read: None for all of it, himself for his own; `UnknownThing` for nobody's.
+class Part(msgspec.Struct, frozen=True):
+    """Which part of what is kept under an algo's name: of whose time (None: everybody's), from which incarnation on."""
 
-    An algo that is gone has events still; its name may be another's by now.
+    user: UserId | None
+    first_epoch: int = 0
+
+
+async def part_of(deck: Services, caller: Caller, algo: AlgoId) -> Part:
+    """What the caller may read; `UnknownThing` for nothing.
+
+    An algo that is gone has events still; its name may be another's by now, or be of another account.
     """
     owners = await deck.algo_events.owners(algo)
     if caller.is_operator and owners:
-        return None
+        return Part(None)
     if caller.user in owners and caller.only_accounts is None:
-        return caller.user
+        return Part(caller.user)
     try:
-        # Of an account that was granted, or that the key is limited to: its algos of now.
+        # Of an account that was granted, or that the key is limited to: the algo of now, and none before it.
         record = caller.own_algo(await deck.desired.algo(algo))
     except UnknownThing:
         raise UnknownThing("algo", algo) from None
-    return record.user
+    return Part(record.user, await deck.algo_events.first_epoch(algo))
 
 
 def _shown(event: AlgoEvent) -> AlgoEventShown:

@@ -76,7 +76,9 @@ async def algo_equity(id: str, caller: Viewer, deck: Deck, wanted: WantedPart) -
     """How an algo's profit went: every ten seconds for two days, before that every five minutes, then every hour."""
     algo = caller.own_algo(await deck.desired.algo(AlgoId(id)))
     account = await deck.desired.account(AccountId(algo.account))
-    points = await deck.equity.curve(algo_scope(algo.id), wanted.since, wanted.until, wanted.points)
+    # Before that the name may have been another's.
+    since = Nanos(max(wanted.since, min(algo.created_at, wanted.until - 1)))
+    points = await deck.equity.curve(algo_scope(algo.id), since, wanted.until, wanted.points)
     return {"items": points, "currency": await _currency(deck, account)}
 
 

@@ -12,7 +12,7 @@ from api.formats import Amount, Instant, InstantOrNone, Shown
 from api.glance import Seen, one_currency, share
 from api.limit_tree import TreeNode, limit_tree
 from api.routes.deck_view import algos_of
-from api.routes.risk import scopes_of
+from api.routes.risk import maxima_of, scopes_of
 from api.security import Caller, Viewer
 from api.services import Deck, Services
 from storage.records import AccountRecord
@@ -139,7 +139,7 @@ async def maxima_series(
 ) -> dict[str, Any]:
     """The highest use of each day as points of a chart, of whole levels."""
     scopes = await _scopes(caller, deck, scope)
-    found = await deck.days.maxima(Nanos(time.time_ns() - days * _DAY_NS), scopes)
+    found = await maxima_of(deck, caller, Nanos(time.time_ns() - days * _DAY_NS), scopes)
     kinds = (kind,) if kind is not None else get_args(Measure)
     return {
         "items": [

@@ -247,8 +247,16 @@ async def maxima(
     scopes = await scopes_of(caller, deck)
     if scope is not None:
         scopes = [scope] if scopes is None or scope in scopes else []
-    since = Nanos(time.time_ns() - days * _DAY_NS)
-    return await deck.days.maxima(since, scopes)
+    return await maxima_of(deck, caller, Nanos(time.time_ns() - days * _DAY_NS), scopes)
+
+
+async def maxima_of(deck: Services, caller: Caller, since: Nanos, scopes: list[str] | None) -> list[MaximaRecord]:
+    """Maxima of these levels (None: of all); to others than operators only of days since an algo has its name."""
+    found = await deck.days.maxima(since, scopes)
+    if caller.is_operator:
+        return found
+    made = {algo_scope(each.id): each.created_at for each in await deck.desired.algos()}
+    return [each for each in found if each.day + _DAY_NS > made.get(each.scope, 0)]
 
 
 _FLAT = {"instrument": "", "blocked": ()}

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import base64
+from decimal import Decimal
 
 import pytest
 
+from storage.leases import Leases
 from storage.secrets import secret_name
-from tests.api.playing import Stage, algo_body, order_body
+from tests.api.playing import BTC, Stage, algo_body, order_body
 from trading.errors import UnknownThing
+from trading.ids import AccountId, Nanos
+from trading.journal import JournalBatch
+from trading.positions import Position
 
 
 async def test_users_are_made_listed_and_audited(stage: Stage) -> None:
@@ -151,3 +156,34 @@ async def test_a_feed_may_use_only_a_key_that_its_maker_may_use(stage: Stage) ->
     feed = {"id": "shares", "provider": "alpaca", "settings": {"account": "alpaca-1"}, "instruments": ["ALPACA:AAPL"]}
     said = await stage.refused(422, "unknown_account", "POST", "/v1/feeds", feed, key=key)
     assert said["field"] == "settings.account"
+
+
+async def _hold(stage: Stage, account: str) -> None:
+    position = Position(account=AccountId(account), instrument=BTC, quantity=Decimal("0.5"), updated_at=Nanos(5))
+    epoch = await Leases(stage.services.database).take("session/test", "test", 60)
+    journal = stage.services.journal
+    await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(positions=[position])))
+
+
+async def test_an_account_that_holds_something_goes_only_by_force(stage: Stage) -> None:
+    await stage.trading()
+    await _hold(stage, "paper-1")
+    said = await stage.refused(409, "account_in_use", "DELETE", "/v1/accounts/paper-1")
+    assert f"holds {BTC}: flatten it first" in said["detail"]
+    assert (await stage.ask("DELETE", "/v1/accounts/paper-1?force=true")).status_code == 204
+
+
+async def test_the_name_of_an_account_that_is_gone_is_nobody_elses(stage: Stage) -> None:
+    await stage.trading()
+    await _hold(stage, "paper-1")
+    await stage.make("/v1/orders", order_body())
+    await stage.ask("POST", "/v1/accounts/paper-1/cancel-all")
+    assert (await stage.ask("DELETE", "/v1/accounts/paper-1?force=true")).status_code == 204
+    other = await stage.person("bo", "trader")
+    body = {"id": "paper-1", "user": "bo", "connector": "paper"}
+    said = await stage.refused(409, "name_was_anothers", "POST", "/v1/accounts", body)
+    assert "asha" not in said["detail"]
+    assert (await stage.get("/v1/orders", key=other))["items"] == []
+    await stage.make("/v1/accounts", {**body, "user": "asha"})
+    assert (await stage.ask("DELETE", "/v1/accounts/paper-1?force=true")).status_code == 204
+    await stage.refused(409, "name_was_anothers", "POST", "/v1/accounts", body)

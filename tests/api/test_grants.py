@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ import websockets
 from msgspec.structs import replace
 
 from cluster.streams import Change
+from storage.equity import Sample
+from storage.leases import Leases
 from tests.api.playing import BTC, Stage, algo_body, order_body
 from tests.api.test_holdings import _journal
 from tests.api.test_reconciliations import REPORT, _save
-from trading.ids import AccountId, Nanos
+from trading.ids import AccountId, AlgoId, Nanos
 
 ACCOUNTS = ("paper-1", "paper-3")
 
@@ -292,3 +295,39 @@ async def test_a_key_that_is_limited_to_accounts_reaches_no_others(stage: Stage,
         for path, wish in (("/v1/keys", {}), ("/v1/users", {"id": "x", "roles": ["viewer"]})):
             await stage.refused(403, "forbidden", "POST", path, wish, key=made["key"])
     assert not stage.played
+
+
+async def test_a_grant_opens_no_former_life_of_an_algos_name(stage: Stage, served: str, asha: str) -> None:
+    """momo-3 used paper-3, which is not granted; an algo of the same name uses paper-1 now."""
+    services = stage.services
+    algo, old = AlgoId("momo-3"), (await services.desired.algo(AlgoId("momo-3"))).epoch
+    await services.algo_log.append(algo, old, [(Nanos(time.time_ns()), "info", "of paper-3")])
+    await services.equity.save(*await _sampler(stage), [_sample("algo:momo-3", 60)])
+    assert (await stage.ask("DELETE", "/v1/algos/momo-3")).status_code == 204
+    await stage.make("/v1/algos", algo_body("momo-3", account="paper-1"), key=asha)
+    now = (await services.desired.algo(algo)).epoch
+    await services.algo_log.append(algo, now, [(Nanos(time.time_ns()), "info", "of paper-1")])
+    key = await granted(stage, "view")
+
+    async def lines(who: str) -> list[str]:
+        return [each["text"] for each in (await stage.get("/v1/algos/momo-3/logs", key=who))["items"]]
+
+    assert await lines(key) == ["of paper-1"]
+    assert await lines(asha) == ["of paper-3", "of paper-1"]
+    events = (await stage.get("/v1/algos/momo-3/events", key=key))["items"]
+    assert [each["what"] for each in events] == [["created"]]
+    assert len((await stage.get("/v1/algos/momo-3/events", key=asha))["items"]) > 2
+    async with websockets.connect(f"ws://{served}/v1/stream") as socket:
+        await socket.send(json.dumps({"key": key, "topics": ["algo-log:momo-3"], "places": {"algo-log:momo-3": 0}}))
+        async with asyncio.timeout(5):
+            await socket.recv()
+            assert json.loads(await socket.recv())["body"]["text"] == "of paper-1"
+    assert (await stage.get("/v1/algos/momo-3/equity", key=key))["items"] == []
+
+
+async def _sampler(stage: Stage) -> tuple[str, int]:
+    return "surveillance/main", await Leases(stage.services.database).take("surveillance/main", "test", 60)
+
+
+def _sample(scope: str, age_s: int) -> Sample:
+    return Sample(scope=scope, at=Nanos(time.time_ns() - age_s * 10**9), pnl=Decimal(5))

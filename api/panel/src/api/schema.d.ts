@@ -468,7 +468,9 @@ export interface paths {
         post?: never;
         /**
          * Delete Account
-         * @description Remove an account without open orders that no algo uses; its history stays.
+         * @description Remove an account without open orders and positions that no algo uses.
+         *
+         *     Its history stays, and its name is nobody else's from then on.
          */
         delete: operations["delete_account_v1_accounts__id__delete"];
         options?: never;
@@ -10560,7 +10562,10 @@ export interface operations {
     };
     delete_account_v1_accounts__id__delete: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Also where it holds something: nobody here watches it any more */
+                force?: boolean;
+            };
             header?: {
                 /** @description Sent again under the same key within a day, the request acts once and gets the first answer */
                 "Idempotency-Key"?: string;
