@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.refused_uploads import refusals_noted
 from api.security import Author, Caller, Right, Viewer
 from api.services import Deck, Services
 from cluster.submissions import Submission
@@ -110,7 +111,8 @@ async def submit_source(body: NewStrategy, caller: Author, deck: Deck, response:
         smoke=body.smoke,
         field="source",
     )
-    version, is_new = await deck.submissions.submit(handed, caller.user)
+    async with refusals_noted(deck, caller, body.name, handed.file_name):
+        version, is_new = await deck.submissions.submit(handed, caller.user)
     response.status_code = 201 if is_new else 200
     return StrategyShown(
         name=version.strategy,

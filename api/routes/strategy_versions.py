@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
+from api.refused_uploads import refusals_noted
 from api.routes.strategies import may_read
 from api.security import Author, Caller, Viewer
 from api.services import Deck, Services
@@ -123,17 +124,18 @@ async def submit_file(
     """Submit a file, zip or wheel: the request's body.  Under a name that is there, it is another version of it.
 
     It is loaded and tried in a process of its own first.  The same content again is the same version: 200 then."""
-    handed = Submission(
-        name=name,
-        file_name=file,
-        data=await request.body(),
-        entry=entry,
-        requirements=tuple(requirement or ()),
-        parameters=_json_object(parameters),
-        instruments=tuple(instrument or ()),
-        smoke=smoke,
-    )
-    version, is_new = await deck.submissions.submit(handed, caller.user)
+    async with refusals_noted(deck, caller, name, file):
+        handed = Submission(
+            name=name,
+            file_name=file,
+            data=await request.body(),
+            entry=entry,
+            requirements=tuple(requirement or ()),
+            parameters=_json_object(parameters),
+            instruments=tuple(instrument or ()),
+            smoke=smoke,
+        )
+        version, is_new = await deck.submissions.submit(handed, caller.user)
     response.status_code = 201 if is_new else 200
     return await _single(deck, caller, version)
 

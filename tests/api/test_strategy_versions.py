@@ -97,12 +97,20 @@ async def test_a_wrong_file_is_refused_by_field_and_keeps_nothing(
     said = await submit(stage, file, data, 422, **query)
     assert said["field"] == field
     assert says in said["detail"]
+    if file == "../m.py":
+        await stage.refused(404, "unknown_strategy", "GET", "/v1/strategies/mine/versions")
+        return  # nothing was handed in under such a name
+    (noted,) = (await stage.get("/v1/audit?action=strategy_refused"))["items"]
+    assert (noted["actor"], noted["subject"], noted["after"]["file"]) == ("admin", "mine", file)
+    assert says in noted["after"]["why"]
     await stage.refused(404, "unknown_strategy", "GET", "/v1/strategies/mine/versions")
 
 
 async def test_an_upload_may_be_large_but_not_without_end(stage: Stage) -> None:
     noise = packed({"own.py": ONE, "noise.bin": bytes(1000)})
     assert (await stage.upload("mine", "mine.zip", noise + bytes(traffic.MOST_UPLOADED))).status_code == 413
+    (noted,) = (await stage.get("/v1/audit?action=strategy_refused"))["items"]
+    assert f"more than {traffic.MOST_UPLOADED} bytes" in noted["after"]["why"]
     padded = packed({"own.py": ONE + "#" * (6 << 20)})
     assert len(padded) > traffic.MOST_BYTES
     await submit(stage, "mine.zip", padded)
