@@ -4,8 +4,8 @@ An ASGI layer reads the request and keeps the answer; in between, once it is kno
 then, `allowed` has the key taken.  Neither key nor request is stored: the row's id is a digest of user and key, and
 what was asked a digest under the key, which tells nothing to who reads the table.
 
-Stopping must not wait for a promise: a kill, and whatever cancels, goes ahead without one (``Idempotency-Kept: no``)
-where PostgreSQL does not answer at once, and is done again where nobody knows whether it was done.
+Stopping must not wait for a promise: a kill, and whatever cancels, stops or pauses, goes ahead without one
+(``Idempotency-Kept: no``) where PostgreSQL does not answer at once, and is done again where nobody knows of the first.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections import deque
 from typing import Final
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.requests import HTTPConnection
@@ -49,10 +50,17 @@ _URGENT: Final = re.compile(
     r"POST /v1/risk/kill|POST /v1/accounts/[^/]+/(cancel-all|flatten)|DELETE /v1/orders/[^/]+/.+"
     r"|POST /v1/algos/[^/]+/(stop|pause)"
 )
+#: One route for many commands: its body tells which.
+_BATCH: Final = "POST /v1/algos/batch"
+_URGENT_ACTIONS: Final = frozenset({"stop", "pause"})
 #: Nothing was done, or will be by the same request in a moment: the key stays free.
 _NOT_DONE: Final = frozenset({401, 403, 429, 503})
 _KEPT_HEADERS: Final = frozenset({"content-type", "location", "cache-control", "content-disposition", "retry-after"})
 _STATE: Final = "quarterdeck.idempotency"
+
+
+class _Batch(msgspec.Struct):
+    action: str
 
 
 class Replayed(Exception):
@@ -132,7 +140,10 @@ class Ticket:
         for part in (scope["method"].encode(), scope.get("raw_path") or scope["path"].encode(), scope["query_string"]):
             self._digest.update(part + b"\n")
         self._is_whole = False
-        self._urgent = _URGENT.fullmatch(f"{scope['method']} {scope['path']}") is not None
+        #: Of a batch, which may be urgent or not.
+        self._body = b""
+        self._asked = f"{scope['method']} {scope['path']}"
+        self._urgent = _URGENT.fullmatch(self._asked) is not None
         #: "" while it has not been taken; and whether it is known what became of the first request.
         self.claim = ""
         self.is_told = False
@@ -149,6 +160,8 @@ class Ticket:
         message = await self._receive()
         if message["type"] == "http.request":
             self._digest.update(message.get("body", b""))
+            if self._asked == _BATCH:
+                self._body += message.get("body", b"")
             self._is_whole = not message.get("more_body", False)
         return message
 
@@ -164,6 +177,8 @@ class Ticket:
             self._ahead.append(message)
             if message["type"] == "http.disconnect":
                 return
+        if self._asked == _BATCH:
+            self._urgent = _action_of(self._body) in _URGENT_ACTIONS
         id = hashlib.sha256(f"{user}\n{scope}\n{self._key}".encode()).digest()
         # Without the scope: an order is the same one, whoever of the user's keys sends it again.
         self.token = hashlib.sha256(f"{user}\n{self._key}".encode()).hexdigest()[:24]
@@ -261,6 +276,14 @@ class _Outlet:
             headers.append((b"idempotency-kept", b"no"))
         await self._send({**start, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _action_of(body: bytes) -> str:
+    """The action that a batch asks for; "" where that is not to be understood, which its route will say."""
+    try:
+        return msgspec.json.decode(body, type=_Batch).action
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
 
 
 async def take_key(connection: HTTPConnection, user: str, scope: str) -> None:
