@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,30 @@ def test_thousands_of_seeds_end_with_the_three_books_equal() -> None:
 def test_the_same_seed_is_the_same_run() -> None:
     for seed in range(40, 60):
         assert play(seed) == play(seed)
+
+
+#: Prints what came of the seeds that are given.
+RUNS = """
+import sys
+from tests.simulation.play import play
+print(*[play(int(seed)) for seed in sys.argv[1:]], sep="\\n")
+"""
+
+
+def test_the_same_seed_is_the_same_run_in_every_process() -> None:
+    # In these many cancels are repeated at once.  The order of a set is another one for each seed of its hashes.
+    seeds = ["2806", "3254", "6070", "8373"]
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", RUNS, *seeds],
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hashes in ("1", "2")
+    )
+    assert first.count(b"Result(") == len(seeds)
+    assert first == second
 
 
 def caught(seeds: int = 700) -> list[str]:
