@@ -25,11 +25,13 @@ from storage.equity import Equity
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.surveillance import Place, Surveillance
-from trading.errors import NeedsOperator, NotReady
+from storage.surveillance_terms import SetTerms, SurveillanceTerms
+from trading.errors import BadInput, NeedsOperator, NotReady
 from trading.ids import AccountId, Epoch, InstrumentId, UserId
 from trading.instruments import Instrument
-from trading.monitoring import Account, Alarm, Means, Terms, Watched, observe
+from trading.monitoring import Account, Alarm, Means, Watched, observe
 from trading.portfolio import Portfolio, equity_of
+from trading.surveillance_terms import Terms, settled
 
 log = logging.getLogger("quarterdeck")
 
@@ -56,7 +58,10 @@ class TradeSurveillance(Shell):
         self.store = Surveillance(self.database)
         self.equity = Equity(self.database)
         self.sampler = Sampler(Days(self.database), self.hot)
-        self.terms = Terms()
+        self.set_terms = SurveillanceTerms(self.database)
+        #: What was set of the terms, and all that is in force by that; by account, None is the deck.
+        self._set: dict[AccountId | None, SetTerms] = {}
+        self._terms: dict[AccountId | None, Terms] = {None: Terms()}
         #: None: to be read.
         self._places: dict[AccountId, Place] | None = None
         self._known: dict[InstrumentId, Instrument] = {}
@@ -83,11 +88,30 @@ class TradeSurveillance(Shell):
     async def watch(self) -> None:
         """Take what is new in the journal of every account."""
         owners = {account.id: account.user for account in await self.desired.accounts()}
+        self._take_up(await self.set_terms.all())
         for first in range(0, len(owners), ACCOUNTS_AT_ONCE):
             some = dict(list(owners.items())[first : first + ACCOUNTS_AT_ONCE])
             more = True
             while more:
                 more = await self._round(some)
+
+    def _take_up(self, found: dict[AccountId | None, SetTerms]) -> None:
+        """From the next event on these terms hold; what cannot be used (another release took it) is left out, told."""
+        if found == self._set:
+            return
+        self._set = found
+        deck = found[None].terms if None in found else {}
+        try:
+            self._terms = {None: settled(deck)}
+        except BadInput as error:
+            log.error("the terms of surveillance of the deck cannot be used: %s", error)
+            deck, self._terms = {}, {None: Terms()}
+        for account, each in found.items():
+            try:
+                if account is not None:
+                    self._terms[account] = settled(deck, each.terms)
+            except BadInput as error:
+                log.error("the terms of surveillance of account %s cannot be used: %s", account, error)
 
     async def _round(self, owners: Mapping[AccountId, UserId]) -> bool:
         """One batch of these accounts; whether there may be more."""
@@ -143,7 +167,7 @@ class TradeSurveillance(Shell):
                     place, state=msgspec.json.decode(msgspec.json.encode(place.state), type=Account)
                 )
             try:
-                found = observe(place.state, event, self._means(event, equities), self.terms)
+                found = observe(place.state, event, self._means(event, equities), self._terms_of(event.account))
             except Exception:
                 # One that makes no sense must not keep all others from being watched: it is told, and passed over.
                 log.exception("event %d of account %s cannot be judged", event.number, event.account)
@@ -162,6 +186,9 @@ class TradeSurveillance(Shell):
                 alarms += found
             after[event.account] = msgspec.structs.replace(place, number=event.number)
         return after, alarms
+
+    def _terms_of(self, account: AccountId) -> Terms:
+        return self._terms.get(account) or self._terms[None]
 
     def _means(self, event: Watched, equities: Mapping[AccountId, tuple[Any, str]]) -> Means:
         instrument = self._known.get(event.instrument)

@@ -182,7 +182,11 @@ class UserSession(SessionIO):
             if cancels := to_cancel(kill, book):
                 asked += len(cancels)
                 self._ask(partial(core.cancel, cancels=cancels))
-            elif kill.flatten and is_quiet(kill, book) and (closing := to_close(kill, book, now())):
+            elif (
+                kill.flatten
+                and is_quiet(kill, book)
+                and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks))
+            ):
                 self._ask(partial(core.place, intents=closing))
         return asked
 
@@ -302,7 +306,7 @@ class UserSession(SessionIO):
                 while any(not key.startswith(wish.id) for key in book.open):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         try:
-            closing = closing_orders(wish, book, now())
+            closing = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
         except Refused as error:
             return Flattened(cancelled=cancelled, closing=(error,))
         placed = await self._command(lambda token: core.place(token, closing, now())) if closing else ()

@@ -48,6 +48,7 @@ from api.routes import (
     search,
     strategies,
     strategy_versions,
+    surveillance,
     users,
 )
 from api.routes import sessions as session_routes
@@ -107,8 +108,8 @@ def create_app(
         auth, session_routes, users, keys, grants, accounts, connectors, flatten, instruments, history, feeds,
         feed_clients, feed_health, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
-        deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, joining, node_history, nodes,
-        audit, stream_routes, health, docs_page,
+        deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, surveillance, joining,
+        node_history, nodes, audit, stream_routes, health, docs_page,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -10,10 +10,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from api.machines import Hearsay, MachineSeen, see
+from storage.database import Database
+from storage.desired import Desired
+from storage.hot import Hot
+from storage.kills import Kills
 from storage.open_counts import OpenCount, open_by_account
 from storage.records import AccountRecord, AlgoRecord, FeedRecord, KillRecord, LimitRecord
 from trading.errors import NeedsOperator, NotReady
@@ -22,10 +27,6 @@ from trading.ids import AccountId, Nanos
 from trading.levels import LevelUse
 from trading.limits import GROSS_EXPOSURE, account_scope
 from trading.orders import ZERO
-
-if TYPE_CHECKING:
-    from api.machines import MachineSeen
-    from api.services import Services
 
 #: What is shown is at most so many seconds older than what it was read from.
 FRESH_S: Final = 0.8
@@ -158,10 +159,19 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class Sources(Hearsay, Protocol):
+    """Where it is read."""
+
+    database: Database
+    desired: Desired
+    kills: Kills
+    hot: Hot
+
+
 class Glance:
     """Reads it when somebody looks and the last reading is not fresh any more."""
 
-    def __init__(self, deck: Services) -> None:
+    def __init__(self, deck: Sources) -> None:
         self._deck = deck
         self._seen: tuple[float, Seen] | None = None
         self._reading: asyncio.Task[Seen] | None = None
@@ -182,8 +192,6 @@ class Glance:
             await asyncio.wait([self._reading])
 
     async def _read(self) -> Seen:
-        from api.machines import see
-
         deck = self._deck
         began, at = time.monotonic(), Nanos(time.time_ns())
         hot = await self._hot(at)

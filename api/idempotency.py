@@ -4,8 +4,11 @@ An ASGI layer reads the request and keeps the answer; in between, once it is kno
 then, `allowed` has the key taken.  Neither key nor request is stored: the row's id is a digest of user and key, and
 what was asked a digest under the key, which tells nothing to who reads the table.
 
-Stopping must not wait for a promise: a kill, and whatever cancels, goes ahead without one (``Idempotency-Kept: no``)
-where PostgreSQL does not answer at once, and is done again where nobody knows whether it was done.
+Stopping must not wait for a promise: a kill, and whatever cancels, stops or pauses, goes ahead without one
+(``Idempotency-Kept: no``) where PostgreSQL does not answer at once, and is done again where nobody knows of the first.
+
+For all else a key is free again only where surely nothing was done: where a commit was lost, or something had been
+committed before it failed, the same request again is told so (the first 504, or 424) and does nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ import time
 from collections import deque
 from typing import Final
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import ProblemError
+from storage.database import Commits, commits
 from storage.idempotency import Answer, Claimed, Found, Idempotency
 from trading.errors import BadInput, NeedsOperator, NotReady
 
@@ -49,10 +54,20 @@ _URGENT: Final = re.compile(
     r"POST /v1/risk/kill|POST /v1/accounts/[^/]+/(cancel-all|flatten)|DELETE /v1/orders/[^/]+/.+"
     r"|POST /v1/algos/[^/]+/(stop|pause)"
 )
+#: One route for many commands: its body tells which.
+_BATCH: Final = "POST /v1/algos/batch"
+_URGENT_ACTIONS: Final = frozenset({"stop", "pause"})
 #: Nothing was done, or will be by the same request in a moment: the key stays free.
 _NOT_DONE: Final = frozenset({401, 403, 429, 503})
+#: Unless something of it had been done already.
+_NOT_READY: Final = 503
+_OUTCOME_UNKNOWN: Final = 504
 _KEPT_HEADERS: Final = frozenset({"content-type", "location", "cache-control", "content-disposition", "retry-after"})
 _STATE: Final = "quarterdeck.idempotency"
+
+
+class _Batch(msgspec.Struct):
+    action: str
 
 
 class Replayed(Exception):
@@ -70,7 +85,7 @@ class Keys:
         self._store = store
         #: Claims under way.
         self._mine: dict[str, bytes] = {}
-        self._waiting: deque[tuple[bytes, str, int, Answer | None]] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[tuple[bytes, str, int | None, Answer | None]] = deque(maxlen=_MOST_WAITING)
 
     async def take(self, id: bytes, user: str, request: bytes, *, again: bool) -> Claimed:
         """As `Idempotency.claim`; what is new is this process's from then on."""
@@ -79,19 +94,22 @@ class Keys:
             self._mine[claimed.claim] = id
         return claimed
 
-    async def done(self, claim: str, status: int, answer: Answer | None) -> bool:
-        """Keep what came of it; False where it cannot be kept now, which is tried again."""
+    async def done(self, claim: str, status: int | None, answer: Answer | None) -> bool:
+        """Keep what came of it (``status`` None: nothing, it is free again); False where that is done later."""
         id = self._mine.pop(claim)
         try:
             async with asyncio.timeout(URGENT_S * 4):
-                if answer is None and status in _NOT_DONE:
-                    await self._store.give_back(id, claim)
-                    return True
-                return await self._store.finish(id, claim, status, answer)
+                return await self._keep(id, claim, status, answer)
         except (NotReady, TimeoutError) as error:
             log.info("the answer to a request with a key is kept later: %s", error or "the database is slow")
             self._waiting.append((id, claim, status, answer))
             return False
+
+    async def _keep(self, id: bytes, claim: str, status: int | None, answer: Answer | None) -> bool:
+        if status is None:
+            await self._store.give_back(id, claim)
+            return True
+        return await self._store.finish(id, claim, status, answer)
 
     def drop(self, claim: str) -> None:
         """It was broken off, and nobody here knows what it did: from now on it counts as cut off."""
@@ -108,10 +126,7 @@ class Keys:
                 await self._store.beat([claim for claim, _ in beating], [id for _, id in beating])
                 for entry in waiting:
                     id, claim, status, answer = entry
-                    if answer is None and status in _NOT_DONE:
-                        await self._store.give_back(id, claim)
-                    else:
-                        await self._store.finish(id, claim, status, answer)
+                    await self._keep(id, claim, status, answer)
                     if entry in self._waiting:
                         self._waiting.remove(entry)
                 if time.monotonic() - swept > SWEEP_EVERY_S and not await self._store.sweep():
@@ -132,7 +147,12 @@ class Ticket:
         for part in (scope["method"].encode(), scope.get("raw_path") or scope["path"].encode(), scope["query_string"]):
             self._digest.update(part + b"\n")
         self._is_whole = False
-        self._urgent = _URGENT.fullmatch(f"{scope['method']} {scope['path']}") is not None
+        #: Of a batch, which may be urgent or not.
+        self._body = b""
+        self._asked = f"{scope['method']} {scope['path']}"
+        self._urgent = _URGENT.fullmatch(self._asked) is not None
+        #: Whether anything was made durable since the key was taken.
+        self.commits = Commits()
         #: "" while it has not been taken; and whether it is known what became of the first request.
         self.claim = ""
         self.is_told = False
@@ -149,6 +169,8 @@ class Ticket:
         message = await self._receive()
         if message["type"] == "http.request":
             self._digest.update(message.get("body", b""))
+            if self._asked == _BATCH:
+                self._body += message.get("body", b"")
             self._is_whole = not message.get("more_body", False)
         return message
 
@@ -164,6 +186,8 @@ class Ticket:
             self._ahead.append(message)
             if message["type"] == "http.disconnect":
                 return
+        if self._asked == _BATCH:
+            self._urgent = _action_of(self._body) in _URGENT_ACTIONS
         id = hashlib.sha256(f"{user}\n{scope}\n{self._key}".encode()).digest()
         # Without the scope: an order is the same one, whoever of the user's keys sends it again.
         self.token = hashlib.sha256(f"{user}\n{self._key}".encode()).hexdigest()[:24]
@@ -181,6 +205,7 @@ class Ticket:
             # A stop is done again rather than refused: the first may never have come to it.
             return
         self.claim, self.is_told = claimed.claim, claimed.found is not Found.NEW
+        self.commits.any = False
         if claimed.answer is not None:
             raise Replayed(claimed.answer)
         if claimed.found is not Found.NEW:
@@ -188,13 +213,17 @@ class Ticket:
 
     async def finish(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """Keep the answer; False where that could not be done."""
+        if status in _NOT_DONE and not (status == _NOT_READY and self.commits.any):
+            return await self._keys.done(self.claim, None, None)
+        if status == _NOT_READY or (status == _OUTCOME_UNKNOWN and self._urgent):
+            # Another try does not get this answer: it is told that nobody knows, or, if it stops something, is done.
+            return await self._keys.done(self.claim, status, None)
         told = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in headers
             if name.decode("latin-1").lower() in _KEPT_HEADERS
         ]
-        answer = None if status in _NOT_DONE else Answer(status=status, headers=told, body=body)
-        return await self._keys.done(self.claim, status, answer)
+        return await self._keys.done(self.claim, status, Answer(status=status, headers=told, body=body))
 
     async def broke(self) -> None:
         """It ended with an error of ours: nobody knows what it did."""
@@ -220,6 +249,7 @@ class Kept:
         ticket = Ticket(self.keys, scope, key, receive)
         scope[_STATE] = (key, ticket)
         kept = _Outlet(ticket, send)
+        token = commits.set(ticket.commits)
         try:
             await self.app(scope, ticket.receive, kept.send)
         except Exception:
@@ -227,6 +257,7 @@ class Kept:
                 await ticket.broke()
             raise
         finally:
+            commits.reset(token)
             # Of one that was cancelled; the others have let go of theirs.
             self.keys.drop(ticket.claim)
 
@@ -261,6 +292,14 @@ class _Outlet:
             headers.append((b"idempotency-kept", b"no"))
         await self._send({**start, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _action_of(body: bytes) -> str:
+    """The action that a batch asks for; "" where that is not to be understood, which its route will say."""
+    try:
+        return msgspec.json.decode(body, type=_Batch).action
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
 
 
 async def take_key(connection: HTTPConnection, user: str, scope: str) -> None:
@@ -308,6 +347,12 @@ def _problem(claimed: Claimed) -> ProblemError:
             {"Retry-After": "1"},
             retry_after=1.0,
         )
+    if claimed.found is Found.ANSWER_LOST and claimed.status == _NOT_READY:
+        detail = (
+            "the first request with this Idempotency-Key failed for something that was away when a part of it had been "
+            "done: look what is there, then use a new key"
+        )
+        return ProblemError(424, "outcome_unknown", "Outcome unknown", detail, answered=claimed.status)
     if claimed.found is Found.ANSWER_LOST:
         detail = (
             f"the first request with this Idempotency-Key was answered with {claimed.status}, but its answer could not "

@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from api.services import Services
 from cluster.code_version import version
 from cluster.node_facts import NodeFacts
 from cluster.node_health import SILENT_S, VIEW_S, Health, Judgement, Reference, judge, told_at
@@ -26,7 +25,17 @@ class MachineSeen(msgspec.Struct, frozen=True, kw_only=True):
     health: Judgement
 
 
-async def see(deck: Services, records: Iterable[NodeRecord]) -> list[MachineSeen]:
+class Hearsay(Protocol):
+    """What is to be had about machines, by key, and why where it is not; and the code that the head runs."""
+
+    async def look(self, key: str) -> tuple[dict[str, Any] | None, str]: ...
+
+    async def look_all(self, prefix: str) -> tuple[dict[str, dict[str, Any]], str]: ...
+
+    async def code(self) -> str: ...
+
+
+async def see(deck: Hearsay, records: Iterable[NodeRecord]) -> list[MachineSeen]:
     """Judge machines by what they told last and by the Supervisor's view of the cluster.
 
     A store that is away leaves them without facts: what is shown beside a record must not hide the record.

@@ -21,6 +21,7 @@ from trading.errors import (
     BadInput,
     Conflict,
     Fenced,
+    InDoubt,
     Invariant,
     NeedsOperator,
     NotReady,
@@ -106,6 +107,7 @@ _KINDS: Final[tuple[tuple[type[TradeError], int, str], ...]] = (
     (Conflict, 409, "Conflict"),
     (RiskDenied, 422, "Denied by risk"),
     (Refused, 422, "Refused"),
+    (InDoubt, 504, "Outcome unknown"),
     (NotReady, 503, "Not ready"),
     (NeedsOperator, 424, "Needs an operator"),
     (Unreachable, 504, "Outcome unknown"),
@@ -133,7 +135,7 @@ def answer_for(error: TradeError, **more: Any) -> JSONResponse:
     if status == 500:
         return _internal(error)
     headers: dict[str, str] = {}
-    if isinstance(error, NotReady):
+    if isinstance(error, NotReady) and not isinstance(error, InDoubt):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
         more.setdefault("retry_after", error.retry_after)
     if isinstance(error, Unreachable):

@@ -54,6 +54,7 @@ from storage.records import AccountRecord, FeedRecord
 from storage.second_factors import SecondFactors
 from storage.secrets import Secrets, load_key, secret_name
 from storage.strategies import Strategies
+from storage.surveillance_terms import SurveillanceTerms
 from storage.tasks import end_tasks
 from storage.wishes import Wishes
 from trading.bars import Bar
@@ -106,6 +107,7 @@ class Services:
         self.equity = Equity(self.database)
         self.feed_tunings = FeedTunings(self.database)
         self.feed_gaps = FeedGaps(self.database)
+        self.surveillance_terms = SurveillanceTerms(self.database)
         self.join_tokens = JoinTokens(self.database)
         self.node_history = NodeHistory(self.database)
         self.feed_seconds = FeedSeconds(self.database)

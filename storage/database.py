@@ -7,16 +7,18 @@ import select
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncTransaction
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from trading.errors import BadInput, Fenced, Invariant, NeedsOperator, NotReady, TradeError
+from trading.errors import BadInput, Fenced, InDoubt, Invariant, NeedsOperator, NotReady, TradeError
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 
@@ -39,6 +41,40 @@ logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 APPLICATION = "quarterdeck_app"
 
 
+class Commits:
+    """Whether the work under way has made anything durable, by transactions that write."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+
+#: Set by whoever must know afterwards whether what failed had done a part of its work.
+commits: ContextVar[Commits | None] = ContextVar("commits", default=None)
+
+
+class _Connection(AsyncConnection[TupleRow]):
+    """One that knows whether its transaction was about to become durable when it broke."""
+
+    #: The transaction's end has been sent for and has not been answered.
+    is_committing = False
+    #: Nothing hangs on its transactions.
+    reads_only = False
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncIterator[AsyncTransaction]:
+        self.is_committing = False
+        outermost = self.info.transaction_status == TransactionStatus.IDLE
+        async with super().transaction(savepoint_name, force_rollback) as transaction:
+            yield transaction
+            self.is_committing = outermost and not self.reads_only and not force_rollback
+        if self.is_committing:
+            self.is_committing = False
+            if (seen := commits.get()) is not None:
+                seen.any = True
+
+
 class Database:
     """A pool of at most ``size`` autocommit connections.  The constructor does no IO.
 
@@ -53,7 +89,7 @@ class Database:
         self._size = size
         self._name = name
         self._role = role
-        self._pool: AsyncConnectionPool[Connection] | None = None
+        self._pool: AsyncConnectionPool[_Connection] | None = None
         self._away_until = 0.0
         self._connect_failed_at = 0.0
 
@@ -68,8 +104,9 @@ class Database:
         if self._pool is not None:
             return
         await check_postgres(self.url)
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        pool: AsyncConnectionPool[_Connection] = AsyncConnectionPool(
             self._conninfo(),
+            connection_class=_Connection,
             kwargs={"autocommit": True},
             min_size=0,
             max_size=self._size,
@@ -94,7 +131,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """Borrow a connection.  What PostgreSQL raises inside comes out as our errors where they fit.
 
-        `NotReady` after a statement was sent means its outcome is unknown; our writes can be repeated.
+        `InDoubt` where a transaction that writes broke in its commit.  `NotReady` otherwise: the outcome of a single
+        statement is unknown too, but those that are sent outside of transactions can all be repeated.
         """
         pool = self._pool
         if pool is None:
@@ -102,8 +140,11 @@ class Database:
         asked_at = time.monotonic()
         if asked_at < self._away_until:
             raise NotReady(f"PostgreSQL at {self.address} is away")
+        borrowed: _Connection | None = None
         try:
             async with pool.connection() as connection:
+                borrowed = connection
+                borrowed.is_committing = False
                 yield connection
         except PoolTimeout as error:
             # Only where connecting failed: a pool that is merely busy must not turn anybody away.
@@ -122,7 +163,25 @@ class Database:
         except psycopg.errors.QueryCanceled as error:
             raise NotReady(f"PostgreSQL at {self.address} took longer than {STATEMENT_S} s") from error
         except DATABASE_ERRORS as error:
+            if borrowed is not None and borrowed.is_committing and borrowed.closed:
+                raise InDoubt(
+                    f"PostgreSQL at {self.address} went away in the middle of a commit, so what was asked for may "
+                    f"have been done or not, look what is there: {_brief(error)}"
+                ) from error
             raise NotReady(f"PostgreSQL at {self.address} is not available: {_brief(error)}") from error
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """As `connection`, in a transaction that only reads, and sees everything as of one instant."""
+        async with self.connection() as connection:
+            assert isinstance(connection, _Connection)
+            connection.reads_only = True
+            try:
+                async with connection.transaction():
+                    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    yield connection
+            finally:
+                connection.reads_only = False
 
     def _note_failure(self, _: object) -> None:
         self._connect_failed_at = time.monotonic()

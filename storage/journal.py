@@ -103,8 +103,7 @@ class Journal:
 
         It reaches back to ``since``, or, where orders are open, to the account's last change if that is older.
         """
-        async with self._db.connection() as connection, connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        async with self._db.snapshot() as connection:
             # What became of open orders since the account's last journaled change is not known, however long ago that
             # was: it is to be asked for, and what the broker shows of that time must be recognised.
             row = await (

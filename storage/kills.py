@@ -104,8 +104,7 @@ class Kills:
     ) -> list[KilledAccount]:
         """What has become of each account, from the journal, as of one instant."""
         values = {"accounts": list(accounts), "algo": algo, "id": kill.id}
-        async with self._db.connection() as connection, connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        async with self._db.snapshot() as connection:
             cancelled = await dicts(
                 connection,
                 """

@@ -34,37 +34,32 @@ class PaperLedger:
         """
         requested_at = time.time_ns()
         values = {"account": account, "since": requested_at - REPORT_NS if since is None else since}
-        async with self._db.connection() as connection, connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            async with connection.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute("SELECT cash, currency FROM paper_cash WHERE account = %(account)s", values)
-                cash = await cursor.fetchone()
-                if cash is None:
-                    return None
-                await cursor.execute(
-                    """
+        async with self._db.snapshot() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute("SELECT cash, currency FROM paper_cash WHERE account = %(account)s", values)
+            cash = await cursor.fetchone()
+            if cash is None:
+                return None
+            await cursor.execute(
+                """
                     SELECT * FROM paper_orders WHERE account = %(account)s AND (at >= %(since)s
                         OR state IN ('pending', 'submitted', 'partially_filled', 'unknown'))
                     ORDER BY at, broker_order_id
                     """,
-                    values,
-                )
-                orders = msgspec.convert(await cursor.fetchall(), tuple[BrokerOrder, ...])
-                await cursor.execute(
-                    "SELECT * FROM paper_fills WHERE account = %(account)s AND at >= %(since)s "
-                    "ORDER BY at, execution_id",
-                    values,
-                )
-                # Fields of the fill lie flat in the row; `convert` ignores what a struct does not have.
-                fills = msgspec.convert(
-                    [{**row, "fill": row} for row in await cursor.fetchall()], tuple[BrokerFill, ...]
-                )
-                await cursor.execute(
-                    "SELECT instrument, quantity, average_price FROM paper_positions "
-                    "WHERE account = %(account)s AND quantity <> 0 ORDER BY instrument",
-                    values,
-                )
-                positions = msgspec.convert(await cursor.fetchall(), tuple[BrokerPosition, ...])
+                values,
+            )
+            orders = msgspec.convert(await cursor.fetchall(), tuple[BrokerOrder, ...])
+            await cursor.execute(
+                "SELECT * FROM paper_fills WHERE account = %(account)s AND at >= %(since)s ORDER BY at, execution_id",
+                values,
+            )
+            # Fields of the fill lie flat in the row; `convert` ignores what a struct does not have.
+            fills = msgspec.convert([{**row, "fill": row} for row in await cursor.fetchall()], tuple[BrokerFill, ...])
+            await cursor.execute(
+                "SELECT instrument, quantity, average_price FROM paper_positions "
+                "WHERE account = %(account)s AND quantity <> 0 ORDER BY instrument",
+                values,
+            )
+            positions = msgspec.convert(await cursor.fetchall(), tuple[BrokerPosition, ...])
         return BrokerReport(
             account=account,
             requested_at=Nanos(requested_at),

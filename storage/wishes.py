@@ -47,8 +47,7 @@ class Wishes:
 
     async def read(self, feed: FeedId) -> tuple[FeedRecord, WishesByClient]:
         """A feed and the wishes of its clients, as they stood at one moment.  `UnknownThing`."""
-        async with self._db.connection() as connection, connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        async with self._db.snapshot() as connection:
             return await _feed(connection, feed), await _wishes(connection, feed)
 
     async def change(

@@ -11,6 +11,7 @@ do).  All of them survive pickling, for they cross processes: each passes its wh
         * `Conflict` - the same key with different content, or a state that forbids the act
         * `RiskDenied` - one or more limits forbid it; lists every violation
     * `NotReady` - heals alone; try again after ``retry_after`` seconds
+        * `InDoubt` - as that, but it may have been done: repeat only what does no harm twice
     * `NeedsOperator` - a person must act
     * `Unreachable` - the outcome is UNKNOWN; ask by id, never resend
     * `Fenced` - you are the old copy; stop now
@@ -80,6 +81,17 @@ class NotReady(TradeError):
         super().__init__("not_ready", detail)
         self.args = (detail, retry_after)
         self.retry_after = retry_after
+
+
+class InDoubt(NotReady):
+    """The connection broke while a change was being made durable: it stands, or nothing of it does.
+
+    Whoever may do it twice does it again, as with any `NotReady`; everybody else must look first.
+    """
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail, retry_after)
+        self.code = "outcome_unknown"
 
 
 class NeedsOperator(TradeError):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from string import ascii_lowercase
 from typing import Any
 
 import msgspec
 
 from trading.account_book import AccountBook
 from trading.errors import Conflict
-from trading.ids import AccountId, CauseId, ClientOrderId, Nanos
+from trading.ids import AccountId, CauseId, InstrumentId, Nanos
+from trading.instruments import Instrument
 from trading.kill_switch import Kill, to_close
 from trading.limits import account_scope
-from trading.orders import PlaceOrder, Side
+from trading.orders import PlaceOrder
 
 
 class Flattening(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +34,14 @@ class Flattened(msgspec.Struct, frozen=True, kw_only=True):
     closing: tuple[Any, ...]
 
 
-def closing_orders(wish: Flattening, book: AccountBook, now: Nanos) -> list[PlaceOrder]:
-    """Market orders that make flat what the account holds.
+def closing_orders(
+    wish: Flattening,
+    book: AccountBook,
+    now: Nanos,
+    instruments: Mapping[InstrumentId, Instrument],
+    marks: Mapping[InstrumentId, Decimal],
+) -> list[PlaceOrder]:
+    """Market orders that make flat what the account holds, as a kill's (`kill_switch.to_close`).
 
     Raises `Conflict` ``orders_are_open`` while something else may still fill: only then is it known what is held.
     """
@@ -49,32 +56,6 @@ def closing_orders(wish: Flattening, book: AccountBook, now: Nanos) -> list[Plac
         id=wish.id, scope=account_scope(wish.account), flatten=True, reason="", at=now, by=wish.by, halted_at=Nanos(0)
     )
     return [
-        msgspec.structs.replace(part, cause=CauseId(wish.cause))
-        for order in to_close(kill, book, now)
-        for part in _by_algo(order, book)
+        msgspec.structs.replace(order, cause=CauseId(wish.cause))
+        for order in to_close(kill, book, now, instruments, marks)
     ]
-
-
-def _by_algo(order: PlaceOrder, book: AccountBook) -> list[PlaceOrder]:
-    """The order in parts, one of each algo that holds what it closes: else that algo would exit once more.
-
-    Where algos hold against each other, no more is closed than the account holds, so they keep what evens out.
-    """
-    held = Decimal(1 if order.side is Side.SELL else -1)
-    owners = [
-        (algo, own.quantity * held)
-        for (algo, instrument), own in sorted(book.algo_positions.items())
-        if instrument == order.instrument and own.quantity * held > 0
-    ]
-    parts: list[PlaceOrder] = []
-    left = order.quantity
-    for letter, (algo, quantity) in zip(ascii_lowercase, owners, strict=False):
-        if not left:
-            break
-        part = min(quantity, left)
-        key = ClientOrderId(f"{order.client_order_id}{letter}")
-        parts.append(msgspec.structs.replace(order, client_order_id=key, algo=algo, quantity=part))
-        left -= part
-    if left:
-        parts.append(msgspec.structs.replace(order, quantity=left))
-    return parts

@@ -22,6 +22,7 @@ import msgspec
 
 from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
 from trading.orders import ZERO, EventKind, Side
+from trading.surveillance_terms import MOST_COUNTED, Terms
 
 LARGE_ORDER: Final = "large_order"
 UNUSUAL_HOUR: Final = "unusual_hour"
@@ -41,31 +42,6 @@ _MOST: Final = 500
 _PLACED: Final = (EventKind.PENDING, EventKind.ADOPTED)
 _ENDED: Final = (EventKind.CANCELLED, EventKind.REJECTED, EventKind.EXPIRED, EventKind.DENIED)
 _STOPPING: Final = ("kill-", "flat-")
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """When something counts as unusual."""
-
-    #: So many sizes make a habit, and after twice ``memory`` the old ones count half.
-    enough_orders: int = 20
-    memory: int = 500
-    #: An order is large from so many spreads above the middle size on, and at least so many times it.
-    spreads: float = 5.0
-    times: float = 4.0
-    #: Parts of the account's equity from which on any order is large, and is critical.
-    share: float = 0.5
-    critical_share: float = 1.0
-    #: Days on which somebody must have been seen before an hour is unusual for them.
-    enough_days: int = 10
-    memory_days: int = 60
-    #: Flips within ``flips_ns``, and times the usual number.
-    flips: int = 6
-    flips_ns: int = 600 * _SECOND
-    #: Orders taken back within ``cancels_ns``.
-    cancels: int = 20
-    cancels_ns: int = 60 * _SECOND
-    #: How many times the usual number of flips or cancels is unusual.
-    above_usual: float = 3.0
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +138,7 @@ class Rate(msgspec.Struct, kw_only=True):
                 self.usual = self.counted if not self.usual else 0.9 * self.usual + 0.1 * self.counted
             self.began_at, self.counted = at, 0
         self.counted += 1
-        self.times = [each for each in self.times if at - each < within][-199:]
+        self.times = [each for each in self.times if at - each < within][1 - MOST_COUNTED :]
         self.times.append(at)
         return len(self.times)
 
@@ -296,12 +272,12 @@ def _flip(traded: Traded, event: Watched, quantity: Decimal, terms: Terms) -> li
     if not is_flip:
         return []
     usual = traded.flips.usual
-    count = traded.flips.add(event.at, terms.flips_ns)
+    count = traded.flips.add(event.at, terms.flips_s * _SECOND)
     if count < max(terms.flips, terms.above_usual * usual):
         return []
     text = (
         f"the position in {event.instrument} has gone from one side to the other {count} times within "
-        f"{terms.flips_ns // (60 * _SECOND)} minutes, last by order {event.client_order_id} {_from(event)}"
+        f"{terms.flips_s / 60:g} minutes, last by order {event.client_order_id} {_from(event)}"
     )
     return [_alarm(POSITION_FLIPS, event, event.instrument, text)]
 
@@ -311,10 +287,10 @@ def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
         return []
     acting.last_cancel = (event.at, event.cause)
     usual = acting.cancels.usual
-    count = acting.cancels.add(event.at, terms.cancels_ns)
+    count = acting.cancels.add(event.at, terms.cancels_s * _SECOND)
     if count < max(terms.cancels, terms.above_usual * usual):
         return []
-    text = f"{event.who or 'somebody'} has taken back orders {count} times within {terms.cancels_ns // _SECOND} s"
+    text = f"{event.who or 'somebody'} has taken back orders {count} times within {terms.cancels_s} s"
     return [_alarm(CANCEL_BURST, event, event.who or event.account, text)]
 
 

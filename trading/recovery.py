@@ -145,7 +145,7 @@ def compare_positions(
     """
     theirs = {position.instrument: position.quantity for position in report.positions}
     differ = {}
-    for instrument in {*positions, *theirs}:
+    for instrument in sorted({*positions, *theirs}):
         if moved_at.get(instrument, Nanos(0)) >= report.requested_at:
             continue
         mine = positions[instrument].quantity if instrument in positions else ZERO

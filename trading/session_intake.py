@@ -299,7 +299,7 @@ class Intake(Checks):
 
     def _cancel_again(self, book: AccountBook, now: Nanos) -> None:
         """A cancel that may not have arrived is repeated: that is safe, unlike an order."""
-        for key in list(book.cancel_again):
+        for key in sorted(book.cancel_again):
             order = book.open.get(key)
             if order is None or not order.cancelling:
                 book.cancel_again.discard(key)

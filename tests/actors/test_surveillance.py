@@ -23,6 +23,7 @@ from storage.instruments import Instruments
 from storage.journal import Journal
 from storage.leases import Leases
 from storage.surveillance import Surveillance
+from storage.surveillance_terms import SurveillanceTerms
 from storage.tasks import end_tasks
 from tests.storage.conftest import database_url, db, redis_url, server_url
 from tests.storage.samples import ACCOUNT, INSTRUMENT, TRADING_ACCOUNT, USER, event, fill, order
@@ -141,6 +142,29 @@ async def test_an_order_unlike_the_others_raises_an_alert_of_its_owner(
     await watch.watch()
     assert [each.times for each in await told(db)] == [1]
     assert watch.facts() == {"accounts": 1, "events": 31, "alerts": 1}
+
+
+async def test_terms_that_are_set_hold_from_the_next_look_on(
+    db: Database, session: Session, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, terms = await begin(), SurveillanceTerms(db)
+    await watch.watch()
+    await session.habit()
+    await terms.put(None, {"times": 1000}, "op")
+    await session.place(sized("big-1", D(20), LATER + 10**13))
+    await watch.watch()
+    assert await told(db) == [], "the deck's terms let it pass"
+    await terms.put(ACCOUNT, {"times": 10}, "op")
+    await session.place(sized("big-2", D(20), LATER + 10**13 + 1))
+    await watch.watch()
+    assert [each.times for each in await told(db)] == [1], "the account's own do not"
+    async with db.connection() as connection:
+        await connection.execute("""UPDATE surveillance_terms SET terms = '{"of_another_release": 1}'""")
+    for key in ("big-3", "big-4"):
+        await session.place(sized(key, D(20), LATER + 10**13 + 2))
+        await watch.watch()
+    assert [each.times for each in await told(db)] == [3], "by the defaults"
+    assert len([each for each in caplog.messages if "cannot be used" in each]) == 2, "told once"
 
 
 async def test_a_new_incarnation_goes_on_where_the_old_one_stood_and_the_old_one_is_fenced(

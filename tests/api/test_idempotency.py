@@ -17,7 +17,7 @@ from api.idempotency import FORM, Keys
 from storage import idempotency as stored
 from storage.database import Database
 from storage.idempotency import Idempotency
-from tests.api.playing import Stage, order_body
+from tests.api.playing import Stage, algo_body, order_body
 from trading.errors import NotReady, Unreachable
 
 
@@ -222,6 +222,50 @@ async def test_a_kill_and_a_cancel_go_ahead_where_no_key_can_be_taken(
         await connection.close()
     states = {each["client_order_id"]: each["state"] for each in (await stage.get("/v1/orders"))["items"]}
     assert states == {"k-0": "cancelled", "k-1": "cancelled", "k-2": "cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("action", "urgent"), [("stop", True), ("pause", True), ("start", False), ("restart", False), (7, False)]
+)
+async def test_a_batch_waits_for_its_key_unless_it_stops(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, action: object, urgent: bool
+) -> None:
+    monkeypatch.setattr(idempotency, "PATIENCE_S", 0.5)
+    key = await stage.trading()
+    await stage.fed()
+    await stage.make("/v1/algos", algo_body(start=True), key=key)
+    connection = await psycopg.AsyncConnection.connect(stage.services.database.url)
+    await connection.execute("LOCK TABLE idempotency IN ACCESS EXCLUSIVE MODE")
+    try:
+        async with asyncio.timeout(3):
+            body = {"action": action, "ids": ["momo-1"]}
+            answer = await sent(stage, "POST", "/v1/algos/batch", body, under="b", key=key)
+    finally:
+        await connection.rollback()
+        await connection.close()
+    assert answer.status_code == (207 if urgent else 503), answer.text
+    assert answer.headers["idempotency-kept"] == "no"
+    shown = await stage.get("/v1/algos/momo-1", key=key)
+    assert shown["want"] == ("stopped" if action == "stop" else "running")
+    assert shown["paused_by"] == ("asha" if action == "pause" else "")
+
+
+async def test_a_batch_that_stops_is_done_again_where_nobody_knows_whether_it_was(
+    stage: Stage, database_url: str
+) -> None:
+    key = await stage.trading()
+    await stage.fed()
+    await stage.make("/v1/algos", algo_body(start=True), key=key)
+    body = {"action": "stop", "ids": ["momo-1"]}
+    assert (await sent(stage, "POST", "/v1/algos/batch", body, under="b", key=key)).status_code == 207
+    assert is_replay(await sent(stage, "POST", "/v1/algos/batch", body, under="b", key=key))
+    await stage.ask("POST", "/v1/algos/momo-1/start", key=key)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        silent = int(stored.SILENT_S * 1e9) + 1
+        connection.execute(f"UPDATE idempotency SET status = NULL, answer = NULL, beat_at = beat_at - {silent}")
+    again = await sent(stage, "POST", "/v1/algos/batch", body, under="b", key=key)
+    assert (again.status_code, is_replay(again)) == (207, False)
+    assert (await stage.get("/v1/algos/momo-1", key=key))["want"] == "stopped"
 
 
 async def test_an_answer_that_could_not_be_kept_is_kept_later(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

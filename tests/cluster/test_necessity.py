@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from cluster.necessity import needed_by
 from storage.records import AlgoRecord, NodeRecord, Placement
-from tests.cluster.test_reconcile import account, feed
+from tests.cluster.reconciling import account, feed
 from trading.ids import AccountId, AlgoId, FeedId, Nanos, NodeName, UserId
 
 EDGE, HOME, LAB = NodeName("edge"), NodeName("home"), NodeName("lab")

@@ -10,7 +10,7 @@ from cluster.placement import Machine
 from cluster.reconcile import GIVEN_UP_NS, Remove, Spawn
 from cluster.sites import Site, sites, why_leave
 from storage.records import NodeRecord
-from tests.cluster.test_reconcile import SECOND, Cluster, account, feed
+from tests.cluster.reconciling import SECOND, Cluster, account, feed
 from trading.ids import AccountId, Nanos, NodeName
 
 CONNECTION, SESSION = ActorName(Kind.CONNECTION, "a"), ActorName(Kind.SESSION, "u")

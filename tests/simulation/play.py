@@ -11,6 +11,7 @@ import msgspec
 from connectors.alpaca.wire import Request, as_json
 from tests.simulation.connection import MS, SECOND, SimConnection
 from tests.simulation.judge import judge
+from tests.simulation.killer import KILLED, Killer
 from tests.simulation.operator import OPERATED, Operator
 from tests.simulation.session import SimSession
 from tests.simulation.world import SYMBOLS, D, World
@@ -60,7 +61,7 @@ def play(seed: int, cut: Cut = WHOLE, chances: list[Any] | None = None) -> Resul
     player = Player(world)
     try:
         player.play(cut, chances)
-        found = settle(world, player.operator)
+        found = settle(world, player.operator, player.killer)
     except Exception as error:  # noqa: BLE001  a run may fail in any way; the seed and the timeline say how
         where = traceback.extract_tb(error.__traceback__)[-1]
         found = [f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"]
@@ -76,7 +77,7 @@ def play(seed: int, cut: Cut = WHOLE, chances: list[Any] | None = None) -> Resul
     )
 
 
-def settle(world: World, operator: Operator | None = None) -> list[str]:
+def settle(world: World, operator: Operator | None = None, killer: Killer | None = None) -> list[str]:
     """End all faults and wait until nothing is wrong any more; what still is after a long time is returned."""
     world.faulty, world.journal_away = False, False
     world.note("-- all faults end")
@@ -84,15 +85,20 @@ def settle(world: World, operator: Operator | None = None) -> list[str]:
         venue.list_lag = venue.lookup_lag = venue.replace_takes = venue.cancel_takes = 0
     for process in (*world.sessions.values(), *world.connections.values(), world.desk):
         world.resume(process)
+    if killer is not None and killer.kill is None:
+        killer.throw()
     until = world.now + PATIENCE_NS
     found: list[str] = []
     world.run(2 * SECOND)
     while world.now < until:
         world.tick()
+        if killer is not None:
+            killer.market()
         world.run(4 * SECOND)
         if operator is not None and operator.settle_all():
             continue
         found = judge(world) if at_rest(world) else ["it does not come to rest"]
+        found += killer.wrong() if killer is not None else ()
         if not found or world.wrong:
             break
     return found
@@ -129,6 +135,7 @@ class Player:
         self.calm = self.random.choice((0.0, 0.03, 0.06))
         self.by_hand = self.random.random() < 0.15
         self.operator = Operator(world) if world.seed % 32 == OPERATED else None
+        self.killer = Killer(world) if world.seed % 32 in KILLED else None
         world.crash_chance = self.random.choice((0.0, 0.0, 0.002, 0.01, 0.03))
         for venue in world.venues.values():
             if self.random.random() < 0.2:
@@ -156,9 +163,14 @@ class Player:
             session = world.sessions[world.user_of[account]]
             roll = rnd.random()
             intents = self._intents(account) if roll < 0.45 else []
+            if self.killer is not None:
+                self.killer.act(act)
             if act in cut.without:
                 # The intents are known all the same: later acts choose among them.
                 continue
+            if intents and self.killer is not None:
+                # After a kill nobody trades by hand here, so that all must end flat.
+                intents = self.killer.in_names(intents) if self.killer.kill is None else []
             if intents:
                 self._place(session, intents)
             elif roll < 0.54:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trading.account_book import AccountBook
 from trading.errors import Conflict
 from trading.flattening import Flattening, closing_orders
-from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
+from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, client_order_id
 from trading.orders import OrderType, PlaceOrder, Side
 from trading.positions import Position
 
@@ -32,7 +32,7 @@ def closed(orders: list[PlaceOrder]) -> dict[str | None, Decimal]:
 
 
 def test_each_algo_closes_what_it_holds_and_a_person_the_rest() -> None:
-    orders = closing_orders(WISH, book(12, cross=4, maker=5), Nanos(1))
+    orders = closing_orders(WISH, book(12, cross=4, maker=5), Nanos(1), {}, {})
     assert closed(orders) == {"cross": 4, "maker": 5, None: 3}
     assert {(order.side, order.type, order.reduce_only) for order in orders} == {(Side.SELL, OrderType.MARKET, True)}
     assert len({order.client_order_id for order in orders}) == 3
@@ -40,11 +40,11 @@ def test_each_algo_closes_what_it_holds_and_a_person_the_rest() -> None:
 
 
 def test_algos_against_each_other_keep_what_evens_out() -> None:
-    assert closed(closing_orders(WISH, book(6, cross=10, maker=-4), Nanos(1))) == {"cross": 6}
+    assert closed(closing_orders(WISH, book(6, cross=10, maker=-4), Nanos(1), {}, {})) == {"cross": 6}
 
 
 def test_a_short_is_bought_back_by_its_algo() -> None:
-    (order,) = closing_orders(WISH, book(-3, maker=-3), Nanos(1))
+    (order,) = closing_orders(WISH, book(-3, maker=-3), Nanos(1), {}, {})
     assert (order.side, order.algo, order.quantity) == (Side.BUY, "maker", 3)
 
 
@@ -52,12 +52,12 @@ def test_nothing_is_closed_while_something_may_still_fill() -> None:
     made = book(3)
     made.open["o-1"] = object()  # type: ignore[index, assignment]
     with pytest.raises(Conflict, match="may still fill"):
-        closing_orders(WISH, made, Nanos(1))
+        closing_orders(WISH, made, Nanos(1), {}, {})
 
 
 @given(whole=st.integers(-50, 50), own=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-30, 30), max_size=8))
 def test_exactly_what_the_account_holds_is_closed_and_no_algo_beyond_its_own(whole: int, own: dict[str, int]) -> None:
-    orders = closing_orders(WISH, book(whole, **own), Nanos(1))
+    orders = closing_orders(WISH, book(whole, **own), Nanos(1), {}, {})
     assert sum((order.quantity for order in orders), Decimal(0)) == abs(whole)
     for order in orders:
         assert order.quantity > 0
@@ -66,4 +66,4 @@ def test_exactly_what_the_account_holds_is_closed_and_no_algo_beyond_its_own(who
             assert order.quantity <= abs(own[order.algo])
             assert own[order.algo] * whole > 0
     assert len({order.client_order_id for order in orders}) == len(orders)
-    assert all(len(order.client_order_id) <= 48 for order in orders)
+    assert all(client_order_id(order.client_order_id) for order in orders)

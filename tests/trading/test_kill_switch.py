@@ -6,14 +6,16 @@ import pytest
 from msgspec.structs import replace
 
 from tests.trading.rig import AAA, ACC, BBB, D, Rig, buy, held, sell
-from trading.broker import UpdateKind
-from trading.ids import AlgoId, Nanos
+from trading.account_book import AccountBook
+from trading.broker import UpdateKind, Verdict
+from trading.ids import AlgoId, InstrumentId, Nanos, client_order_id
 from trading.instructions import Lane
+from trading.journal import AccountHistory
 from trading.kill_switch import MOST_ATTEMPTS, Kill, is_quiet, to_cancel, to_close
 from trading.limits import HALTED, Limit, LimitTree
-from trading.orders import OrderState, OrderType, Side
+from trading.orders import OrderState, OrderType, PlaceOrder, Side
 
-G = AlgoId("g")
+G, H = AlgoId("g"), AlgoId("h")
 
 
 def kill_of(rig: Rig, scope: str = f"account:{ACC}", *, flatten: bool = True) -> Kill:
@@ -24,6 +26,14 @@ def kill_of(rig: Rig, scope: str = f"account:{ACC}", *, flatten: bool = True) ->
 
 def cancelled(rig: Rig, kill: Kill) -> list[str]:
     return [cancel.client_order_id for cancel in to_cancel(kill, rig.book)]
+
+
+def closing(rig: Rig, kill: Kill) -> list[PlaceOrder]:
+    return to_close(kill, rig.book, rig.now, rig.core.instruments, rig.core.exposure.marks)
+
+
+def named(orders: list[PlaceOrder]) -> list[tuple[str | None, int]]:
+    return [(order.algo, int(order.quantity)) for order in orders]
 
 
 def test_entries_are_refused_from_that_moment_and_exits_pass() -> None:
@@ -110,14 +120,14 @@ def test_what_a_person_places_afterwards_is_left() -> None:
 def test_everything_held_is_closed_and_a_second_asking_closes_nothing_more() -> None:
     rig = Rig(positions=[held(5), held(-3, BBB.id)])
     kill = kill_of(rig)
-    first = to_close(kill, rig.book, rig.now)
+    first = closing(rig, kill)
     assert [(o.instrument, o.side, o.quantity, o.type, o.reduce_only) for o in first] == [
         (AAA.id, Side.SELL, 5, OrderType.MARKET, True),
         (BBB.id, Side.BUY, 3, OrderType.MARKET, True),
     ]
     rig.place(*first)
     rig.commit_all()
-    assert to_close(kill, rig.book, rig.now) == []
+    assert closing(rig, kill) == []
     assert cancelled(rig, kill) == []
     again = rig.place(*first)
     rig.commit_all()
@@ -130,24 +140,120 @@ def test_what_a_partial_close_left_is_closed_by_another_order_and_not_for_ever()
     kill = kill_of(rig)
     keys = []
     for left in (40, 30, 20, 10, 5):
-        (order,) = to_close(kill, rig.book, rig.now)
+        (order,) = closing(rig, kill)
         keys.append(order.client_order_id)
         rig.working(order)
         rig.fill(order.client_order_id, int(order.quantity) - left)
         rig.end(order.client_order_id, UpdateKind.CANCELLED)
         rig.commit_all()
     assert len(set(keys)) == MOST_ATTEMPTS
-    assert to_close(kill, rig.book, rig.now) == []
+    assert closing(rig, kill) == []
 
 
 def test_an_algos_kill_closes_what_the_algo_holds_and_never_more_than_the_account() -> None:
     rig = Rig()
     rig.filled(buy("a", 5, algo=G))
     rig.filled(sell("b", 2))
-    (order,) = to_close(kill_of(rig, "algo:g"), rig.book, rig.now)
+    (order,) = closing(rig, kill_of(rig, "algo:g"))
     assert (order.side, order.quantity, order.algo) == (Side.SELL, 3, G)
     rig.filled(sell("c", 3))
-    assert to_close(kill_of(rig, "algo:g"), rig.book, rig.now) == []
+    assert closing(rig, kill_of(rig, "algo:g")) == []
+
+
+def test_what_algos_hold_is_closed_in_their_names_and_their_books_are_flat() -> None:
+    rig = Rig()
+    rig.filled(buy("a", 4, algo=G))
+    rig.filled(buy("b", 5, algo=H))
+    rig.filled(buy("c", 3))
+    orders = closing(rig, kill_of(rig))
+    assert named(orders) == [("g", 4), ("h", 5), (None, 3)]
+    rig.place(*orders)
+    rig.commit_all()
+    assert {order.state for order in rig.book.open.values()} == {OrderState.PENDING}
+    assert closing(rig, kill_of(rig)) == []
+    rig.answer(rig.take_send(Lane.PLACE))
+    for order in orders:
+        rig.fill(order.client_order_id, int(order.quantity))
+    rig.commit_all()
+    assert {position.quantity for position in rig.book.algo_positions.values()} == {0}
+    assert rig.book.positions[AAA.id].quantity == 0
+    assert closing(rig, kill_of(rig)) == []
+
+
+def test_the_next_attempt_closes_what_each_still_holds_once_every_part_has_ended() -> None:
+    rig = Rig()
+    rig.filled(buy("a", 4, algo=G))
+    rig.filled(buy("b", 5, algo=H))
+    kill = kill_of(rig)
+    first = closing(rig, kill)
+    rig.place(*first)
+    rig.commit_all()
+    rig.answer(rig.take_send(Lane.PLACE))
+    rig.fill(first[0].client_order_id, 1)
+    rig.end(first[0].client_order_id, UpdateKind.CANCELLED)
+    rig.commit_all()
+    assert closing(rig, kill) == [], "the other part may still fill"
+    rig.fill(first[1].client_order_id, 5)
+    rig.commit_all()
+    (order,) = closing(rig, kill)
+    assert named([order]) == [("g", 3)]
+    assert order.client_order_id == f"{kill.id}-{AAA.id}.2"
+
+
+def test_after_a_restart_nothing_is_closed_twice() -> None:
+    rig = Rig()
+    rig.filled(buy("a", 4, algo=G))
+    rig.filled(buy("b", 5, algo=H))
+    kill = kill_of(rig)
+    first = closing(rig, kill)
+    rig.place(*first)
+    rig.commit_all()
+    book = rig.book
+    again = Rig(
+        history=AccountHistory(
+            account=ACC,
+            loaded_at=rig.now,
+            orders=list(book.orders.values()),
+            positions=list(book.positions.values()),
+            algo_positions=[replace(p, algo=algo) for (algo, _), p in book.algo_positions.items()],
+            executions=set(book.executions),
+            breaks=[],
+        ),
+        ready=False,
+    )
+    assert closing(again, kill) == []
+    again.place(*first)
+    assert len(again.book.orders) == len(book.orders)
+
+
+def test_what_was_refused_in_parts_is_tried_whole_at_last() -> None:
+    rig = Rig()
+    rig.filled(buy("a", 4, algo=G))
+    rig.filled(buy("b", 5, algo=H))
+    kill = kill_of(rig)
+    tried = []
+    for _ in range(MOST_ATTEMPTS):
+        orders = closing(rig, kill)
+        tried.append(named(orders))
+        rig.place(*orders)
+        rig.commit_all()
+        rig.answer(rig.take_send(Lane.PLACE), Verdict.REJECTED, "too small")
+        rig.commit_all()
+    assert tried == [[("g", 4), ("h", 5)]] * 4 + [[("h", 9)]]
+    assert closing(rig, kill) == []
+
+
+def test_keys_are_of_one_instrument_each_and_short_enough() -> None:
+    names = ["X:A", "X:A.1", "X:A 1", "X:A&1", f"NFO:{'A' * 48}", f"NFO:{'A' * 47}B", "NFO:NIFTY2612325000CE"]
+    book = AccountBook(ACC)
+    for name in names:
+        book.positions[InstrumentId(name)] = held(7, InstrumentId(name))
+        for algo in (G, H):
+            book.algo_positions[algo, InstrumentId(name)] = held(3, InstrumentId(name))
+    orders = to_close(kill_of(Rig()), book, Nanos(1), {}, {})
+    keys = [client_order_id(order.client_order_id) for order in orders]
+    assert len(set(keys)) == len(keys) == 3 * len(names)
+    assert f"kill-1a2b3c4d-{names[-1]}.1.3" in keys
 
 
 def test_a_kill_is_of_its_own_scope_only() -> None:

@@ -20,13 +20,13 @@ from trading.monitoring import (
     Alarm,
     Means,
     Sizes,
-    Terms,
     Watched,
     bucket_of,
     observe,
     size_of,
 )
 from trading.orders import EventKind, Side
+from trading.surveillance_terms import Terms
 
 D = Decimal
 S = 1_000_000_000
@@ -193,7 +193,7 @@ def fills(count: int, every: int, start: int = 0, first: int = 1) -> list[Watche
 def test_a_position_that_flips_often_in_a_short_time_is_told() -> None:
     assert kinds(Account(), *fills(TERMS.flips, S)) == []
     assert kinds(Account(), *fills(TERMS.flips + 1, S)) == [POSITION_FLIPS]
-    assert kinds(Account(), *fills(40, TERMS.flips_ns // 4)) == []
+    assert kinds(Account(), *fills(40, TERMS.flips_s * 1_000_000_000 // 4)) == []
 
 
 def test_going_flat_is_no_flip_and_going_through_flat_to_the_other_side_is() -> None:

@@ -105,6 +105,7 @@ EXAMPLES: dict[type[TradeError], tuple[object, ...]] = {
     errors.Conflict: ("code", "detail"),
     errors.RiskDenied: (("one", "two"),),
     errors.NotReady: ("detail", 2.5),
+    errors.InDoubt: ("detail", 2.5),
     errors.NeedsOperator: ("detail", "log in"),
     errors.Unreachable: ("broker", "no answer"),
     errors.Fenced: ("session/u", 3, 4),

@@ -1,0 +1,117 @@
+"""The kill switch in the simulated world: thrown at any moment, heard by every session again and again, closing all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
+from random import Random
+
+from msgspec.structs import replace
+
+from tests.simulation.connection import MS
+from tests.simulation.session import SimSession
+from tests.simulation.world import SYMBOLS, D, World
+from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
+from trading.kill_switch import MOST_ATTEMPTS, Kill, is_quiet, to_cancel, to_close
+from trading.limits import CLUSTER
+from trading.orders import EventKind, PlaceOrder
+
+#: Worlds whose seed leaves one of these by 32 have a kill; the others play as ever.  In the second orders are replaced.
+KILLED = (21, 22)
+HEED_EVERY_NS = 300 * MS
+ALGOS = (None, AlgoId("a0"), AlgoId("a1"), AlgoId("a2"))
+
+
+class Killer:
+    """Acts by a chance of its own, so that everything else in the world is decided as without it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.random = Random(f"kill {world.seed}")
+        self.kill: Kill | None = None
+        self._at = self.random.randint(5, 60)
+
+    def in_names(self, intents: list[PlaceOrder]) -> list[PlaceOrder]:
+        """The same intents, some of them of algos."""
+        return [replace(intent, algo=self._whose(intent)) for intent in intents]
+
+    def _whose(self, intent: PlaceOrder) -> AlgoId | None:
+        # By the key: an intent that is repeated is the same one's.
+        return ALGOS[int(intent.client_order_id[1:]) % len(ALGOS)]
+
+    def act(self, number: int) -> None:
+        """Throw the kill, once."""
+        if self.kill is None and number >= self._at:
+            self.throw()
+
+    def throw(self) -> None:
+        """From now on every session hears of it, whichever copy of it is there."""
+        now = Nanos(self.world.now)
+        self.kill = Kill(id="kill-51b0c0de", scope=CLUSTER, flatten=True, reason="", at=now, by="op", halted_at=now)
+        self.world.note("the kill is thrown")
+        self.world.count("kill")
+        self._heed()
+
+    def _heed(self) -> None:
+        for session in self.world.sessions.values():
+            if session.alive and not session.paused:
+                self._carry_out(session)
+        self.world.after(HEED_EVERY_NS, "kill", self._heed)
+
+    def _carry_out(self, session: SimSession) -> None:
+        """As `UserSession` does."""
+        assert self.kill is not None
+        core, now = session.core, self.world.now
+        core.halt(self.kill.scope, self.kill.halted_at)
+        for book in list(core.accounts.values()):
+            if cancels := to_cancel(self.kill, book):
+                session.command(partial(core.cancel, cancels=cancels, now=now))
+            elif is_quiet(self.kill, book):
+                closing = to_close(self.kill, book, now, core.instruments, core.exposure.marks)
+                if closing:
+                    self.world.count("closing orders sent" if len(closing) == 1 else "closing orders sent together")
+                    session.command(partial(core.place, intents=closing, now=now), closing)
+            if not session.alive:
+                return
+
+    def market(self) -> None:
+        """Somebody is there to trade with."""
+        for symbol in SYMBOLS:
+            self.world.quote(symbol, self.world.prices[InstrumentId(f"ALPACA:{symbol}")])
+
+    def wrong(self) -> Iterator[str]:
+        """What a kill has left that it should not have."""
+        assert self.kill is not None
+        for session in self.world.sessions.values():
+            for account, book in session.core.accounts.items():
+                if book.open:
+                    yield f"{account}: after the kill {list(book.open)} are open"
+                for position in book.positions.values():
+                    last = f"{self.kill.id}-{position.instrument}.{MOST_ATTEMPTS}"
+                    if position.quantity and not any(key.startswith(last) for key in book.orders):
+                        yield f"{account}: after the kill it holds {position.quantity} of {position.instrument}"
+        yield from self._turned_around()
+
+    def _turned_around(self) -> Iterator[str]:
+        """Closing orders that took whoever's they are through zero, and not the account: others held it."""
+        assert self.kill is not None
+        journal = self.world.journal
+        whole: dict[tuple[AccountId, InstrumentId], Decimal] = {}
+        shares: dict[tuple[AccountId, AlgoId | None, InstrumentId], Decimal] = {}
+        for event in journal.events:
+            if event.kind is not EventKind.FILLED or event.fill is None:
+                continue
+            order = journal.orders[event.account, event.client_order_id]
+            change = order.side.sign * event.fill.quantity
+            at, mine = (event.account, order.instrument), (event.account, order.algo, order.instrument)
+            whole[at] = whole.get(at, D(0)) + change
+            shares[mine] = shares.get(mine, D(0)) + change
+            closes = order.client_order_id.startswith(self.kill.id)
+            # At the last attempt names may have to be given up.
+            is_last = f".{MOST_ATTEMPTS}" in order.client_order_id
+            if closes and not is_last and shares[mine] * change > 0 >= whole[at] * change:
+                yield f"{event.account}: {order.client_order_id} closed more than {order.algo or 'nobody'} held"
+        for (account, algo, instrument), quantity in shares.items():
+            if algo is not None and journal.algo_positions[account, algo, instrument].quantity != quantity:
+                yield f"{account}: what {algo} holds of {instrument} is not the sum of its executions, {quantity}"
