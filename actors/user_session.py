@@ -38,8 +38,8 @@ from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
 from trading.account_check import AccountCheck
-from trading.errors import Conflict, Fenced, Refused, TradeError, UnknownThing
-from trading.flattening import Flattened, Flattening, closing_orders
+from trading.errors import Fenced, Refused, TradeError, UnknownThing
+from trading.flattening import Flattened, Flattening, closing_orders, orders_of, to_take_back
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instructions import (
     Lane,
@@ -294,13 +294,8 @@ class UserSession(SessionIO):
         book = core.accounts.get(wish.account)
         if book is None:
             raise UnknownThing("account", wish.account, f"of user {self.user}")
-        if closing_by := [
-            kill.id for kill in await self.kills.in_force() if any(k.startswith(kill.id) for k in book.open)
-        ]:
-            raise Conflict(
-                "being_closed", f"kill {closing_by[0]} is closing what {wish.account} holds: wait for its orders"
-            )
-        cancelled = await self.cancel_all(wish.account, None, wish.cause)
+        cancels = to_take_back(wish, book)
+        cancelled = await self._command(lambda token: core.cancel(token, cancels, now()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(QUIET_S):
                 while any(not key.startswith(wish.id) for key in book.open):  # noqa: ASYNC110
@@ -309,8 +304,10 @@ class UserSession(SessionIO):
             closing = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
         except Refused as error:
             return Flattened(cancelled=cancelled, closing=(error,))
+        # Asked for again, its answer is of both times.
+        before = tuple(orders_of(wish, book))
         placed = await self._command(lambda token: core.place(token, closing, now())) if closing else ()
-        return Flattened(cancelled=cancelled, closing=placed)
+        return Flattened(cancelled=cancelled, closing=(*before, *placed))
 
     async def settle_break(
         self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]

@@ -19,6 +19,9 @@ from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
 from trading.limits import HALTED
 
+#: Hex digits of a kill's name, of which the keys of its orders are made.
+_ID_DIGITS: Final = 8
+
 #: Orders placed by a kill.
 _CLOSING: Final = """
     SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
@@ -36,13 +39,21 @@ class Kills:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def throw(self, scope: str, flatten: bool, reason: str, by: str) -> tuple[KillRecord, list[AlgoId]]:
+    async def throw(
+        self, scope: str, flatten: bool, reason: str, by: str, token: str = ""
+    ) -> tuple[KillRecord, list[AlgoId]]:
         """Halt a scope, want its algos stopped, and note the kill: all of it or nothing.
 
-        The algos that were wanted running come back too.
+        The algos that were wanted running come back too.  Thrown again with the same ``token`` (hex digits) it is the
+        same kill, as it is by now; another one, where that was lifted.
         """
         async with change(self._db) as connection:
-            kill = await throw_within(connection, scope, flatten, reason, by)
+            id = f"kill-{token[:_ID_DIGITS]}" if token else ""
+            before = await _kills(connection, "WHERE id = %s", (id,))
+            same = before and (before[0].scope, before[0].flatten, before[0].by) == (scope, flatten, by)
+            if same and not before[0].lifted_at:
+                return before[0], []
+            kill = await throw_within(connection, scope, flatten, reason, by, id="" if before else id)
             await sign(connection, by)
             rows = await (
                 await connection.execute(
@@ -170,13 +181,13 @@ async def left_of(connection: Connection, accounts: Sequence[AccountId], algo: A
 
 
 async def throw_within(
-    connection: Connection, scope: str, flatten: bool, reason: str, by: str, *, of_stop: bool = False
+    connection: Connection, scope: str, flatten: bool, reason: str, by: str, *, of_stop: bool = False, id: str = ""
 ) -> KillRecord:
     """Halt a scope and note the kill, in a `change` that does more: its algos are the caller's."""
     began = time.time_ns()
     limit = await put_limit(connection, scope, HALTED, "", Decimal(1), by, keep_if_at_least=True)
     kill = KillRecord(
-        id=f"kill-{secrets.token_hex(4)}",
+        id=id or f"kill-{secrets.token_hex(_ID_DIGITS // 2)}",
         scope=scope,
         flatten=flatten,
         reason=reason,

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Final
 
 from trading.account_book import AccountBook
 from trading.errors import BadInput
 from trading.ids import AlgoId, InstrumentId
 from trading.instruments import Instrument
-from trading.orders import ZERO
+from trading.orders import ZERO, Order, OrderType
+
+#: What the keys of closing orders begin with: of a kill, or of flattening by hand.
+PREFIXES: Final = ("kill-", "flat-")
 
 #: Who closes how much; None: nobody in particular.
 Part = tuple[AlgoId | None, Decimal]
+
+
+def closes(order: Order) -> bool:
+    """Whether a kill, or a hand, closes a position with an order: whoever stops trading does not take it back."""
+    return order.client_order_id.startswith(PREFIXES) and order.reduce_only and order.type is OrderType.MARKET
 
 
 def parts_of(book: AccountBook, instrument: InstrumentId, fits: Callable[[Decimal], bool]) -> list[Part]:

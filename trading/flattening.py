@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 
 from trading.account_book import AccountBook
+from trading.closing import closes
 from trading.errors import Conflict
 from trading.ids import AccountId, CauseId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.kill_switch import Kill, to_close
 from trading.limits import account_scope
-from trading.orders import PlaceOrder
+from trading.orders import CancelOrder, Order, PlaceOrder
 
 
 class Flattening(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,29 @@ class Flattened(msgspec.Struct, frozen=True, kw_only=True):
     closing: tuple[Any, ...]
 
 
+def to_take_back(wish: Flattening, book: AccountBook) -> list[CancelOrder]:
+    """Open orders that are in the way of closing.
+
+    Raises `Conflict` ``being_closed`` where a kill, or somebody else, is closing what the account holds already.
+    """
+    others = [key for key, order in book.open.items() if closes(order) and not key.startswith(wish.id)]
+    if others:
+        raise Conflict(
+            "being_closed",
+            f"{'-'.join(others[0].split('-')[:2])} is closing what {wish.account} holds: wait for its orders",
+        )
+    return [
+        CancelOrder(account=book.account, client_order_id=order.client_order_id, cause=CauseId(wish.cause))
+        for order in book.open.values()
+        if not order.cancelling and not closes(order)
+    ]
+
+
+def orders_of(wish: Flattening, book: AccountBook) -> list[Order]:
+    """The closing orders of a wish so far."""
+    return [order for order in book.orders.values() if order.client_order_id.startswith(f"{wish.id}-")]
+
+
 def closing_orders(
     wish: Flattening,
     book: AccountBook,
@@ -43,7 +67,8 @@ def closing_orders(
 ) -> list[PlaceOrder]:
     """Market orders that make flat what the account holds, as a kill's (`kill_switch.to_close`).
 
-    Raises `Conflict` ``orders_are_open`` while something else may still fill: only then is it known what is held.
+    What was sent before under the same wish is not sent again.  Raises `Conflict` ``orders_are_open`` while something
+    else may still fill: only then is it known what is held.
     """
     others = [key for key in book.open if not key.startswith(wish.id)]
     if others:

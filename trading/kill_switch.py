@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from trading.account_book import AccountBook
-from trading.closing import Part, in_one, parts_of, takes
+from trading.closing import Part, closes, in_one, parts_of, takes
 from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, InstrumentId, Nanos, UserId
 from trading.instruments import Instrument
 from trading.limits import CLUSTER, account_scope, user_scope
@@ -70,8 +70,8 @@ def to_cancel(kill: Kill, book: AccountBook) -> list[CancelOrder]:
 def _is_meant(kill: Kill, order: Order) -> bool:
     if kill.algo is not None and order.algo != kill.algo:
         return False
-    # What closes a position, and what a person places afterwards, is not the kill's to take back.
-    return not order.client_order_id.startswith(kill.id) and order.created_at <= kill.at + ON_ITS_WAY_NS
+    # What closes a position, for whichever kill, and what a person places afterwards, is not the kill's to take back.
+    return not closes(order) and order.created_at <= kill.at + ON_ITS_WAY_NS
 
 
 def is_quiet(kill: Kill, book: AccountBook) -> bool:
@@ -89,14 +89,16 @@ def to_close(
     """Market orders that make flat what the kill is about: in each attempt one for everybody who holds an instrument.
 
     ``instruments`` and ``marks`` (last prices) tell what is too small an order for the venue (`closing.parts_of`).
+    While another kill closes an instrument, nothing is added: what is left is closed once its orders have ended.
     """
     orders: list[PlaceOrder] = []
+    being_closed = {order.instrument for order in book.open.values() if closes(order)}
     placed = [order for order in book.orders.values() if order.client_order_id.startswith(f"{kill.id}-")]
     for instrument, quantity in sorted((p.instrument, p.quantity) for p in book.positions.values() if p.quantity):
         before = [order for order in placed if order.instrument == instrument]
         stem = _stem(kill, instrument)
         attempt = max((_attempt(order, stem) for order in before), default=0) + 1
-        if attempt > MOST_ATTEMPTS or any(not order.state.is_final for order in before):
+        if attempt > MOST_ATTEMPTS or instrument in being_closed:
             continue
         parts = _parts(kill, book, instrument, instruments, marks)
         if attempt == MOST_ATTEMPTS and len(parts) > 1 and any(order.state in _REFUSED for order in before):

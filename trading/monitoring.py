@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from trading.closing import PREFIXES
 from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
 from trading.orders import ZERO, EventKind, Side
 from trading.surveillance_terms import MOST_COUNTED, Terms
@@ -41,7 +42,6 @@ _PER_OCTAVE: Final = 4
 _MOST: Final = 500
 _PLACED: Final = (EventKind.PENDING, EventKind.ADOPTED)
 _ENDED: Final = (EventKind.CANCELLED, EventKind.REJECTED, EventKind.EXPIRED, EventKind.DENIED)
-_STOPPING: Final = ("kill-", "flat-")
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +215,7 @@ def observe(state: Account, event: Watched, means: Means, terms: Terms) -> list[
 def _size(traded: Traded, event: Watched, quantity: Decimal, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
     price = event.price if event.price is not None else traded.price
     worth = abs(quantity * price * means.multiplier)
-    if not worth or event.reduce_only or event.cause.startswith(_STOPPING):
+    if not worth or event.reduce_only or _stops(event):
         return []
     reasons: list[str] = []
     severity: Literal["warning", "critical"] = "warning"
@@ -241,7 +241,7 @@ def _size(traded: Traded, event: Watched, quantity: Decimal, means: Means, terms
 
 
 def _hour(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
-    if not event.who or event.cause.startswith(_STOPPING):
+    if not event.who or _stops(event):
         return []
     hour, day = event.at // _HOUR % 24, event.at // _DAY
     near = sum(acting.hours.get(each % 24, 0) for each in (hour - 1, hour, hour + 1))
@@ -283,7 +283,7 @@ def _flip(traded: Traded, event: Watched, quantity: Decimal, terms: Terms) -> li
 
 
 def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
-    if event.cause.startswith(_STOPPING) or acting.last_cancel == (event.at, event.cause):
+    if _stops(event) or acting.last_cancel == (event.at, event.cause):
         return []
     acting.last_cancel = (event.at, event.cause)
     usual = acting.cancels.usual
@@ -292,6 +292,11 @@ def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
         return []
     text = f"{event.who or 'somebody'} has taken back orders {count} times within {terms.cancels_s} s"
     return [_alarm(CANCEL_BURST, event, event.who or event.account, text)]
+
+
+def _stops(event: Watched) -> bool:
+    """Whether a kill, or flattening by hand, did it: that is to be done at any hour, and in any size."""
+    return event.cause.startswith(PREFIXES) or (event.reduce_only and event.client_order_id.startswith(PREFIXES))
 
 
 def _alarm(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Shown
+from api.idempotency import token_of
 from api.routes.accounts import Refusal
 from api.security import Trader
 from api.services import Deck
@@ -45,13 +46,15 @@ class FlattenShown(Shown):
 
 
 @router.post("/{id}/flatten", response_model=FlattenShown)
-async def flatten(id: str, body: FlattenWanted, caller: Trader, deck: Deck) -> dict[str, Any]:
+async def flatten(id: str, body: FlattenWanted, request: Request, caller: Trader, deck: Deck) -> dict[str, Any]:
     """Take back every open order of the account, then close every position by market orders that only reduce.
 
     Algos go on: pause or stop them first where they must not enter again; the kill switch does all of it.
     """
     record = await deck.traded_account_of(caller, id)
-    wish = Flattening(id=f"flat-{secrets.token_hex(4)}", account=record.id, by=caller.user, cause=caller.cause)
+    # Sent again it is the same wish, whose orders are not sent twice.
+    name = token_of(request)[:8] or secrets.token_hex(4)
+    wish = Flattening(id=f"flat-{name}", account=record.id, by=caller.user, cause=caller.cause)
     done: Flattened = await deck.session(record.user).call("flatten", wish, timeout=_SESSION_S)
     cancelled = [each for each in done.cancelled if not isinstance(each, TradeError)]
     placed: list[Order] = [each for each in done.closing if not isinstance(each, TradeError)]

@@ -7,10 +7,11 @@ import time
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 
 from api.formats import Amount, Body, Instant, Shown
+from api.idempotency import token_of
 from api.problems import ProblemError
 from api.routes.risk import check_scope, scopes_of
 from api.security import Caller, Killer, Viewer
@@ -111,6 +112,7 @@ class KillLine(Shown):
 @router.post("/kill", response_model=KillShown, status_code=201)
 async def kill(
     body: KillWanted,
+    request: Request,
     caller: Killer,
     deck: Deck,
     wait_s: Annotated[float, Query(ge=0, le=30, description="Wait so long for it to be done")] = 2.0,
@@ -119,7 +121,7 @@ async def kill(
     check_limit(body.scope, HALTED, "", None)
     await check_scope(deck, body.scope)
     await _require_own(deck, caller, body.scope)
-    record, _ = await deck.kills.throw(body.scope, body.flatten, body.reason, caller.user)
+    record, _ = await deck.kills.throw(body.scope, body.flatten, body.reason, caller.user, token_of(request))
     users = sorted({account.user for account in await _accounts_of(deck, record.scope)})
     thrown = Kill(
         id=record.id,

@@ -16,6 +16,7 @@ from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services, referenced
 from api.shapes import OrderShown, OrderWithEvents
 from storage.records import AccountRecord, OrderFilter
+from trading.closing import PREFIXES
 from trading.errors import BadInput, TradeError, UnknownThing, Unreachable
 from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Nanos, client_order_id, instrument_id
 from trading.orders import CancelOrder, ModifyOrder, Order, OrderState, OrderType, PlaceOrder, Side, TimeInForce
@@ -90,6 +91,8 @@ async def place_order(body: NewOrder, caller: Trader, deck: Deck, request: Reque
         if given
         else ClientOrderId(f"api-{token_of(request) or secrets.token_hex(8)}")
     )
+    if key.startswith(PREFIXES):
+        raise BadInput("client_order_id", f"keys that begin with {' or '.join(PREFIXES)} are of the deck's own orders")
     instrument = instrument_id(body.instrument)
     account = await referenced("account", deck.traded_account_of(caller, body.account))
     before = await deck.journal.order(account.id, key) if given else None

@@ -6,14 +6,15 @@ import time
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 
 from storage.days import Days
 from storage.leases import Leases
 from storage.records import MaximaRecord
 from tests.api.playing import BTC, Stage
-from trading.errors import Unreachable
-from trading.ids import Nanos
+from trading.errors import NotReady, Unreachable
+from trading.ids import Nanos, UserId
 from trading.limits import KINDS
 
 
@@ -81,6 +82,69 @@ async def test_one_of_two_kills_keeps_the_scope_halted(stage: Stage, key: str) -
     await stage.ask("POST", f"/v1/risk/kills/{second['id']}/lift")
     assert (await stage.get("/v1/risk/limits"))["items"] == []
     assert len(await stage.get("/v1/risk/kills")) == 2
+
+
+async def test_a_kill_that_is_sent_again_is_the_same_kill(
+    stage: Stage, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.services.kills.outcome
+
+    async def away(*_: Any) -> Any:
+        raise NotReady("PostgreSQL went away")
+
+    async def throw() -> httpx.Response:
+        body = {"scope": "account:paper-1", "flatten": True, "reason": "x"}
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "panel-0123456789"}
+        return await stage.http.post("/v1/risk/kill?wait_s=0", json=body, headers=headers)
+
+    monkeypatch.setattr(stage.services.kills, "outcome", away)
+    assert (await throw()).status_code == 503
+    monkeypatch.setattr(stage.services.kills, "outcome", real)
+    again = await throw()
+    assert again.status_code == 201, again.text
+    (kill,) = await stage.get("/v1/risk/kills")
+    assert kill["id"] == again.json()["id"]
+    told = [args[0].id for method, args in stage.played["asha"].calls if method == "kill"]
+    assert told == [kill["id"]] * 2
+
+
+async def test_a_token_names_one_kill_while_it_is_in_force(stage: Stage, key: str) -> None:
+    kills = stage.services.kills
+    first, _ = await kills.throw("account:paper-1", True, "x", "asha", "0123456789abcdef")
+    assert first.id == "kill-01234567"
+    for scope, flatten, by in (
+        ("account:paper-1", False, "asha"),
+        ("user:asha", True, "asha"),
+        ("account:paper-1", True, "bo"),
+    ):
+        other, _ = await kills.throw(scope, flatten, "x", by, "0123456789abcdef")
+        assert other.id != first.id, "it is another wish"
+    again, _ = await kills.throw("account:paper-1", True, "once more", "asha", "0123456789abcdef")
+    assert (again.id, again.reason) == (first.id, "x")
+    await kills.lift(first.id, "asha")
+    after, _ = await kills.throw("account:paper-1", True, "x", "asha", "0123456789abcdef")
+    assert after.id != first.id, "what was lifted must not keep a new kill from being one"
+
+
+async def test_flattening_that_is_sent_again_is_the_same_wish(stage: Stage, key: str) -> None:
+    stage.services.session(UserId("asha"))
+    for under in ("one-0123456789", "one-0123456789", "two-0123456789", None):
+        headers = {"Authorization": f"Bearer {key}"} | ({"Idempotency-Key": under} if under else {})
+        stage.played["asha"].raises = Unreachable("session/asha", "no answer")
+        answer = await stage.http.post("/v1/accounts/paper-1/flatten", json={"reason": "x"}, headers=headers)
+        assert answer.status_code == 504
+    ids = [args[0].id for method, args in stage.played["asha"].calls if method == "flatten"]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    body = {
+        "account": "paper-1",
+        "client_order_id": f"{ids[0]}-x.1",
+        "instrument": BTC,
+        "side": "buy",
+        "type": "market",
+    }
+    said = await stage.refused(422, "bad_input", "POST", "/v1/orders", {**body, "quantity": "1"}, key=key)
+    assert said["field"] == "client_order_id"
 
 
 async def test_only_operators_reach_beyond_their_own(stage: Stage, key: str) -> None:

@@ -7,12 +7,13 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from trading.account_book import AccountBook
 from trading.errors import Conflict
-from trading.flattening import Flattening, closing_orders
-from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, client_order_id
-from trading.orders import OrderType, PlaceOrder, Side
+from trading.flattening import Flattening, closing_orders, orders_of, to_take_back
+from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos, client_order_id
+from trading.orders import OrderType, PlaceOrder, Side, order_from
 from trading.positions import Position
 
 ACCOUNT, BTC = AccountId("a"), InstrumentId("X:BTC")
@@ -46,6 +47,41 @@ def test_algos_against_each_other_keep_what_evens_out() -> None:
 def test_a_short_is_bought_back_by_its_algo() -> None:
     (order,) = closing_orders(WISH, book(-3, maker=-3), Nanos(1), {}, {})
     assert (order.side, order.algo, order.quantity) == (Side.BUY, "maker", 3)
+
+
+def closing(made: AccountBook, wish: Flattening = WISH) -> None:
+    """Send the closing orders of a wish; they stay open."""
+    for intent in closing_orders(wish, made, Nanos(1), {}, {}):
+        order = order_from(intent, "tag", Nanos(1))
+        made.orders[order.client_order_id] = made.open[order.client_order_id] = order
+
+
+def test_a_wish_that_comes_again_sends_nothing_again_and_takes_nothing_back() -> None:
+    made = book(12, cross=4)
+    closing(made)
+    assert closing_orders(WISH, made, Nanos(1), {}, {}) == []
+    assert to_take_back(WISH, made) == []
+    assert {(order.algo, order.quantity) for order in orders_of(WISH, made)} == {("cross", 4), (None, 8)}
+
+
+def test_what_a_kill_or_somebody_else_closes_is_left_to_them() -> None:
+    made = book(12)
+    closing(made, replace(WISH, id="kill-1a2b3c4d"))
+    with pytest.raises(Conflict, match="kill-1a2b3c4d is closing what a holds"):
+        to_take_back(WISH, made)
+
+
+def test_everything_else_that_is_open_is_taken_back() -> None:
+    made = book(3)
+    entry = order_from(
+        PlaceOrder(
+            account=ACCOUNT, client_order_id=ClientOrderId("o-1"), instrument=BTC, side=Side.BUY,
+            type=OrderType.MARKET, quantity=Decimal(1),
+        ), "tag", Nanos(1),
+    )  # fmt: skip
+    made.orders[entry.client_order_id] = made.open[entry.client_order_id] = entry
+    (cancel,) = to_take_back(WISH, made)
+    assert (cancel.client_order_id, cancel.cause) == ("o-1", "api/asha/1")
 
 
 def test_nothing_is_closed_while_something_may_still_fill() -> None:

@@ -150,6 +150,31 @@ def test_what_a_partial_close_left_is_closed_by_another_order_and_not_for_ever()
     assert closing(rig, kill) == []
 
 
+def test_two_kills_close_once_and_neither_takes_back_what_the_other_closes_with() -> None:
+    rig = Rig(positions=[held(5), held(-3, BBB.id)])
+    first = kill_of(rig)
+    orders = closing(rig, first)
+    rig.working(orders[0])
+    rig.place(orders[1])
+    rig.commit_all()
+    second = replace(kill_of(rig, "account:a-1"), id="kill-2")
+    assert cancelled(rig, second) == []
+    assert is_quiet(second, rig.book)
+    # What is being closed is left alone; it is closed by whoever, once.
+    assert closing(rig, second) == []
+    rig.fill(orders[0].client_order_id, 2)
+    rig.end(orders[0].client_order_id, UpdateKind.CANCELLED)
+    rig.commit_all()
+    (left,) = closing(rig, second)
+    assert (left.instrument, left.quantity, left.client_order_id[:7]) == (AAA.id, 3, "kill-2-")
+
+
+def test_an_order_that_only_has_such_a_name_is_taken_back() -> None:
+    rig = Rig(positions=[held(5)])
+    rig.working(replace(sell("kill-9-x", 2), reduce_only=False))
+    assert cancelled(rig, kill_of(rig)) == ["kill-9-x"]
+
+
 def test_an_algos_kill_closes_what_the_algo_holds_and_never_more_than_the_account() -> None:
     rig = Rig()
     rig.filled(buy("a", 5, algo=G))
