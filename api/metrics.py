@@ -21,7 +21,7 @@ async def metrics_text(deck: Services) -> str:
     registry = CollectorRegistry()
     up = Gauge("quarterdeck_store_up", "Whether the store answers", ["store"], registry=registry)
     clients = Gauge("quarterdeck_stream_clients", "WebSocket clients", registry=registry)
-    clients.set(deck.hub.clients)
+    clients.set(deck.hub.clients.total())
     for store, fill in (("postgres", _from_postgres), ("redis", _from_redis)):
         try:
             await fill(deck, registry)

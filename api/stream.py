@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -106,7 +106,8 @@ class Hub:
         self.instance = secrets.token_hex(6)
         # From the clock, so that a place in the ring of an API that has been restarted is always too old here.
         self.newest = time.time_ns() // 1_000
-        self.clients = 0
+        #: Open streams, by user.
+        self.clients: Counter[str] = Counter()
         #: Whether `watch` has had its first look, from which on it notices changes.
         self.watching = False
 

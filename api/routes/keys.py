@@ -108,6 +108,17 @@ async def create_key(body: NewKey, caller: KeyMaker, deck: Deck, response: Respo
     }
 
 
+def _covers(caller: Caller, key: ApiKey) -> bool:
+    """Whether the key that asks can do all that ``key`` can."""
+    if caller.only_accounts is not None and not (
+        key.accounts is not None and set(key.accounts) <= caller.only_accounts
+    ):
+        return False
+    if caller.only_rights is not None and not (key.rights is not None and set(key.rights) <= caller.only_rights):
+        return False
+    return caller.is_operator or set(key.roles) <= set(caller.roles)
+
+
 def _rights(body: NewKey, caller: Caller) -> tuple[str, ...] | None:
     given = None if body.rights is None else tuple(dict.fromkeys(str(each) for each in body.rights))
     if caller.only_rights is None:
@@ -155,10 +166,12 @@ async def list_keys(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Curs
 
 @router.delete("/keys/{id}", status_code=204)
 async def revoke_key(id: str, caller: KeyMaker, deck: Deck) -> None:
-    """Revoke a key."""
-    owner = next((key.user for key in await deck.keys.list() if key.id == id), None)
-    if owner is None or not caller.sees(owner):
+    """Revoke a key.  A key that asks revokes itself, and none that can do more than it."""
+    key = next((key for key in await deck.keys.list() if key.id == id), None)
+    if key is None or not caller.sees(key.user):
         raise UnknownThing("api_key", id)
+    if not caller.by_session and id != caller.key_id and not _covers(caller, key):
+        raise forbidden(f"key {id} can do more than the one that asks")
     await deck.keys.revoke(id, by=caller.user)
     deck.doorkeeper.forget(id)
 

@@ -18,7 +18,7 @@ from api.security import Caller, Killer, Viewer
 from api.services import Deck, Services
 from api.shapes import ALIVE
 from storage.records import AccountRecord, AlgoRecord, KillRecord
-from trading.errors import TradeError
+from trading.errors import TradeError, UnknownThing
 from trading.ids import AlgoId, UserId
 from trading.kill_switch import Kill
 from trading.limits import CLUSTER, HALTED, account_scope, algo_scope, check_limit, user_scope
@@ -119,8 +119,9 @@ async def kill(
 ) -> dict[str, Any]:
     """Halt a scope, take its orders back, close its positions if asked, stop its algos, and show the proof."""
     check_limit(body.scope, HALTED, "", None)
-    await check_scope(deck, body.scope)
+    # In this order: whom there is besides is nobody's to find out.
     await _require_own(deck, caller, body.scope)
+    await check_scope(deck, body.scope)
     record, _ = await deck.kills.throw(body.scope, body.flatten, body.reason, caller.user, token_of(request))
     users = sorted({account.user for account in await _accounts_of(deck, record.scope)})
     thrown = Kill(
@@ -155,7 +156,8 @@ async def list_kills(caller: Viewer, deck: Deck) -> list[dict[str, Any]]:
 @router.get("/kills/{id}", response_model=KillShown)
 async def get_kill(id: str, caller: Viewer, deck: Deck) -> dict[str, Any]:
     """A kill and its proof as it stands now."""
-    record = await deck.kills.get(id)
+    record = await _seen_kill(deck, caller, id)
+    # The proof of the cluster's is of everybody's accounts.
     await _require_own(deck, caller, record.scope, to_trade=False)
     return await _shown(deck, record)
 
@@ -163,11 +165,19 @@ async def get_kill(id: str, caller: Viewer, deck: Deck) -> dict[str, Any]:
 @router.post("/kills/{id}/lift", response_model=KillLine)
 async def lift_kill(id: str, caller: Killer, deck: Deck) -> dict[str, Any]:
     """Let the scope trade again.  Its algos stay stopped until somebody starts them."""
-    record = await deck.kills.get(id)
+    record = await _seen_kill(deck, caller, id)
     await _require_own(deck, caller, record.scope)
     if not caller.is_operator and record.by != caller.user:
         raise ProblemError(403, "forbidden", "Forbidden", f"{record.by} threw it: only they or an operator may lift it")
     return _line(await deck.kills.lift(id, caller.user))
+
+
+async def _seen_kill(deck: Services, caller: Caller, id: str) -> KillRecord:
+    """A kill that the caller may see, as the list has it; `UnknownThing` otherwise."""
+    record, scopes = await deck.kills.get(id), await scopes_of(caller, deck)
+    if scopes is not None and record.scope not in {CLUSTER, *scopes}:
+        raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
+    return record
 
 
 async def _require_own(deck: Services, caller: Caller, scope: str, *, to_trade: bool = True) -> None:

@@ -40,6 +40,10 @@ BAD_HELLO: Final = 4422
 NOT_READY: Final = 4503
 TOO_SLOW: Final = 4413
 
+TOO_MANY: Final = 4429
+
+#: Streams that one user may have open.
+MOST_STREAMS: Final = 300
 #: Messages of market data a second that a client gets if it does not say, and at most.
 USUAL_PACE: Final = 20.0
 LARGEST_PACE: Final = 50.0
@@ -85,12 +89,16 @@ async def stream(socket: WebSocket, deck: Deck) -> None:
     try:
         hello = await _hello(socket)
         entrance = await _entrance(deck, socket, hello.key or key_of(socket))
-        await entrance()
-        deck.hub.clients += 1
+        user = (await entrance()).user
+        if deck.hub.clients[user] >= MOST_STREAMS:
+            raise _Refused(TOO_MANY, f"{user} has {MOST_STREAMS} streams open: close some")
+        deck.hub.clients[user] += 1
         try:
             await _serve(socket, deck, hello, entrance)
         finally:
-            deck.hub.clients -= 1
+            deck.hub.clients[user] -= 1
+            if not deck.hub.clients[user]:
+                del deck.hub.clients[user]
     except _Refused as refused:
         await _close(socket, refused.code, refused.reason)
     except WebSocketDisconnect:

@@ -98,3 +98,15 @@ async def test_only_the_hash_of_a_key_is_kept(stage: Stage) -> None:
         rows += await (await connection.execute("SELECT a::text FROM audit a")).fetchall()
     assert made["id"] in str(rows)
     assert made["key"] not in str(rows)
+
+
+async def test_a_weaker_key_ends_no_stronger_one(stage: Stage) -> None:
+    strong = await stage.trading()
+    (own,) = [each["id"] for each in (await stage.get("/v1/keys", key=strong))["items"]]
+    looks = await stage.make("/v1/keys", {"rights": ["view", "make keys"]}, key=strong)
+    other = await stage.make("/v1/keys", {"rights": ["view"]}, key=strong)
+    said = await stage.refused(403, "forbidden", "DELETE", f"/v1/keys/{own}", key=looks["key"])
+    assert "can do more than the one that asks" in said["detail"]
+    for id in (other["id"], looks["id"]):
+        assert (await stage.ask("DELETE", f"/v1/keys/{id}", key=looks["key"])).status_code == 204
+    assert (await stage.get("/v1/me", key=strong))["user"] == "asha"

@@ -154,10 +154,21 @@ async def test_only_operators_reach_beyond_their_own(stage: Stage, key: str) -> 
         refused = await stage.ask("POST", "/v1/risk/kill", {**body, "scope": scope}, key=other)
         assert refused.status_code == 403
     thrown = await stage.make("/v1/risk/kill?wait_s=0", body)
-    assert (await stage.ask("GET", f"/v1/risk/kills/{thrown['id']}", key=other)).status_code == 403
+    assert (await stage.ask("GET", f"/v1/risk/kills/{thrown['id']}", key=other)).status_code == 404
     assert (await stage.ask("POST", f"/v1/risk/kills/{thrown['id']}/lift", key=key)).status_code == 403
     assert await stage.get("/v1/risk/kills", key=other) == []
     assert len(await stage.get("/v1/risk/kills", key=key)) == 1
+
+
+async def test_whom_there_is_besides_is_not_found_out(stage: Stage, key: str) -> None:
+    await stage.trading("bo", "paper-2")
+    theirs = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "account:paper-2", "reason": "x"})
+    for scope in ("account:paper-2", "account:nobodys", "user:bo", "user:nobody", "algo:none"):
+        said = await stage.refused(403, "forbidden", "POST", "/v1/risk/kill", {"scope": scope, "reason": "x"}, key=key)
+        assert said["detail"] == f"{scope} is not yours"
+    for id in (theirs["id"], "kill-00000000"):
+        said = await stage.refused(404, "unknown_kill", "GET", f"/v1/risk/kills/{id}", key=key)
+        assert id in said["detail"]
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ async def test_a_revoked_key_ends_the_stream(stage: Stage, served: str, monkeypa
 
 async def test_a_client_that_leaves_is_let_go(stage: Stage, served: str) -> None:
     async with _listening(served, key=stage.operator_key):
-        assert stage.services.hub.clients == 1
+        assert stage.services.hub.clients.total() == 1
     async with asyncio.timeout(5):
         while stage.services.hub.clients:
             await asyncio.sleep(0.01)
@@ -217,3 +217,19 @@ def _seconds(text: str) -> float:
     from api.formats import parse_time
 
     return parse_time(text) / 1e9
+
+
+async def test_one_user_has_so_many_streams_and_no_more(
+    stage: Stage, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(route, "MOST_STREAMS", 2)
+    key = await stage.person("asha", "viewer")
+    async with _listening(served, key=key), _listening(served, key=key):
+        async with connect(f"ws://{served}/v1/stream") as socket:
+            await socket.send(json.dumps({"key": key}))
+            assert await _closed(socket) == (route.TOO_MANY, "asha has 2 streams open: close some")
+        async with _listening(served, key=stage.operator_key):
+            assert stage.services.hub.clients == {"asha": 2, "admin": 1}
+    async with asyncio.timeout(5):
+        while stage.services.hub.clients:
+            await asyncio.sleep(0.02)
