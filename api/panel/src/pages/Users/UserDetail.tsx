@@ -55,12 +55,15 @@ export function UserDetail({ id }: { id: string }) {
 function Roles({ user }: { user: User }) {
   const client = useQueryClient();
   const [roles, setRoles] = useState(user.roles);
+  const [dialog, confirm] = useConfirm();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
   useEffect(() => {
     setRoles(user.roles);
   }, [user.roles]);
   const isSame = roles.length === user.roles.length && roles.every((each) => user.roles.includes(each));
+  // To the operator's role, or out of it.
+  const turns = roles.includes("operator") !== user.roles.includes("operator");
   const change = async () => {
     setBusy(true);
     setError(null);
@@ -84,10 +87,27 @@ function Roles({ user }: { user: User }) {
         <MultiSelect size="xs" label="What this user may do" data={ROLES} value={roles} error={errorAt(error, "roles")} onChange={setRoles} />
         {isAboutNone(error, ["roles"]) ? <ErrorNote error={error} /> : null}
         <Group>
-          <Button loading={busy} disabled={isSame || !roles.length} onClick={() => void change()}>
+          <Button
+            loading={busy}
+            disabled={isSame || !roles.length}
+            onClick={() => {
+              if (!turns) void change();
+              else
+                confirm({
+                  title: `${user.id} ${roles.includes("operator") ? "becomes an operator" : "is no operator any more"}`,
+                  verb: "Change roles",
+                  danger: true,
+                  children: roles.includes("operator")
+                    ? "An operator may do everything, to everybody's accounts, algos and users. It holds at once."
+                    : "It holds at once, for sessions and keys too.",
+                  act: change,
+                });
+            }}
+          >
             Change roles
           </Button>
         </Group>
+        {dialog}
       </Stack>
     </Panel>
   );
