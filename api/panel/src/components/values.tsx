@@ -68,10 +68,10 @@ export function useNow(): number {
 export function Ago(given: { at: Text; ahead?: boolean }) {
   const now = useNow();
   if (!given.at) return <span className="muted">–</span>;
-  const span = given.ahead ? instant(given.at) - now : now - instant(given.at);
+  const span = now - instant(given.at);
   return (
     <Tooltip label={given.at}>
-      <time dateTime={given.at}>{given.ahead ? `in ${formatSpan(span)}` : `${formatSpan(span)} ago`}</time>
+      <time dateTime={given.at}>{given.ahead && span < 0 ? `in ${formatSpan(-span)}` : `${formatSpan(span)} ago`}</time>
     </Tooltip>
   );
 }
