@@ -115,7 +115,7 @@ it("says nothing while the end is far, and two minutes before an idle one says w
   expect(notice()).toBeNull();
   await pass(MINUTE);
   const said = screen.getByRole("alert");
-  expect(said).toHaveTextContent(/You will be signed out at \d\d:30:00/);
+  expect(said).toHaveTextContent(/You will be signed out at \d\d:\d\d:00/);
   expect(said).toHaveTextContent("What is typed into a form and not sent is lost then.");
   expect(asked).toEqual([]);
 });

@@ -85,7 +85,7 @@ export function AlgoList() {
         />
       </Panel>
       <NewAlgo
-        opened={search.has("new")}
+        opened={may && search.has("new")}
         onClose={() => {
           setSearch({}, { replace: true });
         }}
