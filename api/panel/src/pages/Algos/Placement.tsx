@@ -77,7 +77,7 @@ export function EditPlacement(given: { algo: Algo; onClose: () => void }) {
       );
       await client.invalidateQueries({ queryKey: ["algo", algo.id] });
       await client.invalidateQueries({ queryKey: ["algos"] });
-      notifications.show({ title: `${algo.id} changed`, message: APPLIED[changed.applied ?? "unchanged"] });
+      notifications.show({ title: `${algo.id} changed`, message: moves ? APPLIED[changed.applied ?? "unchanged"] : "The labels hold from now on." });
       given.onClose();
     } catch (wrong) {
       if (!(wrong instanceof Cancelled)) setError(wrong);

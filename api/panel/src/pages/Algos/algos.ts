@@ -10,7 +10,7 @@ const LOOK_MS = 3_000;
 
 /** What a change has come to, in words. */
 export const APPLIED: Record<string, string> = {
-  live: "It holds already; a running algo has taken it up.",
+  live: "The running algo has taken it up.",
   restart: "It restarts with it.",
   stored: "It begins with it when it is started.",
   unchanged: "It was so already.",
