@@ -7,7 +7,7 @@ import { useEffect, useRef, useState } from "react";
 import { api, expect, wordsOf } from "@/api/client";
 import { lastInputAt, noteInput } from "@/api/transport";
 import { useNow } from "@/components/values";
-import { store, useStore } from "@/format/store";
+import { useStore } from "@/format/store";
 import { formatCountdown, formatTime, instant } from "@/format/time";
 
 import { serverAhead, SESSION_KEY, useSession } from "./session";
@@ -37,7 +37,7 @@ export function SessionEnd() {
   const [kept, setKept] = useState(false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  const [channel] = useState(() => store<BroadcastChannel | null>(null));
+  const channel = useRef<BroadcastChannel | null>(null);
   // Of the input that put the end off last.
   const renewedAt = useRef(lastInputAt());
   const { data, isFetching } = session;
@@ -53,12 +53,12 @@ export function SessionEnd() {
   useEffect(() => {
     const opened = new BroadcastChannel(CHANNEL);
     opened.onmessage = () => void client.invalidateQueries({ queryKey: SESSION_KEY });
-    channel.set(opened);
+    channel.current = opened;
     return () => {
-      channel.set(null);
+      channel.current = null;
       opened.close();
     };
-  }, [client, channel]);
+  }, [client]);
 
   useEffect(() => {
     const isDue = lookedAt < ends - WARN || now - lookedAt >= LOOK_EVERY || (left < 0 && lookedAt < ends);
@@ -74,7 +74,7 @@ export function SessionEnd() {
     try {
       await renew(client);
       setKept(true);
-      channel.get()?.postMessage("renewed");
+      channel.current?.postMessage("renewed");
     } catch (wrong) {
       setError(wrong);
     } finally {
@@ -88,16 +88,16 @@ export function SessionEnd() {
     if (!isIdle || input - renewedAt.current < RENEW_EVERY) return;
     renewedAt.current = input;
     renew(client).then(
-      () => channel.get()?.postMessage("renewed"),
+      () => channel.current?.postMessage("renewed"),
       // Shown where the end is near; what is done later tries again.
       setError,
     );
-  }, [channel, client, isIdle, now]);
+  }, [client, isIdle, now]);
 
   const isNear = left <= WARN;
   useEffect(() => {
+    setError(null);
     if (isNear) setKept(false);
-    else setError(null);
   }, [isNear]);
 
   return (

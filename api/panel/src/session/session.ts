@@ -34,7 +34,7 @@ async function askSession(): Promise<Session | null> {
     const session = await expect(asked);
     const ahead = Date.parse((await asked).response.headers.get("Date") ?? "") - Date.now();
     const known = Math.abs(ahead) > SAME_CLOCK ? ahead : 0;
-    if (!(Math.abs(known - serverAhead.get()) <= SAME_CLOCK)) serverAhead.set(known);
+    if (Math.abs(known - serverAhead.get()) > SAME_CLOCK) serverAhead.set(known);
     endedBecause.set(null);
     return session;
   } catch (error) {
