@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from storage.database import Database
+from storage.database import Connection, Database, dicts
 from storage.records import ApiKey
 from storage.resource import jsonb, missing_reference, write_audit
 from trading.errors import BadInput, UnknownThing
@@ -117,6 +117,31 @@ class ApiKeys:
         async with self._db.connection() as connection:
             row = await (await connection.execute("SELECT count(*) FROM api_keys")).fetchone()
         return int(row[0]) if row else 0
+
+
+async def revoke_all_within(connection: Connection, user: UserId, because: str, by: str) -> int:
+    """End all keys of a user that are still good, in a transaction that does more; how many there were."""
+    now = time.time_ns()
+    rows = await dicts(
+        connection,
+        'UPDATE api_keys SET revoked_at = %(now)s WHERE "user" = %(user)s AND revoked_at IS NULL '
+        "AND (expires_at IS NULL OR expires_at > %(now)s) RETURNING id",
+        {"user": user, "now": now},
+    )
+    for row in rows:
+        await write_audit(connection, by, "revoke_api_key", row["id"], None, {"user": user, "because": because})
+    return len(rows)
+
+
+async def count_good_within(connection: Connection, user: UserId) -> int:
+    """How many keys of a user are still good, in a transaction that does more."""
+    rows = await dicts(
+        connection,
+        'SELECT count(*) AS good FROM api_keys WHERE "user" = %(user)s AND revoked_at IS NULL '
+        "AND (expires_at IS NULL OR expires_at > %(now)s)",
+        {"user": user, "now": time.time_ns()},
+    )
+    return int(rows[0]["good"])
 
 
 def _digest(key: str) -> bytes:

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import psycopg
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from storage.api_keys import count_good_within, revoke_all_within
 from storage.database import Connection, Database, dicts
 from storage.login_attempts import unlock_within
 from storage.panel_sessions import end_all_within
@@ -99,6 +100,17 @@ def _matches(hash: str, password: str) -> bool:
         return False
 
 
+class Reset(NamedTuple):
+    """What came of a reset; ``password`` is shown this once.
+
+    ``keys_left``: API keys that the user still has, and that are still good.
+    """
+
+    password: str
+    keys_revoked: int
+    keys_left: int
+
+
 class Passwords:
     """The table of passwords' hashes."""
 
@@ -152,10 +164,10 @@ class Passwords:
             await end_all_within(connection, user, f"{by} set a password", by)
             await write_audit(connection, by, "set_password", user, None, {"one_time": one_time})
 
-    async def reset(self, user: UserId, by: str) -> str:
+    async def reset(self, user: UserId, by: str, *, revoke_keys: bool) -> Reset:
         """A one-time password in place of all that the user could sign in with, second factor and sessions included.
 
-        Shown this once.  Raises `UnknownThing`.
+        ``revoke_keys``: in place of the API keys too, which somebody else may have made.  Raises `UnknownThing`.
         """
         password = make_one_time_password()
         hashed = await hash_password(password)
@@ -167,8 +179,11 @@ class Passwords:
             await forget_within(connection, user)
             ended = await end_all_within(connection, user, "the password was reset", by)
             await unlock_within(connection, user)
-            await write_audit(connection, by, "reset_user", user, None, {"sessions_ended": len(ended)})
-        return password
+            revoked = await revoke_all_within(connection, user, "the user was reset", by) if revoke_keys else 0
+            left = await count_good_within(connection, user)
+            after = {"sessions_ended": len(ended), "keys_revoked": revoked, "keys_left": left}
+            await write_audit(connection, by, "reset_user", user, None, after)
+        return Reset(password, revoked, left)
 
     async def change(self, user: UserId, password: str, session: str) -> list[str]:
         """The user's own new password; ends their other sessions.  The caller has checked its strength."""

@@ -68,10 +68,20 @@ class UserChange(Body):
     generation: int | None = Field(None, ge=1)
 
 
-class OneTimePassword(Shown):
-    """Shown this once."""
+class ResetWanted(Body):
+    """``revoke_keys``: end the user's API keys too; who had taken the account over may have made some."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"revoke_keys": True}]})
+
+    revoke_keys: bool = True
+
+
+class ResetDone(Shown):
+    """``one_time_password`` is shown this once; how many API keys were revoked, and how many are left and good."""
 
     one_time_password: str
+    keys_revoked: int
+    keys_left: int
 
 
 def check_roles(roles: list[str]) -> tuple[str, ...]:
@@ -140,14 +150,20 @@ async def change_user(id: str, body: UserChange, caller: FreshOperator, deck: De
     return (await _shown(deck, [record]))[0]
 
 
-@router.post("/users/{id}/reset", response_model=OneTimePassword)
-async def reset_user(id: str, caller: FreshOperator, deck: Deck, response: Response) -> OneTimePassword:
-    """A new one-time password for who has lost password or phone: the second factor and all sessions are gone."""
+@router.post("/users/{id}/reset", response_model=ResetDone)
+async def reset_user(
+    id: str, caller: FreshOperator, deck: Deck, response: Response, body: ResetWanted | None = None
+) -> ResetDone:
+    """A new one-time password for who has lost password or phone: the second factor and all sessions are gone.
+
+    So are the user's API keys, unless asked otherwise.
+    """
+    wanted = body or ResetWanted()
     user = await deck.desired.user(UserId(id))
-    password = await deck.passwords.reset(user.id, caller.user)
+    done = await deck.passwords.reset(user.id, caller.user, revoke_keys=wanted.revoke_keys)
     deck.doorkeeper.forget_user(user.id)
     response.headers["Cache-Control"] = "no-store"
-    return OneTimePassword(one_time_password=password)
+    return ResetDone(one_time_password=done.password, keys_revoked=done.keys_revoked, keys_left=done.keys_left)
 
 
 @router.post("/users/{id}/unlock", status_code=204)

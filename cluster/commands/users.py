@@ -15,7 +15,7 @@ from cluster.deck import running_deck
 from storage.database import Database
 from storage.desired import Desired
 from storage.login_attempts import LoginAttempts
-from storage.passwords import Passwords, make_one_time_password
+from storage.passwords import Passwords, Reset, make_one_time_password
 from trading.errors import NeedsOperator
 from trading.ids import UserId
 
@@ -33,22 +33,30 @@ def set_password(
     reset: Annotated[
         bool, typer.Option("--reset", help="Take the second factor away too, which is then enrolled anew.")
     ] = False,
+    keep_keys: Annotated[
+        bool, typer.Option("--keep-keys", help="With --reset: leave the user's API keys; else they are revoked.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a one-time password, to be changed at the next sign-in; ends the user's sessions."""
 
-    async def make(database: Database) -> str:
+    async def make(database: Database) -> Reset | str:
         who = (await Desired(database).user(UserId(id))).id
         passwords = Passwords(database)
         if reset:
-            return await passwords.reset(who, BY)
+            return await passwords.reset(who, BY, revoke_keys=not keep_keys)
         password = make_one_time_password()
         await passwords.set(who, password, BY, one_time=True)
         await LoginAttempts(database).unlock(who, BY)
         return password
 
+    if keep_keys and not reset:
+        raise typer.BadParameter("only --reset touches API keys", param_hint="--keep-keys")
     with told():
-        password = _on_the_deck(data_dir, make)
+        made = _on_the_deck(data_dir, make)
+        if isinstance(made, Reset):
+            out.print(f"API keys: {made.keys_revoked} revoked, {made.keys_left} still good.")
+        password = made.password if isinstance(made, Reset) else made
         out.print("One-time password (shown this once, kept only as a hash; good for 7 days):")
         out.print(Text(password, style="bold"))
 

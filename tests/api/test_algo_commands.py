@@ -139,6 +139,35 @@ async def test_only_updatable_parameters_and_labels_spare_the_restart(stage: Sta
     assert said["present"]["parameters"] == {"notional": 800}
 
 
+async def test_another_placement_restarts_a_running_algo_and_waits_for_the_start_of_another(
+    stage: Stage, key: str
+) -> None:
+    await stage.make("/v1/algos", algo_body(start=True), key=key)
+    wanted = {"selector": "region=eu", "memory_mb": 1024}
+
+    async def patch(**body: Any) -> Any:
+        answer = await stage.ask("PATCH", "/v1/algos/momo-1", body, key=key)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    moved = await patch(placement=wanted)
+    assert (moved["applied"], moved["placement"]["selector"], moved["placement"]["cpus"]) == (
+        "restart",
+        "region=eu",
+        0.05,
+    )
+    assert (await patch(placement=wanted))["applied"] == "unchanged"
+    await post(stage, "/v1/algos/momo-1/stop", key=key)
+    assert (await patch(placement={**wanted, "apart": "require"}))["applied"] == "stored"
+    for field, value in (("selector", "a b"), ("memory_mb", 1), ("cpus", 0), ("cpu_limit", 999)):
+        wrong = {"placement": {**wanted, field: value}}
+        assert (await stage.refused(422, "bad_input", "PATCH", "/v1/algos/momo-1", wrong, key=key))["field"] == field
+    told = (await stage.get("/v1/audit?action=update_algo&limit=100"))["items"]
+    selectors = [each["after"]["placement"]["selector"] for each in told if "placement" in (each["after"] or {})]
+    assert "region=eu" in selectors
+    assert {each["actor"] for each in told} == {"asha"}
+
+
 @pytest.mark.parametrize(("labels", "match"), [({"user": "x"}, "by itself"), ({"a b": "x"}, "cannot be a label")])
 async def test_a_wrong_label_is_refused(stage: Stage, key: str, labels: dict[str, str], match: str) -> None:
     said = await stage.refused(422, "bad_input", "POST", "/v1/algos", algo_body(labels=labels), key=key)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
-import re
 import time
 from typing import Any
 
@@ -310,17 +307,6 @@ async def test_every_answer_has_its_headers(stage: Stage) -> None:
         assert answer.headers["referrer-policy"] == "same-origin"
         assert "strict-transport-security" not in answer.headers
     assert "max-age" in (await stage.http.get("https://deck/healthz")).headers["strict-transport-security"]
-    docs = await stage.http.get("/docs")
-    assert docs.status_code == 200
-    scripts = re.search(r"script-src ([^;]*)", docs.headers["content-security-policy"])
-    assert scripts is not None
-    (inline,) = re.findall(r"<script>(.*?)</script>", docs.text)
-    digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-    at, ours = scripts[1].split()
-    assert ours == f"'sha256-{digest}'"
-    for loaded in re.findall(r"<(?:script src|link rel=\"stylesheet\" href)=.*?>", docs.text):
-        assert f'"{at}' in loaded
-        assert 'integrity="sha384-' in loaded
 
 
 async def test_a_key_that_was_made_to_look_closes_nothing(stage: Stage) -> None:

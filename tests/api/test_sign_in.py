@@ -265,6 +265,31 @@ async def test_an_operator_resets_somebody_who_lost_the_phone(stage: Stage) -> N
     assert [each["name"] for each in await _rows(stage, "SELECT name FROM secrets")] == ["totp/asha"]
 
 
+async def test_a_reset_revokes_the_keys_and_tells_how_many(stage: Stage) -> None:
+    key = await stage.person("asha", "trader")
+    await stage.person("bela", "trader")
+    made = await stage.make("/v1/keys", {"user": "asha"})
+    await stage.ask("DELETE", f"/v1/keys/{made['id']}")
+    assert (await stage.get("/v1/me", key=key))["user"] == "asha"
+    done = (await stage.ask("POST", "/v1/users/asha/reset")).json()
+    assert (done["keys_revoked"], done["keys_left"]) == (1, 0)
+    await stage.refused(401, "unauthorized", "GET", "/v1/me", key=key)
+    good = {each["user"] for each in (await stage.get("/v1/keys"))["items"] if each["revoked_at"] is None}
+    assert good == {"admin", "bela"}
+    (told,) = await entries(stage, "reset_user")
+    assert (told["subject"], told["after"]["keys_revoked"]) == ("asha", 1)
+    because = [(each["after"] or {}).get("because") for each in await entries(stage, "revoke_api_key")]
+    assert because.count("the user was reset") == 1
+
+
+async def test_a_reset_leaves_the_keys_where_that_is_asked_for(stage: Stage) -> None:
+    key = await stage.person("asha", "trader")
+    done = (await stage.ask("POST", "/v1/users/asha/reset", {"revoke_keys": False})).json()
+    assert (done["keys_revoked"], done["keys_left"]) == (0, 1)
+    assert (await stage.get("/v1/me", key=key))["user"] == "asha"
+    await stage.refused(422, "bad_input", "POST", "/v1/users/asha/reset", {"revoke_keys": "perhaps"})
+
+
 async def test_a_one_time_password_ends(stage: Stage) -> None:
     made = await stage.make("/v1/users", {"id": "asha", "roles": ["viewer"]})
     async with stage.services.database.connection() as connection:

@@ -62,6 +62,19 @@ async def test_a_password_leaves_the_second_factor_and_a_reset_takes_it(here: St
     assert await browser.post("/v1/auth/password", {"current": password, "new": PASSWORD}) == {"step": "enrol"}
 
 
+async def test_a_reset_revokes_the_keys_unless_they_are_to_be_kept(here: Stage) -> None:
+    key = await here.person("asha", "trader")
+    kept = await run("user", "password", "asha", "--reset", "--keep-keys")
+    assert "API keys: 0 revoked, 1 still good." in kept.stdout
+    assert (await here.get("/v1/me", key=key))["user"] == "asha"
+    done = await run("user", "password", "asha", "--reset")
+    assert "API keys: 1 revoked, 0 still good." in done.stdout
+    here.services.doorkeeper.forget_user("asha")
+    await here.refused(401, "unauthorized", "GET", "/v1/me", key=key)
+    refused = await run("user", "password", "asha", "--keep-keys")
+    assert refused.exit_code == 2
+
+
 async def test_a_lock_out_is_ended(here: Stage) -> None:
     await signed_in(here, "vera", "viewer")
     for _ in range(MOST_BY_USER):

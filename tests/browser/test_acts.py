@@ -188,6 +188,29 @@ def _away(api: ApiClient, algo: str) -> Decimal:
     return min((abs(Decimal(o["limit_price"]) / Decimal(last) - 1) for o in orders), default=Decimal(0))
 
 
+def test_an_algos_labels_and_placement_are_changed(operator: Person, api: ApiClient, maker: str) -> None:
+    page = operator.go(f"/algos/{maker}", maker)
+    epoch = api.get(f"/algos/{maker}")["epoch"]
+    dialog = page.get_by_role("dialog", name=f"Labels and placement of {maker}")
+    page.get_by_role("button", name="Labels and placement").click()
+    dialog.get_by_role("textbox", name="Labels", exact=True).fill("desk=alpha, risk=low")
+    dialog.get_by_role("button", name="Save", exact=True).click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("region", name="What it is")).to_contain_text("desk=alpha")
+    assert api.get(f"/algos/{maker}")["labels"] == {"desk": "alpha", "risk": "low"}
+
+    page.get_by_role("button", name="Labels and placement").click()
+    dialog.get_by_label("On machines with these labels").fill("a b")
+    dialog.get_by_role("button", name="Save and restart it").click()
+    expect(dialog).to_contain_text("is no requirement")
+    dialog.get_by_label("On machines with these labels").fill("!moon")
+    dialog.get_by_role("button", name="Save and restart it").click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("region", name="What it is")).to_contain_text("!moon")
+    wait("the next incarnation", lambda: api.get(f"/algos/{maker}")["epoch"] > epoch)
+    wait("it runs again", lambda: _state(api, maker) == "running")
+
+
 def test_an_algos_equity_and_log_are_shown(operator: Person) -> None:
     page = operator.go("/algos/maker-1", "maker-1")
     expect(page.get_by_role("img", name=re.compile("^Profit of maker-1")).locator("canvas").first).to_be_visible()
@@ -376,8 +399,12 @@ def test_a_user_is_added_granted_locked_out_and_reset(operator: Person, api: Api
     expect(unlock).to_have_count(0)
     assert api.get(f"/users/{name}")["locked_until"] is None
 
+    key = api.post("/keys", {"user": name})["id"]
     page.get_by_role("button", name="Reset password and authenticator").click()
+    expect(page.get_by_label("Revoke the API keys too")).to_be_checked()
     answer(operator, f"Reset {name}", "Reset", typed=name)
+    expect(page.get_by_role("dialog", name="One-time password")).to_contain_text("1 API key was revoked.")
+    assert next(each for each in api.get("/keys", limit=1_000)["items"] if each["id"] == key)["revoked_at"]
     assert shown_once(page, "One-time password") != password
 
 

@@ -7,7 +7,7 @@ import { App } from "./App";
 
 const SESSION = {
   id: "s", user: "vera", roles: ["viewer"], rights: ["view"], step: "done", totp: false, fresh_until: null,
-  idle_ends_at: "2026-01-01T00:00:00+00:00", ends_at: "2026-01-01T00:00:00+00:00",
+  idle_ends_at: "2126-01-01T00:00:00+00:00", ends_at: "2126-01-01T00:00:00+00:00",
 };
 
 function answers(session: () => Response | Promise<Response>) {

@@ -9,6 +9,7 @@ import { Page } from "@/components/Page";
 import { Frame } from "@/layout/Frame";
 import { type PageEntry, pages } from "@/pages";
 import { FreshCodeDialog } from "@/session/FreshCode";
+import { SessionEnd } from "@/session/SessionEnd";
 import { SESSION_KEY, useIsOperator, useSession } from "@/session/session";
 import { Connection } from "@/stream/connection";
 import { StreamContext } from "@/stream/hooks";
@@ -75,7 +76,12 @@ function SignedIn(given: { children: ReactNode }) {
       stream.stop();
     };
   }, [stream, client]);
-  return <StreamContext value={stream}>{given.children}</StreamContext>;
+  return (
+    <StreamContext value={stream}>
+      <SessionEnd />
+      {given.children}
+    </StreamContext>
+  );
 }
 
 /** A page, for those whom it is for. */

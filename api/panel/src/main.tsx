@@ -38,8 +38,8 @@ const client = new QueryClient({
 });
 
 install({
-  onSignedOut: () => {
-    forgetSession(client);
+  onSignedOut: (why) => {
+    forgetSession(client, why);
   },
   askFreshCode,
   onUncertain: uncertain.set,

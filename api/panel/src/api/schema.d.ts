@@ -310,6 +310,8 @@ export interface paths {
         /**
          * Reset User
          * @description A new one-time password for who has lost password or phone: the second factor and all sessions are gone.
+         *
+         *     So are the user's API keys, unless asked otherwise.
          */
         post: operations["reset_user_v1_users__id__reset_post"];
         delete?: never;
@@ -376,7 +378,7 @@ export interface paths {
         post?: never;
         /**
          * Revoke Key
-         * @description Revoke a key.
+         * @description Revoke a key.  A key that asks revokes itself, and none that can do more than it.
          */
         delete: operations["revoke_key_v1_keys__id__delete"];
         options?: never;
@@ -6004,14 +6006,6 @@ export interface components {
             algos: components["schemas"]["AlgoThere"][];
         };
         /**
-         * OneTimePassword
-         * @description Shown this once.
-         */
-        OneTimePassword: {
-            /** One Time Password */
-            one_time_password: string;
-        };
-        /**
          * OrderChange
          * @description New values; what is left out stays.  ``quantity`` is the new total, filled part included.
          * @example {
@@ -6841,6 +6835,32 @@ export interface components {
             code: string;
             /** Detail */
             detail: string;
+        };
+        /**
+         * ResetDone
+         * @description ``one_time_password`` is shown this once; how many API keys were revoked, and how many are left and good.
+         */
+        ResetDone: {
+            /** One Time Password */
+            one_time_password: string;
+            /** Keys Revoked */
+            keys_revoked: number;
+            /** Keys Left */
+            keys_left: number;
+        };
+        /**
+         * ResetWanted
+         * @description ``revoke_keys``: end the user's API keys too; who had taken the account over may have made some.
+         * @example {
+         *       "revoke_keys": true
+         *     }
+         */
+        ResetWanted: {
+            /**
+             * Revoke Keys
+             * @default true
+             */
+            revoke_keys?: boolean;
         };
         /**
          * Right
@@ -9565,7 +9585,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ResetWanted"] | null;
+            };
+        };
         responses: {
             /** @description Successful Response */
             200: {
@@ -9573,7 +9597,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["OneTimePassword"];
+                    "application/json": components["schemas"]["ResetDone"];
                 };
             };
             /** @description The body is not JSON */

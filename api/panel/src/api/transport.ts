@@ -13,8 +13,8 @@ const WAITS = [400, 1_000, 2_000, 4_000, 8_000];
 const ACTIVE_MS = 10_000;
 
 export interface Hooks {
-  /** There is no session, or not any more. */
-  onSignedOut: () => void;
+  /** There is no session, or not any more; and why, in the server's words. */
+  onSignedOut: (why: string) => void;
   /** Ask for a code and give it to the server; false where the person closes the dialog. */
   askFreshCode: () => Promise<boolean>;
   /** The connection went in the middle of an action; `null` when its outcome is known. */
@@ -37,6 +37,9 @@ let lastInput = 0;
 export function noteInput(): void {
   lastInput = Date.now();
 }
+
+/** When a person last did something here, in milliseconds since the epoch. */
+export const lastInputAt = (): number => lastInput;
 
 export function watchInput(target: Window): () => void {
   const names = ["pointerdown", "keydown", "wheel", "touchstart"] as const;
@@ -75,7 +78,7 @@ export async function send(request: Request): Promise<Response> {
   let fresh = false;
   for (;;) {
     const answer = await sendOnce(request, body, signsIn ? null : key, what);
-    if (answer.status === 401 && !signsIn) hooks.onSignedOut();
+    if (answer.status === 401 && !signsIn) hooks.onSignedOut((await problemOf(answer)).message);
     if (answer.status !== 403 || fresh) return answer;
     const problem = await problemOf(answer);
     if (problem.code !== "fresh_code_needed") return answer;
@@ -97,8 +100,8 @@ async function sendRead(request: Request): Promise<Response> {
     throw new NetworkLost();
   }
   if (answer.status === 401 && new URL(request.url).pathname !== "/v1/auth/session") {
-    const { code } = await problemOf(answer);
-    if (code === "unauthorized") hooks.onSignedOut();
+    const { code, message } = await problemOf(answer);
+    if (code === "unauthorized") hooks.onSignedOut(message);
   }
   return answer;
 }

@@ -11,7 +11,7 @@ import { instant } from "@/format/time";
 
 import { LineChart } from "./LineChart";
 
-const SPANS = { "1 h": 3_600_000, "1 d": 86_400_000, "1 w": 7 * 86_400_000, "1 m": 30 * 86_400_000 } as const;
+const SPANS = { "1 h": 3_600_000, "1 d": 86_400_000, "1 w": 7 * 86_400_000, "30 d": 30 * 86_400_000 } as const;
 type SpanName = keyof typeof SPANS;
 
 /** The profit of an algo or an account over time. */

@@ -1,4 +1,4 @@
-import { Button, Group, Modal, Stack, Text, Textarea, TextInput } from "@mantine/core";
+import { Button, Checkbox, Group, Modal, Stack, Text, Textarea, TextInput } from "@mantine/core";
 import { type ReactNode, useCallback, useState } from "react";
 
 import { Cancelled } from "@/api/problem";
@@ -16,8 +16,10 @@ export interface Confirmation {
   reason?: boolean;
   /** This must be typed first. */
   typed?: string;
+  /** A box to tick that goes with it, and how it stands at first; the action gets how it was left. */
+  option?: { label: string; description?: string; checked: boolean };
   /** Does it; the dialog stays open, with the error, when it fails. */
-  act: (reason: string) => Promise<unknown>;
+  act: (reason: string, option: boolean) => Promise<unknown>;
 }
 
 /** The dialog before an act that matters. */
@@ -32,6 +34,7 @@ export function ConfirmAction(given: Confirmation & { opened: boolean; onClose: 
 function Inside(given: Confirmation & { onClose: () => void }) {
   const [reason, setReason] = useState("");
   const [typed, setTyped] = useState("");
+  const [option, setOption] = useState(given.option?.checked ?? false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
   const ready = (!given.reason || reason.trim() !== "") && (given.typed === undefined || typed.trim() === given.typed);
@@ -39,7 +42,7 @@ function Inside(given: Confirmation & { onClose: () => void }) {
     setBusy(true);
     setError(null);
     try {
-      await given.act(reason.trim());
+      await given.act(reason.trim(), option);
       given.onClose();
     } catch (found) {
       if (!(found instanceof Cancelled)) setError(found);
@@ -68,6 +71,17 @@ function Inside(given: Confirmation & { onClose: () => void }) {
             value={reason}
             onChange={(event) => {
               setReason(event.currentTarget.value);
+            }}
+          />
+        ) : null}
+        {given.option ? (
+          <Checkbox
+            size="xs"
+            label={given.option.label}
+            description={given.option.description}
+            checked={option}
+            onChange={(event) => {
+              setOption(event.currentTarget.checked);
             }}
           />
         ) : null}

@@ -46,9 +46,13 @@ let timer: ReturnType<typeof setInterval> | null = null;
 export function useNow(): number {
   useEffect(() => {
     followers += 1;
-    timer ??= setInterval(() => {
+    if (!timer) {
+      // Nobody has followed it meanwhile.
       second.set(Date.now());
-    }, 1_000);
+      timer = setInterval(() => {
+        second.set(Date.now());
+      }, 1_000);
+    }
     return () => {
       followers -= 1;
       if (followers === 0 && timer) {
@@ -64,10 +68,10 @@ export function useNow(): number {
 export function Ago(given: { at: Text; ahead?: boolean }) {
   const now = useNow();
   if (!given.at) return <span className="muted">–</span>;
-  const span = given.ahead ? instant(given.at) - now : now - instant(given.at);
+  const span = now - instant(given.at);
   return (
     <Tooltip label={given.at}>
-      <time dateTime={given.at}>{given.ahead ? `in ${formatSpan(span)}` : `${formatSpan(span)} ago`}</time>
+      <time dateTime={given.at}>{given.ahead && span < 0 ? `in ${formatSpan(-span)}` : `${formatSpan(span)} ago`}</time>
     </Tooltip>
   );
 }

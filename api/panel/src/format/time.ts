@@ -23,6 +23,12 @@ export function fullTime(text: string | null | undefined): string {
   return text ? `${text} (UTC offset as sent)` : "";
 }
 
+/** What is left, as minutes and seconds: 1:05. */
+export function formatCountdown(ms: number): string {
+  const s = Math.max(0, Math.ceil(ms / 1000));
+  return `${String(Math.floor(s / 60))}:${String(s % 60).padStart(2, "0")}`;
+}
+
 /** A span in words: 4 s, 3 min, 2 h, 5 d. */
 export function formatSpan(ms: number): string {
   if (Number.isNaN(ms)) return "–";

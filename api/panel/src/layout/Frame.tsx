@@ -13,6 +13,7 @@ import { forgetSession, useIsOperator, useMe } from "@/session/session";
 import { useChanges } from "@/stream/hooks";
 
 import { Boundary } from "./Boundary";
+import { Clock } from "./Clock";
 import { LinkSign } from "./Link";
 import { Palette, SearchButton } from "./Search";
 import { UncertainNote } from "./Uncertain";
@@ -54,6 +55,7 @@ export function Frame() {
         </Link>
         <SearchButton />
         <div style={{ marginLeft: "auto" }} />
+        <Clock />
         <LinkSign />
         <Bell />
         <Button component={Link} to="/kill" color="red.9" style={{ flex: "none" }} leftSection={<IconShieldHalf size={15} aria-hidden />}>

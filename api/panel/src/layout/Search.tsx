@@ -9,6 +9,7 @@ import { useNavigate } from "react-router";
 
 import { api, expect } from "@/api/client";
 import { pages, placeOf } from "@/pages";
+import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
 
 export function SearchButton() {
@@ -38,6 +39,8 @@ export function Palette() {
   const [asked] = useDebouncedValue(query.trim(), 180);
   const navigate = useNavigate();
   const operator = useIsOperator();
+  const mayTrade = useMay("trade");
+  const mayRun = useMay("algos");
   const { toggleColorScheme } = useMantineColorScheme();
   const { data } = useQuery({
     queryKey: ["search", asked],
@@ -57,8 +60,8 @@ export function Palette() {
       onClick: () => void navigate(each.path),
     }));
   const commands: SpotlightActionData[] = [
-    { id: "new-order", label: "Place an order", onClick: () => void navigate("/orders?ticket=new") },
-    { id: "new-algo", label: "Add an algo", onClick: () => void navigate("/algos?new=1") },
+    ...(mayTrade ? [{ id: "new-order", label: "Place an order", onClick: () => void navigate("/orders?ticket=new") }] : []),
+    ...(mayRun ? [{ id: "new-algo", label: "Add an algo", onClick: () => void navigate("/algos?new=1") }] : []),
     {
       id: "throw", label: "Stop trading: kill switch", leftSection: <IconShieldHalf size={17} aria-hidden />,
       onClick: () => void navigate("/kill"),

@@ -1,15 +1,16 @@
 /** The sign-in: password, code, change of a one-time password, enrolment of an authenticator. */
-import { Anchor, Button, Group, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Anchor, Button, Group, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useState } from "react";
 
 import { api, expect } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { useStore } from "@/format/store";
 
 import { Enrolment } from "./Enrolment";
 import { CodeInput } from "./FreshCode";
-import { forgetSession, SESSION_KEY, type Step, useSession } from "./session";
+import { endedBecause, forgetSession, SESSION_KEY, type Step, useSession } from "./session";
 
 const TITLES: Record<Step | "login", string> = {
   login: "Sign in",
@@ -23,6 +24,7 @@ export function SignIn() {
   const { data: session } = useSession();
   const [step, setStep] = useState<Step | "login">(session?.step ?? "login");
   const client = useQueryClient();
+  const why = useStore(endedBecause);
   useEffect(() => {
     setStep(session?.step ?? "login");
   }, [session]);
@@ -55,6 +57,12 @@ export function SignIn() {
         <Title order={1} mb="sm">
           {TITLES[step]}
         </Title>
+        {step === "login" && why ? (
+          <Alert color="yellow" p="xs" mb="sm" role="status" title="You were signed out">
+            {why[0]?.toUpperCase()}
+            {why.slice(1)}
+          </Alert>
+        ) : null}
         {step === "login" ? <Login next={next} /> : null}
         {step === "code" ? <Code next={next} /> : null}
         {step === "password" ? <NewPassword next={next} /> : null}

@@ -9,7 +9,8 @@ import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
-import { Price, Quantity, Time } from "@/components/values";
+import { Money, Price, Quantity, Time } from "@/components/values";
+import { signOf } from "@/format/decimal";
 import { useMay } from "@/session/rights";
 import { useChanges, useStale } from "@/stream/hooks";
 
@@ -38,6 +39,7 @@ export function OrderDetail(given: { account: string; id: string; onClose: () =>
   return (
     <Drawer opened onClose={given.onClose} position="right" size="lg" title={<strong>Order {id}</strong>}>
       <ErrorNote error={error} retry={() => void refetch()} />
+      {order || error ? null : <span className="muted">Loading…</span>}
       {order ? (
         <Stack gap="md" className={stale ? "stale" : ""}>
           <Group justify="space-between">
@@ -104,7 +106,8 @@ export function OrderDetail(given: { account: string; id: string; onClose: () =>
                       {event.fill ? (
                         <span>
                           {" "}
-                          <Quantity value={event.fill.quantity} /> at <Price value={event.fill.price} />
+                          <Quantity value={event.fill.quantity} /> at <Price value={event.fill.price} />, fee{" "}
+                          <Money value={event.fill.fee} currency={event.fill.fee_currency} places={4} />
                         </span>
                       ) : null}
                     </Table.Td>
@@ -133,7 +136,8 @@ function Facts({ order }: { order: Order }) {
     ["Trails by", order.trail_percent ? `${order.trail_percent} %` : <Price key="trail" value={order.trail_price} />],
     ["Filled", <Quantity key="filled" value={order.filled_quantity} />],
     ["Open", <Quantity key="open" value={order.open_quantity} />],
-    ["Average price", <Price key="average" value={order.average_price} />],
+    ["Average price", <Price key="average" value={signOf(order.filled_quantity) ? order.average_price : null} />],
+    ["May only reduce", order.reduce_only ? "yes" : "no"],
     ["Broker's id", order.broker_order_id ?? "–"],
     ["Placed", <Time key="placed" at={order.created_at} />],
   ];

@@ -82,6 +82,8 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
   const chosen = found.data?.items.find((each) => each.id === instrument);
   const hasLimit = type === "limit" || type === "stop_limit";
   const hasStop = type === "stop" || type === "stop_limit";
+  // What is about to be sent, in the words of the button.
+  const how = type === "market" ? "at the market" : type === "limit" ? (limit.trim() ? `at ${limit.trim()}` : "") : `(${type.replaceAll("_", " ")})`;
   const at = (field: string) => errorAt(error, field);
   const edit = <Value,>(set: (value: Value) => void) => (value: Value) => {
     set(value);
@@ -251,7 +253,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
             loading={busy}
             disabled={!account || !instrument.trim() || !quantity.trim()}
           >
-            {side === "buy" ? "Buy" : "Sell"} {quantity.trim()} {instrument.trim()}
+            {side === "buy" ? "Buy" : "Sell"} {quantity.trim()} {instrument.trim()} {how}
           </Button>
         </Group>
       </Stack>

@@ -42,10 +42,10 @@ export function AccountDetail(given: { account: Account; now: Glance | undefined
             Equity <Money value={now?.equity} currency={now?.currency} />
           </span>
           <span>
-            Today <Money value={now?.pnl_today} signed />
+            Today <Money value={now?.pnl_today} currency={now?.currency} signed />
           </span>
           <span>
-            Gross <Money value={now?.gross} />
+            Gross <Money value={now?.gross} currency={now?.currency} />
           </span>
         </Group>
         {mayTrade ? <Acts account={account} /> : null}
@@ -242,7 +242,13 @@ function Steer(given: { account: Account; onDeleted: () => void }) {
           <Button
             variant="default"
             onClick={() => {
-              if (!account.enabled) change.mutate({ enabled: true });
+              if (!account.enabled)
+                confirm({
+                  title: `Connect ${account.id}`,
+                  children: `It logs in at ${account.connector}, and from then on orders for it are sent there.`,
+                  verb: `Connect ${account.id} and trade`,
+                  act: () => change.mutateAsync({ enabled: true }),
+                });
               else
                 confirm({
                   title: `Disconnect ${account.id}`,

@@ -9,15 +9,7 @@ import { api, expect } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import type { Schema } from "@/components/schema";
 import { errorAt, SchemaForm } from "@/components/SchemaForm";
-
-export function useConnectors() {
-  return useQuery({ queryKey: ["connectors"], queryFn: () => expect(api.GET("/v1/connectors")), staleTime: Infinity });
-}
-
-/** Without what was left empty: the broker's own defaults hold then. */
-export function settingsOf(values: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "" && value !== null));
-}
+import { settingsOf, useConnectors } from "@/trading/connectors";
 
 export function NewAccount(given: { onClose: () => void }) {
   const client = useQueryClient();

@@ -34,8 +34,8 @@ const columns: Column<Row>[] = [
     cell: ({ account, now }) => <StateBadge state={now?.state ?? (account.enabled ? "unknown" : "disabled")} reason={now?.detail} />,
   },
   { id: "equity", header: "Equity", value: ({ now }) => now?.equity, kind: "decimal", width: 130, cell: ({ now }) => <Money value={now?.equity} currency={now?.currency} /> },
-  { id: "pnl", header: "P&L today", value: ({ now }) => now?.pnl_today, kind: "decimal", width: 110, cell: ({ now }) => <Money value={now?.pnl_today} signed /> },
-  { id: "gross", header: "Gross", value: ({ now }) => now?.gross, kind: "decimal", width: 120, cell: ({ now }) => <Money value={now?.gross} /> },
+  { id: "pnl", header: "P&L today", value: ({ now }) => now?.pnl_today, kind: "decimal", width: 130, cell: ({ now }) => <Money value={now?.pnl_today} currency={now?.currency} signed /> },
+  { id: "gross", header: "Gross", value: ({ now }) => now?.gross, kind: "decimal", width: 130, cell: ({ now }) => <Money value={now?.gross} currency={now?.currency} /> },
   {
     id: "use", header: "Of its limit", value: ({ now }) => now?.gross_use, kind: "number", width: 130,
     cell: ({ account, now }) =>

@@ -1,7 +1,7 @@
 import { Alert, Button, Group, Menu, Tabs } from "@mantine/core";
 import { IconChevronDown } from "@tabler/icons-react";
 import { useQueryClient } from "@tanstack/react-query";
-import { lazy, Suspense, useMemo } from "react";
+import { lazy, Suspense, useMemo, useState } from "react";
 import { useNavigate, useSearchParams } from "react-router";
 
 import { api, expect, type Shape } from "@/api/client";
@@ -24,6 +24,7 @@ import { AlgoFacts, AlgoStats } from "./AlgoFacts";
 import { AlgoPositions } from "./AlgoPositions";
 import { Log } from "./Log";
 import { Parameters } from "./Parameters";
+import { EditPlacement } from "./Placement";
 import { Versions } from "./Versions";
 
 const EquityPanel = lazy(() => import("@/charts/EquityPanel"));
@@ -112,7 +113,7 @@ export function AlgoDetail({ id }: { id: string }) {
             <Suspense fallback={<Panel title="Equity" className="span-7"><span className="muted">Loading…</span></Panel>}>
               <EquityPanel className="span-7" what="algo" id={id} />
             </Suspense>
-            <AlgoFacts algo={algo} stale={stale} className="span-5" />
+            <AlgoFacts algo={algo} stale={stale} className="span-5" actions={may ? <Edit algo={algo} /> : undefined} />
             <AlgoPositions id={id} className="span-12" />
           </div>
         </Tabs.Panel>
@@ -195,6 +196,18 @@ function Acts({ algo }: { algo: Algo }) {
         </Menu.Dropdown>
       </Menu>
       {dialog}
+    </>
+  );
+}
+
+function Edit({ algo }: { algo: Algo }) {
+  const [opened, setOpened] = useState(false);
+  return (
+    <>
+      <Button size="compact-xs" variant="default" onClick={() => { setOpened(true); }}>
+        Labels and placement…
+      </Button>
+      {opened ? <EditPlacement algo={algo} onClose={() => { setOpened(false); }} /> : null}
     </>
   );
 }

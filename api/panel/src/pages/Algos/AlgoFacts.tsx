@@ -3,12 +3,15 @@ import type { ReactNode } from "react";
 import { Link } from "react-router";
 
 import type { Shape } from "@/api/client";
+import { Labels } from "@/components/Labels";
 import { Panel } from "@/components/Page";
 import { Stat } from "@/components/Stat";
 import { Money, Quantity, Time } from "@/components/values";
 import type { Algo } from "@/trading/read";
 
 const ms = (value: number | null | undefined) => (value == null ? "–" : `${value.toFixed(1)} ms`);
+
+const PACKING = { spread: "the emptiest", pack: "the fullest" };
 
 /** How its present incarnation goes. */
 export function AlgoStats({ algo, stale }: { algo: Algo; stale: boolean }) {
@@ -25,7 +28,8 @@ export function AlgoStats({ algo, stale }: { algo: Algo; stale: boolean }) {
   );
 }
 
-export function AlgoFacts({ algo, stale, className }: { algo: Shape<"AlgoWithStop">; stale: boolean; className: string }) {
+export function AlgoFacts(given: { algo: Shape<"AlgoWithStop">; stale: boolean; className: string; actions?: ReactNode }) {
+  const { algo, stale, className } = given;
   const { placement } = algo;
   const facts: [string, ReactNode][] = [
     ["Strategy", <Link key="s" to={`/strategies/${encodeURIComponent(algo.strategy)}`}>{algo.strategy}</Link>],
@@ -37,9 +41,11 @@ export function AlgoFacts({ algo, stale, className }: { algo: Shape<"AlgoWithSto
     ["Pinned to", algo.node || "any machine"],
     ["Runs on", algo.live?.node ?? (algo.placed || "–")],
     ["Machines", placement.selector || "any labels"],
-    ["Needs", `${String(placement.cpus)} CPU, ${String(placement.memory_mb)} MB`],
+    ["Of several", `${PACKING[placement.packing]}${placement.apart === "no" ? "" : `, apart from its account's others${placement.apart === "prefer" ? " where possible" : ""}`}`],
+    ["Needs", `${String(placement.cpus)} cores, ${String(placement.memory_mb)} MiB`],
+    ["At most", `${String(placement.cpu_limit)} cores for long, else ${placement.over_cpu === "end" ? "it is ended" : "it gets what others leave"}`],
     ["Incarnation", String(algo.epoch)],
-    ["Labels", Object.entries(algo.labels).map(([key, value]) => `${key}=${value}`).join(" ") || "–"],
+    ["Labels", <Labels key="l" labels={algo.labels} />],
     ["When it stops", `orders ${algo.stop_orders}, position ${algo.stop_position}`],
     ["Batches lost", algo.live ? String(algo.live.batches_lost) : "–"],
     ["Added", <Time key="c" at={algo.created_at} />],
@@ -47,7 +53,7 @@ export function AlgoFacts({ algo, stale, className }: { algo: Shape<"AlgoWithSto
   ];
   const positions = Object.entries(algo.live?.positions ?? {});
   return (
-    <Panel title="What it is" className={className} stale={stale}>
+    <Panel title="What it is" className={className} stale={stale} actions={given.actions}>
       <dl style={{ display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(150px, 1fr))", gap: "6px 12px", margin: 0 }}>
         {facts.map(([name, value]) => (
           <div key={name}>

@@ -4,6 +4,7 @@ import { useState } from "react";
 import { useNavigate, useSearchParams } from "react-router";
 
 import { type Column, DataTable } from "@/components/DataTable";
+import { labelsText } from "@/components/Labels";
 import { Page, Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
 import { Money, Time } from "@/components/values";
@@ -25,6 +26,7 @@ const COLUMNS: Column<Algo>[] = [
   { id: "user", header: "User", value: (a) => a.user, width: 80, hidden: true },
   { id: "instruments", header: "Instruments", value: (a) => a.instruments.join(" "), width: 150 },
   { id: "feed", header: "Feed", value: (a) => a.feed, width: 80, hidden: true },
+  { id: "labels", header: "Labels", value: (a) => labelsText(a.labels), width: 120, hidden: true },
   { id: "node", header: "Runs on", value: (a) => a.live?.node ?? a.placed, width: 78 },
   { id: "profit", header: "Realised", kind: "decimal", value: (a) => a.live?.realised, cell: (a) => <Money value={a.live?.realised} signed />, width: 80, title: "Profit taken less fees, of this incarnation" },
   { id: "orders", header: "Open", kind: "number", value: (a) => a.live?.open_orders, width: 50, title: "Open orders" },
@@ -83,7 +85,7 @@ export function AlgoList() {
         />
       </Panel>
       <NewAlgo
-        opened={search.has("new")}
+        opened={may && search.has("new")}
         onClose={() => {
           setSearch({}, { replace: true });
         }}

@@ -6,11 +6,13 @@ import { useNavigate } from "react-router";
 import { api, expect } from "@/api/client";
 import type { Schema } from "@/components/schema";
 import { ErrorNote } from "@/components/ErrorNote";
+import { readLabels } from "@/components/Labels";
 import { SchemaForm } from "@/components/SchemaForm";
 import { ProblemError } from "@/api/problem";
 import { useAccounts, useFeeds } from "@/trading/read";
 
 import { NodeSelect } from "./commands";
+import { isSamePlacement, type Placement, PlacementInputs, USUAL } from "./Placement";
 
 const NO_PARAMETERS: Schema = { type: "object", properties: {} };
 
@@ -39,14 +41,18 @@ function Form(given: { onClose: () => void }) {
   const [feed, setFeed] = useState<string | null>(null);
   const [instruments, setInstruments] = useState<string[]>([]);
   const [node, setNode] = useState("");
-  const [labels, setLabels] = useState("");
+  const [text, setText] = useState("");
+  const [placement, setPlacement] = useState<Placement>(USUAL);
   const [start, setStart] = useState(true);
   const [wrong, setWrong] = useState<Record<string, string>>({});
+  const [error, setError] = useState<unknown>(null);
+  const labels = readLabels(text);
   const chosen = strategies.data?.items.find((each) => each.name === strategy);
   const carried = feeds.data?.items.find((each) => each.id === feed)?.instruments ?? [];
 
   const create = async (parameters: Record<string, unknown>) => {
     setWrong({});
+    setError(null);
     try {
       await expect(
         api.POST("/v1/algos", {
@@ -59,16 +65,19 @@ function Form(given: { onClose: () => void }) {
             instruments,
             parameters,
             node,
-            labels: readLabels(labels),
+            // What nobody changed is left to the server.
+            ...(isSamePlacement(placement, USUAL) ? {} : { placement: { ...placement, selector: placement.selector.trim() } }),
+            labels: labels ?? {},
             start,
           },
         }),
       );
-    } catch (error) {
-      if (error instanceof ProblemError) {
-        setWrong(Object.fromEntries(error.fields.map((each) => [each.field.split(".")[0] ?? "", each.detail])));
+    } catch (found) {
+      setError(found);
+      if (found instanceof ProblemError) {
+        setWrong(Object.fromEntries(found.fields.map((each) => [each.field.split(".")[0] ?? "", each.detail])));
       }
-      throw error;
+      throw found;
     }
     await client.invalidateQueries({ queryKey: ["algos"] });
     void navigate(`/algos/${encodeURIComponent(id.trim())}`);
@@ -84,7 +93,7 @@ function Form(given: { onClose: () => void }) {
         verb={start ? "Add and start" : "Add"}
         onSubmit={create}
         onCancel={given.onClose}
-        disabled={!id.trim() || !strategy || !account || !feed || !instruments.length}
+        disabled={!id.trim() || !strategy || !account || !feed || !instruments.length || !labels}
       >
         <Stack gap="sm">
           <Group grow align="flex-start">
@@ -98,22 +107,17 @@ function Form(given: { onClose: () => void }) {
           <MultiSelect size="xs" label="Instruments" description={feed ? "those that the feed carries" : "choose the feed first"} required searchable limit={100} data={carried} value={instruments} error={wrong.instruments} onChange={setInstruments} hidePickedOptions />
           <Group grow align="flex-start">
             <NodeSelect value={node} onChange={setNode} error={wrong.node} />
-            <TextInput label="Labels" placeholder="desk=alpha, risk=low" value={labels} error={wrong.labels} onChange={(event) => { setLabels(event.currentTarget.value); }} />
+            <TextInput label="Labels" placeholder="desk=alpha, risk=low" value={text} error={labels ? wrong.labels : "Write key=value, key=value"} onChange={(event) => { setText(event.currentTarget.value); }} />
           </Group>
+          <details>
+            <summary>Which machines will do, and how much it may take</summary>
+            <Stack gap="sm" mt="xs">
+              <PlacementInputs value={placement} onChange={setPlacement} error={error} />
+            </Stack>
+          </details>
           <Checkbox label="Start it at once" checked={start} onChange={(event) => { setStart(event.currentTarget.checked); }} />
         </Stack>
       </SchemaForm>
     </>
-  );
-}
-
-/** `desk=alpha, risk=low` as labels. */
-export function readLabels(text: string): Record<string, string> {
-  const pairs = text.split(",").map((each) => each.trim()).filter(Boolean);
-  return Object.fromEntries(
-    pairs.map((each) => {
-      const [key, ...value] = each.split("=");
-      return [(key ?? "").trim(), value.join("=").trim()];
-    }),
   );
 }

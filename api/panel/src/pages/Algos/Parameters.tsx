@@ -10,12 +10,7 @@ import { SchemaForm } from "@/components/SchemaForm";
 import { useMay } from "@/session/rights";
 import type { Algo } from "@/trading/read";
 
-const APPLIED: Record<string, string> = {
-  live: "The running algo has taken it up.",
-  restart: "It restarts with it.",
-  stored: "It begins with it when it is started.",
-  unchanged: "It was so already.",
-};
+import { APPLIED } from "./algos";
 
 /** The schema of what an algo runs: of its version, or of the built-in strategy. */
 export async function readSchema(strategy: string, version: string): Promise<Schema> {

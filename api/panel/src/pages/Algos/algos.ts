@@ -8,6 +8,14 @@ import { type Algo, readAlgos } from "@/trading/read";
 const KEY = ["algos", "list"] as const;
 const LOOK_MS = 3_000;
 
+/** What a change has come to, in words. */
+export const APPLIED: Record<string, string> = {
+  live: "The running algo has taken it up.",
+  restart: "It restarts with it.",
+  stored: "It begins with it when it is started.",
+  unchanged: "It was so already.",
+};
+
 export function useAlgos(): LiveQuery<Algo> {
   const client = useQueryClient();
   const live = useLiveRows<Algo, Algo | null>({

@@ -79,8 +79,8 @@ export default function Audit() {
         {field("Who", actor, setActor)}
         {field("What", action, setAction)}
         {field("Of what (its beginning)", subject, setSubject)}
-        {field("From", since, setSince, "datetime-local")}
-        {field("To", until, setUntil, "datetime-local")}
+        {field("From (your time)", since, setSince, "datetime-local")}
+        {field("To (your time)", until, setUntil, "datetime-local")}
       </Group>
       <Panel title="Entries" flush fill>
         <DataTable

@@ -31,7 +31,8 @@ export function RecentAlerts(given: { className: string }) {
           <li key={each.id} style={{ padding: "3px 0", borderBottom: "1px solid var(--qd-line)" }}>
             <StateBadge state={each.severity} label={each.kind.replaceAll("_", " ")} />{" "}
             <span className="muted">
-              {each.subject} · <Ago at={each.at} />
+              {each.subject} · <Ago at={each.last_at} />
+              {each.times > 1 ? `, ${String(each.times)} times` : ""}
             </span>
             <div className="ellipsis" title={each.text}>
               {each.text}

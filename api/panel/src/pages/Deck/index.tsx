@@ -31,8 +31,8 @@ const ACCOUNTS: Column<DeckAccount>[] = [
   { id: "account", header: "Account", value: (row) => row.account, width: 120 },
   { id: "state", header: "State", value: (row) => row.state, cell: (row) => <StateBadge state={row.enabled ? row.state : "disabled"} reason={row.detail} />, width: 120 },
   { id: "pnl", header: "P&L today", kind: "decimal", value: (row) => row.pnl_today, cell: (row) => <Money value={row.pnl_today} currency={row.currency} signed />, width: 125 },
-  { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Money value={row.equity} />, width: 110 },
-  { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Money value={row.gross} />, width: 105 },
+  { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Money value={row.equity} currency={row.currency} />, width: 125 },
+  { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Money value={row.gross} currency={row.currency} />, width: 120 },
   { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} label={`Gross exposure of ${row.account}`} />), width: 120 },
   { id: "user", header: "User", value: (row) => row.user, width: 90 },
   { id: "connector", header: "Broker", value: (row) => row.connector, width: 80, hidden: true },
@@ -71,6 +71,8 @@ export default function Deck() {
     setDialog(null);
   };
   const { data } = deck;
+  const currency = data?.currency ? `, ${data.currency}` : "";
+  const isMixed = data?.currency === "" && data.accounts.length > 1;
   const loading = deck.isPending;
   const stat = { loading: loading || !data, stale: isStale };
   const table = { loading, error: deck.error, retry: () => void deck.refetch(), stale: isStale };
@@ -115,9 +117,9 @@ export default function Deck() {
         </Alert>
       ) : null}
       <div className="stats">
-        <Stat {...stat} label={data?.currency ? `P&L today, ${data.currency}` : "P&L today"} value={<Money value={data?.pnl_today} signed />} hint={data ? accountsIn(data) : ""} to="/positions" />
-        <Stat {...stat} label="Gross exposure" value={<Money value={data?.gross} places={0} />} hint={data ? data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
-        <Stat {...stat} label="Net exposure" value={<Money value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
+        <Stat {...stat} label={`P&L today${currency}`} value={<Money value={data?.pnl_today} signed />} hint={`${data ? accountsIn(data) : ""}${isMixed ? ", in several currencies added up as they are" : ""}`} to="/positions" />
+        <Stat {...stat} label={`Gross exposure${currency}`} value={<Money value={data?.gross} places={0} />} hint={data ? data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...stat} label={`Net exposure${currency}`} value={<Money value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />
         <Stat {...stat} label="Breaks" value={data ? <Count count={data.breaks} /> : ""} hint="books against brokers" to="/reconciliation" />

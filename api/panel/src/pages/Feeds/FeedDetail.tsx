@@ -30,6 +30,7 @@ export function FeedDetail(given: { id: string }) {
   });
   const isStale = useStale() || query.isError;
   const feed = query.data;
+  if (query.isPending) return <p className="muted">Reading…</p>;
   if (!feed) return <ErrorNote error={query.error} title={`Feed ${given.id} cannot be shown`} retry={() => void query.refetch()} />;
   return (
     <>

@@ -1,6 +1,6 @@
 /** A new feed: provider, its settings, instruments, workers. */
 import { Button, Group, Modal, MultiSelect, NumberInput, Select, Stack, TextInput } from "@mantine/core";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { useNavigate } from "react-router";
 
@@ -9,13 +9,14 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentsInput } from "@/components/InstrumentInput";
 import type { Schema } from "@/components/schema";
 import { errorAt, SchemaForm } from "@/components/SchemaForm";
+import { settingsOf, useConnectors } from "@/trading/connectors";
 
 const CHANNELS = ["trade", "quote", "depth", "bar"];
 
 export function NewFeed(given: { onClose: () => void }) {
   const client = useQueryClient();
   const navigate = useNavigate();
-  const connectors = useQuery({ queryKey: ["connectors"], queryFn: () => expect(api.GET("/v1/connectors")), staleTime: Infinity });
+  const connectors = useConnectors();
   const [id, setId] = useState("");
   const [provider, setProvider] = useState<string | null>(null);
   const [instruments, setInstruments] = useState<string[]>([]);
@@ -34,11 +35,10 @@ export function NewFeed(given: { onClose: () => void }) {
   });
   const create = async (settings: Record<string, unknown>) => {
     setWrong(null);
-    const given_settings = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== "" && value !== null));
     try {
       const made = await expect(
         api.POST("/v1/feeds", {
-          body: { id: id.trim(), provider: provider ?? "", settings: given_settings, instruments, workers, channels, nodes: [], seconds: {} },
+          body: { id: id.trim(), provider: provider ?? "", settings: settingsOf(settings), instruments, workers, channels, nodes: [], seconds: {} },
         }),
       );
       await client.invalidateQueries({ queryKey: ["feeds"] });

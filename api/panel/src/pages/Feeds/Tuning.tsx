@@ -4,6 +4,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
+import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { SchemaForm } from "@/components/SchemaForm";
@@ -141,6 +142,7 @@ function Standby(given: { feed: Feed; mayManage: boolean }) {
     queryFn: () => expect(api.GET("/v1/feeds", { params: { query: { limit: 1000 } } })),
   });
   const [chosen, setChosen] = useState<string | null>(null);
+  const [dialog, confirm] = useConfirm();
   const params = { path: { id: feed.id } };
   const again = () => client.invalidateQueries({ queryKey: ["feed", feed.id] });
   const set = useMutation({
@@ -191,14 +193,21 @@ function Standby(given: { feed: Feed; mayManage: boolean }) {
               disabled={!seconds.length}
               loading={clear.isPending}
               onClick={() => {
-                clear.mutate();
+                confirm({
+                  title: `Take the standby of ${feed.id} away`,
+                  verb: "Take it away",
+                  danger: true,
+                  children: "Where an instrument falls silent here, its algos get no prices until it is back.",
+                  act: () => clear.mutateAsync(),
+                });
               }}
             >
-              None
+              None…
             </Button>
           </Group>
         ) : null}
-        <ErrorNote error={set.error ?? clear.error} />
+        <ErrorNote error={set.error} />
+        {dialog}
       </Stack>
     </Panel>
   );

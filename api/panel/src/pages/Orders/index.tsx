@@ -112,7 +112,7 @@ export default function Orders() {
         <OrderDetail key={`${account}/${key}`} account={account} id={key} onClose={() => void navigate(`/orders${query}`)} />
       ) : null}
       <OrderTicket
-        opened={search.get("ticket") !== null}
+        opened={may && search.get("ticket") !== null}
         onClose={() => {
           const { ticket: _, ...rest } = Object.fromEntries(search);
           setSearch(rest, { replace: true });

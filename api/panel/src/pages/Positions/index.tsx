@@ -23,10 +23,10 @@ const ACCOUNTS: Column<HeldAccount>[] = [
   { id: "state", header: "Broker", value: (a) => (a.connected ? "connected" : "lost"), cell: (a) => <StateBadge state={a.connected ? "connected" : "lost"} />, width: 110 },
   { id: "agreed", header: "Books", value: (a) => (a.reconciled ? "agree" : "not compared"), cell: (a) => <StateBadge state={a.open_breaks ? "warning" : a.reconciled ? "ok" : "waiting"} label={a.open_breaks ? `${String(a.open_breaks)} breaks` : a.reconciled ? "agree" : "not compared"} />, width: 100 },
   { id: "cash", header: "Cash", kind: "decimal", value: (a) => a.cash, cell: (a) => <Money value={a.cash} currency={a.currency} />, width: 130 },
-  { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Money value={a.profit} signed />, width: 105, title: "Realised and unrealised, less fees, since the account began" },
-  { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Money value={a.unrealised} signed />, width: 105 },
-  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Money value={a.fees} />, width: 90 },
-  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Money value={a.gross_exposure} />, width: 110 },
+  { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Money value={a.profit} currency={a.currency} signed />, width: 130, title: "Realised and unrealised, less fees, since the account began" },
+  { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Money value={a.unrealised} currency={a.currency} signed />, width: 130 },
+  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Money value={a.fees} currency={a.currency} />, width: 110 },
+  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Money value={a.gross_exposure} currency={a.currency} />, width: 130 },
   { id: "orders", header: "Open orders", kind: "number", value: (a) => a.open_orders, width: 90 },
 ];
 

@@ -5,6 +5,7 @@ import { useState } from "react";
 
 import { api, expect } from "@/api/client";
 import { Cancelled } from "@/api/problem";
+import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
@@ -86,14 +87,16 @@ function SecondFactor() {
   const client = useQueryClient();
   const [enrols, setEnrols] = useState(false);
   const [codes, setCodes] = useState<string[] | null>(null);
-  const [error, setError] = useState<unknown>(null);
-  const renew = async () => {
-    setError(null);
-    try {
-      setCodes((await expect(api.POST("/v1/auth/recovery-codes"))).recovery_codes);
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    }
+  const [dialog, confirm] = useConfirm();
+  const renew = () => {
+    confirm({
+      title: "New recovery codes",
+      verb: "Make new ones",
+      children: "The codes that you have kept stop working at once. The new ones are shown this once.",
+      act: async () => {
+        setCodes((await expect(api.POST("/v1/auth/recovery-codes"))).recovery_codes);
+      },
+    });
   };
   return (
     <Panel title="Second factor" className="span-6">
@@ -114,12 +117,11 @@ function SecondFactor() {
             {me.totp ? "Enrol another" : "Enrol one"}
           </Button>
           {me.totp ? (
-            <Button variant="default" onClick={() => void renew()}>
+            <Button variant="default" onClick={renew}>
               New recovery codes
             </Button>
           ) : null}
         </Group>
-        <ErrorNote error={error} />
         <dl style={{ margin: 0, display: "grid", gridTemplateColumns: "auto 1fr", gap: "2px 12px" }}>
           <dt className="muted">This session ends</dt>
           <dd style={{ margin: 0 }}>
@@ -129,6 +131,7 @@ function SecondFactor() {
           <dd style={{ margin: 0 }}>{me.fresh_until ? <>given; asked for again <Ago at={me.fresh_until} ahead /></> : "asked for at the next sensitive act"}</dd>
         </dl>
       </Stack>
+      {dialog}
       <Modal opened={enrols} onClose={() => { setEnrols(false); }} title={<strong>Enrol an authenticator</strong>}>
         {enrols ? (
           <Enrolment

@@ -14,6 +14,7 @@ import { fieldsOf, type Schema } from "@/components/schema";
 import { StateBadge } from "@/components/StateBadge";
 import { Time } from "@/components/values";
 import { formatNumber } from "@/format/measure";
+import { formatTime } from "@/format/time";
 
 import { Diff } from "./Diff";
 import { shortVersion, type Strategy } from "./strategy";
@@ -286,7 +287,7 @@ function Differences(given: { name: string }) {
   });
   const data = items.map((each) => ({
     value: each.version,
-    label: `${shortVersion(each.version)} · ${each.submitted_at.slice(0, 16).replace("T", " ")}`,
+    label: `${shortVersion(each.version)} · ${formatTime(each.submitted_at)}`,
   }));
   return (
     <Panel title="What changed">

@@ -3,7 +3,7 @@ import { notifications } from "@mantine/notifications";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
-import { api, expect } from "@/api/client";
+import { api, expect, type Shape } from "@/api/client";
 import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
@@ -55,12 +55,15 @@ export function UserDetail({ id }: { id: string }) {
 function Roles({ user }: { user: User }) {
   const client = useQueryClient();
   const [roles, setRoles] = useState(user.roles);
+  const [dialog, confirm] = useConfirm();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
   useEffect(() => {
     setRoles(user.roles);
   }, [user.roles]);
   const isSame = roles.length === user.roles.length && roles.every((each) => user.roles.includes(each));
+  // To the operator's role, or out of it.
+  const turns = roles.includes("operator") !== user.roles.includes("operator");
   const change = async () => {
     setBusy(true);
     setError(null);
@@ -84,10 +87,27 @@ function Roles({ user }: { user: User }) {
         <MultiSelect size="xs" label="What this user may do" data={ROLES} value={roles} error={errorAt(error, "roles")} onChange={setRoles} />
         {isAboutNone(error, ["roles"]) ? <ErrorNote error={error} /> : null}
         <Group>
-          <Button loading={busy} disabled={isSame || !roles.length} onClick={() => void change()}>
+          <Button
+            loading={busy}
+            disabled={isSame || !roles.length}
+            onClick={() => {
+              if (!turns) void change();
+              else
+                confirm({
+                  title: `${user.id} ${roles.includes("operator") ? "becomes an operator" : "is no operator any more"}`,
+                  verb: "Change roles",
+                  danger: true,
+                  children: roles.includes("operator")
+                    ? "An operator may do everything, to everybody's accounts, algos and users. It holds at once."
+                    : "It holds at once, for sessions and keys too.",
+                  act: change,
+                });
+            }}
+          >
             Change roles
           </Button>
         </Group>
+        {dialog}
       </Stack>
     </Panel>
   );
@@ -97,7 +117,7 @@ function Access({ user }: { user: User }) {
   const client = useQueryClient();
   const me = useMe();
   const [dialog, confirm] = useConfirm();
-  const [password, setPassword] = useState<string | null>(null);
+  const [made, setMade] = useState<Shape<"ResetDone"> | null>(null);
   const path = { id: user.id };
   const isMe = me.user === user.id;
   const again = async () => {
@@ -170,9 +190,15 @@ function Access({ user }: { user: User }) {
                 typed: user.id,
                 children:
                   "For who has lost password or phone: password, authenticator and all sessions are gone, and a one-time password is shown.",
-                act: async () => {
-                  const { one_time_password } = await expect(api.POST("/v1/users/{id}/reset", { params: { path } }));
-                  setPassword(one_time_password);
+                option: {
+                  label: "Revoke the API keys too",
+                  description: "Whoever had the account may have made some. Programs that use them are refused at once.",
+                  checked: true,
+                },
+                act: async (_, revokes) => {
+                  const body = { revoke_keys: revokes };
+                  setMade(await expect(api.POST("/v1/users/{id}/reset", { params: { path }, body })));
+                  await client.invalidateQueries({ queryKey: ["keys"] });
                   await again();
                 },
               });
@@ -185,10 +211,17 @@ function Access({ user }: { user: User }) {
       {dialog}
       <SecretOnce
         title="One-time password"
-        secret={password}
-        note={`For the next sign-in of ${user.id}. Hand it over on a way that nobody else reads.`}
-        onClose={() => { setPassword(null); }}
+        secret={made?.one_time_password ?? null}
+        note={`For the next sign-in of ${user.id}. Hand it over on a way that nobody else reads. ${made ? keysOf(made) : ""}`}
+        onClose={() => { setMade(null); }}
       />
     </Panel>
   );
+}
+
+/** What became of the API keys. */
+function keysOf({ keys_revoked: revoked, keys_left: left }: Shape<"ResetDone">): string {
+  const keys = (count: number) => (count === 1 ? "1 API key" : `${String(count)} API keys`);
+  if (left) return `${keys(left)} of theirs ${left === 1 ? "is" : "are"} still good: look at them below.`;
+  return revoked ? `${keys(revoked)} ${revoked === 1 ? "was" : "were"} revoked.` : "There was no API key to revoke.";
 }
