@@ -86,10 +86,14 @@ const SAYS_NOTHING = new Set(["in_progress", "outcome_unknown", "idempotency_mis
 /** Whether a request happened, by the answer to its repetition; null where that tells nothing of it. */
 export async function outcomeOf(answer: Response): Promise<Outcome> {
   if (answer.ok) return { happened: true, said: "" };
-  const { code, message } = await problemOf(answer);
+  const problem = await problemOf(answer);
   const isKept = answer.headers.get("Idempotency-Kept") !== "no";
-  const refused = isKept && REFUSED.has(answer.status) && !SAYS_NOTHING.has(code);
-  return { happened: refused ? false : null, said: message };
+  return { happened: isKept && isRefusal(problem) ? false : null, said: problem.message };
+}
+
+/** Whether the server looked at the request itself, and said no. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof ProblemError && REFUSED.has(error.status) && !SAYS_NOTHING.has(error.code);
 }
 
 /** Whether an action that failed so may have been carried out all the same. */

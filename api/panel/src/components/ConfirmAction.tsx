@@ -1,9 +1,8 @@
 import { Button, Group, Modal, Stack, Text, Textarea, TextInput } from "@mantine/core";
 import { type ReactNode, useCallback, useState } from "react";
 
-import { Cancelled } from "@/api/problem";
-
 import { ErrorNote } from "./ErrorNote";
+import { useAct } from "./useAct";
 
 export interface Confirmation {
   title: string;
@@ -32,26 +31,13 @@ export function ConfirmAction(given: Confirmation & { opened: boolean; onClose: 
 function Inside(given: Confirmation & { onClose: () => void }) {
   const [reason, setReason] = useState("");
   const [typed, setTyped] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct(given.title);
   const ready = (!given.reason || reason.trim() !== "") && (given.typed === undefined || typed.trim() === given.typed);
-  const act = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      await given.act(reason.trim());
-      given.onClose();
-    } catch (found) {
-      if (!(found instanceof Cancelled)) setError(found);
-    } finally {
-      setBusy(false);
-    }
-  };
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (ready && !busy) void act();
+        if (ready) void run(() => given.act(reason.trim()), given.onClose);
       }}
     >
       <Stack gap="sm">
