@@ -39,10 +39,12 @@ const client = new QueryClient({
 });
 
 install({
-  onSignedOut: (unknown) => {
+  onSignedOut: () => {
     forgetSession(client);
-    // The page that asked goes with the session; this stays for whoever signs in.
-    if (unknown !== undefined) notifications.show(lostSight(unknown));
+  },
+  // The page that asked goes with the session; this stays for whoever signs in.
+  onLostSight: (what) => {
+    notifications.show(lostSight(what));
   },
   askFreshCode,
   onUncertain: tellUncertain,

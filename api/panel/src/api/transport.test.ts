@@ -15,6 +15,7 @@ let sent: Sent[];
 let answers: (() => Promise<Response>)[];
 const signedOut = vi.fn();
 const askFreshCode = vi.fn<() => Promise<boolean>>();
+const lostSight = vi.fn();
 const settled = vi.fn();
 const uncertain = vi.fn<(what: string) => () => void>();
 
@@ -28,9 +29,10 @@ beforeEach(() => {
   answers = [];
   signedOut.mockReset();
   askFreshCode.mockReset();
+  lostSight.mockReset();
   settled.mockReset();
   uncertain.mockReset().mockReturnValue(settled);
-  install({ onSignedOut: signedOut, askFreshCode, onUncertain: uncertain });
+  install({ onSignedOut: signedOut, onLostSight: lostSight, askFreshCode, onUncertain: uncertain });
   vi.useFakeTimers();
   vi.spyOn(document, "cookie", "get").mockReturnValue("other=1; qd_csrf=to%3Dken; last=2");
   vi.stubGlobal("fetch", (input: Request | string, init?: RequestInit) => {
@@ -194,7 +196,8 @@ describe("a repetition", () => {
   it("ends in doubt where the session has ended, or the role was taken", async () => {
     answers = [lost, () => Promise.resolve(answer(401, { code: "unauthorized", detail: "sign in" }))];
     expect(await failure(post())).toBeInstanceOf(OutcomeUnknown);
-    expect(signedOut.mock.calls).toEqual([["POST /v1/orders"]]);
+    expect(signedOut).toHaveBeenCalledOnce();
+    expect(lostSight.mock.calls).toEqual([["POST /v1/orders"]]);
     answers = [lost, refused("forbidden")];
     expect(await failure(post())).toBeInstanceOf(OutcomeUnknown);
   });

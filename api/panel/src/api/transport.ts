@@ -13,8 +13,10 @@ const WAITS = [400, 1_000, 2_000, 4_000, 8_000];
 const ACTIVE_MS = 10_000;
 
 export interface Hooks {
-  /** There is no session, or not any more; with it went the answer to `unknown`, which may have happened. */
-  onSignedOut: (unknown?: string) => void;
+  /** There is no session, or not any more. */
+  onSignedOut: () => void;
+  /** The session ended while it was asked whether an action happened. */
+  onLostSight: (what: string) => void;
   /** Ask for a code and give it to the server; false where the person closes the dialog. */
   askFreshCode: () => Promise<boolean>;
   /** The connection went in the middle of an action; what it gives back is called when it is asked for no more. */
@@ -23,6 +25,7 @@ export interface Hooks {
 
 const hooks: Hooks = {
   onSignedOut: () => undefined,
+  onLostSight: () => undefined,
   askFreshCode: () => Promise.resolve(false),
   onUncertain: () => () => undefined,
 };
@@ -86,7 +89,7 @@ export async function send(request: Request): Promise<Response> {
 async function carryOut(act: Act): Promise<Response> {
   for (let fresh = false; ; ) {
     const answer = await repeat(act);
-    if (answer.status === 401 && act.key !== null) hooks.onSignedOut(...(act.uncertain ? [act.what] : []));
+    if (answer.status === 401 && act.key !== null) hooks.onSignedOut();
     if (answer.status !== 401 && answer.status !== 403) return answer;
     const problem = await problemOf(answer);
     // The server keeps no such refusal: the same key goes on, so a try that did act is not done again.
@@ -95,9 +98,10 @@ async function carryOut(act: Act): Promise<Response> {
       if (fresh) continue;
       if (!act.uncertain) throw new Cancelled();
     }
+    if (!act.uncertain) return answer;
     // Who may not (any more) is not told what became of the first try.
-    if (act.uncertain) throw unknown(act, problem.message);
-    return answer;
+    if (answer.status === 401) hooks.onLostSight(act.what);
+    throw unknown(act, problem.message);
   }
 }
 
