@@ -46,9 +46,13 @@ let timer: ReturnType<typeof setInterval> | null = null;
 export function useNow(): number {
   useEffect(() => {
     followers += 1;
-    timer ??= setInterval(() => {
+    if (!timer) {
+      // Nobody has followed it meanwhile.
       second.set(Date.now());
-    }, 1_000);
+      timer = setInterval(() => {
+        second.set(Date.now());
+      }, 1_000);
+    }
     return () => {
       followers -= 1;
       if (followers === 0 && timer) {

@@ -61,7 +61,7 @@ const ME = {
 };
 
 /** Render a part of a page for an operator who is signed in, on a stream that has just greeted. */
-export function show(part: ReactNode): { line: Line; stream: Connection; client: QueryClient; unmount: () => void } {
+export function show(part: ReactNode, at = "/"): { line: Line; stream: Connection; client: QueryClient; unmount: () => void } {
   const client = new QueryClient({ defaultOptions: { queries: { retry: false } } });
   client.setQueryData(SESSION_KEY, ME);
   let line = new Line();
@@ -77,7 +77,7 @@ export function show(part: ReactNode): { line: Line; stream: Connection; client:
     <MantineProvider env="test">
       <QueryClientProvider client={client}>
         <StreamContext value={stream}>
-          <MemoryRouter>{part}</MemoryRouter>
+          <MemoryRouter initialEntries={[at]}>{part}</MemoryRouter>
         </StreamContext>
       </QueryClientProvider>
     </MantineProvider>,
