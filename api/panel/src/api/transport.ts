@@ -4,6 +4,8 @@
  * A mutating request that loses its connection is sent again with the same key until there is an answer: the server
  * keeps the first answer under the key, so the repetition tells whether it happened and never acts twice.
  */
+import { noteServerDate } from "@/format/clock";
+
 import { Cancelled, NetworkLost, OutcomeUnknown, problemOf, ProblemError } from "./problem";
 
 const MUTATING = new Set(["POST", "PUT", "PATCH", "DELETE"]);
@@ -119,6 +121,7 @@ async function sendRead(request: Request): Promise<Response> {
     if (request.signal.aborted) throw error;
     throw new NetworkLost();
   }
+  noteServerDate(answer.headers.get("Date"));
   if (answer.status === 401 && new URL(request.url).pathname !== "/v1/auth/session") {
     const { code } = await problemOf(answer);
     if (code === "unauthorized") hooks.onSignedOut();

@@ -4,7 +4,6 @@ import { cleanup, configure } from "@testing-library/react";
 import { afterEach, vi } from "vitest";
 
 afterEach(cleanup);
-// Machines that test are busy ones.
 configure({ asyncUtilTimeout: 4_000 });
 
 // What Mantine asks of a browser and jsdom lacks.
