@@ -160,6 +160,8 @@ class ModifyOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     trail_price: Decimal | None = None
     trail_percent: Decimal | None = None
     cause: CauseId = CauseId("")
+    #: `Order.updated_at` of the order that was looked at: it is changed only if that is still so.  None: however it is.
+    seen: Nanos | None = None
 
 
 class CancelOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -205,6 +205,8 @@ class SessionCore(Replacing):
         try:
             book, order = self._working(change.account, change.client_order_id, "modify")
             instrument = self.instruments[order.instrument]
+            if change.seen not in (None, order.updated_at):
+                raise Conflict("order_moved", f"order {order.client_order_id} has changed since: look at it again")
             check_modify(change, order, instrument)
             if order.client_order_id in book.replacing:
                 raise NotReady(f"order {order.client_order_id} is being replaced; change it after that", 0.5)

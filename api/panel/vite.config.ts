@@ -39,5 +39,7 @@ export default defineConfig({
     setupFiles: ["./src/testing/setup.ts"],
     include: ["src/**/*.test.{ts,tsx}"],
     restoreMocks: true,
+    // Machines that test are busy ones.
+    testTimeout: 20_000,
   },
 });

@@ -75,6 +75,9 @@ class OrderChange(Body):
     #: New distance of a trailing stop, of the kind it has.
     trail_price: Amount | None = Field(None)
     trail_percent: Amount | None = Field(None)
+    seen: GivenInstant | None = Field(
+        None, description="`updated_at` of the order as you saw it: 409 `order_moved` where it has changed since"
+    )
 
 
 @router.post(
@@ -147,6 +150,7 @@ async def change_order(account: str, client_order_id: str, body: OrderChange, ca
         trail_price=body.trail_price,
         trail_percent=body.trail_percent,
         cause=CauseId(caller.cause),
+        seen=None if body.seen is None else Nanos(body.seen),
     )
     order = await _ask(deck, owner, key, "modify", change)
     await deck.note(caller, "modify_order", f"{account}/{key}", change)

@@ -168,6 +168,9 @@ class PlayedSession:
             return UnknownThing("order", what.client_order_id)
         if order.state.is_final:
             return Conflict("order_is_final", f"order {order.client_order_id} is {order.state}")
+        if getattr(what, "seen", None) not in (None, order.updated_at):
+            return Conflict("order_moved", "look at it again")
+        self._at += 1
         event = self._event(order, kind, getattr(what, "cause", ""))
         apply(order, event)
         await self._append(JournalBatch(heads=[order], events=[event]))

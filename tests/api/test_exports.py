@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -142,6 +143,12 @@ async def test_what_a_broker_says_cannot_run_in_a_spreadsheet(stage: Stage) -> N
     assert csv_text.plain(row["reason"]) == bad
     (row,) = await exported(stage, "/v1/fills.csv")
     assert row["execution_id"] == "'+1-1"
+
+
+def test_a_text_is_marked_as_the_panel_marks_it() -> None:
+    cases = json.loads(Path(__file__).parents[2].joinpath("api/panel/src/format/csv_marks.json").read_text("utf-8"))
+    assert cases
+    assert [[text, csv_text.safe(text)] for text, _ in cases] == cases
 
 
 @given(st.text())

@@ -46,6 +46,18 @@ async def test_a_trailing_stop_is_placed_shown_and_changed(stage: Stage, key: st
     assert stage.played["asha"].calls[-1][1][0].trail_percent == 2
 
 
+async def test_a_change_of_an_order_that_has_moved_meanwhile_is_refused(stage: Stage, key: str) -> None:
+    placed = await stage.make("/v1/orders", order_body(), key=key)
+    path, seen = "/v1/orders/paper-1/k-1", placed["updated_at"]
+    first = await stage.ask("PATCH", path, {"limit_price": "60001.0", "seen": seen}, key=key)
+    assert first.status_code == 200
+    await stage.refused(409, "order_moved", "PATCH", path, {"limit_price": "60002.0", "seen": seen}, key=key)
+    now = first.json()["updated_at"]
+    assert (await stage.ask("PATCH", path, {"limit_price": "60002.0", "seen": now}, key=key)).status_code == 200
+    told = await stage.get(path, key=key)
+    assert [event["kind"] for event in told["events"]] == ["pending", "modify_requested", "modify_requested"]
+
+
 async def test_the_same_key_gives_the_same_order_again(stage: Stage, key: str) -> None:
     first = await stage.ask("POST", "/v1/orders", order_body(), key=key)
     again = await stage.ask("POST", "/v1/orders", order_body(), key=key)

@@ -362,7 +362,8 @@ def test_a_user_is_added_granted_locked_out_and_reset(operator: Person, api: Api
     operator.choose("Account to grant", "alice-paper")
     grants = page.get_by_role("grid", name=f"Grants of {name}")
     granted = grants.get_by_role("row").filter(has_text="alice-paper")
-    act(operator, page.get_by_role("button", name="Grant", exact=True), granted)
+    page.get_by_role("button", name="Grant…").click()
+    answer(operator, f"Grant alice-paper to {name}", "Let them look")
     expect(granted).to_contain_text("look")
     assert [each["account"] for each in api.get("/grants", user=name)["items"]] == ["alice-paper"]
     granted.get_by_role("button", name="Take alice-paper back").click()

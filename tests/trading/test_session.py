@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from tests.trading.rig import AAA, ACC, BBB, D, Rig, buy, held, limit, sell
 from trading.broker import UpdateKind, Verdict
 from trading.errors import BadInput, Conflict, NotReady, RiskDenied, UnknownThing
-from trading.ids import AccountId, AlgoId, InstrumentId
+from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
 from trading.instructions import Append, AskBudget, Lane, Send, Tell
 from trading.limits import GROSS_EXPOSURE, ORDER_NOTIONAL, ORDER_QUANTITY, POSITION
 from trading.orders import OrderState, Side
@@ -485,6 +485,19 @@ def test_larger_size_needs_budget_and_waits_for_it() -> None:
     assert rig.one(token).quantity == 5
     assert rig.used(f"cluster/{POSITION}/{AAA.id}") == 15
     assert rig.take_send(Lane.MODIFY).tickets[0].quantity == 15
+
+
+def test_change_of_an_order_that_was_seen_otherwise_is_refused() -> None:
+    rig = Rig()
+    rig.working(buy("a", 5))
+    seen = rig.order("a").updated_at
+    rig.now = Nanos(rig.now + 1)
+    token = rig.modify("a", 4, seen=seen)
+    rig.commit_all()
+    assert rig.one(token).updated_at != seen
+    error = rig.error(rig.modify("a", 3, seen=seen))
+    assert isinstance(error, Conflict)
+    assert error.code == "order_moved"
 
 
 def test_larger_size_beyond_a_limit_is_refused() -> None:

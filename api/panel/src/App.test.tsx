@@ -1,6 +1,6 @@
 import { MantineProvider } from "@mantine/core";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import { render, screen } from "@testing-library/react";
+import { render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 
 import { App } from "./App";
@@ -59,6 +59,34 @@ it("keeps operators' pages from others, and their links too", async () => {
   const navigation = screen.getByRole("navigation", { name: "Pages" });
   expect(navigation).toHaveTextContent("Orders");
   expect(navigation).not.toHaveTextContent("Users");
+});
+
+it("reads anew what it had read before the stream began", async () => {
+  interface Fake { onopen?: () => void; onmessage?: (event: { data: string }) => void }
+  const sockets: Fake[] = [];
+  vi.stubGlobal("WebSocket", class {
+    readyState = 1;
+    close = vi.fn();
+    send = vi.fn();
+    constructor() {
+      sockets.push(this as Fake);
+    }
+  });
+  let reads = 0;
+  vi.stubGlobal("fetch", (input: Request) => {
+    const { pathname } = new URL(input.url);
+    if (pathname === "/v1/auth/session") return Promise.resolve(Response.json(SESSION));
+    if (pathname === "/v1/orders") reads += 1;
+    return Promise.resolve(Response.json({ items: [], next: null }));
+  });
+  open("/orders");
+  await waitFor(() => { expect(reads).toBeGreaterThan(0); });
+  await screen.findByRole("heading", { level: 1, name: "Orders" });
+  const before = reads;
+  const socket = sockets.at(-1);
+  socket?.onopen?.();
+  socket?.onmessage?.({ data: JSON.stringify({ instance: "one", sequence: 7, topics: ["orders"] }) });
+  await waitFor(() => { expect(reads).toBeGreaterThan(before); });
 });
 
 it("says so where nothing is, with one heading", async () => {

@@ -5,6 +5,7 @@ import "@mantine/spotlight/styles.css";
 import "./styles.css";
 
 import { MantineProvider } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { setNonce } from "get-nonce";
 import { StrictMode } from "react";
@@ -12,7 +13,7 @@ import { createRoot } from "react-dom/client";
 
 import { NetworkLost, ProblemError } from "@/api/problem";
 import { install, watchInput } from "@/api/transport";
-import { uncertain } from "@/layout/Uncertain";
+import { lostSight, tellUncertain } from "@/layout/Uncertain";
 import { askFreshCode } from "@/session/FreshCode";
 import { forgetSession } from "@/session/session";
 
@@ -41,8 +42,12 @@ install({
   onSignedOut: (why) => {
     forgetSession(client, why);
   },
+  // The page that asked goes with the session; this stays for whoever signs in.
+  onLostSight: (what) => {
+    notifications.show(lostSight(what));
+  },
   askFreshCode,
-  onUncertain: uncertain.set,
+  onUncertain: tellUncertain,
 });
 watchInput(window);
 

@@ -57,8 +57,13 @@ export class OutcomeUnknown extends Error {
   constructor(
     readonly what: string,
     readonly again: () => Promise<Response>,
+    /** The server's last words, which tell nothing of the outcome. */
+    said?: string,
   ) {
-    super(`The connection was lost before the answer to “${what}” came: whether it happened is not known yet.`);
+    super(
+      `The connection was lost before the answer to “${what}” came: whether it happened is not known yet.` +
+        (said === undefined ? "" : ` The server says now: ${said}`),
+    );
     this.name = "OutcomeUnknown";
   }
 }
@@ -69,6 +74,32 @@ export class Cancelled extends Error {
     super("Cancelled: nothing was done.");
     this.name = "Cancelled";
   }
+}
+
+/** What an answer to a repeated request tells of the request. */
+export type Outcome = { happened: boolean | null; said: string };
+
+/** Refusals that the server keeps: nothing was done, then or now. */
+const REFUSED = new Set([400, 404, 409, 422]);
+const SAYS_NOTHING = new Set(["in_progress", "outcome_unknown", "idempotency_mismatch"]);
+
+/** Whether a request happened, by the answer to its repetition; null where that tells nothing of it. */
+export async function outcomeOf(answer: Response): Promise<Outcome> {
+  if (answer.ok) return { happened: true, said: "" };
+  const problem = await problemOf(answer);
+  const isKept = answer.headers.get("Idempotency-Kept") !== "no";
+  return { happened: isKept && isRefusal(problem) ? false : null, said: problem.message };
+}
+
+/** Whether the server looked at the request itself, and said no. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof ProblemError && REFUSED.has(error.status) && !SAYS_NOTHING.has(error.code);
+}
+
+/** Whether an action that failed so may have been carried out all the same. */
+export function isUnsettled(error: unknown): boolean {
+  if (error instanceof OutcomeUnknown) return true;
+  return error instanceof ProblemError && (error.status === 424 || (error.status >= 500 && error.status !== 503));
 }
 
 /** The problem in an answer that is not a success. */

@@ -6023,6 +6023,11 @@ export interface components {
             trail_price?: string | null;
             /** Trail Percent */
             trail_percent?: string | null;
+            /**
+             * Seen
+             * @description `updated_at` of the order as you saw it: 409 `order_moved` where it has changed since
+             */
+            seen?: string | null;
         };
         /**
          * OrderOfKill

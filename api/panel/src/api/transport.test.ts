@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
-import { NetworkLost, OutcomeUnknown, problemOf, ProblemError } from "./problem";
+import { NetworkLost, OutcomeUnknown, outcomeOf, problemOf, ProblemError } from "./problem";
 import { cookie, expect as body, install, noteInput, send } from "./transport";
 
 const answer = (status: number, content: unknown = {}, headers: Record<string, string> = {}) =>
@@ -15,7 +15,9 @@ let sent: Sent[];
 let answers: (() => Promise<Response>)[];
 const signedOut = vi.fn();
 const askFreshCode = vi.fn<() => Promise<boolean>>();
-const uncertain = vi.fn();
+const lostSight = vi.fn();
+const settled = vi.fn();
+const uncertain = vi.fn<(what: string) => () => void>();
 
 const post = (path = "/v1/orders", headers: Record<string, string> = {}) =>
   send(new Request(`http://deck${path}`, { method: "POST", body: '{"a":1}', headers }));
@@ -27,8 +29,10 @@ beforeEach(() => {
   answers = [];
   signedOut.mockReset();
   askFreshCode.mockReset();
-  uncertain.mockReset();
-  install({ onSignedOut: signedOut, askFreshCode, onUncertain: uncertain });
+  lostSight.mockReset();
+  settled.mockReset();
+  uncertain.mockReset().mockReturnValue(settled);
+  install({ onSignedOut: signedOut, onLostSight: lostSight, askFreshCode, onUncertain: uncertain });
   vi.useFakeTimers();
   vi.spyOn(document, "cookie", "get").mockReturnValue("other=1; qd_csrf=to%3Dken; last=2");
   vi.stubGlobal("fetch", (input: Request | string, init?: RequestInit) => {
@@ -56,6 +60,11 @@ async function inTime<T>(asked: Promise<T>): Promise<T> {
   return asked;
 }
 
+/** What it fails with once all waits are over. */
+const failure = (asked: Promise<unknown>) => inTime(asked).then(() => null, (error: unknown) => error);
+
+const refused = (code: string) => () => Promise.resolve(answer(403, { code, detail: "no" }));
+
 describe("a mutating request", () => {
   it("bears the CSRF token of the cookie and a key of its own", async () => {
     answers = [() => Promise.resolve(answer(201)), () => Promise.resolve(answer(201))];
@@ -78,7 +87,8 @@ describe("a mutating request", () => {
     expect(found.status).toBe(201);
     expect(new Set(keys()).size).toBe(1);
     expect(sent).toHaveLength(3);
-    expect(uncertain.mock.calls).toEqual([["POST /v1/orders"], [null]]);
+    expect(uncertain.mock.calls).toEqual([["POST /v1/orders"]]);
+    expect(settled).toHaveBeenCalledOnce();
   });
 
   it("waits while the first of two equal ones is under way", async () => {
@@ -101,7 +111,7 @@ describe("a mutating request", () => {
     answers = [() => Promise.resolve(answer(200))];
     expect((await (failed as OutcomeUnknown).again()).ok).toBe(true);
     expect(new Set(keys()).size).toBe(1);
-    expect(uncertain).toHaveBeenLastCalledWith(null);
+    expect(settled).toHaveBeenCalledTimes(uncertain.mock.calls.length);
   });
 
   it("is not repeated for another conflict", async () => {
@@ -110,7 +120,7 @@ describe("a mutating request", () => {
     expect(sent).toHaveLength(1);
   });
 
-  it("asks for a fresh code where one is needed, and then goes under a new key", async () => {
+  it("asks for a fresh code where one is needed, and goes on under the same key, which was not used up", async () => {
     answers = [
       () => Promise.resolve(answer(403, { code: "fresh_code_needed", detail: "code" })),
       () => Promise.resolve(answer(201)),
@@ -118,7 +128,20 @@ describe("a mutating request", () => {
     askFreshCode.mockResolvedValue(true);
     expect((await post("/v1/risk/kill")).status).toBe(201);
     expect(askFreshCode).toHaveBeenCalledOnce();
-    expect(new Set(keys()).size).toBe(2);
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  it("keeps its key also where a repetition asks for a code: the first try may have acted", async () => {
+    answers = [lost, refused("fresh_code_needed"), () => Promise.resolve(answer(201, {}, { "Idempotency-Replayed": "true" }))];
+    askFreshCode.mockResolvedValue(true);
+    expect((await inTime(post("/v1/risk/kill"))).status).toBe(201);
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  it("that may have acted is not called undone where the person closes the dialog", async () => {
+    answers = [lost, refused("fresh_code_needed")];
+    askFreshCode.mockResolvedValue(false);
+    expect(await failure(post("/v1/risk/kill"))).toBeInstanceOf(OutcomeUnknown);
   });
 
   it("is not done where the person closes the dialog", async () => {
@@ -146,6 +169,84 @@ describe("a mutating request", () => {
     answers = [() => Promise.resolve(answer(401, { code: "unauthorized", detail: "sign in" }))];
     await post();
     expect(signedOut).toHaveBeenCalledOnce();
+  });
+});
+
+describe("a repetition", () => {
+  const away = () => Promise.resolve(answer(503, { code: "not_ready", detail: "the journal is away" }));
+
+  it("goes on where the server is not ready, for the first try may have acted", async () => {
+    answers = [lost, away, away, () => Promise.resolve(answer(200, {}, { "Idempotency-Replayed": "true" }))];
+    expect((await inTime(post())).status).toBe(200);
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  it("ends in doubt, with the server's words, where the server never gets ready", async () => {
+    answers = [lost, away, away, away, away, away];
+    const failed = await failure(post());
+    expect(failed).toBeInstanceOf(OutcomeUnknown);
+    expect((failed as Error).message).toContain("the journal is away");
+  });
+
+  it("goes on where there were too many requests", async () => {
+    answers = [lost, () => Promise.resolve(answer(429, { code: "too_many", detail: "wait" })), () => Promise.resolve(answer(200))];
+    expect((await inTime(post())).status).toBe(200);
+  });
+
+  it("ends in doubt where the session has ended, or the role was taken", async () => {
+    answers = [lost, () => Promise.resolve(answer(401, { code: "unauthorized", detail: "sign in" }))];
+    expect(await failure(post())).toBeInstanceOf(OutcomeUnknown);
+    expect(signedOut).toHaveBeenCalledOnce();
+    expect(lostSight.mock.calls).toEqual([["POST /v1/orders"]]);
+    answers = [lost, refused("forbidden")];
+    expect(await failure(post())).toBeInstanceOf(OutcomeUnknown);
+  });
+
+  it("that is asked for later is in doubt from its start, and asks for a code where one is needed", async () => {
+    answers = [lost, lost, lost, lost, lost, lost];
+    const failed = (await failure(post())) as OutcomeUnknown;
+    answers = [away, refused("fresh_code_needed"), () => Promise.resolve(answer(200))];
+    askFreshCode.mockResolvedValue(true);
+    expect((await inTime(failed.again())).status).toBe(200);
+    expect(askFreshCode).toHaveBeenCalledOnce();
+    expect(new Set(keys()).size).toBe(1);
+  });
+});
+
+describe("an answer", () => {
+  it("of which only the beginning came is none", async () => {
+    const cut = new ReadableStream({ start: (body) => { body.error(new TypeError("network error")); } });
+    answers = [
+      () => Promise.resolve(new Response(cut, { status: 201, headers: { "Content-Type": "application/json" } })),
+      () => Promise.resolve(answer(201, { ok: true })),
+    ];
+    const found = await inTime(post());
+    expect(await found.json()).toEqual({ ok: true });
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  it("of a 503 to a first try says that nothing was done", async () => {
+    answers = [() => Promise.resolve(answer(503, { code: "not_ready", detail: "away" }))];
+    expect((await post()).status).toBe(503);
+  });
+
+  it.each([
+    [200, {}, {}, true],
+    [409, { code: "orders_are_open" }, {}, false],
+    [422, { code: "risk_denied" }, {}, false],
+    [404, { code: "not_found" }, {}, false],
+    [400, { code: "bad_input" }, {}, false],
+    [409, { code: "in_progress" }, {}, null],
+    [422, { code: "idempotency_mismatch" }, {}, null],
+    [409, { code: "order_final" }, { "Idempotency-Kept": "no" }, null],
+    [424, { code: "outcome_unknown" }, {}, null],
+    [401, { code: "unauthorized" }, {}, null],
+    [403, { code: "forbidden" }, {}, null],
+    [500, { code: "internal" }, {}, null],
+    [503, { code: "not_ready" }, {}, null],
+    [504, { code: "unreachable" }, {}, null],
+  ])("%i %o %o: it happened: %s", async (status, body, headers, happened) => {
+    expect((await outcomeOf(answer(status, body, headers as Record<string, string>))).happened).toBe(happened);
   });
 });
 

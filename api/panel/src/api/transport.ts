@@ -4,6 +4,8 @@
  * A mutating request that loses its connection is sent again with the same key until there is an answer: the server
  * keeps the first answer under the key, so the repetition tells whether it happened and never acts twice.
  */
+import { noteServerDate } from "@/format/clock";
+
 import { Cancelled, NetworkLost, OutcomeUnknown, problemOf, ProblemError } from "./problem";
 
 const MUTATING = new Set(["POST", "PUT", "PATCH", "DELETE"]);
@@ -15,16 +17,19 @@ const ACTIVE_MS = 10_000;
 export interface Hooks {
   /** There is no session, or not any more; and why, in the server's words. */
   onSignedOut: (why: string) => void;
+  /** The session ended while it was asked whether an action happened. */
+  onLostSight: (what: string) => void;
   /** Ask for a code and give it to the server; false where the person closes the dialog. */
   askFreshCode: () => Promise<boolean>;
-  /** The connection went in the middle of an action; `null` when its outcome is known. */
-  onUncertain: (what: string | null) => void;
+  /** The connection went in the middle of an action; what it gives back is called when it is asked for no more. */
+  onUncertain: (what: string) => () => void;
 }
 
 const hooks: Hooks = {
   onSignedOut: () => undefined,
+  onLostSight: () => undefined,
   askFreshCode: () => Promise.resolve(false),
-  onUncertain: () => undefined,
+  onUncertain: () => () => undefined,
 };
 
 export function install(given: Partial<Hooks>): void {
@@ -65,28 +70,48 @@ export function newKey(): string {
 
 const pause = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
+/** A request that changes something, over all its tries. */
+interface Act {
+  request: Request;
+  body: ArrayBuffer;
+  /** The same for every try; null where the server keeps no answers. */
+  key: string | null;
+  what: string;
+  /** A try went out that nobody answered: it may have acted. */
+  uncertain: boolean;
+}
+
 /** Send a request; the answer may be a problem. Throws `NetworkLost`, `OutcomeUnknown`, `Cancelled`. */
 export async function send(request: Request): Promise<Response> {
-  const mutates = MUTATING.has(request.method);
+  if (!MUTATING.has(request.method)) return sendRead(request);
   const path = new URL(request.url).pathname;
-  const signsIn = path.startsWith("/v1/auth/");
-  if (!mutates) return sendRead(request);
-
   const body = await request.clone().arrayBuffer();
-  const what = `${request.method} ${path}`;
-  let key = request.headers.get("Idempotency-Key") ?? newKey();
-  let fresh = false;
-  for (;;) {
-    const answer = await sendOnce(request, body, signsIn ? null : key, what);
-    if (answer.status === 401 && !signsIn) hooks.onSignedOut((await problemOf(answer)).message);
-    if (answer.status !== 403 || fresh) return answer;
+  const signsIn = path.startsWith("/v1/auth/");
+  const key = signsIn ? null : (request.headers.get("Idempotency-Key") ?? newKey());
+  return carryOut({ request, body, key, what: `${request.method} ${path}`, uncertain: false });
+}
+
+async function carryOut(act: Act): Promise<Response> {
+  for (let fresh = false; ; ) {
+    const answer = await repeat(act);
+    if (answer.status !== 401 && answer.status !== 403) return answer;
     const problem = await problemOf(answer);
-    if (problem.code !== "fresh_code_needed") return answer;
-    if (!(await hooks.askFreshCode())) throw new Cancelled();
-    // It was refused, so nothing happened: with the code it is another request.
-    fresh = true;
-    key = newKey();
+    if (answer.status === 401 && act.key !== null) hooks.onSignedOut(problem.message);
+    // The server keeps no such refusal: the same key goes on, so a try that did act is not done again.
+    if (problem.code === "fresh_code_needed" && !fresh) {
+      fresh = await hooks.askFreshCode();
+      if (fresh) continue;
+      if (!act.uncertain) throw new Cancelled();
+    }
+    if (!act.uncertain) return answer;
+    // Who may not (any more) is not told what became of the first try.
+    if (answer.status === 401) hooks.onLostSight(act.what);
+    throw unknown(act, problem.message);
   }
+}
+
+function unknown(act: Act, said?: string): OutcomeUnknown {
+  return new OutcomeUnknown(act.what, () => carryOut(act), said);
 }
 
 async function sendRead(request: Request): Promise<Response> {
@@ -99,6 +124,7 @@ async function sendRead(request: Request): Promise<Response> {
     if (request.signal.aborted) throw error;
     throw new NetworkLost();
   }
+  noteServerDate(answer.headers.get("Date"));
   if (answer.status === 401 && new URL(request.url).pathname !== "/v1/auth/session") {
     const { code, message } = await problemOf(answer);
     if (code === "unauthorized") hooks.onSignedOut(message);
@@ -106,54 +132,59 @@ async function sendRead(request: Request): Promise<Response> {
   return answer;
 }
 
-async function sendOnce(request: Request, body: ArrayBuffer, key: string | null, what: string): Promise<Response> {
-  const once = () => {
-    const headers = new Headers(request.headers);
-    const csrf = cookie("qd_csrf");
-    if (csrf !== null) headers.set("X-CSRF-Token", csrf);
-    if (key !== null) headers.set("Idempotency-Key", key);
+/** Send it until there is an answer that tells what became of it. */
+async function repeat(act: Act): Promise<Response> {
+  let settle: (() => void) | null = null;
+  let said: string | undefined;
+  try {
+    for (const wait of [...WAITS, null]) {
+      const answer = await sendOnce(act);
+      if (answer && (act.key === null || (await tells(answer, act.uncertain)))) return answer;
+      said = answer ? (await problemOf(answer)).message : said;
+      act.uncertain = true;
+      if (wait === null) break;
+      settle ??= hooks.onUncertain(act.what);
+      await pause(wait);
+    }
+    throw unknown(act, said);
+  } finally {
+    settle?.();
+  }
+}
+
+/** The whole answer; null where the connection went before it was there. */
+async function sendOnce({ request, body, key }: Act): Promise<Response | null> {
+  const headers = new Headers(request.headers);
+  const csrf = cookie("qd_csrf");
+  if (csrf !== null) headers.set("X-CSRF-Token", csrf);
+  if (key !== null) headers.set("Idempotency-Key", key);
+  try {
     // Not the request's own signal: leaving a page must not leave an action half known.
-    return globalThis.fetch(request.url, {
+    const answer = await globalThis.fetch(request.url, {
       method: request.method,
       headers,
       credentials: "same-origin",
       ...(body.byteLength ? { body } : {}),
     });
-  };
-  const asked = async (): Promise<Response> => {
-    let uncertain = false;
-    try {
-      for (const wait of [...WAITS, null]) {
-        let answer: Response | null = null;
-        try {
-          answer = await once();
-        } catch (error) {
-          if (!(error instanceof TypeError)) throw error;
-          if (key === null) throw new NetworkLost();
-        }
-        if (answer && !(await isUnderWay(answer)) && !isLostOnTheWay(answer, uncertain)) return answer;
-        if (wait === null) break;
-        if (!uncertain) hooks.onUncertain(what);
-        uncertain = true;
-        await pause(wait);
-      }
-      throw new OutcomeUnknown(what, asked);
-    } finally {
-      if (uncertain) hooks.onUncertain(null);
-    }
-  };
-  return asked();
+    await answer.clone().arrayBuffer();
+    return answer;
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    if (key === null) throw new NetworkLost();
+    return null;
+  }
 }
 
-/** The first of two equal requests is still being worked on. */
-async function isUnderWay(answer: Response): Promise<boolean> {
-  return answer.status === 409 && (await problemOf(answer)).code === "in_progress";
-}
-
-/** A proxy answered for a server that is away: it says nothing about the action. */
-function isLostOnTheWay(answer: Response, uncertain: boolean): boolean {
-  const told = answer.headers.get("Content-Type")?.includes("json") ?? false;
-  return !told && (answer.status === 502 || answer.status === 503 || (answer.status === 504 && uncertain));
+/** Whether an answer is the last word on the request. */
+async function tells(answer: Response, uncertain: boolean): Promise<boolean> {
+  const { status } = answer;
+  // The first of two equal requests is still being worked on.
+  if (status === 409) return (await problemOf(answer)).code !== "in_progress";
+  // "Not now" to a repetition is said before anybody has looked what became of the first try.
+  if (uncertain && (status === 429 || status === 503)) return false;
+  // A proxy answered for a server that is away.
+  const isOurs = answer.headers.get("Content-Type")?.includes("json") ?? false;
+  return isOurs || (status !== 502 && status !== 503 && status !== 504);
 }
 
 /** The answer's body, or the problem thrown. */

@@ -1,9 +1,8 @@
 import { Button, Checkbox, Group, Modal, Stack, Text, Textarea, TextInput } from "@mantine/core";
 import { type ReactNode, useCallback, useState } from "react";
 
-import { Cancelled } from "@/api/problem";
-
 import { ErrorNote } from "./ErrorNote";
+import { useAct } from "./useAct";
 
 export interface Confirmation {
   title: string;
@@ -35,26 +34,13 @@ function Inside(given: Confirmation & { onClose: () => void }) {
   const [reason, setReason] = useState("");
   const [typed, setTyped] = useState("");
   const [option, setOption] = useState(given.option?.checked ?? false);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct(given.title);
   const ready = (!given.reason || reason.trim() !== "") && (given.typed === undefined || typed.trim() === given.typed);
-  const act = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      await given.act(reason.trim(), option);
-      given.onClose();
-    } catch (found) {
-      if (!(found instanceof Cancelled)) setError(found);
-    } finally {
-      setBusy(false);
-    }
-  };
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (ready && !busy) void act();
+        if (ready) void run(() => given.act(reason.trim(), option), given.onClose);
       }}
     >
       <Stack gap="sm">

@@ -39,6 +39,8 @@ export interface DataTableProps<Row> {
   /** Said where there is no row at all. */
   empty?: { title: string; hint?: ReactNode };
   stale?: boolean;
+  /** A row whose values may be old, by themselves; a column of its tells how old. */
+  isOld?: (row: Row) => boolean;
   /** Enter, or a click on a row. */
   onOpen?: (row: Row) => void;
   openId?: string | null;
@@ -316,6 +318,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
                   row={row.original}
                   index={item.index}
                   columns={visible as readonly Column<unknown>[]}
+                  isOld={given.isOld?.(row.original) ?? false}
                   isActive={row.id === active}
                   isSelected={selected ? selected.has(row.id) : row.id === given.openId}
                   selectable={selected !== undefined}
@@ -385,6 +388,7 @@ interface LineProps {
   row: unknown;
   index: number;
   columns: readonly Column<unknown>[];
+  isOld: boolean;
   isActive: boolean;
   isSelected: boolean;
   selectable: boolean;
@@ -400,6 +404,7 @@ const Line = memo(function Line(given: LineProps) {
      
     <tr
       id={given.domId}
+      className={given.isOld ? "stale" : undefined}
       aria-rowindex={given.index + 2}
       aria-selected={given.isSelected}
       data-active={given.isActive}

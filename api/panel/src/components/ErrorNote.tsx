@@ -2,31 +2,45 @@ import { Alert, Button, Group, List } from "@mantine/core";
 import { IconAlertTriangle } from "@tabler/icons-react";
 import { useState } from "react";
 
-import { Cancelled, OutcomeUnknown, ProblemError, wordsOf } from "@/api/problem";
+import { Cancelled, OutcomeUnknown, outcomeOf, ProblemError, wordsOf } from "@/api/problem";
 
 /** An error in words, with what can be done about it. Nothing for what a person cancelled. */
-export function ErrorNote(given: { error: unknown; title?: string; retry?: (() => void) | undefined }) {
-  const [told, setTold] = useState<string | null>(null);
+export function ErrorNote(given: {
+  error: unknown;
+  title?: string;
+  retry?: (() => void) | undefined;
+  /** The form around has its own way of asking whether it happened. */
+  asksItself?: boolean;
+}) {
   const { error } = given;
+  const [asked, setAsked] = useState<{ about: unknown; busy: boolean; told: string | null; isKnown: boolean } | null>(null);
   if (error == null || error instanceof Cancelled) return null;
   const problem = error instanceof ProblemError ? error.body : null;
-  const ask = error instanceof OutcomeUnknown ? error : null;
-  const learn = () => {
-    ask?.again().then(
-      (answer) => {
-        setTold(answer.ok ? "It happened: the server has done it." : "It did not happen: the server refused it.");
-      },
-      (other: unknown) => {
-        setTold(wordsOf(other));
-      },
-    );
+  const ask = error instanceof OutcomeUnknown && !given.asksItself ? error : null;
+  // What was learnt is of one action; another that fails is asked for anew.
+  const learnt = asked?.about === error ? asked : null;
+  const learn = async (about: OutcomeUnknown) => {
+    setAsked({ about, busy: true, told: null, isKnown: false });
+    try {
+      const { happened, said } = await outcomeOf(await about.again());
+      const told =
+        happened === null
+          ? `It is still not known whether it happened. The server says: ${said}`
+          : happened
+            ? "It happened: the server has done it."
+            : `It did not happen: the server refused it. ${said}`;
+      setAsked({ about, busy: false, told, isKnown: happened !== null });
+    } catch (other) {
+      const told = other instanceof Cancelled ? "Nobody was asked: it is still not known whether it happened." : wordsOf(other);
+      setAsked({ about, busy: false, told, isKnown: false });
+    }
   };
   return (
     <Alert
-      color={ask ? "yellow" : "red"}
+      color={error instanceof OutcomeUnknown ? "yellow" : "red"}
       variant="light"
       icon={<IconAlertTriangle size={18} aria-hidden />}
-      title={given.title ?? problem?.title ?? (ask ? "Outcome unknown" : "It did not work")}
+      title={given.title ?? problem?.title ?? (error instanceof OutcomeUnknown ? "Outcome unknown" : "It did not work")}
       role="alert"
       p="xs"
     >
@@ -40,9 +54,13 @@ export function ErrorNote(given: { error: unknown; title?: string; retry?: (() =
         <div className="wrap">{wordsOf(error)}</div>
       )}
       {problem?.action ? <div className="wrap">What to do: {problem.action}</div> : null}
-      {told !== null && <strong>{told}</strong>}
+      {learnt?.told ? <strong className="wrap">{learnt.told}</strong> : null}
       <Group gap="xs" mt={given.retry || ask ? 6 : 0}>
-        {ask && told === null ? <Button onClick={learn}>Ask again whether it happened</Button> : null}
+        {ask && !learnt?.isKnown ? (
+          <Button loading={learnt?.busy ?? false} onClick={() => void learn(ask)}>
+            Ask again whether it happened
+          </Button>
+        ) : null}
         {given.retry ? (
           <Button variant="default" onClick={given.retry}>
             Try again

@@ -1,6 +1,7 @@
 /** CSV of what is shown, safe to open in a spreadsheet; the same guard as the server's exports. */
 
-const RUNS = /^[=+\-@\t\r\n']/;
+/** As `safe` of `api/csv_text.py`: the wide ones are those of East Asia. */
+const RUNS = /^ *[=+\-@\t\r\n'＝＋－＠]/;
 
 /** A text that a spreadsheet would run gets an apostrophe in front; plain numbers are left alone. */
 export function csvField(value: string | number | boolean | null | undefined, isNumber: boolean): string {

@@ -3,6 +3,7 @@ import { Button, Checkbox, Group, Modal, MultiSelect, Select, Stack, TextInput }
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 
+import { readAll } from "@/api/all";
 import { api, expect, type Shape } from "@/api/client";
 import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
@@ -38,7 +39,9 @@ export function Keys(given: { user: string; roles: string[]; height?: number }) 
   const [key, setKey] = useState<string | null>(null);
   const keys = useQuery({
     queryKey: ["keys"],
-    queryFn: () => expect(api.GET("/v1/keys", { params: { query: { limit: 1_000 } } })),
+    // All of them: a key that is not shown cannot be revoked.
+    queryFn: () =>
+      readAll((cursor) => expect(api.GET("/v1/keys", { params: { query: { limit: 1_000, cursor } } }))),
   });
   const mine = useMemo(() => (keys.data?.items ?? NONE).filter((each) => each.user === given.user), [keys.data, given.user]);
   const columns = useMemo<Column<Key>[]>(
@@ -104,6 +107,7 @@ export function Keys(given: { user: string; roles: string[]; height?: number }) 
         error={keys.error}
         retry={() => void keys.refetch()}
         stale={keys.isError}
+        cut={keys.data ? !keys.data.whole : false}
         empty={{ title: "No key yet", hint: "Programs sign in with keys; people with a password." }}
       />
       <Modal opened={makes} onClose={() => { setMakes(false); }} title={<strong>Make a key for {given.user}</strong>}>

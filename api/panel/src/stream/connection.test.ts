@@ -105,15 +105,32 @@ describe("changes", () => {
     link.start();
     newest().opens();
     greets(newest());
-    expect(reset).not.toHaveBeenCalled();
-    newest().says({ sequence: 12, reset: true, detail: "may be missing" });
     expect(reset).toHaveBeenCalledTimes(1);
+    newest().says({ sequence: 12, reset: true, detail: "may be missing" });
+    expect(reset).toHaveBeenCalledTimes(2);
     newest().breaks();
     vi.advanceTimersByTime(2_000);
     newest().opens();
     expect(newest().sent[0]).toMatchObject({ after: 12 });
     greets(newest(), 40, "two", { reset: true });
-    expect(reset).toHaveBeenCalledTimes(2);
+    expect(reset).toHaveBeenCalledTimes(3);
+  });
+
+  it("before the first greeting are in nothing that came, however long it took: what was read is read anew", () => {
+    const reset = vi.fn();
+    make().onReset(reset);
+    link.start();
+    newest().breaks();
+    vi.advanceTimersByTime(20_000);
+    expect(reset).not.toHaveBeenCalled();
+    newest().opens();
+    greets(newest());
+    expect(reset).toHaveBeenCalledOnce();
+    newest().breaks();
+    vi.advanceTimersByTime(20_000);
+    newest().opens();
+    greets(newest());
+    expect(reset).toHaveBeenCalledOnce();
   });
 
   it("that came before a reset are not laid over what is read after it", () => {

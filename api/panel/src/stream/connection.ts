@@ -2,7 +2,8 @@
  * The one WebSocket of the panel: greets, resumes where it was, subscribes again, and hands out what came once a frame.
  *
  * Changes (`orders`, `portfolio`, `algos`, `feeds`, `alerts`) are numbered by the server; after a break the panel names
- * the last one it has, and gets what came since, or `reset`: then everything shown must be read again. Market data is
+ * the last one it has, and gets what came since, or `reset`: then everything shown must be read again, and so must what
+ * was read before the first greeting. Market data is
  * subscribed topic by topic, counted by who wants it.
  */
 
@@ -142,7 +143,7 @@ export class Connection {
     return add(this.changeListeners, topic, listener);
   }
 
-  /** What is shown may miss changes: read it again. */
+  /** What was read so far may miss changes: read it again. Also at the first greeting. */
   onReset(listener: () => void): () => void {
     this.resetListeners.add(listener);
     return () => this.resetListeners.delete(listener);
@@ -377,7 +378,7 @@ export class Connection {
   }
 
   private greet(message: Message): void {
-    const resumed = this.instance !== null;
+    const isFirst = this.instance === null;
     const other = this.instance !== message.instance;
     this.greeted = true;
     this.attempt = 0;
@@ -385,7 +386,9 @@ export class Connection {
     this.sequence = message.sequence ?? null;
     if (other) for (const topic of [...this.places.keys()]) if (!isLog(topic)) this.places.delete(topic);
     this.tell("connected", "");
-    if (resumed && (message.reset || other)) this.reset();
+    // The server tells nobody what went before their first greeting, and pages read before it: what changed in between
+    // they would never hear of.
+    if (isFirst || message.reset || other) this.reset();
     this.wish();
   }
 

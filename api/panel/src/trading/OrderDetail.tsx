@@ -1,19 +1,18 @@
 /** One order: how it stands, its story, changing and cancelling it. */
-import { Button, Drawer, Group, Stack, Table, Text, TextInput } from "@mantine/core";
+import { Button, Drawer, Group, Stack, Table, Text } from "@mantine/core";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { Link } from "react-router";
 
 import { api, expect } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
-import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { Money, Price, Quantity, Time } from "@/components/values";
 import { signOf } from "@/format/decimal";
 import { useMay } from "@/session/rights";
 import { useChanges, useStale } from "@/stream/hooks";
 
+import { ChangeOrder } from "./ChangeOrder";
 import { isOpen, type OrderChange, OrderState, Side } from "./orders";
 import type { Order } from "./read";
 
@@ -81,7 +80,7 @@ export function OrderDetail(given: { account: string; id: string; onClose: () =>
             ) : null}
           </Group>
           {order.reason ? <Text className="wrap">{order.reason}</Text> : null}
-          {changes && open ? <Change order={order} onDone={() => { setChanges(false); void client.invalidateQueries({ queryKey }); }} /> : null}
+          {changes && open ? <ChangeOrder order={order} onDone={() => { setChanges(false); void client.invalidateQueries({ queryKey }); }} onMoved={() => void client.invalidateQueries({ queryKey })} /> : null}
           <Facts order={order} />
           <div>
             <Text component="h3" fw={600} mb={4}>
@@ -150,69 +149,5 @@ function Facts({ order }: { order: Order }) {
         </div>
       ))}
     </dl>
-  );
-}
-
-function Change({ order, onDone }: { order: Order; onDone: () => void }) {
-  const fields = [
-    ["quantity", "Quantity, filled part included", order.quantity],
-    ["limit_price", "Limit price", order.limit_price],
-    ["stop_price", "Stop price", order.stop_price],
-    ["trail_price", "Trails by", order.trail_price],
-    ["trail_percent", "Trails by, percent", order.trail_percent],
-  ] as const;
-  const shown = fields.filter(([, , value]) => value !== null);
-  const [draft, setDraft] = useState<Record<string, string>>(() =>
-    Object.fromEntries(shown.map(([name, , value]) => [name, value ?? ""])),
-  );
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
-  const body = Object.fromEntries(
-    shown.filter(([name, , value]) => draft[name]?.trim() !== value).map(([name]) => [name, draft[name]?.trim()]),
-  );
-  const act = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      const path = { account: order.account, client_order_id: order.client_order_id };
-      await expect(api.PATCH("/v1/orders/{account}/{client_order_id}", { params: { path }, body }));
-      onDone();
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
-  };
-  return (
-    <form
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (!busy && Object.keys(body).length) void act();
-      }}
-    >
-      <Stack gap="xs">
-        <Group grow align="flex-start">
-          {shown.map(([name, label]) => (
-            <TextInput
-              key={name}
-              label={label}
-              inputMode="decimal"
-              value={draft[name] ?? ""}
-              error={errorAt(error, name)}
-              onChange={(event) => {
-                setDraft({ ...draft, [name]: event.currentTarget.value });
-              }}
-            />
-          ))}
-        </Group>
-        {isAboutNone(error, shown.map(([name]) => name)) ? <ErrorNote error={error} /> : null}
-        <Group justify="flex-end">
-          <Button type="submit" loading={busy} disabled={!Object.keys(body).length}>
-            Ask the broker to change it
-          </Button>
-        </Group>
-      </Stack>
-    </form>
   );
 }

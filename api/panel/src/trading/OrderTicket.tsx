@@ -1,15 +1,16 @@
 /** The ticket: an order by hand, to any account that one may trade. */
-import { Autocomplete, Button, Checkbox, Group, Loader, Modal, SegmentedControl, Select, Stack, Text, TextInput } from "@mantine/core";
+import { Autocomplete, Button, Checkbox, Fieldset, Group, Loader, Modal, SegmentedControl, Select, Stack, Text, TextInput } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
-import { Cancelled, OutcomeUnknown } from "@/api/problem";
+import { isRefusal, isUnsettled } from "@/api/problem";
 import { newKey } from "@/api/transport";
 import { ErrorNote } from "@/components/ErrorNote";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { useAct } from "@/components/useAct";
 import { Price, Quantity } from "@/components/values";
 
 import { LastPrice } from "./LastPrice";
@@ -70,8 +71,10 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
   const [asked] = useDebouncedValue(instrument.trim(), 200);
   // The order's own key: whatever happens on the way, it is placed once.
   const [key, setKey] = useState(newKey);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run, forget } = useAct("Placing an order");
+  // It may have been placed: until that is known, or somebody chooses to place another, it stays this very order.
+  const [inDoubt, setInDoubt] = useState(false);
+  const isFixed = busy || inDoubt;
 
   const found = useQuery({
     queryKey: ["instruments", asked],
@@ -86,13 +89,17 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
   const how = type === "market" ? "at the market" : type === "limit" ? (limit.trim() ? `at ${limit.trim()}` : "") : `(${type.replaceAll("_", " ")})`;
   const at = (field: string) => errorAt(error, field);
   const edit = <Value,>(set: (value: Value) => void) => (value: Value) => {
+    if (isFixed) return;
     set(value);
     // Other content is another order: the old key would be refused.
-    if (!(error instanceof OutcomeUnknown)) setKey(newKey());
+    setKey(newKey());
+  };
+  const another = () => {
+    setInDoubt(false);
+    forget();
+    setKey(newKey());
   };
   const place = async () => {
-    setBusy(true);
-    setError(null);
     try {
       const order = await expect(
         api.POST("/v1/orders", {
@@ -117,11 +124,9 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
         message: `${order.side} ${order.quantity} ${order.instrument} on ${order.account}`,
       });
       void client.invalidateQueries({ queryKey: ["orders"] });
-      given.onClose();
     } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
+      setInDoubt(isUnsettled(wrong) || (inDoubt && !isRefusal(wrong)));
+      throw wrong;
     }
   };
   const amount = (label: string, value: string, set: (value: string) => void, field: string, note?: string) => (
@@ -143,117 +148,134 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy) void place();
+        void run(place, given.onClose);
       }}
     >
-      <Stack gap="sm">
-        <SegmentedControl
-          fullWidth
-          aria-label="Side"
-          color={side === "buy" ? "teal.9" : "red.9"}
-          value={side}
-          onChange={(value) => {
-            edit(setSide)(value as "buy" | "sell");
-          }}
-          data={[
-            { value: "buy", label: "▲ Buy" },
-            { value: "sell", label: "▼ Sell" },
-          ]}
-        />
-        <Select
-          label="Account"
-          required
-          data-autofocus
-          searchable
-          data={accounts.filter((each) => each.enabled).map(({ id, user }) => ({ value: id, label: `${id} (${user})` }))}
-          value={account}
-          error={at("account")}
-          onChange={edit(setAccount)}
-        />
-        <Autocomplete
-          size="xs"
-          label="Instrument"
-          required
-          placeholder="VENUE:SYMBOL, or a part of its name"
-          value={instrument}
-          error={at("instrument")}
-          onChange={edit(setInstrument)}
-          data={(found.data?.items ?? []).map((each) => each.id)}
-          filter={({ options }) => options}
-          rightSection={found.isFetching ? <Loader size={12} /> : null}
-        />
-        {chosen ? (
-          <Text size="sm" c="dimmed">
-            Last <LastPrice feed={feedOf(chosen.id)} instrument={chosen.id} /> {chosen.currency} · price steps of{" "}
-            <Price value={chosen.tick_size} /> · quantity steps of <Quantity value={chosen.lot_size} />
-            {chosen.description ? ` · ${chosen.description}` : ""}
-          </Text>
-        ) : null}
-        <Group grow align="flex-start">
-          <Select
-            label="Type"
-            data={TYPES}
-            value={type}
-            error={at("type")}
+      <Fieldset variant="unstyled" disabled={isFixed}>
+        <Stack gap="sm">
+          <SegmentedControl
+            fullWidth
+            aria-label="Side"
+            color={side === "buy" ? "teal.9" : "red.9"}
+            value={side}
             onChange={(value) => {
-              edit(setType)((value ?? "limit") as NewOrder["type"]);
+              edit(setSide)(value as "buy" | "sell");
             }}
+            data={[
+              { value: "buy", label: "▲ Buy" },
+              { value: "sell", label: "▼ Sell" },
+            ]}
           />
-          {amount("Quantity", quantity, setQuantity, "quantity")}
-        </Group>
-        {hasLimit || hasStop ? (
-          <Group grow align="flex-start">
-            {hasStop ? amount("Stop price", stop, setStop, "stop_price") : null}
-            {hasLimit ? amount("Limit price", limit, setLimit, "limit_price") : null}
-          </Group>
-        ) : null}
-        {type === "trailing_stop" ? (
+          <Select
+            label="Account"
+            required
+            data-autofocus
+            searchable
+            data={accounts.filter((each) => each.enabled).map(({ id, user }) => ({ value: id, label: `${id} (${user})` }))}
+            value={account}
+            error={at("account")}
+            onChange={edit(setAccount)}
+          />
+          <Autocomplete
+            size="xs"
+            label="Instrument"
+            required
+            placeholder="VENUE:SYMBOL, or a part of its name"
+            value={instrument}
+            error={at("instrument")}
+            onChange={edit(setInstrument)}
+            data={(found.data?.items ?? []).map((each) => each.id)}
+            filter={({ options }) => options}
+            rightSection={found.isFetching ? <Loader size={12} /> : null}
+          />
+          {chosen ? (
+            <Text size="sm" c="dimmed">
+              Last <LastPrice feed={feedOf(chosen.id)} instrument={chosen.id} /> {chosen.currency} · price steps of{" "}
+              <Price value={chosen.tick_size} /> · quantity steps of <Quantity value={chosen.lot_size} />
+              {chosen.description ? ` · ${chosen.description}` : ""}
+            </Text>
+          ) : null}
           <Group grow align="flex-start">
             <Select
-              label="Stays behind by"
-              data={[
-                { value: "percent", label: "Percent of the price" },
-                { value: "price", label: "Money" },
-              ]}
-              value={trailBy}
+              label="Type"
+              data={TYPES}
+              value={type}
+              error={at("type")}
               onChange={(value) => {
-                edit(setTrailBy)(value === "price" ? "price" : "percent");
+                edit(setType)((value ?? "limit") as NewOrder["type"]);
               }}
             />
-            {amount("Distance", trail, setTrail, trailBy === "price" ? "trail_price" : "trail_percent")}
+            {amount("Quantity", quantity, setQuantity, "quantity")}
           </Group>
+          {hasLimit || hasStop ? (
+            <Group grow align="flex-start">
+              {hasStop ? amount("Stop price", stop, setStop, "stop_price") : null}
+              {hasLimit ? amount("Limit price", limit, setLimit, "limit_price") : null}
+            </Group>
+          ) : null}
+          {type === "trailing_stop" ? (
+            <Group grow align="flex-start">
+              <Select
+                label="Stays behind by"
+                data={[
+                  { value: "percent", label: "Percent of the price" },
+                  { value: "price", label: "Money" },
+                ]}
+                value={trailBy}
+                onChange={(value) => {
+                  edit(setTrailBy)(value === "price" ? "price" : "percent");
+                }}
+              />
+              {amount("Distance", trail, setTrail, trailBy === "price" ? "trail_price" : "trail_percent")}
+            </Group>
+          ) : null}
+          <Group grow align="flex-end">
+            <Select
+              label="Stands"
+              data={STANDS}
+              value={stands}
+              error={at("time_in_force")}
+              onChange={(value) => {
+                edit(setStands)((value ?? "day") as NonNullable<NewOrder["time_in_force"]>);
+              }}
+            />
+            <Checkbox
+              mb={6}
+              label="May only make the position smaller"
+              checked={reduceOnly}
+              onChange={(event) => {
+                edit(setReduceOnly)(event.currentTarget.checked);
+              }}
+            />
+          </Group>
+        </Stack>
+      </Fieldset>
+      <Stack gap="sm" mt="sm">
+        {isAboutNone(error, FIELDS) || inDoubt ? <ErrorNote error={error} asksItself={inDoubt} /> : null}
+        {inDoubt ? (
+          <Text>
+            This order may have been placed. Ask again about it as often as you like: it has a key of its own and is placed
+            once at most. If you place another order there may be two: look under Orders first.
+          </Text>
         ) : null}
-        <Group grow align="flex-end">
-          <Select
-            label="Stands"
-            data={STANDS}
-            value={stands}
-            error={at("time_in_force")}
-            onChange={(value) => {
-              edit(setStands)((value ?? "day") as NonNullable<NewOrder["time_in_force"]>);
-            }}
-          />
-          <Checkbox
-            mb={6}
-            label="May only make the position smaller"
-            checked={reduceOnly}
-            onChange={(event) => {
-              edit(setReduceOnly)(event.currentTarget.checked);
-            }}
-          />
-        </Group>
-        {isAboutNone(error, FIELDS) ? <ErrorNote error={error} /> : null}
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={given.onClose}>
-            Cancel
+            {inDoubt ? "Close" : "Cancel"}
           </Button>
+          {inDoubt ? (
+            <Button variant="default" disabled={busy} onClick={another}>
+              Place another order
+            </Button>
+          ) : null}
           <Button
             type="submit"
             color={side === "buy" ? "teal.9" : "red.9"}
             loading={busy}
             disabled={!account || !instrument.trim() || !quantity.trim()}
           >
-            {side === "buy" ? "Buy" : "Sell"} {quantity.trim()} {instrument.trim()} {how}
+              {inDoubt
+                ? "Ask again about this order"
+                : `${side === "buy" ? "Buy" : "Sell"} ${quantity.trim()} ${instrument.trim()} ${how}`.trim()}
           </Button>
         </Group>
       </Stack>

@@ -1,7 +1,7 @@
 /** One account: how it stands, its curve, its credentials, and what may be done with it. */
 import { Button, Code, Drawer, Group, Skeleton, Stack, Table, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { lazy, Suspense, useState } from "react";
+import { lazy, type ReactNode, Suspense, useState } from "react";
 
 import { api, expect } from "@/api/client";
 import { useConfirm } from "@/components/ConfirmAction";
@@ -12,6 +12,7 @@ import { StateBadge } from "@/components/StateBadge";
 import { Money, Time } from "@/components/values";
 import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
+import { Flattened } from "@/trading/Flattened";
 
 import type { Account, Glance } from "./account";
 import { Credentials } from "./NewAccount";
@@ -89,7 +90,7 @@ function Acts(given: { account: Account }) {
   const { account } = given;
   const client = useQueryClient();
   const [dialog, confirm] = useConfirm();
-  const [told, setTold] = useState("");
+  const [told, setTold] = useState<ReactNode>("");
   const params = { path: { id: account.id } };
   return (
     <Group gap="xs">
@@ -103,7 +104,10 @@ function Acts(given: { account: Account }) {
             verb: "Cancel all",
             act: async () => {
               const done = await expect(api.POST("/v1/accounts/{id}/cancel-all", { params }));
-              setTold(`${String(done.cancelled)} cancels are on their way, ${String(done.refused.length)} were refused.`);
+              setTold(
+                `${String(done.cancelled)} cancels are on their way, ${String(done.refused.length)} were refused` +
+                  (done.refused.length ? `: ${done.refused.map((each) => each.detail).join("; ")}` : "."),
+              );
             },
           });
         }}
@@ -122,10 +126,7 @@ function Acts(given: { account: Account }) {
             reason: true,
             act: async (reason) => {
               const done = await expect(api.POST("/v1/accounts/{id}/flatten", { params, body: { reason } }));
-              setTold(
-                `${String(done.cancelled)} cancels, ${String(done.closing.length)} closing orders, ${String(done.refused.length)} refused` +
-                  (done.refused.length ? `: ${done.refused.map((each) => each.detail).join("; ")}` : "."),
-              );
+              setTold(<Flattened account={account.id} done={done} />);
               await client.invalidateQueries({ queryKey: ["deck"] });
             },
           });
@@ -133,9 +134,9 @@ function Acts(given: { account: Account }) {
       >
         Flatten
       </Button>
-      <span role="status" className="wrap">
+      <div role="status" className="wrap">
         {told}
-      </span>
+      </div>
     </Group>
   );
 }

@@ -100,6 +100,7 @@ export default function Accounts() {
       </Panel>
       {open ? (
         <AccountDetail
+          key={open.account.id}
           account={open.account}
           now={open.now}
           onClose={() => {

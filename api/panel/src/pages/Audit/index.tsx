@@ -93,6 +93,7 @@ export default function Audit() {
           loading={query.isLoading}
           error={query.error}
           retry={() => void query.refetch()}
+          stale={query.isPlaceholderData || query.isError}
           cut={query.data ? !query.data.whole : false}
           onOpen={setOpen}
           openId={open ? String(open.number) : null}
@@ -160,8 +161,8 @@ function Verification() {
             color={verdict.ok ? "green" : "red"}
             title={verdict.ok ? "All is as it was written" : `${String(verdict.findings.length)} things are not as they were written`}
           >
-            {formatNumber(verdict.rows)} rows in {String(verdict.heads.length)} chains, computed again in{" "}
-            {verdict.took_s.toFixed(1)} s.
+            {formatNumber(verdict.rows)} rows in {String(verdict.heads.length)} chains, computed again at <Time at={verdict.at} />{" "}
+            in {verdict.took_s.toFixed(1)} s.
             {verdict.findings.length ? (
               <ul className="wrap">
                 {verdict.findings.slice(0, 100).map((each) => (

@@ -2,7 +2,7 @@
 import { Checkbox, Group, SegmentedControl, Select } from "@mantine/core";
 import { useLocalStorage } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense, useCallback, useMemo, useRef, useState } from "react";
+import { lazy, Suspense, useCallback, useRef, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { readAll } from "@/api/all";
@@ -11,7 +11,10 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentInput } from "@/components/InstrumentInput";
 import { Page } from "@/components/Page";
 import { useChanges, useNewest, useStale, useUpdates } from "@/stream/hooks";
-import { useFeedOf } from "@/trading/read";
+import { useSpaced } from "@/stream/useSpaced";
+import { OPEN } from "@/trading/orders";
+import { type Tick, useAge } from "@/trading/price";
+import { type Order, useFeedOf } from "@/trading/read";
 
 import { type Bar, Bars, type Live, secondOf } from "./bars";
 import type { Indicator } from "./Candles";
@@ -19,6 +22,7 @@ import type { Indicator } from "./Candles";
 const Candles = lazy(() => import("./Candles"));
 
 const INTERVALS: Record<string, number> = { "1s": 1, "5s": 5, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 86_400 };
+const NO_ORDERS: Order[] = [];
 /** Bars of history at the beginning. */
 const BARS = 600;
 
@@ -140,7 +144,8 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
     queryFn: () =>
       expect(
         api.GET("/v1/orders", {
-          params: { query: { instrument, limit: 500, ...(given.account ? { account: given.account } : {}) } },
+          // Of open ones all there are: an old one may stand behind hundreds that have ended.
+          params: { query: { instrument, limit: 1000, state: [...OPEN], ...(given.account ? { account: given.account } : {}) } },
         }),
       ),
   });
@@ -153,18 +158,19 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
         }),
       ),
   });
-  const due = useRef(0);
-  useChanges<{ order?: Shape<"OrderShown"> } | null>("orders", (changes) => {
-    if (!changes.some((change) => change.body?.order?.instrument === instrument)) return;
-    // A market maker changes orders all the time: marks follow once a second.
-    if (Date.now() < due.current) return;
-    due.current = Date.now() + 1_000;
-    setTimeout(() => {
+  // A market maker changes orders all the time: marks follow once a second, and after the last of them.
+  const markAgain = useSpaced(
+    () => {
       void orders.refetch();
       void fills.refetch();
-    }, 500);
+    },
+    500,
+    1_000,
+  );
+  useChanges<{ order?: Shape<"OrderShown"> } | null>("orders", (changes) => {
+    if (changes.some((change) => change.body?.order?.instrument === instrument)) markAgain();
   });
-  const open = useMemo(() => (orders.data?.items ?? []).filter((order) => Number(order.open_quantity) > 0 && !isFinal(order.state)), [orders.data]);
+  const open = orders.data?.items ?? NO_ORDERS;
   const onReady = useCallback((draw: (bar: Bar) => void) => {
     newest.current = draw;
   }, []);
@@ -202,24 +208,17 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
   );
 }
 
-const FINAL = new Set(["filled", "cancelled", "rejected", "expired", "denied"]);
-const isFinal = (state: string) => FINAL.has(state);
-
-interface Tick {
-  price: number | null;
-  bid: number | null;
-  ask: number | null;
-}
-
 function Prices(given: { instrument: string }) {
   const feed = useFeedOf()(given.instrument);
-  const tick = useNewest<Tick>(feed ? `ticks:${feed}/${given.instrument}` : null)?.body;
+  const update = useNewest<Tick>(feed ? `ticks:${feed}/${given.instrument}` : null);
+  const tick = update?.body;
+  const { isOld, words } = useAge(update);
   if (!feed) return <span className="muted">No feed carries it.</span>;
   const shown = (value: number | null | undefined) => (value == null ? "–" : String(value));
   return (
-    <span className="number">
+    <span className={`number${isOld ? " stale" : ""}`} title={update?.at}>
       <strong>{shown(tick?.price)}</strong> <span className="muted">bid</span> {shown(tick?.bid)} <span className="muted">ask</span>{" "}
-      {shown(tick?.ask)}
+      {shown(tick?.ask)} <span className="muted">{words}</span>
     </span>
   );
 }

@@ -4,10 +4,11 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { ErrorNote } from "@/components/ErrorNote";
 import { StateBadge } from "@/components/StateBadge";
+import { useAct } from "@/components/useAct";
 import { type BatchOutcome, commandMany } from "@/trading/batch";
+import { Flattened } from "@/trading/Flattened";
 import { type Algo, readAlgos, useAccounts } from "@/trading/read";
 
 interface Dialog {
@@ -81,32 +82,30 @@ function Choose(
   },
 ) {
   const client = useQueryClient();
-  const algos = useQuery({ queryKey: ["algos", "to-command"], queryFn: readAlgos, staleTime: 0 });
-  const [left, setLeft] = useState<ReadonlySet<string>>(new Set());
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  // What is offered and ticked is what was there when the dialog was opened; it never grows unseen.
+  const algos = useQuery({ queryKey: ["algos", "to-command"], queryFn: readAlgos, staleTime: 0, gcTime: 0 });
+  const [offered, setOffered] = useState<ReadonlySet<string> | null>(null);
+  const [ticked, setTicked] = useState<ReadonlySet<string>>(new Set());
+  if (offered === null && algos.data) {
+    const ids = new Set(algos.data.items.filter(given.wanted).map((each) => each.id));
+    setOffered(ids);
+    setTicked(ids);
+  }
+  const { busy, error, run } = useAct(`${given.verb} algos`);
   const [outcome, setOutcome] = useState<BatchOutcome | null>(null);
-  const found = (algos.data?.items ?? []).filter(given.wanted);
-  const chosen = found.filter((each) => !left.has(each.id)).map((each) => each.id);
+  const found = (algos.data?.items ?? []).filter((each) => offered?.has(each.id));
+  const chosen = found.filter((each) => ticked.has(each.id)).map((each) => each.id);
   const act = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      setOutcome(await given.send(chosen));
-      await client.invalidateQueries({ queryKey: ["algos"] });
-      await client.invalidateQueries({ queryKey: ["deck"] });
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    setOutcome(await given.send(chosen));
+    await client.invalidateQueries({ queryKey: ["algos"] });
+    await client.invalidateQueries({ queryKey: ["deck"] });
   };
   if (outcome) return <Outcome outcome={outcome} onClose={given.onClose} />;
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy && chosen.length) void act();
+        if (chosen.length) void run(act);
       }}
     >
       <Stack gap="sm">
@@ -119,11 +118,12 @@ function Choose(
               <Checkbox
                 key={each.id}
                 size="xs"
-                checked={!left.has(each.id)}
+                disabled={busy}
+                checked={ticked.has(each.id)}
                 onChange={() => {
-                  const next = new Set(left);
+                  const next = new Set(ticked);
                   if (!next.delete(each.id)) next.add(each.id);
-                  setLeft(next);
+                  setTicked(next);
                 }}
                 label={
                   <Group gap="xs">
@@ -195,45 +195,30 @@ function Flatten(given: Dialog & { account?: string }) {
   const accounts = useAccounts();
   const [account, setAccount] = useState<string | null>(given.account ?? null);
   const [reason, setReason] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
-  const [done, setDone] = useState<Shape<"FlattenShown"> | null>(null);
+  const { busy, error, run } = useAct("Flattening an account");
+  const [done, setDone] = useState<{ account: string; answer: Shape<"FlattenShown"> } | null>(null);
   const act = async (id: string) => {
-    setBusy(true);
-    setError(null);
-    try {
-      setDone(
-        await expect(
-          api.POST("/v1/accounts/{id}/flatten", { params: { path: { id } }, body: { reason: reason.trim() } }),
-        ),
-      );
-      await client.invalidateQueries({ queryKey: ["deck"] });
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    const answer = await expect(
+      api.POST("/v1/accounts/{id}/flatten", { params: { path: { id } }, body: { reason: reason.trim() } }),
+    );
+    setDone({ account: id, answer });
+    await client.invalidateQueries({ queryKey: ["deck"] });
   };
   if (done) {
     return (
       <Stack gap="sm">
-        <StateBadge state={done.refused.length ? "warning" : "ok"} label={`${String(done.cancelled)} orders are being taken back`} />
-        <Text>
-          {done.closing.length
-            ? `${String(done.closing.length)} orders close its positions:`
-            : "It holds nothing that must be closed."}
-        </Text>
-        <List size="sm">
-          {done.closing.map((each) => (
-            <List.Item key={each.client_order_id}>
-              {each.instrument} <StateBadge state={each.state} />
-            </List.Item>
-          ))}
-          {done.refused.map((each, index) => (
-            <List.Item key={`${each.code}-${String(index)}`}>Refused: {each.detail}</List.Item>
-          ))}
-        </List>
-        <Group justify="flex-end">
+        <Flattened account={done.account} done={done.answer} />
+        <Group justify="flex-end" gap="xs">
+          {done.answer.refused.length ? (
+            <Button
+              variant="default"
+              onClick={() => {
+                setDone(null);
+              }}
+            >
+              Flatten again…
+            </Button>
+          ) : null}
           <Button onClick={given.onClose}>Close</Button>
         </Group>
       </Stack>
@@ -243,7 +228,7 @@ function Flatten(given: Dialog & { account?: string }) {
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (account && reason.trim() && !busy) void act(account);
+        if (account && reason.trim()) void run(() => act(account));
       }}
     >
       <Stack gap="sm">
@@ -257,6 +242,7 @@ function Flatten(given: Dialog & { account?: string }) {
           searchable
           data={accounts.map(({ id, user }) => ({ value: id, label: `${id} (${user})` }))}
           value={account}
+          disabled={busy}
           onChange={setAccount}
         />
         <Textarea

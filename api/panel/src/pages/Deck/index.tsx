@@ -117,9 +117,9 @@ export default function Deck() {
         </Alert>
       ) : null}
       <div className="stats">
-        <Stat {...stat} label={`P&L today${currency}`} value={<Money value={data?.pnl_today} signed />} hint={`${data ? accountsIn(data) : ""}${isMixed ? ", in several currencies added up as they are" : ""}`} to="/positions" />
-        <Stat {...stat} label={`Gross exposure${currency}`} value={<Money value={data?.gross} places={0} />} hint={data ? data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
-        <Stat {...stat} label={`Net exposure${currency}`} value={<Money value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
+        <Stat {...stat} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={`${data ? accountsIn(data) : ""}${isMixed ? ", in several currencies added up as they are" : ""}`} to="/positions" />
+        <Stat {...stat} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...stat} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />
         <Stat {...stat} label="Breaks" value={data ? <Count count={data.breaks} /> : ""} hint="books against brokers" to="/reconciliation" />
@@ -151,4 +151,10 @@ function Count({ count }: { count: number }) {
 function states(algos: DeckShown["algos"]): string {
   const odd = Object.entries(algos.by_state).filter(([state, count]) => count && state !== "running");
   return odd.map(([state, count]) => `${String(count)} ${state}`).join(", ") || "as wanted";
+}
+
+/** A sum over accounts; null: some of them have told nothing of late, so nobody knows it. */
+function Figure(given: { value: string | null | undefined; signed?: boolean; places?: number }) {
+  if (given.value == null) return <span className="muted stale">not known</span>;
+  return <Money {...given} />;
 }

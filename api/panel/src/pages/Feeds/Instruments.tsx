@@ -132,19 +132,27 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
                 c="var(--qd-bad)"
                 onClick={() => {
                   const names = [...chosen];
+                  const left = new Set(names);
                   confirm({
                     title: names.length === 1 ? "Remove an instrument" : `Remove ${String(names.length)} instruments`,
-                    children: `${names.slice(0, 8).join(", ")}${names.length > 8 ? " and more" : ""} leave the feed, unless another client wants them there.`,
+                    children: (
+                      <span className="wrap">{names.join(", ")} leave the feed, unless another client wants them there.</span>
+                    ),
                     verb: "Remove",
                     danger: true,
                     act: async () => {
-                      for (const instrument of names) {
-                        await expect(
-                          api.DELETE("/v1/feeds/{id}/instruments/{instrument}", { params: { path: { id: feed.id, instrument } } }),
-                        );
+                      try {
+                        // What is gone is not asked for again where a later one fails.
+                        for (const instrument of [...left]) {
+                          await expect(
+                            api.DELETE("/v1/feeds/{id}/instruments/{instrument}", { params: { path: { id: feed.id, instrument } } }),
+                          );
+                          left.delete(instrument);
+                        }
+                      } finally {
+                        setChosen(new Set(left));
+                        await again();
                       }
-                      setChosen(new Set());
-                      await again();
                     },
                   });
                 }}

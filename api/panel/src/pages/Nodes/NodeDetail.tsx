@@ -19,7 +19,7 @@ import { type Node, stateOf } from "./node";
 
 const TimeChart = lazy(() => import("@/charts/TimeChart"));
 
-export function NodeDetail(given: { node: Node; onClose: () => void }) {
+export function NodeDetail(given: { node: Node; stale: boolean; onClose: () => void }) {
   const { node } = given;
   const isOperator = useIsOperator();
   return (
@@ -44,10 +44,12 @@ export function NodeDetail(given: { node: Node; onClose: () => void }) {
           </ul>
         ) : null}
         {isOperator ? <Actions node={node} onRemoved={given.onClose} /> : <Labels labels={node.labels} />}
-        <Facts node={node} />
-        <LastDay name={node.name} />
-        <Algos node={node} />
-        {node.facts?.processes.length ? <Processes node={node} /> : null}
+        <Stack gap="sm" className={given.stale ? "stale" : ""}>
+          <Facts node={node} />
+          <LastDay name={node.name} />
+          <Algos node={node} />
+          {node.facts?.processes.length ? <Processes node={node} /> : null}
+        </Stack>
       </Stack>
     </Drawer>
   );
@@ -57,13 +59,18 @@ function Actions(given: { node: Node; onRemoved: () => void }) {
   const { node } = given;
   const client = useQueryClient();
   const [dialog, confirm] = useConfirm();
+  // Written against what was there when the form was opened: the server refuses where somebody has changed it since.
+  const [opened, setOpened] = useState(node);
   const [labels, setLabels] = useState(labelsText(node.labels));
   const read = readLabels(labels);
   const params = { path: { name: node.name } };
   const again = () => client.invalidateQueries({ queryKey: ["nodes"] });
   const change = useMutation({
-    mutationFn: (body: { cordoned?: boolean; draining?: boolean; labels?: Record<string, string> }) =>
+    mutationFn: (body: { cordoned?: boolean; draining?: boolean; labels?: Record<string, string>; generation?: number }) =>
       expect(api.PATCH("/v1/nodes/{name}", { params, body })),
+    onSuccess: (changed, body) => {
+      if (body.labels || changed.generation === opened.generation + 1) setOpened(changed);
+    },
     onSettled: again,
   });
   const drain = () => {
@@ -75,13 +82,7 @@ function Actions(given: { node: Node; onRemoved: () => void }) {
         </>
       ),
       verb: `Drain ${node.name}`,
-      act: async () => {
-        try {
-          await expect(api.PATCH("/v1/nodes/{name}", { params, body: { draining: true } }));
-        } finally {
-          await again();
-        }
-      },
+      act: () => change.mutateAsync({ draining: true }),
     });
   };
   const force = change.error instanceof ProblemError && change.error.code === "node_is_needed";
@@ -134,7 +135,7 @@ function Actions(given: { node: Node; onRemoved: () => void }) {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          if (read) change.mutate({ labels: read });
+          if (read) change.mutate({ labels: read, generation: opened.generation });
         }}
       >
         <Group gap="xs" align="end">

@@ -52,8 +52,8 @@ export function Tokens() {
               onClick={(event) => {
                 event.stopPropagation();
                 confirm({
-                  title: "Revoke a join token",
-                  children: `No machine can join with it any more; one that has stays.`,
+                  title: `Revoke the join token for ${token.node || "any machine"}`,
+                  children: `Made by ${token.created_by}. No machine can join with it any more, and machines that have joined with it leave the cluster.`,
                   verb: "Revoke",
                   danger: true,
                   act: async () => {
@@ -84,6 +84,7 @@ export function Tokens() {
         sort="-expires"
         height={150}
         error={query.error}
+        stale={query.isError}
         retry={() => void query.refetch()}
       />
     </Panel>

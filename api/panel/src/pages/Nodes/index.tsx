@@ -129,7 +129,9 @@ export default function Nodes() {
       {isOperator ? <Tokens /> : null}
       {shown ? (
         <NodeDetail
+          key={shown.name}
           node={shown}
+          stale={isStale}
           onClose={() => {
             void navigate("/nodes");
           }}

@@ -12,7 +12,7 @@ import { FlattenAccount } from "@/pages/Deck/acts";
 import { useMay } from "@/session/rights";
 import { LastPrice } from "@/trading/LastPrice";
 import { OrderTicket, type TicketStart } from "@/trading/OrderTicket";
-import { type HeldAccount, type Position, useHoldings } from "@/trading/positions";
+import { type HeldAccount, type Position, toldColumn, useHoldings } from "@/trading/positions";
 import { useFeedOf } from "@/trading/read";
 
 const total = (row: Position) => addDecimals(row.realised, row.unrealised, row.fees.startsWith("-") ? row.fees.slice(1) : `-${row.fees}`);
@@ -28,7 +28,9 @@ const ACCOUNTS: Column<HeldAccount>[] = [
   { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Money value={a.fees} currency={a.currency} />, width: 110 },
   { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Money value={a.gross_exposure} currency={a.currency} />, width: 130 },
   { id: "orders", header: "Open orders", kind: "number", value: (a) => a.open_orders, width: 90 },
+  toldColumn,
 ];
+const isOld = (row: { isOld: boolean }) => row.isOld;
 
 /** The order that would close a position. */
 function closing(row: Position): TicketStart {
@@ -63,6 +65,7 @@ export default function Positions() {
       { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} />, width: 85, hidden: true },
       { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} signed />, width: 105, title: "Realised and unrealised, less fees" },
       { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} />, width: 100 },
+      toldColumn,
       ...(may
         ? [
             {
@@ -107,10 +110,10 @@ export default function Positions() {
       }
     >
       <Panel title="Accounts" flush>
-        <DataTable {...shared} height={Math.min(220, 62 + 27 * Math.max(2, held.accounts.length))} name="position-accounts" label="Accounts" rows={held.accounts} columns={ACCOUNTS} rowId={(a) => a.account} onOpen={(a) => void navigate(`/accounts/${encodeURIComponent(a.account)}`)} empty={{ title: "No account has told its portfolio yet" }} />
+        <DataTable {...shared} height={Math.min(220, 62 + 27 * Math.max(2, held.accounts.length))} name="position-accounts" label="Accounts" rows={held.accounts} columns={ACCOUNTS} rowId={(a) => a.account} isOld={isOld} onOpen={(a) => void navigate(`/accounts/${encodeURIComponent(a.account)}`)} empty={{ title: "No account has told its portfolio yet" }} />
       </Panel>
       <Panel title="Positions" flush fill>
-        <DataTable {...shared} name="positions" label="Positions" rows={held.positions} columns={columns} rowId={(p) => `${p.account} ${p.instrument}`} sort="instrument" onOpen={(p) => void navigate(`/chart/${encodeURIComponent(p.instrument)}`)} empty={{ title: "Flat", hint: "Nothing is held in any account that you see." }} />
+        <DataTable {...shared} name="positions" label="Positions" rows={held.positions} columns={columns} rowId={(p) => `${p.account} ${p.instrument}`} isOld={isOld} sort="instrument" onOpen={(p) => void navigate(`/chart/${encodeURIComponent(p.instrument)}`)} empty={{ title: "Flat", hint: "Nothing is held in any account that you see." }} />
       </Panel>
       <OrderTicket opened={ticket !== null} start={ticket ?? {}} onClose={() => { setTicket(null); }} />
       <FlattenAccount opened={flattens} onClose={() => { setFlattens(false); }} />

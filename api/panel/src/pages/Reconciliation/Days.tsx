@@ -19,7 +19,10 @@ const allDiffering = (day: Day) =>
 
 export function stateOf(day: Day): string {
   if (!day.made_at) return "waiting";
-  return allDiffering(day) || day.breaks?.length ? "differs" : "agreed";
+  if (allDiffering(day) || day.breaks?.length) return "differs";
+  // What nobody has compared agrees with nothing.
+  const isWhole = day.orders && day.executions && day.positions && day.cash && !day.cash.not_compared;
+  return isWhole ? "agreed" : "compared in part";
 }
 
 const shared = (tally: Tally | null | undefined) => (tally ? `${String(tally.matched)} / ${String(tally.differing)}` : "–");
@@ -66,6 +69,7 @@ export function Days() {
         loading={query.isLoading}
         error={query.error}
         retry={() => void query.refetch()}
+        stale={query.isError}
         cut={query.data ? !query.data.whole : false}
         onOpen={setOpen}
         empty={{ title: "No day is over yet", hint: "At the end of each account's day its books are compared with the broker's." }}

@@ -217,7 +217,7 @@ function Check() {
           Compare with the broker
         </Button>
         <a href="/v1/reconciliations?format=csv&limit=1000" download>
-          <IconDownload size={13} aria-hidden /> All days as CSV
+          <IconDownload size={13} aria-hidden /> The newest 1,000 days as CSV
         </a>
       </Group>
       <div role="status" style={{ marginTop: 6 }}>

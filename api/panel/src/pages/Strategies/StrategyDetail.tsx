@@ -184,7 +184,7 @@ function Versions(given: { name: string; mayWrite: boolean }) {
                     variant="default"
                     onClick={() => {
                       confirm({
-                        title: "Reinstate a version",
+                        title: `Reinstate version ${shortVersion(shown.version)} of ${given.name}`,
                         children: "Algos may be put on it again.",
                         verb: "Reinstate",
                         act: async () => {
@@ -201,7 +201,7 @@ function Versions(given: { name: string; mayWrite: boolean }) {
                     variant="default"
                     onClick={() => {
                       confirm({
-                        title: "Deprecate a version",
+                        title: `Deprecate version ${shortVersion(shown.version)} of ${given.name}`,
                         children: "Algos on it run on; no algo is put on it any more.",
                         verb: "Deprecate",
                         reason: true,
@@ -222,7 +222,7 @@ function Versions(given: { name: string; mayWrite: boolean }) {
                   c="var(--qd-bad)"
                   onClick={() => {
                     confirm({
-                      title: "Delete a version",
+                      title: `Delete version ${shortVersion(shown.version)} of ${given.name}`,
                       children: "Its code is forgotten; a version that an algo needs cannot be deleted.",
                       verb: "Delete",
                       danger: true,

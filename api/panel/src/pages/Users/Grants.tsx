@@ -3,10 +3,8 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { type Column, DataTable } from "@/components/DataTable";
-import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { Time } from "@/components/values";
 import { useAccounts } from "@/trading/read";
@@ -22,8 +20,6 @@ export function Grants({ user }: { user: string }) {
   const [dialog, confirm] = useConfirm();
   const [account, setAccount] = useState<string | null>(null);
   const [level, setLevel] = useState<Grant["level"]>("view");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
   const grants = useQuery({
     queryKey: ["grants", user],
     queryFn: () => expect(api.GET("/v1/grants", { params: { query: { user, limit: 1_000 } } })),
@@ -65,23 +61,26 @@ export function Grants({ user }: { user: string }) {
     ],
     [client, confirm, user],
   );
-  const grant = async (id: string) => {
-    setBusy(true);
-    setError(null);
-    try {
-      const path = { account: id, user };
-      await expect(api.PUT("/v1/grants/{account}/{user}", { params: { path }, body: { level } }));
-      setAccount(null);
-      await client.invalidateQueries({ queryKey: ["grants", user] });
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+  const grant = (id: string) => {
+    const owner = accounts.find((each) => each.id === id)?.user ?? "somebody else";
+    confirm({
+      title: `Grant ${id} to ${user}`,
+      verb: level === "trade" ? "Let them trade it" : "Let them look",
+      danger: level === "trade",
+      children:
+        level === "trade"
+          ? `${user} sees all that is in ${id} of ${owner}, and trades it as far as their own roles allow: orders, algos, kills.`
+          : `${user} sees all that is in ${id} of ${owner}.`,
+      act: async () => {
+        const path = { account: id, user };
+        await expect(api.PUT("/v1/grants/{account}/{user}", { params: { path }, body: { level } }));
+        setAccount(null);
+        await client.invalidateQueries({ queryKey: ["grants", user] });
+      },
+    });
   };
   return (
     <Panel title="Accounts of others" flush>
-      <ErrorNote error={error} />
       <DataTable
         name="grants"
         label={`Grants of ${user}`}
@@ -98,8 +97,8 @@ export function Grants({ user }: { user: string }) {
           <Group gap={6}>
             <Select aria-label="Account to grant" placeholder="Account" searchable w={170} data={accounts.filter((each) => each.user !== user).map(({ id, user: owner }) => ({ value: id, label: `${id} (${owner})` }))} value={account} onChange={setAccount} />
             <Select aria-label="How far" w={130} data={[{ value: "view", label: "look" }, { value: "trade", label: "look and trade" }]} value={level} onChange={(value) => { setLevel(value === "trade" ? "trade" : "view"); }} />
-            <Button loading={busy} disabled={!account} onClick={() => { if (account) void grant(account); }}>
-              Grant
+            <Button disabled={!account} onClick={() => { if (account) grant(account); }}>
+              Grant…
             </Button>
           </Group>
         }
