@@ -31,7 +31,7 @@ afterEach(() => {
 it("cannot be changed while the order is on its way", async () => {
   let answer: (response: Response) => void = () => undefined;
   open(() => new Promise((done) => { answer = done; }));
-  press("Buy 5 NSE:INFY");
+  press(/^Buy 5 NSE:INFY/);
   await waitFor(() => { expect(placed()).toHaveLength(1); });
   expect(screen.getByLabelText(/Quantity/)).toBeDisabled();
   expect(screen.getByLabelText(/May only make/)).toBeDisabled();
@@ -41,7 +41,7 @@ it("cannot be changed while the order is on its way", async () => {
 
 it("asks again about the same order while nobody knows whether it was placed", async () => {
   open(unreachable, () => refusal(503, "not_ready", "the journal is away"), () => Response.json(ORDER));
-  press("Buy 5 NSE:INFY");
+  press(/^Buy 5 NSE:INFY/);
   expect(await screen.findByText(/may have been placed/)).toBeVisible();
   expect(screen.getByLabelText(/Quantity/)).toBeDisabled();
   expect(screen.queryByRole("button", { name: /^Buy/ })).toBeNull();
@@ -57,23 +57,23 @@ it("asks again about the same order while nobody knows whether it was placed", a
 
 it("places another order only where that was chosen in so many words", async () => {
   open(() => refusal(424, "outcome_unknown", "cut off"), () => Response.json(ORDER, { status: 201 }));
-  press("Buy 5 NSE:INFY");
+  press(/^Buy 5 NSE:INFY/);
   await screen.findByText(/may have been placed/);
   press("Place another order");
   expect(screen.getByLabelText(/Quantity/)).toBeEnabled();
-  press("Buy 5 NSE:INFY");
+  press(/^Buy 5 NSE:INFY/);
   await waitFor(() => { expect(closed).toHaveBeenCalledOnce(); });
   expect(new Set(placed()).size).toBe(2);
 });
 
 it("is open to changes again after a refusal, and is another order then", async () => {
   open(unreachable, () => refusal(422, "risk_denied", "over the limit"), () => Response.json(ORDER, { status: 201 }));
-  press("Buy 5 NSE:INFY");
+  press(/^Buy 5 NSE:INFY/);
   await screen.findByText(/may have been placed/);
   press("Ask again about this order");
   expect(await screen.findByText("over the limit")).toBeVisible();
   fireEvent.change(screen.getByLabelText(/Quantity/), { target: { value: "4" } });
-  press("Buy 4 NSE:INFY");
+  press(/^Buy 4 NSE:INFY/);
   await waitFor(() => { expect(closed).toHaveBeenCalledOnce(); });
   const [first, second, third] = placed();
   expect(second).toBe(first);
