@@ -39,6 +39,8 @@ export default defineConfig({
     setupFiles: ["./src/testing/setup.ts"],
     include: ["src/**/*.test.{ts,tsx}"],
     restoreMocks: true,
+    // By default one processor is kept for whoever watches.
+    maxWorkers: 2,
     // Machines that test are busy ones.
     testTimeout: 20_000,
   },
