@@ -11,16 +11,6 @@ if TYPE_CHECKING:
     from tests.support.deck import DeckUnderTest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``-n 2 --dist loadgroup`` one worker has the shared deck, and the other the tests that need none.
-
-    These bring up decks of their own, or the demo with a browser.  Most of the time both wait.
-    """
-    for item in items:
-        shared = "deck" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("deck" if shared else "own"))
-
-
 @pytest.fixture(scope="session")
 def deck() -> Iterator[DeckUnderTest]:
     """Real Ray on two nodes, PostgreSQL, Redis, the API and a synthetic market of 20 instruments."""
