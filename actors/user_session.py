@@ -58,7 +58,7 @@ HISTORY_NS = 24 * 3600 * 1_000_000_000
 #: Cancels of a kill wait at most so long for their turn before it is answered.
 HAND_OVER_S = 2.5
 #: Cancels get so long to end before what is held is closed.
-QUIET_S = 4.0
+QUIET_S = 8.0
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
 

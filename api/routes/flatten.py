@@ -21,7 +21,7 @@ from trading.orders import Order, OrderState
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
 #: The session waits a while for cancels to end before it closes.
-_SESSION_S = 10.0
+_SESSION_S = 15.0
 
 
 class FlattenWanted(Body):

@@ -305,7 +305,7 @@ def test_entries_are_paused_an_account_is_flattened_and_the_day_starts_again(ope
     operator.choose("Account", "bob-paper", within=dialog)
     dialog.get_by_label("Reason").fill("flat before lunch")
     flatten = dialog.get_by_role("button", name="Flatten bob-paper")
-    act(operator, flatten, dialog.get_by_text(re.compile("orders are being taken back")))
+    act(operator, flatten, dialog.get_by_text(re.compile("(is|are) being taken back")))
     dialog.get_by_role("button", name="Close").last.click()
     wait("a flat account", lambda: not held(), 30)
     operator.go("/positions", "Positions")
