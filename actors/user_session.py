@@ -288,7 +288,8 @@ class UserSession(SessionIO):
     async def flatten(self, wish: Flattening) -> Flattened:
         """Take back all that is open in an account, then close all that it holds; the account trades on.
 
-        Answers once the closing orders are journaled.  `Conflict` among them: something may still fill.
+        Answers once the closing orders are journaled.  `Conflict` among them: something may still fill.  Raises
+        `Conflict` ``being_closed`` while a kill, or another flattening, closes what is held.
         """
         core = self._ready_core()
         book = core.accounts.get(wish.account)

@@ -122,7 +122,6 @@ class Services:
         self.login_attempts = LoginAttempts(self.database)
         self.panel_sessions = PanelSessions(self.database)
         self.grants = Grants(self.database)
-        self.alerts = Alerts(self.database)
         self.doorkeeper = Doorkeeper(
             self.keys, self.desired, grants=self.grants, sessions=self.panel_sessions, alerts=self.alerts
         )
