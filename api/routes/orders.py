@@ -126,7 +126,7 @@ async def place_order(body: NewOrder, caller: Trader, deck: Deck, request: Reque
             422,
             "idempotency_mismatch",
             "Key of another request",
-            f"this Idempotency-Key placed an order more than {KEPT_S // 3600} hours ago, and nothing now: use a new one",
+            f"this Idempotency-Key placed an order over {KEPT_S // 3600} hours ago, and nothing now: use a new one",
             field="Idempotency-Key",
         )
     if before is None:
