@@ -45,7 +45,7 @@ from trading.instructions import (
     Lane,
 )
 from trading.journal import Break, Settlement
-from trading.kill_switch import Kill, is_quiet, to_cancel, to_close
+from trading.kill_switch import Kill, to_cancel, to_close
 from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
 from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
 from trading.session import SessionCore
@@ -79,6 +79,8 @@ class UserSession(SessionIO):
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
         self._began = False
+        #: What was refused of a kill's last command.
+        self._refused = ""
 
     # Life
 
@@ -182,18 +184,29 @@ class UserSession(SessionIO):
             if cancels := to_cancel(kill, book):
                 asked += len(cancels)
                 self._ask(partial(core.cancel, cancels=cancels))
-            elif (
-                kill.flatten
-                and is_quiet(kill, book)
-                and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks))
-            ):
+            if kill.flatten and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks)):
                 self._ask(partial(core.place, intents=closing))
         return asked
 
     def _ask(self, act: Any) -> None:
-        """A command of the session's own: its outcome is in the journal, nobody waits for the answer."""
+        """A command of the session's own: nobody waits for the answer, so what is refused before it is journaled is
+        logged.
+        """
         self._token += 1
-        self._do(act(self._token, now=now()))
+        token = self._token
+        self._replies[token] = reply = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(partial(self._note_refusals, token))
+        self._do(act(token, now=now()))
+
+    def _note_refusals(self, token: int, reply: asyncio.Future[Any]) -> None:
+        del self._replies[token]
+        if reply.cancelled():
+            return
+        refused = "; ".join(sorted({str(each) for each in reply.result() if isinstance(each, TradeError)}))
+        # It is asked for again every two seconds.
+        if refused and refused != self._refused:
+            log.warning("what a kill asks for is refused: %s", refused)
+        self._refused = refused
 
     async def _read_hours(self) -> None:
         """Get the opening hours that limits ask for."""
@@ -288,27 +301,25 @@ class UserSession(SessionIO):
     async def flatten(self, wish: Flattening) -> Flattened:
         """Take back all that is open in an account, then close all that it holds; the account trades on.
 
-        Answers once the closing orders are journaled.  `Conflict` among them: something may still fill.  Raises
+        Answers once the closing orders are journaled.  `Conflict` among them: some may still fill, and what is held of
+        their instruments is left.  Raises
         `Conflict` ``being_closed`` while a kill, or another flattening, closes what is held.
         """
         core = self._ready_core()
         book = core.accounts.get(wish.account)
         if book is None:
             raise UnknownThing("account", wish.account, f"of user {self.user}")
-        cancels = to_take_back(wish, book)
+        cancels = to_take_back(wish, book, core.waiting_keys(wish.account))
         cancelled = await self._command(lambda token: core.cancel(token, cancels, now()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(QUIET_S):
                 while any(not key.startswith(wish.id) for key in book.open):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
-        try:
-            closing = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
-        except Refused as error:
-            return Flattened(cancelled=cancelled, closing=(error,))
+        closing, left = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
         # Asked for again, its answer is of both times.
         before = tuple(orders_of(wish, book))
         placed = await self._command(lambda token: core.place(token, closing, now())) if closing else ()
-        return Flattened(cancelled=cancelled, closing=(*before, *placed))
+        return Flattened(cancelled=cancelled, closing=(*before, *placed, *((left,) if left else ())))
 
     async def settle_break(
         self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]
