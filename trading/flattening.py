@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,10 +15,11 @@ from trading.ids import AccountId, CauseId, ClientOrderId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.kill_switch import Kill, to_close
 from trading.limits import account_scope
-from trading.orders import CancelOrder, Order, PlaceOrder
+from trading.orders import CancelOrder, Order, OrderState, PlaceOrder
 
 #: Instruments that an error names at most.
 _NAMED: Final = 5
+_REFUSED: Final = (OrderState.REJECTED, OrderState.DENIED)
 
 
 class Flattening(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +60,24 @@ def to_take_back(wish: Flattening, book: AccountBook, waiting: Iterable[ClientOr
 def orders_of(wish: Flattening, book: AccountBook) -> list[Order]:
     """The closing orders of a wish so far."""
     return [order for order in book.orders.values() if order.client_order_id.startswith(f"{wish.id}-")]
+
+
+def refused_of(orders: Sequence[Order]) -> list[Order]:
+    """Those of a wish's closing orders, in the order of their making, of which nothing came, then or by a later one."""
+    refused: dict[InstrumentId, list[Order]] = {}
+    for order in orders:
+        if order.state in _REFUSED and not order.filled_quantity:
+            refused.setdefault(order.instrument, []).append(order)
+        elif refused.get(order.instrument, [order])[-1].created_at < order.created_at:
+            del refused[order.instrument]
+    return [order for found in refused.values() for order in found]
+
+
+def is_to_be_tried_again(wish: Flattening, book: AccountBook) -> bool:
+    """Whether something is held still of which the wish's last orders were refused."""
+    held = {instrument for instrument, position in book.positions.items() if position.quantity}
+    closing = {order.instrument for order in book.open.values()}
+    return any(order.instrument in held - closing for order in refused_of(orders_of(wish, book)))
 
 
 def closing_orders(

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from trading import flattening
 from trading.account_book import AccountBook, Replacement
 from trading.errors import Conflict
-from trading.flattening import Flattening, orders_of, to_take_back
+from trading.flattening import Flattening, is_to_be_tried_again, orders_of, refused_of, to_take_back
 from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos, client_order_id
-from trading.orders import ModifyOrder, Order, OrderType, PlaceOrder, Side, order_from
+from trading.orders import ModifyOrder, Order, OrderState, OrderType, PlaceOrder, Side, order_from
 from trading.positions import Position
 
 ACCOUNT, BTC = AccountId("a"), InstrumentId("X:BTC")
@@ -116,6 +116,24 @@ def test_what_is_being_replaced_or_waits_for_budget_is_taken_back_too() -> None:
     )
     cancels = to_take_back(WISH, made, [ClientOrderId("o-3")])
     assert [cancel.client_order_id for cancel in cancels] == ["o-2", "o-3"]
+
+
+def test_what_was_refused_is_tried_again_until_another_order_makes_up_for_it() -> None:
+    made = book(12, cross=4)
+    first = flattening.closing_orders(WISH, made, Nanos(10**9), {}, {})[0]
+    for number, intent in enumerate(first):
+        order = order_from(intent, str(number), Nanos(10**9))
+        order.state = OrderState.REJECTED if number else OrderState.FILLED
+        made.orders[order.client_order_id] = order
+    made.positions[BTC].quantity = Decimal(8)
+    made.algo_positions[AlgoId("cross"), BTC].quantity = Decimal(0)
+    (refused,) = refused_of(orders_of(WISH, made))
+    assert (refused.algo, is_to_be_tried_again(WISH, made)) == (None, True)
+    (again,) = flattening.closing_orders(WISH, made, Nanos(3 * 10**9), {}, {})[0]
+    assert again.quantity == 8
+    made.add(order_from(again, "again", Nanos(3 * 10**9)))
+    assert refused_of(orders_of(WISH, made)) == []
+    assert not is_to_be_tried_again(WISH, made)
 
 
 @given(whole=st.integers(-50, 50), own=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-30, 30), max_size=8))
