@@ -293,7 +293,7 @@ async def test_an_answer_that_could_not_be_kept_is_kept_later(stage: Stage, monk
     assert not await keys.done(claimed.claim, 204, stored.Answer(status=204, headers=[], body=b""))
     keys._store = away
     running = asyncio.create_task(keys.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await keys.take(b"id", "asha", b"request", again=False)).found is not stored.Found.DONE:
             await asyncio.sleep(0.02)
     running.cancel()
