@@ -53,7 +53,7 @@ class Redis:
         self.delivered: list[bytes] = []
         self.readers = 1
         self.fault = ""
-        self.asked = 0
+        self.asked = self.failed = 0
         #: Of the connection; what went out before is in doubt only where it was lost (`test_feed_worker`).
         self.losses, self.lost_at = 0, float("inf")
 
@@ -63,6 +63,7 @@ class Redis:
     async def publish_noted(self, channel: str, payload: bytes, key: str, note: bytes) -> tuple[int, int]:
         await asyncio.sleep(0)
         if self.fault == "away":
+            self.failed += 1
             raise NotReady("redis is away", 0.1)
         self.delivered.append(payload)
         self.lists.setdefault(key, []).append(note)
@@ -308,17 +309,18 @@ async def test_readers_that_the_bus_lost_are_waited_for_but_not_for_ever(
         await worker.out()
         redis.fault = "away"
         worker.came(2)
-        await asyncio.sleep(0.02)
+        await until(lambda: redis.failed > 0)
         redis.readers, redis.fault = 0, ""
-        await asyncio.sleep(0.03)
+        asked = redis.asked
+        await until(lambda: redis.asked > asked)
         assert read(redis) == ([1], []), "nobody is there to hear it"
         redis.readers = 1
         await worker.out()
         assert read(redis) == ([1, 2], [])
         monkeypatch.setattr(feed_outlet, "READERS_S", 0.05)
-        redis.fault = "away"
+        redis.fault, redis.failed = "away", 0
         worker.came(3)
-        await asyncio.sleep(0.02)
+        await until(lambda: redis.failed > 0)
         redis.readers, redis.fault = 0, ""
         await worker.out()
         assert read(redis) == ([1, 2, 3], [])

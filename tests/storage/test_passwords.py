@@ -38,9 +38,10 @@ async def test_nobody_takes_as_long_as_somebody(people: Passwords) -> None:
     async def best(user: str) -> float:
         times = []
         for _ in range(7):
-            began = time.perf_counter()
+            # Of the processor: how much else it has to do is no part of it.
+            began = time.process_time()
             assert not await people.verify(user, "wrong")
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         return min(times)
 
     known, unknown = await best("asha"), await best("nobody")
