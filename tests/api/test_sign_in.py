@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import pytest
 
+from storage.login_attempts import MOST_BY_USER
 from tests.api.playing import Stage
 from tests.api.signing_in import PASSWORD, Browser, Phone, clock, has_password, signed_in
 from trading.errors import NotReady
@@ -199,6 +202,49 @@ async def test_refusals_do_not_tell_what_was_wrong(stage: Stage) -> None:
     )
     whose = [each["actor"] for each in await entries(stage, "login_refused")]
     assert sorted(whose) == ["asha", "no-password", "unknown"]
+
+
+async def test_a_locked_address_tells_nobody_who_is_known_there(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.person("asha", "viewer")
+    await signed_in(stage, "asha", address="192.0.2.7")
+    stranger = Browser(stage, "192.0.2.9")
+    async with stage.services.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO login_attempts VALUES ('address/192.0.2.9/32', 20, %(now)s, %(until)s)",
+            {"now": time.time_ns(), "until": time.time_ns() + 600_000_000_000},
+        )
+
+    async def told(user: str, password: str = "wrong") -> tuple[dict[str, Any], float]:
+        began = time.monotonic()
+        said = await stranger.refused(429, "locked_out", "POST", "/v1/auth/login", {"user": user, "password": password})
+        took = time.monotonic() - began
+        return {**said, "retry_after": round(said["retry_after"] / 60)}, took
+
+    found = {user: [await told(user) for _ in range(MOST_BY_USER + 1)] for user in ("asha", "nobody")}
+    assert [said for said, _ in found["asha"]] == [said for said, _ in found["nobody"]]
+    for times in ([took for _, took in each] for each in found.values()):
+        assert min(times) >= 1.0
+        assert max(times) < 3
+    # Not even by the right password, once some have been tried here.
+    assert (await told("asha", PASSWORD))[0] == found["nobody"][0][0]
+    await stage.ask("POST", "/v1/users/asha/unlock")
+
+    async def busy(*_: object) -> bool:
+        raise NotReady("too many sign in at once", 1.0)
+
+    async def slow(*_: object) -> bool:
+        await asyncio.sleep(5)
+        return True
+
+    for trouble in (busy, slow):
+        with monkeypatch.context() as patched:
+            patched.setattr(stage.services.passwords, "verify", trouble)
+            for _ in range(MOST_BY_USER + 1):
+                said, took = await told("asha", PASSWORD)
+                assert said == found["nobody"][0][0]
+                assert 1.0 <= took < 3
+    # Neither was a failed attempt.
+    assert await stranger.login("asha") == "done"
 
 
 async def test_what_was_typed_in_place_of_a_name_is_not_kept(stage: Stage) -> None:
