@@ -37,8 +37,8 @@ log = logging.getLogger("quarterdeck")
 #: A refusal takes so long whatever it was that was wrong, so that its time tells nothing.
 _REFUSAL_S: Final = 0.4
 #: And a refusal during a lock-out so long, for some are looked at all the same; looking may take no longer than this.
-_LOCKED_S: Final = 1.0
-_LOOK_S: Final = 0.8
+_LOCKED_S: Final = 2.0
+_LOOK_S: Final = 1.8
 _LONGEST_NAME: Final = 100
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api import sign_in
 from storage.login_attempts import MOST_BY_USER
 from tests.api.playing import Stage
 from tests.api.signing_in import PASSWORD, Browser, Phone, clock, has_password, signed_in
@@ -211,38 +212,45 @@ async def test_a_locked_address_tells_nobody_who_is_known_there(stage: Stage, mo
     async with stage.services.database.connection() as connection:
         await connection.execute(
             "INSERT INTO login_attempts VALUES ('address/192.0.2.9/32', 20, %(now)s, %(until)s)",
-            {"now": time.time_ns(), "until": time.time_ns() + 600_000_000_000},
+            {"now": time.time_ns(), "until": time.time_ns() + 3_600_000_000_000},
         )
+    # A busy machine may take longer over a hash than anybody is looked at: the hash is not what is tried here.
+    looked_at: list[str] = []
 
-    async def told(user: str, password: str = "wrong") -> tuple[dict[str, Any], float]:
-        began = time.monotonic()
-        said = await stranger.refused(429, "locked_out", "POST", "/v1/auth/login", {"user": user, "password": password})
-        took = time.monotonic() - began
-        return {**said, "retry_after": round(said["retry_after"] / 60)}, took
-
-    found = {user: [await told(user) for _ in range(MOST_BY_USER + 1)] for user in ("asha", "nobody")}
-    assert [said for said, _ in found["asha"]] == [said for said, _ in found["nobody"]]
-    for times in ([took for _, took in each] for each in found.values()):
-        assert min(times) >= 1.0
-        assert max(times) < 3
-    # Not even by the right password, once some have been tried here.
-    assert (await told("asha", PASSWORD))[0] == found["nobody"][0][0]
-    await stage.ask("POST", "/v1/users/asha/unlock")
+    async def quick(user: str, password: str) -> bool:
+        looked_at.append(user)
+        return user == "asha" and password == PASSWORD
 
     async def busy(*_: object) -> bool:
         raise NotReady("too many sign in at once", 1.0)
 
     async def slow(*_: object) -> bool:
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
         return True
 
+    monkeypatch.setattr(sign_in, "_LOCKED_S", 0.6)
+    monkeypatch.setattr(sign_in, "_LOOK_S", 0.4)
+    monkeypatch.setattr(stage.services.passwords, "verify", quick)
+
+    async def told(user: str, password: str = "wrong") -> dict[str, Any]:
+        began = time.monotonic()
+        said = await stranger.refused(429, "locked_out", "POST", "/v1/auth/login", {"user": user, "password": password})
+        assert 0.6 <= time.monotonic() - began < 30
+        assert said.pop("retry_after") > 3_000
+        # Time goes on between two answers.
+        return {**said, "detail": said["detail"].replace("59 minutes", "60 minutes")}
+
+    found = {user: [await told(user) for _ in range(MOST_BY_USER + 2)] for user in ("asha", "nobody")}
+    assert found["asha"] == found["nobody"]
+    assert looked_at == ["asha"] * MOST_BY_USER
+    # Not even the right password, once so many were tried.
+    assert await told("asha", PASSWORD) == found["nobody"][0]
+    await stage.ask("POST", "/v1/users/asha/unlock")
     for trouble in (busy, slow):
         with monkeypatch.context() as patched:
             patched.setattr(stage.services.passwords, "verify", trouble)
             for _ in range(MOST_BY_USER + 1):
-                said, took = await told("asha", PASSWORD)
-                assert said == found["nobody"][0][0]
-                assert 1.0 <= took < 3
+                assert await told("asha", PASSWORD) == found["nobody"][0]
     # Neither was a failed attempt.
     assert await stranger.login("asha") == "done"
 
