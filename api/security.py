@@ -16,7 +16,16 @@ from starlette.requests import HTTPConnection
 from api.idempotency import take_key
 from api.logins import Logins
 from api.problems import ProblemError
-from api.session_door import COOKIE_SCHEME, SessionDoor, Step, address_of, has_session, step_of, unauthorized
+from api.session_door import (
+    COOKIE_SCHEME,
+    SessionDoor,
+    Step,
+    address_of,
+    has_session,
+    nobody_here,
+    step_of,
+    unauthorized,
+)
 from storage.alerts import Alerts
 from storage.api_keys import ApiKeys
 from storage.desired import Desired
@@ -355,7 +364,9 @@ def allowed(right: Right, *, fresh: bool = False) -> Callable[..., Coroutine[Any
         elif has_session(connection):
             caller = await doorkeeper.admit_session(connection)
         else:
-            raise unauthorized("sign in, or give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'")
+            raise nobody_here(
+                connection, "sign in, or give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'"
+            )
         caller.require(right)
         if fresh:
             caller.require_fresh()

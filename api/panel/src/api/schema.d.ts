@@ -1825,7 +1825,8 @@ export interface paths {
          * Acknowledge Alert
          * @description Say that it has been looked at: it is closed, and raised anew where it happens again.
          *
-         *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators.
+         *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators, and those about an
+         *     operator by another operator (409 ``own_alert``), where there is one who is enabled.
          */
         post: operations["acknowledge_alert_v1_alerts__id__acknowledge_post"];
         delete?: never;
