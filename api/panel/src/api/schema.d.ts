@@ -1699,7 +1699,8 @@ export interface paths {
          * Risk Tree
          * @description The tree of limits with what is in use of each; levels without limits and without use are left out.
          *
-         *     Those who are not operators see their own part of it, and the cluster's limits.
+         *     Those who are not operators see their own part of it, and the cluster's limits.  ``old`` tells what of it was told
+         *     too long ago to be what is.
          */
         get: operations["risk_tree_v1_risk_tree_get"];
         put?: never;
@@ -6007,6 +6008,18 @@ export interface components {
             algos: components["schemas"]["AlgoThere"][];
         };
         /**
+         * OldTold
+         * @description Of which account a session has told nothing lately, and when it told last (null: not known).
+         *
+         *     ``account`` null: others', which are not shown to who asks.
+         */
+        OldTold: {
+            /** Account */
+            account: string | null;
+            /** At */
+            at: string | null;
+        };
+        /**
          * OrderChange
          * @description New values; what is left out stays.  ``quantity`` is the new total, filled part included.
          * @example {
@@ -7275,6 +7288,7 @@ export interface components {
          * @description A level; ``instrument`` not "": of this instrument alone, on the level above.
          *
          *     ``figures`` null: central risk has told nothing of it.
+         *     ``old``: of whom figures and use are not of now, for what they hold counts all the same.
          * @example {
          *       "scope": "cluster",
          *       "instrument": "",
@@ -7290,7 +7304,8 @@ export interface components {
          *         }
          *       ],
          *       "figures": null,
-         *       "children": []
+         *       "children": [],
+         *       "old": []
          *     }
          */
         TreeNode: {
@@ -7305,6 +7320,8 @@ export interface components {
             figures: components["schemas"]["LevelFigures"] | null;
             /** Children */
             children: components["schemas"]["TreeNode"][];
+            /** Old */
+            old?: components["schemas"]["OldTold"][];
         };
         /**
          * TuningBody
