@@ -15,7 +15,7 @@ from trading.account_book import AccountBook
 from trading.errors import BadInput
 from trading.ids import AlgoId, InstrumentId
 from trading.instruments import Instrument
-from trading.orders import ZERO, Order, OrderType
+from trading.orders import ZERO, Order, OrderType, PlaceOrder
 
 #: What the keys of closing orders begin with: of a kill, or of flattening by hand.
 PREFIXES: Final = ("kill-", "flat-")
@@ -24,8 +24,11 @@ PREFIXES: Final = ("kill-", "flat-")
 Part = tuple[AlgoId | None, Decimal]
 
 
-def closes(order: Order) -> bool:
-    """Whether a kill, or a hand, closes a position with an order: whoever stops trading does not take it back."""
+def closes(order: Order | PlaceOrder) -> bool:
+    """Whether a kill, or a hand, closes a position with an order: whoever stops trading does not take it back.
+
+    Nor does the algo in whose name it closes, whatever it does with orders of its own.
+    """
     return order.client_order_id.startswith(PREFIXES) and order.reduce_only and order.type is OrderType.MARKET
 
 
