@@ -4,6 +4,9 @@ An ASGI layer reads the request and keeps the answer; in between, once it is kno
 then, `allowed` has the key taken.  Neither key nor request is stored: the row's id is a digest of user and key, and
 what was asked a digest under the key, which tells nothing to who reads the table.
 
+A kept answer is given to nobody who has lost a right or a grant since, for it may tell of what is not theirs to see any
+more, and the route that would judge that is not asked again.
+
 Stopping must not wait for a promise: a kill, and whatever cancels, stops or pauses, goes ahead without one
 (``Idempotency-Kept: no``) where PostgreSQL does not answer at once, and is done again where nobody knows of the first.
 
@@ -30,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import ProblemError
 from storage.database import Commits, commits
-from storage.idempotency import Answer, Claimed, Found, Idempotency
+from storage.idempotency import Answer, Claimed, Found, Idempotency, Standing
 from trading.errors import BadInput, NeedsOperator, NotReady
 
 log = logging.getLogger("quarterdeck")
@@ -158,6 +161,8 @@ class Ticket:
         self.is_told = False
         #: For what must be named alike by every try (`place_order`).
         self.token = ""
+        #: What whoever asks may do.
+        self._standing: Standing | None = None
 
     async def receive(self) -> Message:
         """The request's next message, as it came."""
@@ -174,13 +179,14 @@ class Ticket:
             self._is_whole = not message.get("more_body", False)
         return message
 
-    async def take(self, user: str, scope: str) -> None:
-        """Take the key for ``user``, as far as ``scope`` says that they reach: an answer is for no narrower eyes.
+    async def take(self, user: str, scope: str, standing: Standing) -> None:
+        """Take the key for ``user``, with an API key of this ``scope``, who may do what ``standing`` says.
 
         Raises `Replayed`, the problem that tells what became of it, or what the store raises.
         """
         if self.claim:
             return
+        self._standing = standing
         while not self._is_whole:
             message = await self._read()
             self._ahead.append(message)
@@ -204,8 +210,13 @@ class Ticket:
         if self._urgent and claimed.found in (Found.RUNNING, Found.CUT_OFF, Found.ANSWER_LOST):
             # A stop is done again rather than refused: the first may never have come to it.
             return
+        withheld = claimed.answer is not None and not _is_for(claimed.answer, standing)
+        if self._urgent and withheld:
+            return  # its route judges who may do it, and doing it twice does no harm
         self.claim, self.is_told = claimed.claim, claimed.found is not Found.NEW
         self.commits.any = False
+        if withheld:
+            raise _withheld(claimed)
         if claimed.answer is not None:
             raise Replayed(claimed.answer)
         if claimed.found is not Found.NEW:
@@ -223,7 +234,8 @@ class Ticket:
             for name, value in headers
             if name.decode("latin-1").lower() in _KEPT_HEADERS
         ]
-        return await self._keys.done(self.claim, status, Answer(status=status, headers=told, body=body))
+        answer = Answer(status=status, headers=told, body=body, standing=self._standing)
+        return await self._keys.done(self.claim, status, answer)
 
     async def broke(self) -> None:
         """It ended with an error of ours: nobody knows what it did."""
@@ -302,14 +314,17 @@ def _action_of(body: bytes) -> str:
         return ""
 
 
-async def take_key(connection: HTTPConnection, user: str, scope: str) -> None:
-    """Take the request's key, if it bears one, now that it is known who asks, how far they reach, and that they may."""
+async def take_key(connection: HTTPConnection, user: str, scope: str, standing: Standing) -> None:
+    """Take the request's key, if it bears one, now that it is known who asks, and that they may.
+
+    ``scope``: how the API key that they came with is limited; ``standing``: what else they may do now.
+    """
     key, ticket = connection.scope.get(_STATE, ("", None))
     if ticket is None:
         return
     if FORM.fullmatch(key) is None:
         raise BadInput("Idempotency-Key", "give 1 to 100 printable characters of ASCII, such as a UUID")
-    await ticket.take(user, scope)
+    await ticket.take(user, scope, standing)
 
 
 def token_of(connection: HTTPConnection) -> str:
@@ -327,6 +342,19 @@ async def _replayed(_: Request, error: Exception) -> Response:
     assert isinstance(error, Replayed)
     answer = error.answer
     return Response(answer.body, answer.status, {**dict(answer.headers), "Idempotency-Replayed": "true"})
+
+
+def _is_for(answer: Answer, standing: Standing) -> bool:
+    """Whether somebody may do all that whoever got the answer might."""
+    return answer.standing is not None and standing.includes(answer.standing)
+
+
+def _withheld(claimed: Claimed) -> ProblemError:
+    detail = (
+        f"the first request with this Idempotency-Key was answered with {claimed.status}; a role or a grant was taken "
+        "from you since, so that its answer is not shown again: look what is there, or ask an operator"
+    )
+    return ProblemError(424, "outcome_unknown", "Outcome unknown", detail, answered=claimed.status)
 
 
 def _problem(claimed: Claimed) -> ProblemError:

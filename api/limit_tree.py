@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from api.formats import Amount, Shown
+from api.formats import Amount, InstantOrNone, Shown
 from api.glance import Seen, share
 from storage.records import AccountRecord, AlgoRecord, LimitRecord
 from trading.ids import UserId
@@ -38,10 +38,21 @@ class LevelFigures(Shown):
     open_orders: int
 
 
+class OldTold(Shown):
+    """Of which account a session has told nothing lately, and when it told last (null: not known).
+
+    ``account`` null: others', which are not shown to who asks.
+    """
+
+    account: str | None
+    at: InstantOrNone
+
+
 class TreeNode(Shown):
     """A level; ``instrument`` not "": of this instrument alone, on the level above.
 
     ``figures`` null: central risk has told nothing of it.
+    ``old``: of whom figures and use are not of now, for what they hold counts all the same.
     """
 
     model_config = ConfigDict(
@@ -63,6 +74,7 @@ class TreeNode(Shown):
                     ],
                     "figures": None,
                     "children": [],
+                    "old": [],
                 }
             ]
         }
@@ -74,6 +86,7 @@ class TreeNode(Shown):
     limits: list[LimitUse]
     figures: LevelFigures | None
     children: list[TreeNode]
+    old: list[OldTold] = Field(default_factory=list)
 
 
 _Place = tuple[str, str]

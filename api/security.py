@@ -16,11 +16,21 @@ from starlette.requests import HTTPConnection
 from api.idempotency import take_key
 from api.logins import Logins
 from api.problems import ProblemError
-from api.session_door import COOKIE_SCHEME, SessionDoor, Step, address_of, has_session, step_of, unauthorized
+from api.session_door import (
+    COOKIE_SCHEME,
+    SessionDoor,
+    Step,
+    address_of,
+    has_session,
+    nobody_here,
+    step_of,
+    unauthorized,
+)
 from storage.alerts import Alerts
 from storage.api_keys import ApiKeys
 from storage.desired import Desired
 from storage.grants import GrantLevel, Grants
+from storage.idempotency import Standing
 from storage.panel_sessions import PanelSession, PanelSessions
 from storage.records import AccountRecord, AlgoRecord, ApiKey
 from trading.errors import UnknownThing
@@ -90,12 +100,23 @@ class Caller:
 
     @property
     def reach(self) -> str:
-        """How far the key reaches: all sessions of a user and their unlimited keys have the same.
-
-        Grants are left out: one that changes must not make another request of a repeated one.
-        """
+        """How far the key reaches: all sessions of a user and their unlimited keys have the same, grants aside."""
         limits = (self.roles, self.only_rights, self.only_accounts)
         return repr([sorted(each) if each is not None else None for each in limits])
+
+    @property
+    def limits(self) -> str:
+        """How the key is limited: nothing that changes while it is good."""
+        return repr([sorted(each) if each is not None else None for each in (self.only_rights, self.only_accounts)])
+
+    @property
+    def standing(self) -> Standing:
+        """What roles and grants allow now, and may not some day."""
+        return Standing(
+            rights=frozenset(str(each) for each in self.rights),
+            grants={str(account): str(level) for account, level in self.grants.items()},
+            operator="operator" in self.roles,
+        )
 
     @property
     def cause(self) -> str:
@@ -343,12 +364,14 @@ def allowed(right: Right, *, fresh: bool = False) -> Callable[..., Coroutine[Any
         elif has_session(connection):
             caller = await doorkeeper.admit_session(connection)
         else:
-            raise unauthorized("sign in, or give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'")
+            raise nobody_here(
+                connection, "sign in, or give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'"
+            )
         caller.require(right)
         if fresh:
             caller.require_fresh()
         # Last: what is refused for want of a right or a code has not happened, and is kept under no key.
-        await take_key(connection, caller.user, caller.reach)
+        await take_key(connection, caller.user, caller.limits, caller.standing)
         return caller
 
     # For the table of permissions.

@@ -2,6 +2,9 @@
 
 A session is known by its cookie.  A request that changes something must show that it is our own page's: by its origin,
 and by a header with what the second cookie says, which other sites can neither read nor send.
+
+Over https both cookies bear the prefix ``__Host-``: browsers take one of that name only from this very host and over
+https, so neither a neighbour under the same domain nor who answers for us over http can put one of theirs in its place.
 """
 
 from __future__ import annotations
@@ -32,11 +35,16 @@ from trading.ids import Nanos
 log = logging.getLogger("quarterdeck")
 
 COOKIE: Final = "qd_session"
+CSRF_COOKIE: Final = "qd_csrf"
+#: Before the name of a cookie that is Secure.
+HOST_PREFIX: Final = "__Host-"
 #: For the OpenAPI document.
 COOKIE_SCHEME: Final = APIKeyCookie(
-    name=COOKIE, scheme_name="Session", auto_error=False, description="Set by `POST /v1/auth/login`"
+    name=COOKIE,
+    scheme_name="Session",
+    auto_error=False,
+    description=f"Set by `POST /v1/auth/login`; over https its name is `{HOST_PREFIX}{COOKIE}`",
 )
-CSRF_COOKIE: Final = "qd_csrf"
 CSRF_HEADER: Final = "x-csrf-token"
 #: A request of this kind is made by the page, not by a person: it does not keep a session from being idle.
 BACKGROUND: Final = "x-background"
@@ -84,7 +92,26 @@ def address_of(connection: HTTPConnection) -> str:
 
 def has_session(connection: HTTPConnection) -> bool:
     """Whether a request comes with the cookie of a session."""
-    return bool(connection.cookies.get(COOKIE))
+    return bool(session_token(connection))
+
+
+def session_token(connection: HTTPConnection) -> str:
+    """What the cookie of a session says, or "".
+
+    Over https one without the prefix counts for nothing: anybody may have put it there.
+    """
+    mine = connection.cookies.get(HOST_PREFIX + COOKIE, "")
+    return mine or ("" if is_secure(connection) else connection.cookies.get(COOKIE, ""))
+
+
+def nobody_here(connection: HTTPConnection, detail: str) -> ProblemError:
+    """The 401 problem for a request without a session; a cookie that counts for nothing is taken away."""
+    problem = unauthorized(detail)
+    if connection.cookies.get(COOKIE):
+        response = Response()
+        _take_away(response, COOKIE, secure=is_secure(connection), hidden=True)
+        problem.headers["Set-Cookie"] = response.headers["set-cookie"]
+    return problem
 
 
 def csrf_token(token: str) -> str:
@@ -128,9 +155,9 @@ class SessionDoor:
 
     async def known(self, connection: HTTPConnection) -> PanelSession:
         """The session of a request's cookie, whatever the request wants."""
-        token = connection.cookies.get(COOKIE, "")
+        token = session_token(connection)
         if not token:
-            raise unauthorized("nobody is signed in here")
+            raise nobody_here(connection, "nobody is signed in here")
         session = await self._look_up(token)
         why = "this session is not known: sign in again" if session is None else session.is_over(time.time_ns())
         if session is not None and not why and session.agent != agent_of(connection):
@@ -212,10 +239,10 @@ class SessionDoor:
 
         ``required`` False: one that names no origin at all, as programs send, may pass.
         """
-        said = connection.headers.get("origin") or connection.headers.get("referer") or ""
+        said = _origin_of(connection)
         if not said and not required:
             return
-        if said and _host_of(said) == connection.headers.get("host", "").lower():
+        if said and _is_our_own(connection):
             return
         why = f"the request was made by a page of {said[:100] or 'an unknown origin'}, not by our own"
         whose = {"user": user} if user else None
@@ -224,12 +251,17 @@ class SessionDoor:
 
     async def _check_csrf(self, connection: HTTPConnection, session: PanelSession) -> None:
         given = connection.headers.get(CSRF_HEADER, "")
-        expected = csrf_token(connection.cookies.get(COOKIE, ""))
+        expected = csrf_token(session_token(connection))
         if hmac.compare_digest(given.encode(), expected.encode()):
             return
         whose = {"user": str(session.user), "session": session.id}
         await self._logins.refused("", address_of(connection), "a request without its X-CSRF-Token", whose)
-        raise ProblemError(403, "csrf", "Forged request", "send the value of cookie qd_csrf in header X-CSRF-Token")
+        raise ProblemError(
+            403,
+            "csrf",
+            "Forged request",
+            f"send the value of cookie {_named(CSRF_COOKIE, connection)} in header X-CSRF-Token",
+        )
 
     def forget(self, *ids: str) -> None:
         """Sessions have changed or ended here: they are looked up again at once."""
@@ -248,19 +280,46 @@ def agent_of(connection: HTTPConnection) -> str:
 def set_cookies(response: Response, connection: HTTPConnection, token: str) -> None:
     """Give a browser its session."""
     secure = is_secure(connection)
-    response.set_cookie(COOKIE, token, path="/", secure=secure, httponly=True, samesite="strict")
-    response.set_cookie(CSRF_COOKIE, csrf_token(token), path="/", secure=secure, httponly=False, samesite="strict")
+    for name, value, hidden in ((COOKIE, token, True), (CSRF_COOKIE, csrf_token(token), False)):
+        response.set_cookie(
+            _named(name, connection), value, path="/", secure=secure, httponly=hidden, samesite="strict"
+        )
+        if secure and name in connection.cookies:
+            # Of a session from before this one had the prefix; the page must not find two.
+            _take_away(response, name, secure=secure, hidden=hidden)
 
 
 def clear_cookies(response: Response, connection: HTTPConnection) -> None:
     """Take them away."""
+    secure = is_secure(connection)
     for name, hidden in ((COOKIE, True), (CSRF_COOKIE, False)):
-        response.delete_cookie(name, path="/", secure=is_secure(connection), httponly=hidden, samesite="strict")
+        for each in dict.fromkeys((_named(name, connection), name)):
+            _take_away(response, each, secure=secure, hidden=hidden)
+
+
+def _take_away(response: Response, name: str, *, secure: bool, hidden: bool) -> None:
+    response.delete_cookie(name, path="/", secure=secure, httponly=hidden, samesite="strict")
+
+
+def _named(name: str, connection: HTTPConnection) -> str:
+    return HOST_PREFIX + name if is_secure(connection) else name
 
 
 def is_secure(connection: HTTPConnection) -> bool:
     """Whether the browser speaks https, to us or to what stands before us."""
-    return connection.url.scheme in ("https", "wss") or connection.headers.get("origin", "").startswith("https://")
+    return connection.url.scheme in ("https", "wss") or (
+        _origin_of(connection).startswith("https://") and _is_our_own(connection)
+    )
+
+
+def _origin_of(connection: HTTPConnection) -> str:
+    """The page that makes a request, as its browser says; "" where it does not."""
+    return connection.headers.get("origin") or connection.headers.get("referer") or ""
+
+
+def _is_our_own(connection: HTTPConnection) -> bool:
+    """Whether that page is at the address that the request was sent to."""
+    return _host_of(_origin_of(connection)) == connection.headers.get("host", "").lower()
 
 
 def _host_of(origin: str) -> str:

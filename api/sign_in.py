@@ -38,22 +38,28 @@ log = logging.getLogger("quarterdeck")
 _REFUSAL_S: Final = 0.4
 #: Whoever gave the password so long ago at most need not give it again to enrol a second factor.
 _SIGNED_IN_NS: Final = 15 * 60 * 1_000_000_000
+#: And a refusal during a lock-out so long, for some are looked at all the same; looking may take no longer than this.
+_LOCKED_S: Final = 2.0
+_LOOK_S: Final = 1.8
 _LONGEST_NAME: Final = 100
 
 
 async def sign_in(deck: Services, connection: HTTPConnection, response: Response, user: str, password: str) -> Step:
     """Begin a session for whoever knows the password; what is due next.
 
-    Raises the 401 problem ``wrong_login``, which never says what was wrong, or 429 ``locked_out``.
+    Raises the 401 problem ``wrong_login``, which never says what was wrong, or 429 ``locked_out``, which never says
+    whether the password was looked at.
     """
     began = time.monotonic()
     door = deck.doorkeeper.sessions
     await door.check_origin(connection, required=False)
     name = _storable(user[:_LONGEST_NAME])
-    attempt = await _attempt(deck, connection, name)
-    async with _judged(deck, attempt):
-        right = await deck.passwords.verify(name, _storable(password))
-    if not right:
+    attempt = await deck.login_attempts.begin(name, address_of(connection))
+    given = _storable(password)
+    if attempt.locked_until and not await _is_let_in_quietly(deck, connection, attempt, name, given):
+        await asyncio.sleep(max(0.0, began + _LOCKED_S - time.monotonic()))
+        raise _locked_out(attempt)
+    if not attempt.locked_until and not await _is_right(deck, attempt, name, given):
         await _note_failure(deck, connection, attempt, name, "a wrong user or password")
         await asyncio.sleep(max(0.0, began + _REFUSAL_S - time.monotonic()))
         raise ProblemError(401, "wrong_login", "Not signed in", "user or password is wrong")
@@ -68,6 +74,36 @@ async def sign_in(deck: Services, connection: HTTPConnection, response: Response
     if step is Step.DONE:
         await _note_sign_in(deck, session)
     return step
+
+
+async def _is_right(deck: Services, attempt: Attempt, user: str, password: str) -> bool:
+    async with _judged(deck, attempt):
+        return await deck.passwords.verify(user, password)
+
+
+async def _is_let_in_quietly(
+    deck: Services, connection: HTTPConnection, attempt: Attempt, user: str, password: str
+) -> bool:
+    """Whether somebody gets in during a lock-out.
+
+    What keeps that from being found out is answered as the lock-out is: nobody else gets any other answer.
+    """
+    if not attempt.quiet:
+        await deck.doorkeeper.logins.refused(user, address_of(connection), f"locked out ({attempt.by})")
+        return False
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            right = await _is_right(deck, attempt, user, password)
+        if not right:
+            await _note_failure(deck, connection, attempt, user, "a wrong password during a lock-out")
+    except TradeError as error:
+        log.warning("whether %s may sign in during a lock-out was not found out: %s", user, error)
+        return False
+    except TimeoutError:
+        log.warning("whether %s may sign in during a lock-out took too long to find out", user)
+        await deck.login_attempts.succeeded(attempt, whole=False)
+        return False
+    return right
 
 
 def _storable(text: str) -> str:
@@ -249,12 +285,15 @@ async def _attempt(deck: Services, connection: HTTPConnection, user: str) -> Att
 
 async def _go_on(deck: Services, connection: HTTPConnection, user: str, attempt: Attempt) -> Attempt:
     """An attempt that may be made; raises the 429 problem where there is a lock-out."""
-    address = address_of(connection)
-    if not attempt.locked_until:
+    if attempt.may_be_made:
         return attempt
-    await deck.doorkeeper.logins.refused(user, address, f"locked out ({attempt.by})")
+    await deck.doorkeeper.logins.refused(user, address_of(connection), f"locked out ({attempt.by})")
+    raise _locked_out(attempt)
+
+
+def _locked_out(attempt: Attempt) -> ProblemError:
     left = max(1, math.ceil((attempt.locked_until - time.time_ns()) / 1e9))
-    raise ProblemError(
+    return ProblemError(
         429,
         "locked_out",
         "Locked out",

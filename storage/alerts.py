@@ -108,12 +108,19 @@ class Alerts:
         return raised
 
     async def acknowledge(self, id: str, by: str) -> AlertRecord:
-        """Close one.  Raises `UnknownThing`, and `Conflict` where somebody has already."""
+        """Close one.  Raises `UnknownThing`, and `Conflict` where somebody has already.
+
+        Operators judge what others do, so what is about themselves is for another of them: `Conflict` ``own_alert``.
+        Where there is no other, they do it themselves, and the audit says so.
+        """
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             before = await _one(connection, id)
             if before.acknowledged_at:
                 raise Conflict("alert_is_acknowledged", f"{before.acknowledged_by} has acknowledged {id} already")
+            alone = before.user == by and await _is_operator(connection, by)
+            if alone and (others := await _other_operators(connection, by)):
+                raise Conflict("own_alert", f"it is about you: another operator closes it ({', '.join(others)})")
             rows = await dicts(
                 connection,
                 "UPDATE alerts SET acknowledged_at = %(at)s, acknowledged_by = %(by)s, "
@@ -121,7 +128,13 @@ class Alerts:
                 {"id": id, "by": by, "at": time.time_ns()},
             )
             (after,) = msgspec.convert(rows, list[AlertRecord])
-            await write_audit(connection, by, "acknowledge_alert", id, before, after)
+            noted: AlertRecord | dict[str, Any] = after
+            if alone:
+                noted = {
+                    **msgspec.structs.asdict(after),
+                    "because": "it is about them, and there was no other operator",
+                }
+            await write_audit(connection, by, "acknowledge_alert", id, before, noted)
         return after
 
     async def get(self, id: str) -> AlertRecord:
@@ -228,6 +241,24 @@ async def _one(connection: Connection, id: str) -> AlertRecord:
     if not rows:
         raise UnknownThing("alert", id, "GET /v1/alerts lists them")
     return msgspec.convert(rows[0], AlertRecord)
+
+
+async def _is_operator(connection: Connection, user: str) -> bool:
+    """By what the user may do now, whatever the key may."""
+    return bool(
+        await dicts(
+            connection, "SELECT 1 FROM users WHERE id = %(user)s AND roles ? 'operator' AND enabled", {"user": user}
+        )
+    )
+
+
+async def _other_operators(connection: Connection, user: str) -> list[str]:
+    rows = await dicts(
+        connection,
+        "SELECT id FROM users WHERE id <> %(user)s AND roles ? 'operator' AND enabled ORDER BY id",
+        {"user": user},
+    )
+    return [row["id"] for row in rows]
 
 
 def _storable(text: str, longest: int) -> str:

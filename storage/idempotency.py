@@ -44,12 +44,32 @@ class Found(StrEnum):
     CUT_OFF = "cut_off"
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody may do, beyond what is their own: rights, and others' accounts by level (``view`` or ``trade``).
+
+    ``operator``: reaches what belongs to others.
+    """
+
+    rights: frozenset[str]
+    grants: dict[str, str]
+    operator: bool = False
+
+    def includes(self, other: Standing) -> bool:
+        """Whether nothing of ``other`` is missing."""
+        return (
+            other.rights <= self.rights
+            and other.operator <= self.operator
+            and all(self.operator or self.grants.get(of) in (level, "trade") for of, level in other.grants.items())
+        )
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was answered."""
+    """What was answered, and what whoever was answered might do then; None: that was not noted."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    standing: Standing | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

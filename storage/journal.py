@@ -16,10 +16,11 @@ import psycopg
 from storage.database import Connection, Database, dicts, fenced_or_broken
 from storage.paging import decode_cursor, encode_cursor, page_size
 from storage.records import OPEN_STATES, BreakFilter, FillRecord, OrderFilter
+from trading.closing import KEY_PATTERN
 from trading.errors import Conflict, Invariant
 from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos
 from trading.journal import AccountHistory, Break, CashBook, JournalBatch, rising_of
-from trading.orders import Order, OrderEvent
+from trading.orders import Order, OrderEvent, OrderType
 from trading.positions import Position
 
 T = TypeVar("T")
@@ -233,12 +234,16 @@ class Journal:
         return msgspec.convert(rows[:size], list[Order]), following
 
     async def algos_with_open_orders(self) -> set[tuple[AccountId, AlgoId]]:
-        """Which algos have orders that may still fill and that nobody is taking back yet, by account."""
+        """Which algos have orders that may still fill and that nobody is taking back yet, by account.
+
+        What closes a position in an algo's name is not one of these (`trading.closing.closes`).
+        """
         async with self._db.connection() as connection:
             rows = await dicts(
                 connection,
-                f"SELECT DISTINCT account, algo FROM orders WHERE algo IS NOT NULL AND NOT cancelling AND {_OPEN}",
-                (),
+                f"SELECT DISTINCT account, algo FROM orders WHERE algo IS NOT NULL AND NOT cancelling AND {_OPEN} "
+                "AND NOT (reduce_only AND type = %s AND client_order_id ~ %s)",
+                (OrderType.MARKET, f"^{KEY_PATTERN}$"),
             )
         return {(AccountId(row["account"]), AlgoId(row["algo"])) for row in rows}
 

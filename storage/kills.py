@@ -17,6 +17,7 @@ from storage.records import OPEN_STATES, KilledAccount, KilledOrder, KillRecord
 from storage.resource import change, sign, write_audit
 from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
+from trading.kill_switch import ON_ITS_WAY_NS
 from trading.limits import HALTED
 
 #: Hex digits of a kill's name, of which the keys of its orders are made.
@@ -31,6 +32,28 @@ _CLOSING: Final = """
     WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('pending', 'denied')
     ORDER BY asked_at
     """
+
+
+#: Orders that are taken back: asked back by the kill, or by others while it was in force.  The second part begins with
+#: orders, for it is they that can be found by time.
+_TAKEN_BACK: Final = """
+    WITH asked AS (
+        SELECT e.account, e.client_order_id, e.at FROM order_events e
+        WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('cancel_requested', 'cancelled')
+        UNION ALL
+        SELECT e.account, e.client_order_id, e.at FROM orders o JOIN order_events e USING (account, client_order_id)
+        WHERE o.account = ANY(%(accounts)s) AND (%(algo)s::text IS NULL OR o.algo = %(algo)s)
+            AND o.created_at <= %(on_its_way)s AND o.updated_at BETWEEN %(at)s AND %(until)s
+            AND NOT starts_with(o.client_order_id, 'kill-') AND NOT starts_with(o.client_order_id, 'flat-')
+            AND e.at >= %(at)s AND e.kind IN ('cancel_requested', 'cancelled')
+    )
+    SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason, a.asked_at,
+        CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired') THEN o.updated_at END AS ended_at
+    FROM (SELECT account, client_order_id, min(at) AS asked_at FROM asked GROUP BY account, client_order_id) a
+    JOIN orders o USING (account, client_order_id) ORDER BY a.asked_at
+    """
+#: A kill that nobody has lifted.
+_FOR_EVER: Final = 2**63 - 1
 
 
 class Kills:
@@ -113,22 +136,21 @@ class Kills:
     async def outcome(
         self, kill: KillRecord, accounts: Sequence[AccountId], algo: AlgoId | None
     ) -> list[KilledAccount]:
-        """What has become of each account, from the journal, as of one instant."""
-        values = {"accounts": list(accounts), "algo": algo, "id": kill.id}
+        """What has become of each account, from the journal, as of one instant.
+
+        Taken back is what was open when it was thrown and has been asked back since, by whomever: the algos that it
+        stops take back their own orders, and may well be faster.
+        """
+        values = {
+            "accounts": list(accounts),
+            "algo": algo,
+            "id": kill.id,
+            "at": kill.at,
+            "on_its_way": kill.at + ON_ITS_WAY_NS,
+            "until": kill.lifted_at or _FOR_EVER,
+        }
         async with self._db.snapshot() as connection:
-            cancelled = await dicts(
-                connection,
-                """
-                SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason,
-                    min(e.at) AS asked_at, CASE WHEN bool_or(o.state IN
-                        ('filled', 'cancelled', 'rejected', 'expired')) THEN max(o.updated_at) END AS ended_at
-                FROM order_events e JOIN orders o USING (account, client_order_id)
-                WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('cancel_requested', 'cancelled')
-                GROUP BY o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason
-                ORDER BY asked_at
-                """,
-                values,
-            )
+            cancelled = await dicts(connection, _TAKEN_BACK, values)
             closing = await dicts(connection, _CLOSING, values)
             left = await left_of(connection, accounts, algo)
         return [

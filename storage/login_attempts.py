@@ -1,7 +1,8 @@
 """Attempts to sign in, counted by user and by address, and the lock-outs that follow.
 
 An attempt is counted before the password is looked at, so that many at once gain nothing; one that succeeds is taken
-back.  Users are counted whether or not there are such, so a lock-out tells nobody who exists.
+back.  Users are counted whether or not there are such, and whether or not they are known where the attempt comes from,
+so a lock-out tells nobody who exists, nor who signs in from where.
 """
 
 from __future__ import annotations
@@ -30,16 +31,25 @@ _SECOND: Final = 1_000_000_000
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """An attempt that was counted: ``locked_until`` 0 where it may go on.
+    """An attempt that was counted: ``locked_until`` 0 where there is no lock-out.
 
     ``by``: what is locked out already, ``user``, ``address`` or ``session``.  ``locks``: of these, what is locked out
-    unless it succeeds.
+    unless it succeeds.  ``quiet``: there is a lock-out, but it may be tried all the same, and was counted; where it
+    fails, what is answered must be what the lock-out answers, or it would tell who is known here.
     """
 
     subjects: tuple[str, ...]
     locked_until: Nanos = Nanos(0)
     by: str = ""
     locks: tuple[str, ...] = ()
+    quiet: bool = False
+    #: How the user is counted in this network, where they are known in it; else "".
+    own: str = ""
+
+    @property
+    def may_be_made(self) -> bool:
+        """Whether password or code may be looked at."""
+        return self.quiet or not self.locked_until
 
 
 def subject_of_user(user: str) -> str:
@@ -83,8 +93,9 @@ class LoginAttempts:
     async def begin(self, user: str, address: str) -> Attempt:
         """Count an attempt as if it were to fail.  During a lock-out nothing is counted, and nothing may be tried.
 
-        Networks that the user has signed in from lately are counted each for itself: who guesses elsewhere locks out
-        everybody elsewhere, and not the user.
+        Except from a network that the user has signed in from lately: there some more may be tried, quietly, counted
+        for this user and network alone.  So neither who guesses elsewhere, nor who fails at other names at the same
+        address (an office, a proxy), keeps the user out.
         """
         subject, network = subject_of_user(user), network_of(address)
         async with self._db.connection() as connection, connection.transaction():
@@ -93,10 +104,14 @@ class LoginAttempts:
                 'SELECT 1 FROM sign_ins WHERE "user" = %(user)s AND network = %(network)s LIMIT 1',
                 {"user": user, "network": network},
             )
-            if known:
-                # Nor does who fails at other names at the same address (an office, a proxy) lock out a regular of it.
-                return await _begin(connection, {f"{subject}/{network}": MOST_BY_USER})
-            return await _begin(connection, {subject: MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
+            own = f"{subject}/{network}" if known else ""
+            seen = await _begin(connection, {subject: MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
+            if not own or not seen.locked_until:
+                return msgspec.structs.replace(seen, own=own)
+            unseen = await _begin(connection, {own: MOST_BY_USER})
+            if unseen.locked_until:
+                return seen
+            return msgspec.structs.replace(seen, subjects=unseen.subjects, locks=unseen.locks, quiet=True, own=own)
 
     async def begin_within(self, session: str) -> Attempt:
         """As `begin`, of somebody who is signed in: nobody from outside can keep them from what asks for a code."""
@@ -105,10 +120,16 @@ class LoginAttempts:
 
     async def succeeded(self, attempt: Attempt, *, whole: bool) -> None:
         """Take an attempt back.  ``whole``: everything was shown that the user has to, so its failures are forgotten;
-        not those of the address, or an account of one's own would be the way to guess others."""
+        not those of the address, or an account of one's own would be the way to guess others.
+
+        Where the user is known, those of this network are: what strangers have failed at they may see no end of.
+        """
         async with self._db.connection() as connection, connection.transaction():
-            for subject in sorted(attempt.subjects):
-                if whole and not subject.startswith("address/"):
+            forgotten = set[str]()
+            if whole:
+                forgotten = {attempt.own} if attempt.own else {e for e in attempt.subjects if not _is_address(e)}
+            for subject in sorted(forgotten.union(attempt.subjects)):
+                if subject in forgotten:
                     await connection.execute("DELETE FROM login_attempts WHERE subject = %s", (subject,))
                     continue
                 mine = subject.partition("/")[0] in attempt.locks
@@ -142,6 +163,10 @@ class LoginAttempts:
         async with self._db.connection() as connection:
             old = time.time_ns() - (FORGET_S + LONGEST_S) * _SECOND
             await connection.execute("DELETE FROM login_attempts WHERE last_at < %s", (old,))
+
+
+def _is_address(subject: str) -> bool:
+    return subject.startswith("address/")
 
 
 async def _begin(connection: Connection, bounds: Mapping[str, int]) -> Attempt:

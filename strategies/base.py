@@ -245,7 +245,10 @@ class Strategy(Generic[P]):
         return self._host.place(side, which, left, None, None, TimeInForce.GTC, True)
 
     def cancel(self, order: ClientOrderId | Order) -> bool:
-        """Take an own order back, by its key or itself; False where it has ended or a cancel is under way."""
+        """Take an own order back, by its key or itself; False where it has ended or a cancel is under way.
+
+        Orders with which a kill, or a person, closes what the algo holds are in its name, but not its to take back.
+        """
         return self._host.cancel(_key(order))
 
     def cancel_all(self, instrument: Instrument | InstrumentId | None = None) -> int:

@@ -23,6 +23,7 @@ from strategies.outputs import LogLine, Output, StrategyFailed
 from trading.bar_join import BarJoin
 from trading.bars import Bar, BarBuilder, interval_ns
 from trading.checks import check_trail
+from trading.closing import closes
 from trading.conflation import newest
 from trading.errors import BadInput, UnknownThing
 from trading.ids import AccountId, AlgoId, ClientOrderId, ExecutionId, InstrumentId, Nanos, client_order_id
@@ -415,9 +416,9 @@ class Runner:
         trail: Number | None = None,
         trail_percent: Number | None = None,
     ) -> bool:
-        """Note a change of an open order; False where there is nothing to change any more."""
+        """Note a change of an open order; False where there is nothing of its own to change (any more)."""
         order = self._books.orders.get(key)
-        if order is None or order.cancelling:
+        if order is None or order.cancelling or closes(order):
             return False
         instrument = self.instrument(order.instrument)
         amount = None if quantity is None else decimal_of(quantity, "quantity")
@@ -441,9 +442,9 @@ class Runner:
         return True
 
     def cancel(self, key: ClientOrderId) -> bool:
-        """Note a cancel of an open order; False where it has ended or one is under way."""
+        """Note a cancel of an open order; False where it has ended, one is under way, or a kill closes with it."""
         order = self._books.orders.get(key)
-        if order is None or order.cancelling:
+        if order is None or order.cancelling or closes(order):
             return False
         self._books.orders[key] = msgspec.structs.replace(order, cancelling=True)
         self._out.append(CancelOrder(account=self.account, client_order_id=key))

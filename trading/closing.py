@@ -16,11 +16,13 @@ import msgspec
 from trading.account_book import AccountBook
 from trading.ids import AlgoId, InstrumentId
 from trading.instruments import Instrument
-from trading.orders import ZERO, Order, OrderType
+from trading.orders import ZERO, Order, OrderType, PlaceOrder
 
 #: What the keys of closing orders begin with: of a kill, or of flattening by hand.
 PREFIXES: Final = ("kill-", "flat-")
-_KEY: Final = re.compile(r"(?:kill|flat)-[^-]+-.+\.[0-9a-z]{6}(?:\.\d+)?")
+#: Such keys as a whole, in words that PostgreSQL understands too: ``<id>-<instrument>.<moment>[.<part>]``.
+KEY_PATTERN: Final = r"(?:kill|flat)-[^-]+-.+\.[0-9a-z]{6}(?:\.\d+)?"
+_KEY: Final = re.compile(KEY_PATTERN)
 
 #: Who closes how much; None: nobody in particular.
 Part = tuple[AlgoId | None, Decimal]
@@ -55,8 +57,11 @@ def is_closing_key(key: str) -> bool:
     return _KEY.fullmatch(key) is not None
 
 
-def closes(order: Order) -> bool:
-    """Whether a kill, or a hand, closes a position with an order: whoever stops trading does not take it back."""
+def closes(order: Order | PlaceOrder) -> bool:
+    """Whether a kill, or a hand, closes a position with an order: whoever stops trading does not take it back.
+
+    Nor does the algo in whose name it closes, whatever it does with orders of its own.
+    """
     return order.reduce_only and order.type is OrderType.MARKET and is_closing_key(order.client_order_id)
 
 

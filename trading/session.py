@@ -22,6 +22,7 @@ import msgspec
 from trading.account_book import AccountBook, Rise
 from trading.broker import AmendTicket, CancelTicket, OrderTicket
 from trading.checks import check_intent, check_modify, check_offered, same_content
+from trading.closing import closes
 from trading.errors import Conflict, NotReady, RiskDenied, TradeError, UnknownThing
 from trading.ids import (
     AccountId,
@@ -99,11 +100,12 @@ class SessionCore(Replacing):
     def cancel_all(
         self, token: int, account: AccountId, now: Nanos, *, algo: str | None = None, cause: str = ""
     ) -> list[Instruction]:
-        """Cancel every open order of an account, or of one algo in it."""
+        """Cancel every open order of an account, or of one algo in it: then not what closes a position in its name."""
         book = self.accounts.get(account)
         orders = list(book.open.values()) if book else []
         orders += [book.orders[key] for key in book.replacing if key not in book.open] if book else []
-        keys = [o.client_order_id for o in orders if algo in (None, o.algo)]
+        keys = [o.client_order_id for o in orders if algo is None or (algo == o.algo and not closes(o))]
+        # What closes never waits for budget.
         keys += [i.client_order_id for i in self._waiting(account) if algo in (None, i.algo)]
         cancels = [CancelOrder(account=account, client_order_id=k, cause=CauseId(cause)) for k in keys]
         return self.cancel(token, cancels, now)

@@ -37,7 +37,8 @@ async def list_alerts(
 async def acknowledge_alert(id: str, caller: Viewer, deck: Deck) -> AlertRecord:
     """Say that it has been looked at: it is closed, and raised anew where it happens again.
 
-    How somebody trades is for others to judge: alerts of trading are acknowledged by operators.
+    How somebody trades is for others to judge: alerts of trading are acknowledged by operators, and those about an
+    operator by another operator (409 ``own_alert``), where there is one who is enabled.
     """
     alert = await deck.alerts.get(id)
     if caller.is_operator or alert.user == caller.user:

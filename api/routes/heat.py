@@ -15,6 +15,7 @@ from api.routes.deck_view import algos_of
 from api.routes.risk import maxima_of, scopes_of
 from api.security import Caller, Viewer
 from api.services import Deck, Services
+from api.tree_age import with_age
 from storage.records import AccountRecord
 from trading.heat import heat
 from trading.ids import Nanos
@@ -119,14 +120,15 @@ async def risk_heat(caller: Viewer, deck: Deck) -> dict[str, Any]:
 async def risk_tree(caller: Viewer, deck: Deck) -> TreeNode:
     """The tree of limits with what is in use of each; levels without limits and without use are left out.
 
-    Those who are not operators see their own part of it, and the cluster's limits.
+    Those who are not operators see their own part of it, and the cluster's limits.  ``old`` tells what of it was told
+    too long ago to be what is.
     """
     seen = await deck.glance.seen()
     accounts = await deck.accounts_of(caller)
     algos = algos_of(caller, seen)
     scopes = None if caller.is_operator else set(await scopes_of(caller, deck) or ())
     users = [user.id for user in await deck.desired.users()] if caller.is_operator else [caller.user]
-    return limit_tree(seen, users, accounts, algos, scopes)
+    return with_age(limit_tree(seen, users, accounts, algos, scopes), seen, accounts)
 
 
 @router.get("/maxima/series", response_model=SeriesShown)

@@ -74,8 +74,10 @@ class KillShown(Shown):
     """A kill and its proof as it stands now.
 
     ``done``: nothing is open any more, all is flat if that was asked for, every algo has stopped.  ``waiting`` says in
-    words what is not.  ``cancels_asked_ms``: from throwing it to the last cancel that was decided; ``took_ms``: to the
-    last order's end.  ``silent`` sessions did not answer when it was thrown; they act as soon as they are back.
+    words what is not.  ``cancelled``: orders that were open and have been asked back since, by it or, before it came to
+    that, by the algos that it stops.  ``cancels_asked_ms``: from throwing it to the last cancel that was decided;
+    ``took_ms``: to the last order's end.  ``silent`` sessions did not answer when it was thrown; they act as soon as
+    they are back.
     """
 
     id: str

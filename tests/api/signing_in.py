@@ -56,15 +56,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
 class Browser:
     """One user's browser."""
 
-    def __init__(self, stage: Stage, address: str = "127.0.0.1", agent: str = AGENT) -> None:
+    def __init__(self, stage: Stage, address: str = "127.0.0.1", agent: str = AGENT, base: str = "http://deck") -> None:
         self.stage = stage
+        self.base = base
         transport = httpx.ASGITransport(stage.app, raise_app_exceptions=False, client=(address, 1))
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://deck", headers={"User-Agent": agent})
+        self.http = httpx.AsyncClient(transport=transport, base_url=base, headers={"User-Agent": agent})
         self.phone: Phone | None = None
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """A request as the page sends it; ``headers`` with _ for -, "" to leave one out."""
-        usual = {"origin": "http://deck", "x-csrf-token": self.http.cookies.get("qd_csrf") or ""}
+        csrf = self.http.cookies.get("__Host-qd_csrf") or self.http.cookies.get("qd_csrf") or ""
+        usual = {"origin": self.base, "x-csrf-token": csrf}
         given = usual | {name.replace("_", "-").lower(): value for name, value in headers.items()}
         sent = {name: value for name, value in given.items() if value}
         return await self.http.request(method, path, json=body, headers=sent)

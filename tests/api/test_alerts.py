@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 from tests.api.playing import Stage
-from trading.ids import Nanos
+from trading.ids import Nanos, UserId
 
 
 async def raised(stage: Stage, subject: str = "o-1", **changes: Any) -> str:
@@ -57,6 +57,40 @@ async def test_who_may_acknowledge(stage: Stage) -> None:
     assert (await stage.get("/v1/alerts?open=true"))["items"] == []
     assert len((await stage.get("/v1/alerts?open=false"))["items"]) == 2
     await stage.refused(404, "unknown_alert", "POST", "/v1/alerts/alert-none/acknowledge")
+
+
+async def test_an_operator_closes_no_alert_about_themselves_while_there_is_another(stage: Stage) -> None:
+    olga = await stage.person("olga", "operator", "trader")
+    _, as_trader = await stage.services.keys.create(UserId("olga"), ("trader",), "test")
+    for kind in ("session", "large_order"):
+        id = await raised(stage, user="olga", account=None, kind=kind)
+        path = f"/v1/alerts/{id}/acknowledge"
+        said = await stage.refused(409, "own_alert", "POST", path, key=olga)
+        assert "another operator closes it (admin)" in said["detail"]
+        # Nor by a key that bears less than the user's roles.
+        answer = await stage.ask("POST", path, key=as_trader)
+        assert answer.status_code == (403 if kind == "large_order" else 409), answer.text
+        assert (await stage.ask("POST", path)).json()["acknowledged_by"] == "admin"
+    # About the deck, or somebody else, is theirs to close.
+    for about in ({"user": "", "kind": "deck"}, {"user": "admin", "kind": "session"}):
+        id = await raised(stage, account=None, **about)
+        assert (await stage.ask("POST", f"/v1/alerts/{id}/acknowledge", key=olga)).status_code == 200
+    entries = (await stage.get("/v1/audit?action=acknowledge_alert"))["items"]
+    assert all("because" not in each["after"] for each in entries)
+
+
+async def test_an_operator_who_is_alone_closes_their_own_and_the_audit_says_so(stage: Stage) -> None:
+    await stage.person("olga", "operator")
+    await stage.person("asha", "trader")
+    id = await raised(stage, user="admin", account=None, kind="session")
+    path = f"/v1/alerts/{id}/acknowledge"
+    await stage.refused(409, "own_alert", "POST", path)
+    # Who has no way in can close nothing.
+    assert (await stage.ask("PATCH", "/v1/users/olga", {"enabled": False})).status_code == 200
+    assert (await stage.ask("POST", path)).json()["acknowledged_by"] == "admin"
+    (entry,) = (await stage.get("/v1/audit?action=acknowledge_alert"))["items"]
+    assert entry["after"]["because"] == "it is about them, and there was no other operator"
+    assert (entry["actor"], entry["after"]["user"], entry["before"]["acknowledged_by"]) == ("admin", "admin", "")
 
 
 async def test_alerts_come_on_the_stream_to_whom_they_are_about(stage: Stage, served: str) -> None:

@@ -2,15 +2,23 @@
 
 Inputs are made by schemathesis, good ones and bad ones; names in paths are taken from what there is, else every other
 request would end with 404.  The session is played and there is no cluster: 503 is what routes that need one answer.
+
+Routes that connect to where they are told are told this machine: a simulated venue, or a port that nobody listens on.
+Strategies find an index of packages without any.  Should anything be sent elsewhere all the same, the test fails.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -27,17 +35,16 @@ from schemathesis.specs.openapi.checks import (
 
 from storage.records import NodeRecord
 from tests.api.playing import BTC, Stage, algo_body, order_body
+from tests.support.wheels import index
 from trading.ids import Nanos, NodeName
 
 #: Good and bad inputs of each route.
 EXAMPLES: Final = 8
-#: Those that look into other machines, or into an index of packages: not with made-up names.
-NOT_ASKED: Final = {
-    ("post", "/v1/instruments/import"): "it fetches a list from a provider",
-    ("post", "/v1/strategies/{name}/versions"): "it fetches packages; tests/api/test_strategy_versions.py",
-    ("post", "/v1/nodes/join"): "it needs a token: tests/api/test_joining.py",
-    ("post", "/v1/nodes/join/reach"): "it connects to where it is told",
-}
+#: Asked by machines, which prove themselves with a join token.
+OF_MACHINES: Final = "/v1/nodes/join"
+#: What the document gives as an example of a machine's address.
+EXAMPLE_HOST: Final = "10.0.0.7"
+STRATEGY: Final = b"from strategies import Strategy\n\nclass Quiet(Strategy):\n    pass\n"
 #: First part of a path and name of a parameter -> what there is.
 THERE: Final[dict[tuple[str, str], str]] = {
     ("accounts", "id"): "paper-1",
@@ -88,17 +95,62 @@ async def filled(stage: Stage) -> None:
     await stage.services.alerts.raise_alert(kind="deck", severity="info", user="", subject="s", text="t", at=Nanos(1))
 
 
+@pytest.fixture
+def sent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing leaves this machine; the addresses that something was to be sent to."""
+    tried: list[str] = []
+
+    def here_only(real: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+                tried.append(f"{address[0]}:{address[1]}")
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "a test sends nothing elsewhere")
+            return real(self, address)
+
+        return connect
+
+    for method in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, method, here_only(getattr(socket.socket, method)))
+    return tried
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this machine that nobody listens on, and that nobody else gets meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
 async def test_every_route_answers_as_its_document_says(
-    stage: Stage, served: str, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    served: str,
+    venue: str,
+    closed_port: int,
+    sent_elsewhere: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("QUARTERDECK_SECRET_KEY", base64.urlsafe_b64encode(bytes(32)).decode())
+    for name, value in index(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+    (stage.services.deck.home / "ray-token").write_text("abc\n")
+    stage.services.deck.ray_address = "127.0.0.1:6380"
     await filled(stage)
+    machines = (await stage.make("/v1/nodes/tokens", {"pool": True}))["token"]
+    there = There(venue=venue, closed_port=closed_port)
     document = stage.app.openapi()
     schema = schemathesis.openapi.from_dict(document)
     schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
     operations = [each.ok() for each in schema.get_all_operations()]
-    operations = [each for each in operations if (each.method, each.path) not in NOT_ASKED]
-    assert len(operations) + len(NOT_ASKED) == sum(len(each) for each in document["paths"].values())
+    assert len(operations) == sum(len(each) for each in document["paths"].values())
     operations.sort(key=lambda each: _ORDER.index(each.method))
     troubles: list[str] = []
     answered: dict[tuple[str, str], Counter[int]] = {}
@@ -107,7 +159,8 @@ async def test_every_route_answers_as_its_document_says(
         takes_something = operation.body or any(operation.iter_parameters())
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)[: 2 if takes_something else 1]:
             try:
-                play = _play(operation, mode, f"http://{served}", stage.operator_key, seen)
+                key = machines if operation.path.startswith(OF_MACHINES) else stage.operator_key
+                play = _play(operation, mode, f"http://{served}", key, there, seen)
                 await asyncio.to_thread(play)
             except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - all are told together
                 troubles.append(f"{operation.method} {operation.path} ({mode.value}): {_brief(error)}")
@@ -115,9 +168,41 @@ async def test_every_route_answers_as_its_document_says(
     # Else the test could pass with nothing but refusals.
     never = {path for (method, path), seen in answered.items() if method == "get" and not seen[200]}
     assert never <= NEVER_GOOD, f"no input for these was good: {never - NEVER_GOOD}"
+    for path in there.bodies(""):
+        told = answered[("post", path)]
+        assert told[200] + told[201], f"no input for {path} was good: {told}"
+    assert not sent_elsewhere
 
 
-def _play(operation: Any, mode: GenerationMode, url: str, key: str, seen: Counter[int]) -> Callable[[], None]:
+@dataclass(frozen=True)
+class There:
+    """Where routes that connect to somewhere may be told to."""
+
+    venue: str
+    closed_port: int
+
+    def bodies(self, name: str) -> dict[str, Any]:
+        """Good inputs of routes whose own would lead elsewhere, or could not be guessed."""
+        return {
+            "/v1/instruments/import": {"provider": "binance-spot", "settings": {"base_url": self.venue}},
+            "/v1/strategies/{name}/versions": STRATEGY,
+            "/v1/nodes/join": {"node": f"edge-{name}", "labels": {"region": "eu"}},
+            "/v1/nodes/join/reach": {"host": "127.0.0.1", "port": self.closed_port, "nonce": "0123456789abcdef"},
+        }
+
+    def keep_here(self, path: str, body: Any) -> Any:
+        """``body`` as it was made, but for where it leads."""
+        if path == "/v1/instruments/import" and isinstance(body, dict) and isinstance(body.get("settings", {}), dict):
+            nowhere = f"http://127.0.0.1:{self.closed_port}"
+            return {**body, "settings": {**body.get("settings", {}), "base_url": nowhere}}
+        if path == "/v1/nodes/join/reach" and isinstance(body, dict) and body.get("host") == EXAMPLE_HOST:
+            return {**body, "host": "127.0.0.1", "port": self.closed_port}
+        return body
+
+
+def _play(
+    operation: Any, mode: GenerationMode, url: str, key: str, there: There, seen: Counter[int]
+) -> Callable[[], None]:
     """Requests of one route, with inputs of one mode."""
     room = operation.path.split("/")[2] if operation.path.count("/") > 1 else ""
     needed = {each.name for each in operation.query if each.is_required}
@@ -138,9 +223,18 @@ def _play(operation: Any, mode: GenerationMode, url: str, key: str, seen: Counte
             # As plainly as it can be asked: random words for a cursor or a metric are seldom good ones.
             is_there = 3
             case.query = {name: value for name, value in (case.query or {}).items() if name in needed}
+        if operation.method == "post":
+            good = there.bodies(str(seen.total())).get(operation.path)
+            if good is not None and is_there > 1 and mode is GenerationMode.POSITIVE:
+                case.body = good
+                if good is STRATEGY:
+                    case.query = {"file": "quiet.py", "smoke": False}
+            else:
+                case.body = there.keep_here(operation.path, case.body)
         for name in case.path_parameters or ():
             if is_there > 1 and (room, name) in THERE:
-                case.path_parameters[name] = quote(THERE[(room, name)], safe=":")
+                known = "quiet" if case.body is STRATEGY else THERE[(room, name)]
+                case.path_parameters[name] = quote(known, safe=":")
             elif is_there == 1:
                 case.path_parameters[name] = quote(hostile, safe="")
         answer = case.call(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30)

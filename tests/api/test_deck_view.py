@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -282,6 +283,70 @@ async def test_the_tree_shows_limits_with_their_use_where_they_hold(stage: Stage
     mine = await stage.get("/v1/risk/tree", key=key)
     assert (mine["figures"], mine["limits"][0]["value"]) == (None, "1000")
     assert [each["scope"] for each in mine["children"]] == ["user:asha"]
+
+
+async def test_the_tree_says_what_of_it_a_silent_session_told_and_when(stage: Stage, key: str) -> None:
+    def levels(node: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        found = {(node["scope"], node["instrument"]): node}
+        for child in node["children"]:
+            found |= levels(child)
+        return found
+
+    def old(node: dict[str, Any]) -> list[tuple[str | None, bool]]:
+        return [(each["account"], each["at"] is not None) for each in node["old"]]
+
+    limits = stage.services.desired.set_limit
+    await limits("account:paper-2", "gross_exposure", "", D("500"), by="test")
+    state = {"scope": "account:paper-2", "kind": "gross_exposure", "instrument": "", "used": "200"}
+    view = await stage.services.hot.get("risk", dict[str, Any])
+    assert view is not None
+    await stage.services.hot.put("risk", {**view, "at": time.time_ns(), "limits": [*view["limits"], state]}, 60)
+    assert not [each for each in levels(await stage.get("/v1/risk/tree")).values() if each["old"]]
+
+    quiet_at = time.time_ns() - 30 * 10**9
+    await told(stage, "bo", account("paper-2"), at=quiet_at)
+    seen = levels(await stage.get("/v1/risk/tree"))
+    assert {where: old(each) for where, each in seen.items() if each["old"]} == {
+        ("cluster", ""): [("paper-2", True)],
+        ("user:bo", ""): [("paper-2", True)],
+        ("account:paper-2", ""): [("paper-2", True)],
+    }
+    # What it holds counts all the same, as of then.
+    account_level = seen["account:paper-2", ""]
+    assert (account_level["figures"]["gross"], account_level["limits"][0]["used"]) == ("200", "200")
+    assert datetime.fromisoformat(account_level["old"][0]["at"][:26]).second == (quiet_at // 10**9) % 60
+    # Who may not see the account hears that something is old, not whose.
+    mine = await stage.get("/v1/risk/tree", key=key)
+    assert old(mine) == [(None, True)]
+    assert not [each for each in mine["children"] if each["old"]]
+
+    await stage.services.hot.delete("portfolio:bo")
+    seen = levels(await stage.get("/v1/risk/tree"))
+    account_level = seen["account:paper-2", ""]
+    assert (account_level["figures"], old(account_level)) == (None, [("paper-2", False)])
+    assert (account_level["limits"][0]["used"], account_level["limits"][0]["use"]) == (None, None)
+    root = seen["cluster", ""]
+    assert (root["figures"]["gross"], root["limits"][0]["used"], root["limits"][0]["use"]) == ("300", "300", None)
+
+    # Switched off, and nothing of it anywhere: nobody waits for word of it.
+    await stage.ask("PATCH", "/v1/accounts/paper-2", {"enabled": False})
+    assert (await stage.get("/v1/risk/tree"))["old"], "central risk still counts what it held"
+    await risk_told(stage, use("account:paper-1", 100, 7))
+    assert (await stage.get("/v1/risk/tree"))["old"] == []
+
+
+async def test_the_tree_is_as_old_as_what_central_risk_told(stage: Stage, key: str) -> None:
+    await stage.services.hot.put(
+        "risk", {"at": time.time_ns() - 30 * 10**9, "levels": [use("account:paper-1", 100, 7)], "limits": []}, 60
+    )
+    root = await stage.get("/v1/risk/tree")
+    assert [each["account"] for each in root["old"]] == ["paper-1", "paper-2"]
+    asha = root["children"][0]["children"][0]
+    assert (asha["scope"], asha["figures"]["gross"], asha["old"][0]["account"]) == ("account:paper-1", "100", "paper-1")
+    await stage.services.hot.delete("risk")
+    root = await stage.get("/v1/risk/tree")
+    assert [each["at"] for each in root["old"]] == [None, None]
+    assert root["children"][0]["children"][0]["figures"] is None
 
 
 async def test_things_are_found_by_a_part_of_their_name_where_they_may_be_seen(stage: Stage, key: str) -> None:

@@ -201,6 +201,64 @@ async def test_an_answer_is_for_no_key_that_reaches_less_far(stage: Stage) -> No
     assert "idempotency-replayed" not in other.headers
 
 
+async def test_an_answer_is_not_given_again_to_who_lost_the_grant(stage: Stage) -> None:
+    await stage.trading()
+    bo = await stage.person("bo", "trader")
+    grant = "/v1/grants/paper-1/bo"
+    await stage.ask("PUT", grant, {"level": "trade"})
+    first = await sent(stage, "POST", "/v1/orders", order_body(None), under="k", key=bo)
+    assert first.status_code == 201
+    assert is_replay(await sent(stage, "POST", "/v1/orders", order_body(None), under="k", key=bo))
+
+    async def withheld() -> None:
+        again = await sent(stage, "POST", "/v1/orders", order_body(None), under="k", key=bo)
+        said = again.json()
+        assert (again.status_code, said["code"], said["answered"]) == (424, "outcome_unknown", 201), again.text
+        assert first.json()["client_order_id"] not in again.text
+        assert not is_replay(again)
+
+    await stage.ask("PUT", grant, {"level": "view"})
+    await withheld()
+    await stage.ask("DELETE", grant)
+    await withheld()
+    # What was gained since changes nothing, and nothing was done again meanwhile.
+    await stage.ask("PUT", grant, {"level": "trade"})
+    assert is_replay(await sent(stage, "POST", "/v1/orders", order_body(None), under="k", key=bo))
+    assert len((await stage.get("/v1/orders"))["items"]) == 1
+
+
+async def test_an_answer_is_not_given_again_to_who_lost_the_role_nor_is_it_done_again(stage: Stage) -> None:
+    await stage.trading()
+    olga = await stage.person("olga", "operator", "trader")
+    path = "/v1/accounts/paper-1/reconcile"
+    first = await sent(stage, "POST", path, None, under="k", key=olga)
+    assert first.status_code == 200, first.text
+    asked = len(stage.played["asha"].calls)
+    await stage.ask("PUT", "/v1/grants/paper-1/olga", {"level": "trade"})
+    await stage.ask("PATCH", "/v1/users/olga", {"roles": ["trader"]})
+    again = await sent(stage, "POST", path, None, under="k", key=olga)
+    assert (again.status_code, again.json()["code"]) == (424, "outcome_unknown")
+    assert len(stage.played["asha"].calls) == asked
+    # Of what the lost role was needed for, the route says so.
+    await stage.ask("PATCH", "/v1/users/olga", {"roles": ["viewer"]})
+    assert (await sent(stage, "POST", path, None, under="k", key=olga)).status_code == 403
+
+
+async def test_a_stop_is_judged_anew_where_its_answer_is_not_given_again(stage: Stage) -> None:
+    await stage.trading()
+    await stage.make("/v1/accounts", {"id": "paper-2", "user": "asha", "connector": "paper"})
+    bo = await stage.person("bo", "trader")
+    for account in ("paper-1", "paper-2"):
+        await stage.ask("PUT", f"/v1/grants/{account}/bo", {"level": "trade"})
+    path = "/v1/accounts/paper-1/cancel-all"
+    assert (await sent(stage, "POST", path, None, under="k", key=bo)).status_code == 200
+    await stage.ask("DELETE", "/v1/grants/paper-2/bo")
+    again = await sent(stage, "POST", path, None, under="k", key=bo)
+    assert (again.status_code, is_replay(again)) == (200, False)
+    await stage.ask("DELETE", "/v1/grants/paper-1/bo")
+    assert (await sent(stage, "POST", path, None, under="k", key=bo)).status_code == 404
+
+
 async def test_an_error_of_ours_is_not_answered_by_doing_it_again(stage: Stage) -> None:
     key = await stage.trading()
     session: Any = stage.services.session("asha")  # type: ignore[arg-type]

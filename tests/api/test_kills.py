@@ -14,8 +14,9 @@ from storage.leases import Leases
 from storage.records import MaximaRecord
 from tests.api.playing import BTC, Stage
 from trading.errors import NotReady, Unreachable
-from trading.ids import Nanos, UserId
+from trading.ids import AccountId, CauseId, Nanos, UserId
 from trading.limits import KINDS
+from trading.orders import CancelOrder
 
 
 @pytest.fixture
@@ -61,6 +62,34 @@ async def test_a_silent_session_is_named_until_its_orders_are_gone(stage: Stage,
     stage.played["asha"].raises = Unreachable("session/asha", "no answer")
     answer = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "user:asha", "reason": "x"})
     assert (answer["done"], answer["silent"], answer["waiting"]) == (False, ["asha"], ["paper-1: 1 open orders"])
+
+
+async def test_what_others_take_back_while_a_kill_is_in_force_is_in_its_proof(stage: Stage, key: str) -> None:
+    """The algos that it stops may be faster than the kill itself: what was open is shown, whoever asked it back."""
+    session = stage.services.session(UserId("asha"))
+    early, late = await order(stage, key), await order(stage, key)
+    played = stage.played["asha"]
+    played._at = time.time_ns()
+    await stage.ask("DELETE", f"/v1/orders/paper-1/{early['client_order_id']}", key=key)
+    played.raises = Unreachable("session/asha", "no answer")
+    thrown = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "user:asha", "reason": "x"})
+    played._at = time.time_ns()
+    stops = CauseId("algo/momo-1/1 stops")
+    await session.call(
+        "cancel", [CancelOrder(account=AccountId("paper-1"), client_order_id=late["client_order_id"], cause=stops)]
+    )
+    proof = await stage.get(f"/v1/risk/kills/{thrown['id']}")
+    (account,) = proof["accounts"]
+    assert [each["client_order_id"] for each in account["cancelled"]] == [late["client_order_id"]]
+    assert (proof["cancelled"], proof["done"], account["cancelled"][0]["state"]) == (1, True, "cancelled")
+    assert 0 < proof["cancels_asked_ms"] <= proof["took_ms"]
+    # What is taken back once it is lifted is no work of its.
+    await stage.ask("POST", f"/v1/risk/kills/{thrown['id']}/lift")
+    played._at = time.time_ns()
+    after = await order(stage, key)
+    played._at = time.time_ns()
+    await stage.ask("DELETE", f"/v1/orders/paper-1/{after['client_order_id']}", key=key)
+    assert (await stage.get(f"/v1/risk/kills/{thrown['id']}"))["cancelled"] == 1
 
 
 async def test_a_halt_set_by_hand_outlives_a_kill(stage: Stage, key: str) -> None:

@@ -62,14 +62,81 @@ async def test_cookies_are_out_of_reach(stage: Stage) -> None:
         assert "Domain" not in cookie
     assert "HttpOnly" in session
     assert "HttpOnly" not in csrf
-    answer = await Browser(stage).ask("POST", "/v1/auth/login", body, origin="https://deck")
-    assert all("Secure" in cookie for cookie in answer.headers.get_list("set-cookie"))
+
+
+@pytest.mark.parametrize(("base", "origin"), [("https://deck", "https://deck"), ("http://deck", "https://deck")])
+async def test_over_https_cookies_are_bound_to_the_host(stage: Stage, base: str, origin: str) -> None:
+    """Whether https comes to us or ends at a proxy that keeps the page's origin."""
+    await stage.person("vera", "viewer")
+    await has_password(stage, "vera")
+    body = {"user": "vera", "password": PASSWORD}
+    browser = Browser(stage, base=base)
+    answer = await browser.ask("POST", "/v1/auth/login", body, origin=origin)
+    session, csrf = sorted(answer.headers.get_list("set-cookie"), reverse=True)
+    assert session.startswith("__Host-qd_session=qs_")
+    assert csrf.startswith("__Host-qd_csrf=")
+    for cookie in (session, csrf):
+        for part in ("Secure", "Path=/", "SameSite=strict"):
+            assert part in cookie
+        assert "Domain" not in cookie
+    assert "HttpOnly" in session
+    assert "HttpOnly" not in csrf
+
+
+async def test_a_session_over_https_goes_by_its_own_cookies_alone(stage: Stage) -> None:
+    browser = await viewer(stage, base="https://deck")
+    assert set(browser.http.cookies) == {"__Host-qd_session", "__Host-qd_csrf"}
+    # Somebody else's, which a neighbour under the same domain has put there.
+    neighbour = await viewer(stage, "otto")
+    browser.http.cookies.set("qd_session", neighbour.http.cookies["qd_session"], domain="deck")
+    assert (await browser.ask("GET", "/v1/me")).json()["user"] == "vera"
+    assert (await browser.ask("DELETE", "/v1/sessions")).status_code == 204
+    answer = await browser.ask("POST", "/v1/auth/logout")
+    assert answer.status_code == 204
+    # What is left is not ours, and opens nothing.
+    assert set(browser.http.cookies) == {"qd_session"}
+    await browser.refused(401, "unauthorized", "GET", "/v1/me")
+    assert (await neighbour.ask("GET", "/v1/me")).status_code == 200
+
+
+async def test_a_cookie_of_the_old_name_is_no_session_over_https_and_is_taken_away(stage: Stage) -> None:
+    old = await viewer(stage)
+    cookies = {"qd_session": old.http.cookies["qd_session"], "qd_csrf": old.http.cookies["qd_csrf"]}
+    for base in ("https://deck", "http://deck"):
+        browser = Browser(stage, base=base)
+        for name, value in cookies.items():
+            browser.http.cookies.set(name, value)
+        # With the origin a page sends, or, reading, with its address alone.
+        for method, path, headers in (
+            ("DELETE", "/v1/sessions", {"origin": "https://deck", "x_csrf_token": cookies["qd_csrf"]}),
+            ("GET", "/v1/me", {"origin": "", "referer": "https://deck/orders"}),
+            ("GET", "/v1/auth/session", {"origin": "", "referer": "https://deck/orders"}),
+        ):
+            answer = await browser.ask(method, path, **headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
+            (gone,) = answer.headers.get_list("set-cookie")
+            assert gone.startswith('qd_session="";')
+            assert "Max-Age=0" in gone
+            browser.http.cookies.set("qd_session", cookies["qd_session"])
+        answer = await browser.ask(
+            "POST", "/v1/auth/login", {"user": "vera", "password": PASSWORD}, origin="https://deck"
+        )
+        assert answer.status_code == 200
+        told = answer.headers.get_list("set-cookie")
+        assert sorted(each.partition("=")[0] for each in told if "Max-Age=0" in each) == ["qd_csrf", "qd_session"]
+        assert sorted(each.partition("=")[0] for each in told if "Max-Age=0" not in each) == [
+            "__Host-qd_csrf",
+            "__Host-qd_session",
+        ]
+    # Over http nothing is different.
+    assert (await old.ask("GET", "/v1/me")).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
         ({"origin": "http://evil.example"}, "forged_origin"),
+        ({"origin": "https://evil.example"}, "forged_origin"),
         ({"origin": "http://deck.evil.example"}, "forged_origin"),
         ({"origin": "http://deck:81"}, "forged_origin"),
         ({"origin": "null"}, "forged_origin"),
@@ -283,6 +350,18 @@ async def test_the_stream_opens_by_the_cookie_and_ends_with_the_session(stage: S
                 await socket.recv()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4401
+    # From a page that was loaded over https the cookie must be the one that is bound to the host.
+    bound = {"Cookie": "; ".join(f"__Host-{each}" for each in cookie.split("; "))}
+    for sent, is_let_in in ((headers, False), (bound, True)):
+        async with websockets.connect(
+            f"ws://{served}/v1/stream", additional_headers=sent, origin=f"https://{served}", user_agent_header=agent
+        ) as socket:
+            await socket.send(json.dumps({"topics": ["feeds"]}))
+            if is_let_in:
+                assert "instance" in json.loads(await socket.recv())
+            else:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await socket.recv()
     async with websockets.connect(
         f"ws://{served}/v1/stream", additional_headers=headers, origin=f"http://{served}", user_agent_header=agent
     ) as socket:

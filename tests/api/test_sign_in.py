@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import pytest
 
 from api import sign_in
+from storage.login_attempts import MOST_BY_USER
 from tests.api.playing import Stage
 from tests.api.signing_in import PASSWORD, Browser, Phone, clock, has_password, signed_in
 from trading.errors import NotReady
@@ -211,6 +214,56 @@ async def test_refusals_do_not_tell_what_was_wrong(stage: Stage) -> None:
     )
     whose = [each["actor"] for each in await entries(stage, "login_refused")]
     assert sorted(whose) == ["asha", "no-password", "unknown"]
+
+
+async def test_a_locked_address_tells_nobody_who_is_known_there(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.person("asha", "viewer")
+    await signed_in(stage, "asha", address="192.0.2.7")
+    stranger = Browser(stage, "192.0.2.9")
+    async with stage.services.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO login_attempts VALUES ('address/192.0.2.9/32', 20, %(now)s, %(until)s)",
+            {"now": time.time_ns(), "until": time.time_ns() + 3_600_000_000_000},
+        )
+    # A busy machine may take longer over a hash than anybody is looked at: the hash is not what is tried here.
+    looked_at: list[str] = []
+
+    async def quick(user: str, password: str) -> bool:
+        looked_at.append(user)
+        return user == "asha" and password == PASSWORD
+
+    async def busy(*_: object) -> bool:
+        raise NotReady("too many sign in at once", 1.0)
+
+    async def slow(*_: object) -> bool:
+        await asyncio.sleep(60)
+        return True
+
+    monkeypatch.setattr(sign_in, "_LOCKED_S", 0.6)
+    monkeypatch.setattr(sign_in, "_LOOK_S", 0.4)
+    monkeypatch.setattr(stage.services.passwords, "verify", quick)
+
+    async def told(user: str, password: str = "wrong") -> dict[str, Any]:
+        began = time.monotonic()
+        said = await stranger.refused(429, "locked_out", "POST", "/v1/auth/login", {"user": user, "password": password})
+        assert 0.6 <= time.monotonic() - began < 30
+        assert said.pop("retry_after") > 3_000
+        # Time goes on between two answers.
+        return {**said, "detail": said["detail"].replace("59 minutes", "60 minutes")}
+
+    found = {user: [await told(user) for _ in range(MOST_BY_USER + 2)] for user in ("asha", "nobody")}
+    assert found["asha"] == found["nobody"]
+    assert looked_at == ["asha"] * MOST_BY_USER
+    # Not even the right password, once so many were tried.
+    assert await told("asha", PASSWORD) == found["nobody"][0]
+    await stage.ask("POST", "/v1/users/asha/unlock")
+    for trouble in (busy, slow):
+        with monkeypatch.context() as patched:
+            patched.setattr(stage.services.passwords, "verify", trouble)
+            for _ in range(MOST_BY_USER + 1):
+                assert await told("asha", PASSWORD) == found["nobody"][0]
+    # Neither was a failed attempt.
+    assert await stranger.login("asha") == "done"
 
 
 async def test_what_was_typed_in_place_of_a_name_is_not_kept(stage: Stage) -> None:

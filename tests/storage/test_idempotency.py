@@ -10,11 +10,16 @@ import pytest
 
 from storage import idempotency
 from storage.database import Database
-from storage.idempotency import Answer, Found, Idempotency
+from storage.idempotency import Answer, Found, Idempotency, Standing
 from trading.errors import NeedsOperator
 
 KEY = os.urandom(32)
-ANSWER = Answer(status=201, headers=[("content-type", "application/json")], body=b'{"key": "qd_verysecret"}')
+ANSWER = Answer(
+    status=201,
+    headers=[("content-type", "application/json")],
+    body=b'{"key": "qd_verysecret"}',
+    standing=Standing(rights=frozenset({"view"}), grants={"paper-1": "trade"}),
+)
 
 
 @pytest.fixture
@@ -102,3 +107,21 @@ async def test_without_the_decks_key_the_status_is_kept_and_the_answer_is_not(db
     assert await keys.finish(b"id", claimed.claim, 201, ANSWER)
     again = await keys.claim(b"id", "asha", b"request")
     assert (again.found, again.status) == (Found.ANSWER_LOST, 201)
+
+
+@pytest.mark.parametrize(
+    ("now", "includes"),
+    [
+        (Standing(rights=frozenset({"view", "trade"}), grants={"a": "view", "b": "trade"}), True),
+        (Standing(rights=frozenset({"view", "trade"}), grants={"a": "trade", "b": "trade", "c": "view"}), True),
+        (Standing(rights=frozenset({"view", "trade"}), grants={"a": "view", "b": "view"}), False),
+        (Standing(rights=frozenset({"view", "trade"}), grants={"b": "trade"}), False),
+        (Standing(rights=frozenset({"view"}), grants={"a": "view", "b": "trade"}), False),
+        (Standing(rights=frozenset({"view", "trade"}), grants={}, operator=True), True),
+    ],
+)
+def test_who_may_do_all_that_they_might(now: Standing, includes: bool) -> None:
+    then = Standing(rights=frozenset({"view", "trade"}), grants={"a": "view", "b": "trade"})
+    assert now.includes(then) is includes
+    operators = Standing(rights=frozenset({"view"}), grants={}, operator=True)
+    assert now.includes(operators) is now.operator

@@ -317,6 +317,22 @@ def test_decimals_come_back_exactly(database_url: str, values: list[tuple[Decima
     asyncio.run(run())
 
 
+async def test_algos_leave_open_what_is_theirs_to_leave(journal: Journal) -> None:
+    closing = {"type": OrderType.MARKET, "limit_price": None, "reduce_only": True}
+    orders = [
+        order("mine", algo=AlgoId("resting")),
+        order("kill-1-X.20qdq8", algo=AlgoId("closed"), **closing),
+        order("flat-1-X.20qdq8.2", algo=AlgoId("flattened"), **closing),
+        order("exit-1", algo=AlgoId("leaving"), **closing),
+        order("kill-joy", algo=AlgoId("named so")),
+        order("by-hand", algo=None),
+    ]
+    events = [event(each, EventKind.PENDING) for each in orders]
+    await append(journal, OWNER, 1, 1, JournalBatch(orders=orders, events=events))
+    found = await journal.algos_with_open_orders()
+    assert found == {(ACCOUNT, AlgoId(name)) for name in ("resting", "leaving", "named so")}
+
+
 async def test_an_append_is_one_round_trip_fast_enough_for_the_order_path(journal: Journal) -> None:
     # A loose floor that a second round trip per order, or a query without its index, would break.
     loop = asyncio.get_running_loop()

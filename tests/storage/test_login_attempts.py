@@ -84,25 +84,72 @@ async def test_success_forgets_failures_but_a_password_alone_does_not(db: Databa
         assert not (await attempts.begin("asha", "b")).locks
 
 
-async def test_outsiders_do_not_lock_out_who_comes_from_where_they_always_do(db: Database) -> None:
+async def _asha_signs_in_from(db: Database, network: str) -> None:
     from storage.desired import Desired
     from storage.records import UserRecord
     from trading.ids import Nanos, UserId
 
     await Desired(db).create_user(UserRecord(id=UserId("asha"), roles=("viewer",), created_at=Nanos(1)), "test")
     async with db.connection() as connection:
-        await connection.execute("INSERT INTO sign_ins VALUES ('asha', 1, '192.0.2.0/24')")
+        await connection.execute("INSERT INTO sign_ins VALUES ('asha', 1, %s)", (network,))
+
+
+async def test_outsiders_do_not_lock_out_who_comes_from_where_they_always_do(db: Database) -> None:
+    await _asha_signs_in_from(db, "192.0.2.0/24")
     attempts = LoginAttempts(db)
     for number in range(MOST_BY_USER):
         await attempts.begin("asha", f"203.0.113.{number}")
-    assert (await attempts.begin("asha", "198.51.100.1")).by == "user"
+    assert not (await attempts.begin("asha", "198.51.100.1")).may_be_made
     for number in range(MOST_BY_USER):
-        assert not (await attempts.begin("asha", f"192.0.2.{number}")).locked_until
-    assert (await attempts.begin("asha", "192.0.2.99")).by == "user"
+        attempt = await attempts.begin("asha", f"192.0.2.{number}")
+        assert (attempt.may_be_made, attempt.quiet, attempt.by) == (True, True, "user")
+        assert attempt.locks == (("user",) if number == MOST_BY_USER - 1 else ())
+    assert not (await attempts.begin("asha", "192.0.2.99")).may_be_made
     assert (await attempts.locked(["asha", "bo"])).keys() == {"asha"}
     await attempts.unlock("asha", "test")
     for address in ("198.51.100.1", "192.0.2.99"):
         assert not (await attempts.begin("asha", address)).locked_until
+
+
+async def test_a_stranger_sees_no_difference_between_who_is_known_there_and_who_is_not(
+    db: Database, clock: list[int]
+) -> None:
+    """Whatever is tried: lock-outs begin and end alike, and what was tried counts alike for what comes after."""
+    await _asha_signs_in_from(db, "192.0.2.0/24")
+    attempts = LoginAttempts(db)
+
+    async def seen(name: str, network: str) -> list[tuple[int, str]]:
+        told = []
+        for turn in range(90):
+            # Tries at this name and at others, some within lock-outs, some after.
+            clock[0] += (turn * 17) % 30
+            address = f"{network}.{turn % 3}"
+            for each in (name, f"filler-{turn}"):
+                found = await attempts.begin(each, address)
+                told.append((max(0, found.locked_until - clock[0] * 1_000_000_000), found.by))
+        return told
+
+    started = clock[0]
+    known = await seen("asha", "192.0.2")
+    async with db.connection() as connection:
+        await connection.execute("DELETE FROM login_attempts")
+    clock[0] = started
+    unknown = await seen("nobody", "192.0.2")
+    assert known == unknown
+    assert {by for _, by in known} == {"", "user", "address"}
+
+
+async def test_who_gets_in_during_a_lock_out_ends_it_for_nobody_else(db: Database) -> None:
+    await _asha_signs_in_from(db, "192.0.2.0/24")
+    attempts = LoginAttempts(db)
+    for number in range(MOST_BY_USER):
+        await attempts.begin("asha", f"203.0.113.{number}")
+    for _ in range(MOST_BY_USER - 1):
+        await attempts.begin("asha", "192.0.2.1")
+    mine = await attempts.begin("asha", "192.0.2.1")
+    await attempts.succeeded(mine, whole=True)
+    assert not (await attempts.begin("asha", "203.0.113.1")).may_be_made
+    assert (await attempts.begin("asha", "192.0.2.1")).locks == ()
 
 
 async def test_failures_are_forgotten_in_time_and_swept(db: Database, clock: list[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from pydantic import Field
 
 from strategies import UPDATABLE, Strategy, StrategyParameters, Tick
@@ -29,7 +30,7 @@ from tests.strategies.making import (
 )
 from trading.bars import Bar
 from trading.errors import BadInput, UnknownThing
-from trading.ids import AccountId, AlgoId, Nanos
+from trading.ids import AccountId, AlgoId, ClientOrderId, Nanos
 from trading.instruments import Instrument
 from trading.orders import (
     CancelOrder,
@@ -460,6 +461,18 @@ def test_a_mark_for_live_parameters_is_in_the_schema() -> None:
     properties = TunedParameters.model_json_schema()["properties"]
     assert properties["size"]["x-updatable"] is True
     assert properties["size"]["minimum"] == 1
+
+
+def test_what_closes_its_position_is_not_the_algos_to_take_back_or_change() -> None:
+    r, s = started(Told)
+    intent = buy(r)
+    closing = replace(intent, client_order_id=ClientOrderId("kill-1-TEST:AAA.20qdq8"), side=Side.SELL, reduce_only=True)
+    for each in (intent, closing):
+        r.order(journaled(each, K.SUBMITTED), NOW)
+    assert closing.client_order_id in [order.client_order_id for order in s.open_orders()]
+    assert s.cancel(closing.client_order_id) is False
+    assert s.modify(closing.client_order_id, quantity=1) is False
+    assert [order.client_order_id for order in r.stop(NOW)] == [intent.client_order_id]  # type: ignore[union-attr]
 
 
 def test_orders_that_are_to_be_left_are_not_cancelled_by_on_stop() -> None:

@@ -330,6 +330,25 @@ def test_cancel_all_takes_back_open_and_waiting_orders_of_one_algo_only() -> Non
     assert [t.tag for t in rig.take_send(Lane.CANCEL).tickets] == [rig.order("mine").tag]
 
 
+def test_cancel_all_of_an_algo_leaves_what_closes_a_position_in_its_name() -> None:
+    """An algo that ends while a kill closes what it held must not keep the kill from it."""
+    rig = Rig(limits=[limit(POSITION, 10)])
+    rig.filled(buy("held", 2, algo="x"))
+    for key in ("kill-1-TEST.20qdq8", "flat-1-TEST.20qdq8"):
+        rig.working(sell(key, 1, price=None, algo="x", reduce_only=True))
+    rig.working(buy("kill-named-by-somebody", 1, algo="x"))
+    rig.do(rig.core.cancel_all(99, ACC, rig.now, algo="x"))
+    rig.commit_all()
+    assert [o.client_order_id for o in rig.reply(99) if not isinstance(o, Exception)] == ["kill-named-by-somebody"]
+    # A person who takes back everything means everything.
+    rig.do(rig.core.cancel_all(100, ACC, rig.now))
+    rig.commit_all()
+    assert {o.client_order_id for o in rig.reply(100) if not isinstance(o, Exception)} >= {
+        "kill-1-TEST.20qdq8",
+        "flat-1-TEST.20qdq8",
+    }
+
+
 def test_cancels_go_out_while_the_journal_is_away_and_nothing_new_does() -> None:
     rig = Rig()
     rig.working(buy("a"))

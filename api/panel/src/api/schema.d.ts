@@ -1699,7 +1699,8 @@ export interface paths {
          * Risk Tree
          * @description The tree of limits with what is in use of each; levels without limits and without use are left out.
          *
-         *     Those who are not operators see their own part of it, and the cluster's limits.
+         *     Those who are not operators see their own part of it, and the cluster's limits.  ``old`` tells what of it was told
+         *     too long ago to be what is.
          */
         get: operations["risk_tree_v1_risk_tree_get"];
         put?: never;
@@ -1825,7 +1826,8 @@ export interface paths {
          * Acknowledge Alert
          * @description Say that it has been looked at: it is closed, and raised anew where it happens again.
          *
-         *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators.
+         *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators, and those about an
+         *     operator by another operator (409 ``own_alert``), where there is one who is enabled.
          */
         post: operations["acknowledge_alert_v1_alerts__id__acknowledge_post"];
         delete?: never;
@@ -5038,8 +5040,10 @@ export interface components {
          * @description A kill and its proof as it stands now.
          *
          *     ``done``: nothing is open any more, all is flat if that was asked for, every algo has stopped.  ``waiting`` says in
-         *     words what is not.  ``cancels_asked_ms``: from throwing it to the last cancel that was decided; ``took_ms``: to the
-         *     last order's end.  ``silent`` sessions did not answer when it was thrown; they act as soon as they are back.
+         *     words what is not.  ``cancelled``: orders that were open and have been asked back since, by it or, before it came to
+         *     that, by the algos that it stops.  ``cancels_asked_ms``: from throwing it to the last cancel that was decided;
+         *     ``took_ms``: to the last order's end.  ``silent`` sessions did not answer when it was thrown; they act as soon as
+         *     they are back.
          */
         KillShown: {
             /** Id */
@@ -6004,6 +6008,18 @@ export interface components {
             facts: components["schemas"]["NodeFacts"] | null;
             /** Algos */
             algos: components["schemas"]["AlgoThere"][];
+        };
+        /**
+         * OldTold
+         * @description Of which account a session has told nothing lately, and when it told last (null: not known).
+         *
+         *     ``account`` null: others', which are not shown to who asks.
+         */
+        OldTold: {
+            /** Account */
+            account: string | null;
+            /** At */
+            at: string | null;
         };
         /**
          * OrderChange
@@ -7274,6 +7290,7 @@ export interface components {
          * @description A level; ``instrument`` not "": of this instrument alone, on the level above.
          *
          *     ``figures`` null: central risk has told nothing of it.
+         *     ``old``: of whom figures and use are not of now, for what they hold counts all the same.
          * @example {
          *       "scope": "cluster",
          *       "instrument": "",
@@ -7289,7 +7306,8 @@ export interface components {
          *         }
          *       ],
          *       "figures": null,
-         *       "children": []
+         *       "children": [],
+         *       "old": []
          *     }
          */
         TreeNode: {
@@ -7304,6 +7322,8 @@ export interface components {
             figures: components["schemas"]["LevelFigures"] | null;
             /** Children */
             children: components["schemas"]["TreeNode"][];
+            /** Old */
+            old?: components["schemas"]["OldTold"][];
         };
         /**
          * TuningBody

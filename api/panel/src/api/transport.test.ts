@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import { NetworkLost, OutcomeUnknown, outcomeOf, problemOf, ProblemError } from "./problem";
-import { cookie, expect as body, install, noteInput, send } from "./transport";
+import { cookie, csrfToken, expect as body, install, noteInput, send } from "./transport";
 
 const answer = (status: number, content: unknown = {}, headers: Record<string, string> = {}) =>
   new Response(status === 204 ? null : JSON.stringify(content), {
@@ -302,6 +302,14 @@ describe("problems", () => {
     await expect(body(asked)).rejects.toBeInstanceOf(ProblemError);
     await expect(body(Promise.resolve({ data: { id: 1 }, response: answer(200) }))).resolves.toEqual({ id: 1 });
   });
+});
+
+it("shows what the cookie says that is bound to this host, where there is one", () => {
+  expect(csrfToken()).toBe("to=ken");
+  vi.spyOn(document, "cookie", "get").mockReturnValue("qd_csrf=left; __Host-qd_csrf=bound");
+  expect(csrfToken()).toBe("bound");
+  vi.spyOn(document, "cookie", "get").mockReturnValue("");
+  expect(csrfToken()).toBeNull();
 });
 
 it("finds a cookie by its whole name", () => {

@@ -63,6 +63,11 @@ export function cookie(name: string, all: string = document.cookie): string | nu
   return null;
 }
 
+/** What the session's second cookie says; over https its name has the prefix, whatever else lies there. */
+export function csrfToken(): string | null {
+  return cookie("__Host-qd_csrf") ?? cookie("qd_csrf");
+}
+
 export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return `panel-${Array.from(bytes, (each) => each.toString(16).padStart(2, "0")).join("")}`;
@@ -155,7 +160,7 @@ async function repeat(act: Act): Promise<Response> {
 /** The whole answer; null where the connection went before it was there. */
 async function sendOnce({ request, body, key }: Act): Promise<Response | null> {
   const headers = new Headers(request.headers);
-  const csrf = cookie("qd_csrf");
+  const csrf = csrfToken();
   if (csrf !== null) headers.set("X-CSRF-Token", csrf);
   if (key !== null) headers.set("Idempotency-Key", key);
   try {

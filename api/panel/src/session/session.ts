@@ -3,7 +3,7 @@ import { type QueryClient, type QueryFunctionContext, useQuery } from "@tanstack
 
 import { api, expect, type Shape } from "@/api/client";
 import { ProblemError } from "@/api/problem";
-import { cookie } from "@/api/transport";
+import { csrfToken } from "@/api/transport";
 import { store } from "@/format/store";
 
 export type Session = Shape<"SessionNow">;
@@ -46,7 +46,7 @@ async function askSession(): Promise<Session | null> {
 
 /** A cookie that is still there tells that a session was: who signs out has none any more. */
 function noteEnd(why: string): void {
-  endedBecause.set(cookie("qd_csrf") === null ? null : why);
+  endedBecause.set(csrfToken() === null ? null : why);
 }
 
 export function useSession() {

@@ -9,7 +9,7 @@ import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { UseBar } from "@/components/Stat";
-import { Money } from "@/components/values";
+import { Ago, Money, Time } from "@/components/values";
 import { formatDecimal, trimDecimal } from "@/format/decimal";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
@@ -20,6 +20,9 @@ import "./risk.css";
 
 export type TreeNode = Shape<"TreeNode">;
 type LimitUse = Shape<"LimitUse">;
+
+/** So many accounts are named beside a level. */
+const OLD_NAMED = 3;
 
 export function useTree() {
   return useView({ path: "risk/tree", queryKey: ["limit-tree"], read: () => expect(api.GET("/v1/risk/tree")) });
@@ -98,7 +101,7 @@ function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, i
           <Sign size={14} aria-hidden /> <strong>{node.title}</strong>
         </button>
         {node.figures ? (
-          <span className="muted">
+          <span className={node.old?.length ? "muted stale" : "muted"}>
             gross <Money value={node.figures.gross} /> · net <Money value={node.figures.net} /> · at risk{" "}
             <Money value={node.figures.money_at_risk} />
             {node.instrument ? null : (
@@ -109,6 +112,7 @@ function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, i
             )}
           </span>
         ) : null}
+        <AsOf old={node.old ?? []} />
         {given.onAdd ? (
           <Button
             size="compact-xs"
@@ -123,7 +127,7 @@ function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, i
       {open ? (
         <>
           {node.limits.length ? (
-            <table className="limits" aria-label={`Limits of ${node.title}`}>
+            <table className={node.old?.length ? "limits stale" : "limits"} aria-label={`Limits of ${node.title}`}>
               <thead className="hidden-label">
                 <tr>
                   <th scope="col">Limit</th>
@@ -146,6 +150,30 @@ function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, i
         </>
       ) : null}
     </section>
+  );
+}
+
+/** That figures of a level are not of now: of which accounts, and as of when. */
+function AsOf({ old }: { old: Shape<"OldTold">[] }) {
+  if (!old.length) return null;
+  return (
+    <span className="tree-old">
+      Old:{" "}
+      {old.slice(0, OLD_NAMED).map((each, place) => (
+        <span key={each.account ?? ""}>
+          {place ? ", " : ""}
+          {each.account ?? "others"}{" "}
+          {each.at ? (
+            <>
+              as of <Time at={each.at} /> (<Ago at={each.at} />)
+            </>
+          ) : (
+            "not known"
+          )}
+        </span>
+      ))}
+      {old.length > OLD_NAMED ? `, and ${String(old.length - OLD_NAMED)} more` : null}
+    </span>
   );
 }
 

@@ -1,0 +1,45 @@
+import { screen, within } from "@testing-library/react";
+import { afterEach, expect, it, vi } from "vitest";
+
+import { answers, show } from "@/testing/deck";
+
+import { Limits } from "./Limits";
+
+const FIGURES = { gross: "200", net: "100", money_at_risk: "20", pnl_today: "-4", drawdown: "0", open_orders: 1 };
+const LIMIT = { kind: "gross_exposure", value: "500", used: "200", use: 0.4, unit: "money", generation: 1 };
+
+function level(scope: string, old: unknown[], more: object = {}) {
+  const money = { currency: "USDT", currencies: ["USDT"] };
+  return { scope, instrument: "", title: scope.split(":").pop(), limits: [LIMIT], figures: FIGURES, children: [], old, ...money, ...more };
+}
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+it("shows what a session that is silent told last as old, of whom and with its age, and the rest as it is", async () => {
+  const at = new Date(Date.now() - 125_000).toISOString();
+  const bo = { account: "bo-1", at };
+  const gone = { account: "cy-1", at: null };
+  const others = { account: null, at };
+  answers({
+    "GET /v1/risk/tree": () =>
+      Response.json(
+        level("cluster", [bo, gone, others], {
+          children: [level("account:asha-1", []), level("account:bo-1", [bo]), level("account:cy-1", [gone], { figures: null })],
+        }),
+      ),
+  });
+  show(<Limits />);
+  const of = async (name: string) => screen.findByRole("region", { name });
+  const told = (await of("bo-1")).querySelector(".tree-head") as HTMLElement;
+  expect(told).toHaveTextContent(/Old: bo-1 as of .*\(2 min ago\)/);
+  expect(within(told).getByText(/gross/).closest(".stale")).not.toBeNull();
+  expect(within(await of("bo-1")).getByRole("table", { name: "Limits of bo-1" })).toHaveClass("stale");
+  expect(await of("cy-1")).toHaveTextContent("Old: cy-1 not known");
+  const present = await of("asha-1");
+  expect(present).not.toHaveTextContent("Old");
+  expect(present.querySelector(".stale")).toBeNull();
+  const root = (await of("cluster")).querySelector(".tree-head");
+  expect(root).toHaveTextContent(/Old: bo-1 as of .*, cy-1 not known, others as of/);
+});
