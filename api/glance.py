@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from api.machines import Hearsay, MachineSeen, see
+from storage.currencies import currencies_by_scope
 from storage.database import Database
 from storage.desired import Desired
 from storage.hot import Hot
@@ -71,8 +71,8 @@ class RiskTold(msgspec.Struct, frozen=True, kw_only=True):
     """As `actors.risk_desk.RiskView`, with what is shown here."""
 
     at: Nanos
-    levels: tuple[LevelUse, ...]
-    limits: tuple[dict[str, Any], ...]
+    levels: tuple[LevelUse, ...] = ()
+    limits: tuple[dict[str, Any], ...] = ()
 
 
 class WorkerTold(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +105,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     workers: dict[str, list[WorkerTold]]
     #: Of the journal, by account.
     open: dict[AccountId, OpenCount]
+    #: Of accounts, algos and instruments, by scope (`storage.currencies`).
+    currencies: dict[str, frozenset[str]]
     #: What could not be read, in words; "" when all could.
     trouble: str
 
@@ -206,6 +208,7 @@ class Glance:
             kills=[kill for kill in await deck.kills.in_force() if not kill.of_stop],
             limits=await deck.desired.limits(),
             open=counts,
+            currencies=await currencies_by_scope(deck.database),
             **hot,
         )
         self._seen = (began, seen)
@@ -255,9 +258,3 @@ class Answers:
 def share(used: Decimal | None, of: Decimal | None) -> float | None:
     """``used`` as a part of ``of``; None where one is not known or there is nothing to be a part of."""
     return None if used is None or of is None or of <= 0 else round(float(used / of), 6)
-
-
-def one_currency(currencies: Iterable[str]) -> str:
-    """The currency of all amounts; "" where there are several, which are added up as they are, or none is known."""
-    found = {each for each in currencies if each}
-    return found.pop() if len(found) == 1 else ""

@@ -2470,8 +2470,14 @@ export interface components {
         /**
          * AccountGlance
          * @description An account.  ``gross``: the value of all that is held or may come to be held, signs left off.
+         *
+         *     Where it has amounts in several currencies, those that would be sums are null.
          */
         AccountGlance: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Account */
             account: string;
             /** User */
@@ -2484,8 +2490,6 @@ export interface components {
             state: string;
             /** Detail */
             detail: string;
-            /** Currency */
-            currency: string;
             /** Equity */
             equity: string | null;
             /** Pnl Today */
@@ -2867,12 +2871,13 @@ export interface components {
             positions: {
                 [key: string]: string;
             };
+            /** Realised */
+            realised: string | null;
             /**
-             * Realised
-             * Format: decimal
-             * @example 0.01
+             * Currency
+             * @default
              */
-            realised: string;
+            currency?: string;
             tick_to_strategy_ms: components["schemas"]["Latency"];
             intent_to_ack_ms: components["schemas"]["Latency"];
             /** Cpu Share */
@@ -3823,11 +3828,14 @@ export interface components {
          *
          *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
          *     are null where it is all of them, ``gross_use`` where it is any.
-         *     ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
+         *     ``currency``: of all amounts; where there are several no sum is known, nor ``gross_use``.
          *     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
          * @example {
          *       "at": "2026-01-31T09:15:00.000000000+00:00",
          *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ],
          *       "pnl_today": "120.5",
          *       "gross": "52000",
          *       "net": "-1200",
@@ -3853,14 +3861,16 @@ export interface components {
          *     }
          */
         DeckShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * At
              * Format: date-time
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
-            /** Currency */
-            currency: string;
             /** Pnl Today */
             pnl_today: string | null;
             /** Gross */
@@ -3992,10 +4002,12 @@ export interface components {
          * @description As `ProfitCurve`, of an account.
          */
         EquityCurve: {
-            /** Items */
-            items: components["schemas"]["EquityPoint"][];
             /** Currency */
             currency: string;
+            /** Currencies */
+            currencies: string[];
+            /** Items */
+            items: components["schemas"]["EquityPoint"][];
         };
         /**
          * EquityPoint
@@ -4060,8 +4072,14 @@ export interface components {
         /**
          * ExposureLine
          * @description Use of one limit that sessions share: in use, lent to them (use included), the limit.
+         *
+         *     With several ``currencies`` amounts are added up as they are, as the limit does.
          */
         ExposureLine: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Resource */
             resource: string;
             /** Scope */
@@ -4506,7 +4524,7 @@ export interface components {
         };
         /**
          * HeatCell
-         * @description Money at risk of an algo in an instrument, and which part of the total that is (0 … 1).
+         * @description Money at risk of an algo in an instrument, and which part of its currency's total that is (0 … 1).
          */
         HeatCell: {
             /** Algo */
@@ -4519,6 +4537,8 @@ export interface components {
              * @example 0.01
              */
             at_risk: string;
+            /** Currency */
+            currency: string;
             /** Share */
             share: number;
         };
@@ -4537,10 +4557,14 @@ export interface components {
          * @description Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
          *
          *     ``old``: accounts of which only what was is shown, for what they hold is at risk all the same.
-         *     The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
+         *     The algo "" stands for what no algo did.  ``total`` is null where cells are in several
+         *     currencies; ``totals`` has the sum of each.
          * @example {
          *       "at": "2026-01-31T09:15:00.000000000+00:00",
          *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ],
          *       "algos": [
          *         "momo-1"
          *       ],
@@ -4552,36 +4576,57 @@ export interface components {
          *           "algo": "momo-1",
          *           "instrument": "BINANCE-USDM:BTCUSDT",
          *           "at_risk": "120.5",
+         *           "currency": "USDT",
          *           "share": 1
          *         }
          *       ],
          *       "total": "120.5",
+         *       "totals": [
+         *         {
+         *           "currency": "USDT",
+         *           "at_risk": "120.5"
+         *         }
+         *       ],
          *       "old": []
          *     }
          */
         HeatShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * At
              * Format: date-time
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
-            /** Currency */
-            currency: string;
             /** Algos */
             algos: string[];
             /** Instruments */
             instruments: string[];
             /** Cells */
             cells: components["schemas"]["HeatCell"][];
+            /** Total */
+            total: string | null;
+            /** Totals */
+            totals: components["schemas"]["HeatTotal"][];
+            /** Old */
+            old: components["schemas"]["HeatOld"][];
+        };
+        /**
+         * HeatTotal
+         * @description The sum of all cells in one currency.
+         */
+        HeatTotal: {
+            /** Currency */
+            currency: string;
             /**
-             * Total
+             * At Risk
              * Format: decimal
              * @example 0.01
              */
-            total: string;
-            /** Old */
-            old: components["schemas"]["HeatOld"][];
+            at_risk: string;
         };
         /**
          * HistoryShown
@@ -5141,39 +5186,19 @@ export interface components {
         };
         /**
          * LevelFigures
-         * @description What a level has in use, as central risk told it a moment ago.
+         * @description What a level has in use, as central risk told it a moment ago; amounts in several currencies are null.
          */
         LevelFigures: {
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Net
-             * Format: decimal
-             * @example 0.01
-             */
-            net: string;
-            /**
-             * Money At Risk
-             * Format: decimal
-             * @example 0.01
-             */
-            money_at_risk: string;
-            /**
-             * Pnl Today
-             * Format: decimal
-             * @example 0.01
-             */
-            pnl_today: string;
-            /**
-             * Drawdown
-             * Format: decimal
-             * @example 0.01
-             */
-            drawdown: string;
+            /** Gross */
+            gross: string | null;
+            /** Net */
+            net: string | null;
+            /** Money At Risk */
+            money_at_risk: string | null;
+            /** Pnl Today */
+            pnl_today: string | null;
+            /** Drawdown */
+            drawdown: string | null;
             /** Open Orders */
             open_orders: number;
         };
@@ -5184,54 +5209,31 @@ export interface components {
          *     ``gross``: value of what is held or may come to be held, signs left off; ``net``: signed value of what is held;
          *     ``long`` and ``short``: the most that open orders could make of it; ``profit`` and ``drawdown``: since the day
          *     began, realised and not, fees included; ``money_at_risk``: the loss if every protective stop is hit.
+         *     Where there are several ``currencies`` amounts are null.
          */
         LevelShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Scope */
             scope: string;
             /** Instrument */
             instrument: string;
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Net
-             * Format: decimal
-             * @example 0.01
-             */
-            net: string;
-            /**
-             * Long
-             * Format: decimal
-             * @example 0.01
-             */
-            long: string;
-            /**
-             * Short
-             * Format: decimal
-             * @example 0.01
-             */
-            short: string;
-            /**
-             * Profit
-             * Format: decimal
-             * @example 0.01
-             */
-            profit: string;
-            /**
-             * Drawdown
-             * Format: decimal
-             * @example 0.01
-             */
-            drawdown: string;
-            /**
-             * Money At Risk
-             * Format: decimal
-             * @example 0.01
-             */
-            money_at_risk: string;
+            /** Gross */
+            gross: string | null;
+            /** Net */
+            net: string | null;
+            /** Long */
+            long: string | null;
+            /** Short */
+            short: string | null;
+            /** Profit */
+            profit: string | null;
+            /** Drawdown */
+            drawdown: string | null;
+            /** Money At Risk */
+            money_at_risk: string | null;
             /** Open Orders */
             open_orders: number;
             /** Limits */
@@ -5244,8 +5246,14 @@ export interface components {
         /**
          * LimitShown
          * @description A limit in force; ``state`` null: central risk has not told lately.
+         *
+         *     ``currency``: of one of money; with several ``currencies`` what is used of it are amounts added up as they are.
          */
         LimitShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Scope */
             scope: string;
             /** Kind */
@@ -5377,8 +5385,14 @@ export interface components {
         /**
          * MaximaShown
          * @description The highest of each measure in a day, of one level; each by itself.
+         *
+         *     Amounts are null where the level has, or had, several currencies.
          */
         MaximaShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * Day
              * Format: date-time
@@ -5389,42 +5403,18 @@ export interface components {
             scope: string;
             /** Instrument */
             instrument: string;
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Long
-             * Format: decimal
-             * @example 0.01
-             */
-            long: string;
-            /**
-             * Short
-             * Format: decimal
-             * @example 0.01
-             */
-            short: string;
-            /**
-             * Money At Risk
-             * Format: decimal
-             * @example 0.01
-             */
-            money_at_risk: string;
-            /**
-             * Loss
-             * Format: decimal
-             * @example 0.01
-             */
-            loss: string;
-            /**
-             * Drawdown
-             * Format: decimal
-             * @example 0.01
-             */
-            drawdown: string;
+            /** Gross */
+            gross: string | null;
+            /** Long */
+            long: string | null;
+            /** Short */
+            short: string | null;
+            /** Money At Risk */
+            money_at_risk: string | null;
+            /** Loss */
+            loss: string | null;
+            /** Drawdown */
+            drawdown: string | null;
             /** Open Orders */
             open_orders: number;
             /**
@@ -6606,6 +6596,11 @@ export interface components {
              * @example 0.01
              */
             multiplier: string;
+            /**
+             * Currency
+             * @default
+             */
+            currency?: string;
             /** Updated At */
             updated_at: string | null;
         };
@@ -6693,6 +6688,8 @@ export interface components {
         /**
          * ProfitCurve
          * @description Points, oldest first; between two of them nothing is known to have changed by more than charts show.
+         *
+         *     Profit, and equity, in several currencies are no curve: there are no points then.
          * @example {
          *       "items": [
          *         {
@@ -6700,14 +6697,19 @@ export interface components {
          *           "pnl": "120.5"
          *         }
          *       ],
-         *       "currency": "USDT"
+         *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ]
          *     }
          */
         ProfitCurve: {
-            /** Items */
-            items: components["schemas"]["ProfitPoint"][];
             /** Currency */
             currency: string;
+            /** Currencies */
+            currencies: string[];
+            /** Items */
+            items: components["schemas"]["ProfitPoint"][];
         };
         /**
          * ProfitPoint
@@ -6994,9 +6996,13 @@ export interface components {
         };
         /**
          * SeriesPoint
-         * @description The highest value of a measure in a day, of one level.
+         * @description The highest value of a measure in a day, of one level; null of money in several currencies.
          */
         SeriesPoint: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * Day
              * Format: date-time
@@ -7010,12 +7016,8 @@ export interface components {
              * @enum {string}
              */
             kind: "gross" | "long" | "short" | "money_at_risk" | "loss" | "drawdown" | "open_orders";
-            /**
-             * Value
-             * Format: decimal
-             * @example 0.01
-             */
-            value: string;
+            /** Value */
+            value: string | null;
         };
         /**
          * SeriesShown
@@ -7273,10 +7275,15 @@ export interface components {
          * TreeNode
          * @description A level; ``instrument`` not "": of this instrument alone, on the level above.
          *
-         *     ``figures`` null: central risk has told nothing of it.
+         *     ``figures`` null: central risk has told nothing of it.  Limits of money are in its currency too; where there are
+         *     several, what is used of them is what central risk holds against them: amounts added up as they are.
          * @example {
          *       "scope": "cluster",
          *       "instrument": "",
+         *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ],
          *       "title": "All",
          *       "limits": [
          *         {
@@ -7293,6 +7300,10 @@ export interface components {
          *     }
          */
         TreeNode: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Scope */
             scope: string;
             /** Instrument */
@@ -7452,6 +7463,9 @@ export interface components {
         /**
          * ValuedAccount
          * @description An account's sums; ``profit`` is realised + unrealised - fees.
+         *
+         *     ``currency`` is that of the cash; ``currencies`` are those of what was ever held.  Where there are several sums are
+         *     null; where it is one, that is theirs.
          */
         ValuedAccount: {
             /** Account */
@@ -7464,36 +7478,18 @@ export interface components {
             cash: string | null;
             /** Currency */
             currency: string;
-            /**
-             * Realised
-             * Format: decimal
-             * @example 0.01
-             */
-            realised: string;
-            /**
-             * Unrealised
-             * Format: decimal
-             * @example 0.01
-             */
-            unrealised: string;
-            /**
-             * Fees
-             * Format: decimal
-             * @example 0.01
-             */
-            fees: string;
-            /**
-             * Profit
-             * Format: decimal
-             * @example 0.01
-             */
-            profit: string;
-            /**
-             * Gross Exposure
-             * Format: decimal
-             * @example 0.01
-             */
-            gross_exposure: string;
+            /** Currencies */
+            currencies?: string[];
+            /** Realised */
+            realised: string | null;
+            /** Unrealised */
+            unrealised: string | null;
+            /** Fees */
+            fees: string | null;
+            /** Profit */
+            profit: string | null;
+            /** Gross Exposure */
+            gross_exposure: string | null;
             /** Open Orders */
             open_orders: number;
             /** Open Breaks */
@@ -7508,6 +7504,11 @@ export interface components {
             account: string;
             /** Instrument */
             instrument: string;
+            /**
+             * Currency
+             * @default
+             */
+            currency?: string;
             /**
              * Quantity
              * Format: decimal

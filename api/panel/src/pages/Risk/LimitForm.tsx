@@ -9,7 +9,15 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 
-export function LimitForm(given: { scope: string; instrument: string; kind?: string; value?: string; onClose: () => void }) {
+export function LimitForm(given: {
+  scope: string;
+  instrument: string;
+  kind?: string;
+  value?: string;
+  /** Of the level that it is opened from, in words; "" where it is not known. */
+  money?: string;
+  onClose: () => void;
+}) {
   const client = useQueryClient();
   const isNew = given.kind === undefined;
   const [scope, setScope] = useState(given.scope);
@@ -74,7 +82,7 @@ export function LimitForm(given: { scope: string; instrument: string; kind?: str
             )
           ) : null}
           <TextInput
-            label={chosen ? `Value (${chosen.unit})` : "Value"}
+            label={chosen ? `Value (${chosen.unit === "money" && scope === given.scope ? given.money || chosen.unit : chosen.unit})` : "Value"}
             required
             data-autofocus
             inputMode="decimal"
