@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 from api.formats import Page
 from api.limit_tree import TreeNode
 from api.node_shapes import NodeShown
-from api.routes import algos, breaks, deck_view, feed_health, feeds, heat, kills, nodes, risk
+from api.routes import algo_story, algos, breaks, deck_view, feed_health, feeds, heat, holdings, kills, nodes, risk
 from api.security import Caller
 from api.services import Services
-from api.shapes import BreakShown
+from api.shapes import BreakShown, PositionShown
 from api.views import View
 from trading.errors import BadInput
 
@@ -28,10 +28,12 @@ FORM: Final = "view:<path>"
 MOST_VIEWS: Final = 20
 #: Lists are shown up to so many rows, with the cursor of what follows.
 _ROWS: Final = 1_000
+#: The newest events of an algo: older ones do not change.
+_EVENTS: Final = 100
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A route: its path below /v1 with at most one ``<id>``, and how to answer."""
+    """A route: its path below /v1, with its query where it has one, and at most one ``<id>``; and how to answer."""
 
     path: str
     shape: Any
@@ -40,7 +42,7 @@ class Source(msgspec.Struct, frozen=True):
 
     def id_in(self, path: str) -> str | None:
         """The id that ``path`` names ("" for a route without one); None where it is not this route's."""
-        pattern = re.escape(self.path).replace(re.escape("<id>"), r"([^/?#]{1,100})")
+        pattern = re.escape(self.path).replace(re.escape("<id>"), r"([^/?#&]{1,100})")
         found = re.fullmatch(pattern, path)
         return None if found is None else "".join(found.groups())
 
@@ -56,6 +58,16 @@ SOURCES: Final = (
         lambda deck, who, id_: feed_health.list_instruments(id_, who, deck, None, _ROWS),
     ),
     Source("algos/<id>", algos.AlgoWithStop, lambda deck, who, id_: algos.get_algo(id_, who, deck)),
+    Source(
+        "algos/<id>/events",
+        Page[algo_story.AlgoEventShown],
+        lambda deck, who, id_: algo_story.algo_events(id_, who, deck, _EVENTS),
+    ),
+    Source(
+        "positions?algo=<id>&flat=true",
+        Page[PositionShown],
+        lambda deck, who, id_: holdings.list_positions(who, deck, algo=id_, flat=True, limit=_ROWS),
+    ),
     Source("breaks", Page[BreakShown], lambda deck, who, _: breaks.list_breaks(who, deck, limit=_ROWS)),
     Source("risk/heat", heat.HeatShown, lambda deck, who, _: heat.risk_heat(who, deck)),
     Source("risk/tree", TreeNode, lambda deck, who, _: heat.risk_tree(who, deck)),

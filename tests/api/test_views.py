@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -16,8 +17,12 @@ from api import glance, views
 from api.routes import stream as route
 from api.view_sources import MOST_VIEWS, PATHS
 from api.views import Views
-from tests.api.playing import Stage, algo_body, order_body
+from storage.leases import Leases
+from tests.api.playing import BTC, Stage, algo_body, order_body
 from trading.errors import NotReady
+from trading.ids import AccountId, AlgoId
+from trading.journal import JournalBatch
+from trading.positions import Position
 
 #: What differs from one reading to the next.
 _MOVING = re.compile(r'"(?:at|age_s|seen_at|[a-z_]*age[a-z_]*)": (?:"[^"]*"|[0-9.e+-]+|null)')
@@ -96,6 +101,33 @@ async def test_only_what_has_changed_is_sent_and_now_and_then_all_of_it(
         await stage.make("/v1/orders", order_body("k-2"))
         changed = await until(socket, lambda update: update["body"]["open_orders"] == 2)
         assert changed["skipped"] == 0
+
+
+async def test_what_happens_to_an_algo_and_what_it_holds_is_pushed_to_whom_the_get_tells_it(
+    stage: Stage, served: str, key: str
+) -> None:
+    topics = ("view:algos/momo-1/events", "view:positions?algo=momo-1&flat=true")
+    other = await stage.person("bo", "trader")
+    async with listening(served, key, *topics) as socket, listening(served, other, *topics) as others:
+        first = await until(socket, lambda update: update["topic"] == topics[0])
+        held = await until(socket, lambda update: update["topic"] == topics[1])
+        assert held["body"]["items"] == []
+        for topic in topics:
+            refused = await until(others, lambda update, topic=topic: update["topic"] == topic)  # type: ignore[misc]
+            assert (refused["body"], refused["problem"]["code"]) == (None, "unknown_algo")
+        assert [each["what"] for each in first["body"]["items"]] == [["created"]]
+        assert (await stage.ask("POST", "/v1/algos/momo-1/start")).is_success
+        changed = await until(socket, lambda update: update["topic"] == topics[0] and len(update["body"]["items"]) > 1)
+        assert "want" in changed["body"]["items"][0]["what"]
+        position = Position(account=AccountId("paper-1"), instrument=BTC, algo=AlgoId("momo-1"), realised=Decimal(3))
+        epoch = await Leases(stage.services.database).take("session/test", "test", 60)
+        journal = stage.services.journal
+        await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(positions=[position])))
+        traded = await until(socket, lambda update: update["topic"] == topics[1] and update["body"]["items"])
+        assert (traded["body"]["items"][0]["realised"], traded["body"]["items"][0]["currency"]) == ("3", "USDT")
+        given = await stage.ask("PUT", "/v1/grants/paper-1/bo", {"level": "view"})
+        assert given.status_code < 300, given.text
+        await until(others, lambda update: update["topic"] == topics[1] and update["body"] is not None)
 
 
 async def test_views_are_watched_and_left_while_connected(stage: Stage, served: str, key: str) -> None:

@@ -1,10 +1,9 @@
-import { useQuery } from "@tanstack/react-query";
-
 import { readAll } from "@/api/all";
 import { api, expect, type Shape } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Panel } from "@/components/Page";
 import { Money, Price, Quantity, Time } from "@/components/values";
+import { useView, wholeList } from "@/stream/views";
 
 type Held = Shape<"PositionShown">;
 
@@ -23,13 +22,14 @@ const COLUMNS: Column<Held>[] = [
 /** What the algo's own trades have led to, over all its incarnations. */
 export function AlgoPositions(given: { id: string; className: string }) {
   const { id } = given;
-  const held = useQuery({
+  const held = useView({
+    path: `positions?algo=${id}&flat=true`,
     queryKey: ["positions", "algo", id],
-    queryFn: () =>
+    from: wholeList<Held>,
+    read: () =>
       readAll((cursor) =>
         expect(api.GET("/v1/positions", { params: { query: { algo: id, flat: true, limit: 1_000, cursor } } })),
       ),
-    refetchInterval: 5_000,
   });
   return (
     <Panel title="Positions and profit of its own trades" flush className={given.className}>
