@@ -1,21 +1,19 @@
-"""How a feed's instruments go, what was refused of them, which gaps they had, and how strict and patient it is."""
+"""How a feed's instruments go, what was refused of them, and which gaps they had."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Query
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
-from api.formats import Body, Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
-from api.security import FeedKeeper, Viewer
+from api.formats import Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
+from api.security import Viewer
 from api.services import Deck, Services
 from storage.records import FeedRecord
 from storage.wishes import WishesByClient, all_wanted
-from trading.errors import BadInput, UnknownThing
-from trading.feed_tuning import Tuning, settled
+from trading.errors import UnknownThing
 from trading.ids import FeedId, InstrumentId, Nanos, instrument_id
 
 router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
@@ -166,42 +164,6 @@ class Gap(Shown):
     detail: str
 
 
-class TuningBody(Body):
-    """What is set; each name that is left out stays as the feed, or the default, has it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"filter": {"band_floor": 0.01, "off": ["crossed"]}, "freshness": {"least_s": 10}}]
-        }
-    )
-
-    filter: dict[str, Any] = Field(default_factory=dict)
-    freshness: dict[str, Any] = Field(default_factory=dict)
-
-
-class TuningShown(Shown):
-    """What is set, and what is in force because of it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "instrument": None,
-                    "filter": {"band_floor": 0.01},
-                    "freshness": {},
-                    "in_force": {"filter": {"band_floor": 0.01}, "freshness": {"least_s": 5.0}},
-                }
-            ]
-        }
-    )
-
-    #: null: of the feed as a whole.
-    instrument: str | None
-    filter: dict[str, Any]
-    freshness: dict[str, Any]
-    in_force: dict[str, dict[str, Any]]
-
-
 @router.get("/{id}/instruments", response_model=Page[InstrumentHealth])
 async def list_instruments(
     id: str,
@@ -236,7 +198,7 @@ async def list_quarantine(
 ) -> dict[str, Any]:
     """What was refused as bad: counts by reason, and the last ticks of each instrument; kept for a day."""
     feed, wishes = await deck.wishes.read(FeedId(id))
-    only = None if instrument is None else _wanted(feed, wishes, instrument)
+    only = None if instrument is None else wanted_of(feed, wishes, instrument)
     workers, trouble = await deck.look_all(f"worker:{feed.id}:")
     shown, note = await deck.look_all(f"quarantine:{feed.id}:")
     counts: dict[str, int] = {}
@@ -277,64 +239,12 @@ async def list_gaps(
     return {"items": gaps, "next": following}
 
 
-@router.get("/{id}/tuning", response_model=list[TuningShown])
-async def list_tuning(id: str, _: Viewer, deck: Deck) -> list[TuningShown]:
-    """How strict the feed's filter is and how patient it is with silence: the feed's, then instruments' own."""
-    feed = await deck.desired.feed(FeedId(id))
-    whole, own = await deck.feed_tunings.of(feed.id)
-    return [_tuning(whole, None, whole), *(_tuning(whole, name, own[name]) for name in sorted(own))]
-
-
-@router.put("/{id}/tuning", response_model=TuningShown)
-async def tune_feed(id: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
-    """Set the filter and the patience of a feed, taken up within seconds.  What is left out is the default."""
-    feed = await deck.desired.feed(FeedId(id))
-    tuning = Tuning(filter=body.filter, freshness=body.freshness)
-    _, own = await deck.feed_tunings.of(feed.id)
-    shown = _tuning(tuning, None, tuning)
-    for name, each in own.items():
-        try:
-            settled(tuning, each)
-        except BadInput as error:
-            raise BadInput(error.args[0], f"{error.detail} (with what is set of {name})") from error
-    await deck.feed_tunings.put(feed.id, None, tuning, by=caller.user)
-    return shown
-
-
-@router.put("/{id}/tuning/{instrument:path}", response_model=TuningShown)
-async def tune_instrument(id: str, instrument: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
-    """Set them for one instrument, on top of the feed's."""
-    feed, wishes = await deck.wishes.read(FeedId(id))
-    name = _wanted(feed, wishes, instrument)
-    tuning = Tuning(filter=body.filter, freshness=body.freshness)
-    whole, _ = await deck.feed_tunings.of(feed.id)
-    shown = _tuning(whole, name, tuning)
-    await deck.feed_tunings.put(feed.id, name, tuning, by=caller.user)
-    return shown
-
-
-@router.delete("/{id}/tuning/{instrument:path}", status_code=204)
-async def untune_instrument(id: str, instrument: str, caller: FeedKeeper, deck: Deck) -> None:
-    """Let an instrument have the feed's settings again."""
-    feed = await deck.desired.feed(FeedId(id))
-    await deck.feed_tunings.put(feed.id, instrument_id(instrument), Tuning(), by=caller.user)
-
-
-def _wanted(feed: FeedRecord, wishes: WishesByClient, text: str) -> InstrumentId:
+def wanted_of(feed: FeedRecord, wishes: WishesByClient, text: str) -> InstrumentId:
+    """The instrument that ``text`` names, of those that the feed carries.  Raises `UnknownThing`."""
     name = instrument_id(text)
     if name not in all_wanted(feed, wishes):
         raise UnknownThing("instrument", name, f"in feed {feed.id}")
     return name
-
-
-def _tuning(feed: Tuning, instrument: InstrumentId | None, own: Tuning) -> TuningShown:
-    filter_, freshness = settled(feed, own if instrument is not None else Tuning())
-    return TuningShown(
-        instrument=instrument,
-        filter=own.filter,
-        freshness=own.freshness,
-        in_force={"filter": msgspec.to_builtins(filter_), "freshness": msgspec.to_builtins(freshness)},
-    )
 
 
 async def _carried(deck: Services, feed: FeedRecord) -> dict[str, InstrumentHealth]:

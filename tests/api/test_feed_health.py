@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -190,6 +191,33 @@ async def test_tuning_that_makes_no_sense_is_refused_by_name_and_changes_nothing
     if field is not None:
         assert answer.json()["field"] == field
     assert await feed.services.feed_tunings.of(FEED) == (Tuning(), {})
+
+
+@pytest.mark.parametrize("where", ["", f"/{BTC}"])
+async def test_a_tuning_is_set_only_on_the_one_that_was_seen(feed: Stage, where: str) -> None:
+    url = f"/v1/feeds/{FEED}/tuning{where}"
+    nothing: dict[str, Any] = {"filter": {}, "freshness": {}}
+    theirs = {"filter": {"band_floor": 0.01}, "freshness": {"gaps": 6}}
+    assert (await feed.ask("PUT", url, {**theirs, "seen": nothing})).status_code == 200
+    mine = {"filter": {"band_floor": 0.02}}
+    said = await feed.refused(409, "tuning_moved", "PUT", url, {**mine, "seen": nothing})
+    assert {name: said["present"][name] for name in ("filter", "freshness")} == theirs
+    assert said["present"]["instrument"] == (BTC if where else None)
+    assert said["present"]["in_force"]["filter"]["band_floor"] == 0.01
+    whole, own = await feed.services.feed_tunings.of(FEED)
+    assert (own[BTC] if where else whole) == Tuning(filter={"band_floor": 0.01}, freshness={"gaps": 6.0})
+    assert (await feed.ask("PUT", url, {**mine, "seen": theirs})).json()["filter"] == {"band_floor": 0.02}
+    # Who does not say what they saw sets it whatever there is, as ever.
+    assert (await feed.ask("PUT", url, {"filter": {"band_floor": 0.03}})).status_code == 200
+
+
+async def test_of_two_tunings_at_once_on_what_both_saw_one_is_refused(feed: Stage) -> None:
+    url, seen = f"/v1/feeds/{FEED}/tuning", {"filter": {}, "freshness": {}}
+    bodies = [{"filter": {"band_floor": floor}, "seen": seen} for floor in (0.01, 0.02, 0.03, 0.04)]
+    answers = await asyncio.gather(*(feed.ask("PUT", url, body) for body in bodies))
+    assert sorted(each.status_code for each in answers) == [200, 409, 409, 409]
+    (won,) = [each.json()["filter"] for each in answers if each.status_code == 200]
+    assert (await feed.get(url))[0]["filter"] == won
 
 
 async def test_a_feed_setting_that_an_instruments_own_makes_senseless_is_refused(feed: Stage) -> None:

@@ -7319,6 +7319,8 @@ export interface components {
         /**
          * TuningBody
          * @description What is set; each name that is left out stays as the feed, or the default, has it.
+         *
+         *     ``seen``: 409 `tuning_moved` where something else is set by now; its ``present`` shows what.
          * @example {
          *       "filter": {
          *         "band_floor": 0.01,
@@ -7338,6 +7340,21 @@ export interface components {
             };
             /** Freshness */
             freshness?: {
+                [key: string]: unknown;
+            };
+            seen?: components["schemas"]["TuningSeen"] | null;
+        };
+        /**
+         * TuningSeen
+         * @description What was set when somebody looked: ``filter`` and ``freshness`` as they were answered.
+         */
+        TuningSeen: {
+            /** Filter */
+            filter: {
+                [key: string]: unknown;
+            };
+            /** Freshness */
+            freshness: {
                 [key: string]: unknown;
             };
         };
