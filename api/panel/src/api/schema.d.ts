@@ -7250,6 +7250,8 @@ export interface components {
         /**
          * TermsWanted
          * @description Terms to set, by name; what is left out is the deck's, or, for the deck, the default.
+         *
+         *     ``seen``: what was set when somebody looked; 409 `terms_moved` where something else is by now, shown in ``present``.
          * @example {
          *       "terms": {
          *         "cancels": 60,
@@ -7263,6 +7265,10 @@ export interface components {
             terms: {
                 [key: string]: number;
             };
+            /** Seen */
+            seen?: {
+                [key: string]: number;
+            } | null;
         };
         /**
          * TimeInForce
