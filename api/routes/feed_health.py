@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
+from api.feed_rows import Row, WindowWanted, window_of
 from api.formats import Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
 from api.security import Viewer
 from api.services import Deck, Services
@@ -111,6 +112,18 @@ class InstrumentHealth(Shown):
     last: LastTick | None = None
 
 
+class InstrumentWindow(Shown):
+    """A part of a feed's instruments.
+
+    ``total``: how many pass the filters; ``states``: how many of the feed's there are in each state.
+    """
+
+    items: list[InstrumentHealth]
+    offset: int
+    total: int
+    states: dict[str, int]
+
+
 class QuarantinedTick(Shown):
     """A tick that was refused.  Numbers that are none are null."""
 
@@ -174,17 +187,24 @@ async def list_instruments(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     """The instruments of a feed with state, age, rate, gaps and last tick, by name."""
-    feed, wishes = await deck.wishes.read(FeedId(id))
-    rows = await _carried(deck, feed)
-    wanted = sorted(all_wanted(feed, wishes) | rows.keys())
-    missing = InstrumentHealth(id="", shard=None, state="pending", reason=_NOT_CARRIED)
-    all_of_them = [rows.get(name) or missing.model_copy(update={"id": name}) for name in wanted]
-    if state is not None:
-        all_of_them = [each for each in all_of_them if each.state == state]
-    page = page_of(all_of_them, lambda each: each.id, limit, cursor)
-    last = await _last_ticks(deck, feed.id, [each.id for each in page["items"]])
-    items = [each.model_copy(update={"last": last.get(each.id)}) for each in page["items"]]
-    return {**page, "items": items}
+    rows = [row for row in await _rows(deck, FeedId(id)) if state is None or row["state"] == state]
+    page = page_of(rows, lambda row: str(row["id"]), limit, cursor)
+    return {**page, "items": await _shown(deck, FeedId(id), page["items"])}
+
+
+@router.get("/{id}/instruments/window", response_model=InstrumentWindow)
+async def instruments_window(
+    id: str, _: Viewer, deck: Deck, wanted: Annotated[WindowWanted, Query()]
+) -> dict[str, Any]:
+    """A part of a long list, sorted and filtered here: what somebody looks at, and no more; a second old at most."""
+    feed = FeedId(id)
+    window = window_of(await deck.feed_rows.of(feed, lambda: _rows(deck, feed)), wanted)
+    return {
+        "items": await _shown(deck, feed, window.rows),
+        "offset": wanted.offset,
+        "total": window.total,
+        "states": window.states,
+    }
 
 
 @router.get("/{id}/quarantine", response_model=QuarantinePage)
@@ -247,16 +267,23 @@ def wanted_of(feed: FeedRecord, wishes: WishesByClient, text: str) -> Instrument
     return name
 
 
-async def _carried(deck: Services, feed: FeedRecord) -> dict[str, InstrumentHealth]:
-    """What workers say; of two that have an instrument, the one that publishes it."""
-    workers, _ = await deck.look_all(f"worker:{feed.id}:")
-    found: dict[str, InstrumentHealth] = {}
+async def _rows(deck: Services, id: FeedId) -> list[Row]:
+    """What workers say of each instrument, by name; of two that have one, the worker that publishes it."""
+    feed, wishes = await deck.wishes.read(id)
+    workers, _ = await deck.look_all(f"worker:{id}:")
+    found: dict[str, Row] = {}
     for worker in workers.values():
         for each in worker["instruments"]:
             known = found.get(each["id"])
-            if known is None or known.phase == "muted":
-                found[each["id"]] = InstrumentHealth(**{**each, "shard": worker["shard"]})
-    return found
+            if known is None or known.get("phase") == "muted":
+                found[each["id"]] = {**each, "shard": worker["shard"]}
+    missing = {"shard": None, "state": "pending", "reason": _NOT_CARRIED}
+    return [found.get(name) or {"id": name, **missing} for name in sorted(all_wanted(feed, wishes) | found.keys())]
+
+
+async def _shown(deck: Services, feed: FeedId, rows: list[Row]) -> list[InstrumentHealth]:
+    last = await _last_ticks(deck, feed, [row["id"] for row in rows])
+    return [InstrumentHealth(**{**row, "last": last.get(row["id"])}) for row in rows]
 
 
 async def _last_ticks(deck: Services, feed: FeedId, names: list[str]) -> dict[str, LastTick]:

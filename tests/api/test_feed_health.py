@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from api import feed_rows
 from storage.records import FeedGap
 from tests.api.playing import BTC, ETH, Stage
 from trading.feed_tuning import Tuning
@@ -93,6 +94,60 @@ async def test_instruments_are_listed_with_their_state_and_last_tick(feed: Stage
     assert [each["id"] for each in page["items"]] == [BTC]
     assert [each["id"] for each in (await feed.get(f"{url}?limit=1&cursor={page['next']}"))["items"]] == [ETH]
     await feed.refused(404, "unknown_feed", "GET", "/v1/feeds/nothing/instruments")
+
+
+async def test_a_window_of_instruments_is_sorted_and_filtered_here(
+    feed: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_rows, "FRESH_S", 0.0)
+    url = f"/v1/feeds/{FEED}/instruments/window"
+    names = [f"BINANCE:X{n:02}" for n in range(8)]
+    rows = [
+        instrument_stats(
+            name, age_s=None if n == 3 else float(n % 5), rate=float(n), state="stale" if n % 4 == 0 else "live"
+        )
+        for n, name in enumerate(names)
+    ]
+    await feed.services.hot.put(f"worker:{FEED}:0", worker_stats(0, *rows[:4]), 30)
+    await feed.services.hot.put(f"worker:{FEED}:1", worker_stats(1, *rows[4:]), 30)
+
+    async def shown(query: str) -> list[str]:
+        return [each["id"].removeprefix("BINANCE:") for each in (await feed.get(f"{url}?{query}"))["items"]]
+
+    whole = await feed.get(url)
+    assert (whole["total"], whole["offset"], len(whole["items"])) == (10, 0, 10)
+    assert whole["states"] == {"live": 6, "pending": 2, "stale": 2}
+    assert whole["items"] == (await feed.get(f"/v1/feeds/{FEED}/instruments"))["items"]
+    assert await shown("sort=-rate&limit=3") == ["X07", "X06", "X05"]
+    assert await shown("sort=-rate&limit=3&offset=3") == ["X04", "X03", "X02"]
+    # What is alike by name, also where the largest come first; what is not known last.
+    assert await shown("sort=age_s&search=x0") == ["X00", "X05", "X01", "X06", "X02", "X07", "X04", "X03"]
+    assert await shown("sort=-age_s&search=X0") == ["X04", "X02", "X07", "X01", "X06", "X00", "X05", "X03"]
+    assert await shown("search=no%20worker") == ["BTCUSDT", "ETHUSDT"]
+    stale = await feed.get(f"{url}?state=stale&limit=1")
+    assert (stale["total"], stale["states"], stale["items"][0]["id"]) == (2, whole["states"], "BINANCE:X00")
+    assert await shown("offset=50") == []
+    for query in ("sort=name", "offset=-1", "limit=5000", "state=gone", "colour=red"):
+        assert (await feed.ask("GET", f"{url}?{query}")).status_code == 422, query
+    await feed.refused(404, "unknown_feed", "GET", "/v1/feeds/nothing/instruments/window")
+
+
+async def test_many_who_look_at_different_windows_cost_one_reading(
+    feed: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    real = feed.services.look_all
+
+    async def counted(prefix: str) -> Any:
+        nonlocal reads
+        reads += prefix == f"worker:{FEED}:"
+        return await real(prefix)
+
+    monkeypatch.setattr(feed.services, "look_all", counted)
+    monkeypatch.setattr(feed_rows, "FRESH_S", 30.0)
+    url = f"/v1/feeds/{FEED}/instruments/window"
+    await asyncio.gather(*(feed.get(f"{url}?offset={n}") for n in range(30)))
+    assert reads == 1
 
 
 async def test_refused_ticks_are_shown_by_instrument_and_counted_by_reason(feed: Stage) -> None:

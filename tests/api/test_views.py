@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from api import glance, views
+from api import feed_rows, glance, views
 from api.routes import stream as route
 from api.view_sources import MOST_VIEWS, PATHS
 from api.views import Views
 from storage.leases import Leases
 from tests.api.playing import BTC, Stage, algo_body, order_body
+from tests.api.test_feed_health import instrument_stats, worker_stats
 from trading.errors import NotReady
 from trading.ids import AccountId, AlgoId
 from trading.journal import JournalBatch
@@ -32,6 +33,7 @@ _MOVING = re.compile(r'"(?:at|age_s|seen_at|[a-z_]*age[a-z_]*)": (?:"[^"]*"|[0-9
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views are read often, each time anew, and looked at again soon."""
     monkeypatch.setattr(glance, "FRESH_S", 0.0)
+    monkeypatch.setattr(feed_rows, "FRESH_S", 0.0)
     monkeypatch.setattr(views, "EVERY_S", 0.05)
     monkeypatch.setattr(route, "CHECK_S", 0.2)
 
@@ -164,6 +166,30 @@ async def test_what_cannot_be_read_is_told_as_a_problem_until_it_can(stage: Stag
         await until(socket, lambda update: update["key"] == "risk/exposure" and update["body"] is not None)
 
 
+async def test_of_a_long_list_only_the_window_that_is_looked_at_is_sent(stage: Stage, served: str, key: str) -> None:
+    names = [f"BINANCE:X{n:04}" for n in range(3_000)]
+
+    async def tell(tick: int) -> None:
+        for shard in range(3):
+            mine = [instrument_stats(each, age_s=n / 1000, ticks=tick, rate=n + 0.5) for n, each in enumerate(names)]
+            await stage.services.hot.put(f"worker:crypto:{shard}", worker_stats(shard, *mine[shard::3]), 30)
+
+    await tell(1)
+    window = "view:feeds/crypto/instruments/window?sort=-rate&offset=100&limit=100"
+    async with listening(served, key, window) as socket:
+        update = await until(socket, lambda update: True)
+        assert [each["id"] for each in update["body"]["items"]] == names[-101:-201:-1]
+        assert update["body"]["total"] == 3_002
+        await tell(2)
+        changed = await until(socket, lambda update: update["body"]["items"][0]["ticks"] == 2)
+        assert len(json.dumps(changed)) < 60_000, "a hundred rows"
+        # Others are watched in its place while somebody scrolls.
+        other = window.replace("offset=100", "offset=2900")
+        await socket.send(json.dumps({"subscribe": [other], "unsubscribe": [window]}))
+        scrolled = await until(socket, lambda update: update["topic"] == other)
+        assert [each["id"] for each in scrolled["body"]["items"]][:2] == [names[99], names[98]]
+
+
 async def test_a_grant_that_is_given_or_taken_shows_at_once(stage: Stage, served: str, key: str) -> None:
     other = await stage.person("bo", "viewer")
     async with listening(served, other, "view:deck") as socket:
@@ -184,6 +210,10 @@ async def test_a_grant_that_is_given_or_taken_shows_at_once(stage: Stage, served
         (["view:feeds/a/b"], "no view 'feeds/a/b'"),
         (["view:deck?x=1"], "no view"),
         (["view:" + "x" * 500], "no view"),
+        (["view:feeds/crypto/instruments/window?sort=name"], "sort: Input should be"),
+        (["view:feeds/crypto/instruments/window?a=1"], "a: Extra inputs"),
+        (["view:feeds/crypto/instruments/window?" + "a=1&" * 20], "Max number of fields"),
+        (["view:feeds/crypto/instruments/window?search=" + "x" * 1000], "no view"),
         ([f"view:algos/{n}" for n in range(MOST_VIEWS + 1)], f"a client may watch {MOST_VIEWS}"),
     ],
 )

@@ -889,6 +889,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/feeds/{id}/instruments/window": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Instruments Window
+         * @description A part of a long list, sorted and filtered here: what somebody looks at, and no more; a second old at most.
+         */
+        get: operations["instruments_window_v1_feeds__id__instruments_window_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/feeds/{id}/quarantine": {
         parameters: {
             query?: never;
@@ -4844,6 +4864,24 @@ export interface components {
             calendar: string;
             /** Description */
             description: string;
+        };
+        /**
+         * InstrumentWindow
+         * @description A part of a feed's instruments.
+         *
+         *     ``total``: how many pass the filters; ``states``: how many of the feed's there are in each state.
+         */
+        InstrumentWindow: {
+            /** Items */
+            items: components["schemas"]["InstrumentHealth"][];
+            /** Offset */
+            offset: number;
+            /** Total */
+            total: number;
+            /** States */
+            states: {
+                [key: string]: number;
+            };
         };
         /**
          * JoinAsked
@@ -13572,6 +13610,79 @@ export interface operations {
             };
             /** @description The outcome is unknown; ask, never resend under another key */
             504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    instruments_window_v1_feeds__id__instruments_window_get: {
+        parameters: {
+            query?: {
+                search?: string;
+                state?: "" | "pending" | "live" | "stale" | "failed";
+                sort?: "id" | "shard" | "state" | "age_s" | "rate" | "ticks" | "quarantined" | "gaps" | "-id" | "-shard" | "-state" | "-age_s" | "-rate" | "-ticks" | "-quarantined" | "-gaps";
+                offset?: number;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InstrumentWindow"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
