@@ -5,7 +5,7 @@
  * where it brings nothing, the page asks again by itself; a problem that the stream tells of makes it ask too, so errors
  * look as they do elsewhere.
  */
-import { type QueryKey, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-query";
+import { keepPreviousData, type QueryKey, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-query";
 import { useEffect, useRef, useSyncExternalStore } from "react";
 
 import type { PageOf } from "@/api/all";
@@ -23,6 +23,8 @@ export function useView<T>(given: {
   read: () => Promise<T>;
   /** What is shown of a body that was pushed, after what is known; null where only `read` tells. The same function in every render. */
   from?: (body: unknown, known: T | undefined) => T | null;
+  /** Show what was there under the key before, until there is something under this one. */
+  keep?: boolean;
 }): UseQueryResult<T> {
   const { path, queryKey, read, from = asItCame } = given;
   const client = useQueryClient();
@@ -33,6 +35,7 @@ export function useView<T>(given: {
     queryKey,
     queryFn: read,
     staleTime: 1_000,
+    ...(given.keep ? { placeholderData: keepPreviousData as never } : {}),
     refetchInterval: isConnected && path !== null ? SILENT_MS : UNCONNECTED_MS,
   });
   const isSeen = useSyncExternalStore(onVisibility, () => !document.hidden);
