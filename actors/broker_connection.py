@@ -190,7 +190,7 @@ class BrokerConnection(Shell):
         # In pieces that the rate budget can pay at once, so that exits find something left between them.
         for start in range(0, len(tickets), core.budget.largest):
             piece = tickets[start : start + core.budget.largest]
-            wait = await self._take_turn(core, kind, len(piece), last_start)
+            wait = await self._take_turn(core, kind, piece, last_start)
             crash_here(before)
             if core.must_ask(time.monotonic_ns()):
                 try:
@@ -212,9 +212,16 @@ class BrokerConnection(Shell):
             crash_here(after)
         return pack(answers)
 
-    async def _take_turn(self, core: ConnectionCore, kind: Lane, count: int, last_start: float) -> float:
+    async def _take_turn(
+        self,
+        core: ConnectionCore,
+        kind: Lane,
+        tickets: Sequence[OrderTicket | AmendTicket | CancelTicket],
+        last_start: float,
+    ) -> float:
         """Wait for the rate budget; returns 0, or the seconds still to wait where that is too long for an entry."""
-        while wait := core.pace(kind, count, now()):
+        reduces = all(isinstance(ticket, OrderTicket) and ticket.reduce_only for ticket in tickets)
+        while wait := core.pace(kind, len(tickets), now(), reduces=reduces):
             if kind is not Lane.CANCEL and asyncio.get_running_loop().time() + wait > last_start:
                 return wait
             await asyncio.sleep(wait)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -39,15 +40,15 @@ from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
 from trading.account_check import AccountCheck
 from trading.errors import Fenced, Refused, TradeError, UnknownThing
-from trading.flattening import Flattened, Flattening, closing_orders, orders_of, to_take_back
+from trading.flattening import Flattened, Flattening, closing_orders, is_to_be_tried_again, orders_of, to_take_back
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instructions import (
     Lane,
 )
 from trading.journal import Break, Settlement
-from trading.kill_switch import Kill, is_quiet, to_cancel, to_close
+from trading.kill_switch import Kill, to_cancel, to_close
 from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
-from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
+from trading.orders import CancelOrder, ModifyOrder, Order, OrderState, PlaceOrder
 from trading.session import SessionCore
 
 log = logging.getLogger("quarterdeck")
@@ -59,6 +60,9 @@ HISTORY_NS = 24 * 3600 * 1_000_000_000
 HAND_OVER_S = 2.5
 #: Cancels get so long to end before what is held is closed.
 QUIET_S = 8.0
+#: The broker gets so long to take closing orders, and those that are refused are tried again for so long.
+TAKEN_S = 2.0
+TRY_AGAIN_NS = 4_000_000_000
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
 
@@ -79,6 +83,8 @@ class UserSession(SessionIO):
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
         self._began = False
+        #: What was refused of a kill's last command.
+        self._refused = ""
 
     # Life
 
@@ -182,18 +188,29 @@ class UserSession(SessionIO):
             if cancels := to_cancel(kill, book):
                 asked += len(cancels)
                 self._ask(partial(core.cancel, cancels=cancels))
-            elif (
-                kill.flatten
-                and is_quiet(kill, book)
-                and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks))
-            ):
+            if kill.flatten and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks)):
                 self._ask(partial(core.place, intents=closing))
         return asked
 
     def _ask(self, act: Any) -> None:
-        """A command of the session's own: its outcome is in the journal, nobody waits for the answer."""
+        """A command of the session's own: nobody waits for the answer, so what is refused before it is journaled is
+        logged.
+        """
         self._token += 1
-        self._do(act(self._token, now=now()))
+        token = self._token
+        self._replies[token] = reply = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(partial(self._note_refusals, token))
+        self._do(act(token, now=now()))
+
+    def _note_refusals(self, token: int, reply: asyncio.Future[Any]) -> None:
+        del self._replies[token]
+        if reply.cancelled():
+            return
+        refused = "; ".join(sorted({str(each) for each in reply.result() if isinstance(each, TradeError)}))
+        # It is asked for again every two seconds.
+        if refused and refused != self._refused:
+            log.warning("what a kill asks for is refused: %s", refused)
+        self._refused = refused
 
     async def _read_hours(self) -> None:
         """Get the opening hours that limits ask for."""
@@ -288,27 +305,28 @@ class UserSession(SessionIO):
     async def flatten(self, wish: Flattening) -> Flattened:
         """Take back all that is open in an account, then close all that it holds; the account trades on.
 
-        Answers once the closing orders are journaled.  `Conflict` among them: something may still fill.  Raises
+        Answers once the broker has taken the closing orders; those that are refused are tried again for a few seconds.
+        `Conflict` among them: some may still fill, and what is held of their instruments is left.  Raises
         `Conflict` ``being_closed`` while a kill, or another flattening, closes what is held.
         """
         core = self._ready_core()
         book = core.accounts.get(wish.account)
         if book is None:
             raise UnknownThing("account", wish.account, f"of user {self.user}")
-        cancels = to_take_back(wish, book)
+        cancels = to_take_back(wish, book, core.waiting_keys(wish.account))
         cancelled = await self._command(lambda token: core.cancel(token, cancels, now()))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(QUIET_S):
-                while any(not key.startswith(wish.id) for key in book.open):  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-        try:
-            closing = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
-        except Refused as error:
-            return Flattened(cancelled=cancelled, closing=(error,))
+        await _as_long_as(lambda: any(not key.startswith(wish.id) for key in book.open), QUIET_S)
+        until = now() + TRY_AGAIN_NS
+        while True:
+            closing, left = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
+            placed = await self._command(partial(core.place, intents=closing, now=now())) if closing else ()
+            await _as_long_as(lambda: any(o.state is OrderState.PENDING for o in orders_of(wish, book)), TAKEN_S)
+            if now() > until or not is_to_be_tried_again(wish, book):
+                break
+            await asyncio.sleep(0.25)
         # Asked for again, its answer is of both times.
-        before = tuple(orders_of(wish, book))
-        placed = await self._command(lambda token: core.place(token, closing, now())) if closing else ()
-        return Flattened(cancelled=cancelled, closing=(*before, *placed))
+        errors = [each for each in (*placed, left) if isinstance(each, TradeError)]
+        return Flattened(cancelled=cancelled, closing=(*map(copy, orders_of(wish, book)), *errors))
 
     async def settle_break(
         self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]
@@ -344,10 +362,7 @@ class UserSession(SessionIO):
             return 0
         asked = self._carry_out(kill)
         lanes = [book for account, book in core.accounts.items() if kill.covers(self.user, account)]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
-                while any(book.queued[Lane.CANCEL] and book.connected for book in lanes):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+        await _as_long_as(lambda: any(book.queued[Lane.CANCEL] and book.connected for book in lanes), HAND_OVER_S)
         if kill.flatten:
             self.spawn(self._follow_up(), "closing after a kill")
         return asked
@@ -389,6 +404,14 @@ class UserSession(SessionIO):
 
     async def _report_days(self) -> None:
         await self.day_reports.make_due(self._core(), self.epoch, self.connections)
+
+
+async def _as_long_as(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until a condition no longer holds, ``seconds`` at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 def _set_pace(book: AccountBook, settings: Mapping[str, Any]) -> None:

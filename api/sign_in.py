@@ -36,6 +36,8 @@ log = logging.getLogger("quarterdeck")
 
 #: A refusal takes so long whatever it was that was wrong, so that its time tells nothing.
 _REFUSAL_S: Final = 0.4
+#: Whoever gave the password so long ago at most need not give it again to enrol a second factor.
+_SIGNED_IN_NS: Final = 15 * 60 * 1_000_000_000
 _LONGEST_NAME: Final = 100
 
 
@@ -115,7 +117,11 @@ async def require_owner(deck: Services, connection: HTTPConnection, session: Pan
 
     Who has just signed in by it need not give it again.  Raises 422 for ``current`` or 429 ``locked_out``.
     """
-    if step_of(session) is Step.ENROL or (session.totp and session.fresh_until > time.time_ns()):
+    now = time.time_ns()
+    # An old session may have come to this step since: its user was given a role that needs a second factor.
+    if step_of(session) is Step.ENROL and now - session.created_at < _SIGNED_IN_NS:
+        return
+    if session.totp and session.fresh_until > now:
         return
     await check_password(deck, connection, session, password)
 

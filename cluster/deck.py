@@ -42,6 +42,8 @@ Say = Callable[[str], None]
 
 #: A file in the data directory: Ray's state is to be forgotten, now or at the next start.
 RESET = "reset-ray"
+#: A slow machine gets so long for each of Ray's head and the API; one that ended is not waited for.
+START_S = 150.0
 
 
 class DeckFile(msgspec.Struct, kw_only=True):
@@ -202,7 +204,7 @@ class Deck:
     def _wait_for_head(self, head: Child) -> None:
         deck = self.settings
         try:
-            self._wait(head, lambda: _listens(deck.host, deck.ray_port), 40)
+            self._wait(head, lambda: _listens(deck.host, deck.ray_port), START_S)
         except NeedsOperator as error:
             raise NeedsOperator(
                 str(error),
@@ -242,7 +244,7 @@ class Deck:
             self.home / "logs" / "api.log",
         )
         self._api.start()
-        self._wait(self._api, lambda: _answers(f"{self.api_url}/readyz"), 60)
+        self._wait(self._api, lambda: _answers(f"{self.api_url}/readyz"), START_S)
 
     def add_node(self, name: str, labels: dict[str, str] | None = None) -> None:
         """A further Ray node on this machine (for trying things out: one machine needs only one)."""

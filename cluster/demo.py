@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 FEED = "crypto"
 WORKERS = 3
 SECOND_NODE = "node-2"
-READY_S = 90.0
+READY_S = 180.0
 
 
 class Plan(msgspec.Struct, frozen=True):

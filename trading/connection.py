@@ -98,9 +98,12 @@ class ConnectionCore:
             return "not sent: its time was up"
         return ""
 
-    def pace(self, lane: Lane, count: int, now: Nanos) -> float:
-        """Seconds to wait before ``count`` requests may go out (0: now, and they are counted)."""
-        return self.budget.take(count, now, is_exit=lane is Lane.CANCEL)
+    def pace(self, lane: Lane, count: int, now: Nanos, *, reduces: bool = False) -> float:
+        """Seconds to wait before ``count`` requests may go out (0: now, and they are counted).
+
+        ``reduces``: orders that can only make positions smaller, which may use what is kept for exits, as cancels may.
+        """
+        return self.budget.take(count, now, is_exit=reduces or lane is Lane.CANCEL)
 
     def take(self, updates: Iterable[BrokerUpdate]) -> None:
         """Number what the broker said."""

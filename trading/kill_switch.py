@@ -2,7 +2,8 @@
 
 A kill halts its scope (the limit `HALTED`, told to sessions directly so that nobody waits for central risk), takes back
 what was open when it was thrown, and closes what is held if asked, in the names of those who hold it.  All of it may be
-asked for again and again: orders are closed under keys made from the kill's id, so a repetition closes nothing twice.
+asked for again and again: while an instrument is being closed nothing is added.  Keys are made from the kill's id and
+the moment, so that no attempt has the key of one that is long forgotten.
 """
 
 from __future__ import annotations
@@ -16,22 +17,34 @@ from typing import Final
 import msgspec
 
 from trading.account_book import AccountBook
-from trading.closing import Part, closes, in_one, parts_of, takes
+from trading.closing import Part, Rules, closes, in_one, parts_of, standing_exits
 from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, InstrumentId, Nanos, UserId
 from trading.instruments import Instrument
 from trading.limits import CLUSTER, account_scope, user_scope
-from trading.orders import CancelOrder, Order, OrderState, OrderType, PlaceOrder, Side
+from trading.orders import ZERO, CancelOrder, Order, OrderType, PlaceOrder, Side
 
 #: Orders that came in while the kill was on its way to the session count as open when it was thrown.
 ON_ITS_WAY_NS: Final = 5_000_000_000
 
-#: A position that cannot be closed is left, and shown, after so many orders.
-MOST_ATTEMPTS: Final = 5
+#: Closing an instrument waits so long for what was open in it to be gone.
+PATIENCE_NS: Final = 10_000_000_000
 
-#: Keys have 48 characters; so many are left for ``.<attempt>.<part>``.
-_STEM: Final = 41
+#: What nothing came of is tried again 1, 2, 4 … seconds after its end, at most so many, while the kill is in force.
+MOST_PAUSE_S: Final = 60
+#: Sessions remember orders that ended some minutes ago; more of them in a row make no difference.
+_MOST_DOUBLINGS: Final = 6
+#: After so many attempts of which nothing came, every other one has all parts in one.
+PARTS_TRIED: Final = 4
+#: What the key of such a one ends with.
+WHOLE: Final = ".0"
+
+#: Keys have 48 characters; the rest is left for ``.<moment>.<part>``.
+_STEM: Final = 38
 _PLAIN: Final = re.compile(r"[A-Z0-9:_-]+")
-_REFUSED: Final = (OrderState.REJECTED, OrderState.DENIED)
+_SECOND: Final = 1_000_000_000
+#: 2020-01-01; six digits to the base of 36 last for 69 years.
+_MOMENTS_BEGIN: Final = 1_577_836_800
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,24 +72,34 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_cancel(kill: Kill, book: AccountBook) -> list[CancelOrder]:
-    """Open orders that the kill takes back and nobody is taking back yet."""
+    """Open orders that the kill takes back and nobody is taking back for good yet."""
+    open_ = [order for order in book.open.values() if not order.cancelling or order.client_order_id in book.replacing]
     return [
         CancelOrder(account=book.account, client_order_id=order.client_order_id, cause=CauseId(kill.id))
-        for order in book.open.values()
-        if not order.cancelling and _is_meant(kill, order)
+        for order in open_
+        if _is_of(kill, order) and (_was_open(kill, order) or (kill.flatten and order.algo is not None))
     ]
 
 
-def _is_meant(kill: Kill, order: Order) -> bool:
-    if kill.algo is not None and order.algo != kill.algo:
-        return False
-    # What closes a position, for whichever kill, and what a person places afterwards, is not the kill's to take back.
-    return not closes(order) and order.created_at <= kill.at + ON_ITS_WAY_NS
+def _is_of(kill: Kill, order: Order) -> bool:
+    # What closes a position, for whichever kill, is nobody's to take back.
+    return kill.algo in (None, order.algo) and not closes(order)
 
 
-def is_quiet(kill: Kill, book: AccountBook) -> bool:
-    """Whether nothing that the kill takes back is open any more: only then is it known what is held."""
-    return not any(_is_meant(kill, order) for order in book.open.values())
+def _was_open(kill: Kill, order: Order) -> bool:
+    """Whether it was there when the kill was thrown: what a person places afterwards is left to them."""
+    return order.created_at <= kill.at + ON_ITS_WAY_NS
+
+
+def _awaited(kill: Kill, book: AccountBook, now: Nanos) -> set[InstrumentId]:
+    """Instruments of which something that was open may still fill: for a while their closing waits for its end.
+
+    What cannot be taken back holds up nothing for longer: an exit counts as closing its part, and what an entry may yet
+    bring is closed after it.
+    """
+    if now > kill.at + PATIENCE_NS:
+        return set()
+    return {order.instrument for order in book.open.values() if _is_of(kill, order) and _was_open(kill, order)}
 
 
 def to_close(
@@ -88,26 +111,31 @@ def to_close(
 ) -> list[PlaceOrder]:
     """Market orders that make flat what the kill is about: in each attempt one for everybody who holds an instrument.
 
-    ``instruments`` and ``marks`` (last prices) tell what is too small an order for the venue (`closing.parts_of`).
-    While another kill closes an instrument, nothing is added: what is left is closed once its orders have ended.
+    ``instruments`` and ``marks`` (last prices) tell what the venue takes (`closing.parts_of`).  While a kill closes an
+    instrument, nothing is added: what is left is closed once its orders have ended.  Exits that stand, such as a
+    person's, count as closing their part.
     """
     orders: list[PlaceOrder] = []
-    being_closed = {order.instrument for order in book.open.values() if closes(order)}
+    not_yet = {order.instrument for order in book.open.values() if closes(order)} | _awaited(kill, book, now)
     placed = [order for order in book.orders.values() if order.client_order_id.startswith(f"{kill.id}-")]
+    moment = _moment(now)
     for instrument, quantity in sorted((p.instrument, p.quantity) for p in book.positions.values() if p.quantity):
-        before = [order for order in placed if order.instrument == instrument]
         stem = _stem(kill, instrument)
-        attempt = max((_attempt(order, stem) for order in before), default=0) + 1
-        if attempt > MOST_ATTEMPTS or instrument in being_closed:
+        attempts = _attempts([order for order in placed if order.instrument == instrument], stem)
+        in_vain = _in_vain(attempts)
+        if instrument in not_yet or moment in attempts or now < _due(attempts, in_vain):
             continue
         parts = _parts(kill, book, instrument, instruments, marks)
-        if attempt == MOST_ATTEMPTS and len(parts) > 1 and any(order.state in _REFUSED for order in before):
+        whole = len(parts) > 1 and in_vain >= PARTS_TRIED and in_vain % 2 == 0
+        if whole:
             # What was refused in parts may be taken whole; being flat is worth more than whose books say so.
             parts = [in_one(parts)]
         orders += [
             PlaceOrder(
                 account=book.account,
-                client_order_id=ClientOrderId(f"{stem}.{attempt}" + (f".{number}" if len(parts) > 1 else "")),
+                client_order_id=ClientOrderId(
+                    f"{stem}.{moment}" + (f".{number}" if len(parts) > 1 else WHOLE if whole else "")
+                ),
                 instrument=instrument,
                 side=Side.SELL if quantity > 0 else Side.BUY,
                 type=OrderType.MARKET,
@@ -122,6 +150,34 @@ def to_close(
     return orders
 
 
+def _attempts(placed: list[Order], stem: str) -> dict[str, list[Order]]:
+    """The closing orders of an instrument that are remembered, by the moment of the attempt, the first one first."""
+    attempts: dict[str, list[Order]] = {}
+    for order in placed:
+        if found := re.fullmatch(r"\.([0-9a-z]{6})(?:\.\d+)?", order.client_order_id.removeprefix(stem)):
+            attempts.setdefault(found.group(1), []).append(order)
+    return dict(sorted(attempts.items()))
+
+
+def _in_vain(attempts: dict[str, list[Order]]) -> int:
+    """Of how many attempts nothing has come since something last did."""
+    in_vain = 0
+    for orders in reversed(attempts.values()):
+        if any(order.filled_quantity for order in orders):
+            break
+        in_vain += 1
+    return in_vain
+
+
+def _due(attempts: dict[str, list[Order]], in_vain: int) -> Nanos:
+    """When another attempt may be made."""
+    if not in_vain:
+        return Nanos(0)
+    ended = max(order.updated_at for order in list(attempts.values())[-1])
+    pause_s = min(2 ** min(in_vain - 1, _MOST_DOUBLINGS), MOST_PAUSE_S)
+    return Nanos(ended + pause_s * _SECOND)
+
+
 def _parts(
     kill: Kill,
     book: AccountBook,
@@ -130,15 +186,26 @@ def _parts(
     marks: Mapping[InstrumentId, Decimal],
 ) -> list[Part]:
     whole = book.positions[instrument]
-    if kill.algo is not None:
-        own = book.algo_positions.get((kill.algo, instrument))
-        if own is None or own.quantity * whole.quantity <= 0:
-            return []
-        # An exit never goes beyond what the account holds.
-        return [(kill.algo, min(abs(own.quantity), abs(whole.quantity)))]
-    rules = instruments.get(instrument)
-    price = marks.get(instrument, whole.average_cost)
-    return parts_of(book, instrument, lambda quantity: rules is None or takes(rules, quantity, price))
+    rules = Rules(instruments.get(instrument), marks.get(instrument, whole.average_cost))
+    if kill.algo is None:
+        return parts_of(book, instrument, rules)
+    own = book.algo_positions.get((kill.algo, instrument))
+    if own is None or own.quantity * whole.quantity <= 0:
+        return []
+    # An exit never goes beyond what the account holds, and no other exit would close.
+    exits = standing_exits(book, instrument)
+    left = abs(whole.quantity) - sum(exits.values(), ZERO)
+    quantity = rules.most(max(min(abs(own.quantity) - exits.get(kill.algo, ZERO), left), ZERO))
+    return [(kill.algo, quantity)] if quantity > 0 else []
+
+
+def _moment(now: Nanos) -> str:
+    """The second, in six digits to the base of 36, which sort as the seconds do."""
+    seconds, digits = now // _SECOND - _MOMENTS_BEGIN, ""
+    for _ in range(6):
+        seconds, digit = divmod(seconds, 36)
+        digits = _DIGITS[digit] + digits
+    return digits
 
 
 def _stem(kill: Kill, instrument: InstrumentId) -> str:
@@ -152,8 +219,3 @@ def _stem(kill: Kill, instrument: InstrumentId) -> str:
     digest = hashlib.blake2b(instrument.encode(), digest_size=4).hexdigest()
     begin = re.sub(r"[^A-Z0-9:_-]", "_", instrument)
     return f"{kill.id}-{begin}"[: _STEM - len(digest) - 2] + f"-x{digest}"
-
-
-def _attempt(order: Order, stem: str) -> int:
-    found = re.match(r"\.(\d+)", order.client_order_id.removeprefix(stem))
-    return int(found.group(1)) if found else 0

@@ -20,7 +20,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from trading.closing import PREFIXES
+from trading.closing import PREFIXES, is_closing_key
 from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
 from trading.orders import ZERO, EventKind, Side
 from trading.surveillance_terms import MOST_COUNTED, Terms
@@ -296,7 +296,7 @@ def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
 
 def _stops(event: Watched) -> bool:
     """Whether a kill, or flattening by hand, did it: that is to be done at any hour, and in any size."""
-    return event.cause.startswith(PREFIXES) or (event.reduce_only and event.client_order_id.startswith(PREFIXES))
+    return event.cause.startswith(PREFIXES) or (event.reduce_only and is_closing_key(event.client_order_id))
 
 
 def _alarm(

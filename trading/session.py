@@ -104,13 +104,7 @@ class SessionCore(Replacing):
         orders = list(book.open.values()) if book else []
         orders += [book.orders[key] for key in book.replacing if key not in book.open] if book else []
         keys = [o.client_order_id for o in orders if algo in (None, o.algo)]
-        keys += [
-            parked.intent.client_order_id
-            for parked in self._parked.values()
-            if isinstance(parked.intent, PlaceOrder)
-            and parked.intent.account == account
-            and algo in (None, parked.intent.algo)
-        ]
+        keys += [i.client_order_id for i in self._waiting(account) if algo in (None, i.algo)]
         cancels = [CancelOrder(account=account, client_order_id=k, cause=CauseId(cause)) for k in keys]
         return self.cancel(token, cancels, now)
 
@@ -295,12 +289,19 @@ class SessionCore(Replacing):
 
     # Views
 
+    def _waiting(self, account: AccountId) -> list[PlaceOrder]:
+        intents = [parked.intent for parked in self._parked.values()]
+        return [i for i in intents if isinstance(i, PlaceOrder) and i.account == account]
+
+    def waiting_keys(self, account: AccountId) -> list[ClientOrderId]:
+        """The keys of new orders that wait for budget: nothing of them is journaled."""
+        return [intent.client_order_id for intent in self._waiting(account)]
+
     def keys_of(self, account: AccountId, algo: AlgoId) -> list[ClientOrderId]:
         """The keys of an algo's orders that are in memory, journaled or not, and of those that wait for budget."""
         book = self.accounts.get(account)
         keys = [key for key, order in book.orders.items() if order.algo == algo] if book is not None else []
-        waiting = [parked.intent for parked in self._parked.values() if isinstance(parked.intent, PlaceOrder)]
-        return keys + [i.client_order_id for i in waiting if i.account == account and i.algo == algo]
+        return keys + [i.client_order_id for i in self._waiting(account) if i.algo == algo]
 
     def story(self, account: AccountId, key: ClientOrderId) -> list[str]:
         """The last changes of one order, for an `Invariant`."""

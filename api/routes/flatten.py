@@ -15,13 +15,13 @@ from api.security import Trader
 from api.services import Deck
 from api.shapes import OrderShown
 from trading.errors import TradeError
-from trading.flattening import Flattened, Flattening
+from trading.flattening import Flattened, Flattening, refused_of
 from trading.orders import Order, OrderState
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
-#: The session waits a while for cancels to end before it closes.
-_SESSION_S = 15.0
+#: The session waits a while for cancels to end before it closes, and tries again what is refused.
+_SESSION_S = 20.0
 
 
 class FlattenWanted(Body):
@@ -36,8 +36,8 @@ class FlattenShown(Shown):
     """What came of it.
 
     ``cancelled``: how many open orders are being taken back; ``closing``: the orders that close what was held;
-    ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: not all that was open has ended,
-    so nothing was closed: ask again.
+    ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: something has not ended, so of its
+    instrument nothing was closed; `broker_refused`, `risk_denied`: tried for some seconds.  Ask again.
     """
 
     cancelled: int
@@ -58,12 +58,15 @@ async def flatten(id: str, body: FlattenWanted, request: Request, caller: Trader
     done: Flattened = await deck.session(record.user).call("flatten", wish, timeout=_SESSION_S)
     cancelled = [each for each in done.cancelled if not isinstance(each, TradeError)]
     placed: list[Order] = [each for each in done.closing if not isinstance(each, TradeError)]
-    closing = [each for each in placed if each.state is not OrderState.DENIED]
+    in_vain = refused_of(placed)
+    closing = [each for each in placed if each not in in_vain]
     refused: list[Any] = [each for each in (*done.cancelled, *done.closing) if isinstance(each, TradeError)]
     refused += [
-        {"code": "risk_denied", "detail": f"{each.instrument}: {each.reason}"}
-        for each in placed
-        if each.state is OrderState.DENIED
+        {
+            "code": "risk_denied" if each.state is OrderState.DENIED else "broker_refused",
+            "detail": f"{each.instrument}: {each.reason}",
+        }
+        for each in in_vain
     ]
     keys = [each.client_order_id for each in closing]
     after = {"reason": body.reason, "cancelled": len(cancelled), "closing": keys, "refused": len(refused)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from api.problems import ProblemError, limits_in, unknown_reference
 from api.security import Caller, Trader, Viewer
 from api.services import Deck, Services, referenced
 from api.shapes import OrderShown, OrderWithEvents
+from storage.idempotency import KEPT_S
 from storage.records import AccountRecord, OrderFilter
 from trading.closing import PREFIXES
 from trading.errors import BadInput, TradeError, UnknownThing, Unreachable
@@ -118,6 +120,15 @@ async def place_order(body: NewOrder, caller: Trader, deck: Deck, request: Reque
         order = await _ask(deck, account, key, "place", [intent])
     except UnknownThing as error:
         raise unknown_reference(error.kind, error) from error
+    if not given and order.created_at < time.time_ns() - KEPT_S * 1_000_000_000:
+        # Its key is made from the Idempotency-Key, which is free again while the journal still knows that order.
+        raise ProblemError(
+            422,
+            "idempotency_mismatch",
+            "Key of another request",
+            f"this Idempotency-Key placed an order over {KEPT_S // 3600} hours ago, and nothing now: use a new one",
+            field="Idempotency-Key",
+        )
     if before is None:
         await deck.note(caller, "place_order", f"{account.id}/{key}", intent)
     if order.state is OrderState.DENIED:

@@ -14,6 +14,7 @@ import httpx
 import typer
 from rich.text import Text
 
+from cluster.children import same_process
 from cluster.commands.output import err, out, show, told
 from cluster.deck import RESET, Deck, DeckFile, left_running, running_deck
 from cluster.joining import own_address
@@ -27,7 +28,7 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-START_S = 180.0
+START_S = 300.0
 
 
 def settings_for(data_dir: Path | None, host: str | None = None, port: int | None = None) -> DeckSettings:
@@ -194,7 +195,8 @@ def down(data_dir: DataDir = None) -> None:
             raise NeedsOperator(f"no deck is running on {home}", "nothing is to be stopped")
         os.kill(found.pid, signal.SIGTERM)
         deadline = time.monotonic() + 60
-        while running_deck(home) is not None:
+        # Its file goes before its process does.
+        while running_deck(home) is not None or same_process(found.pid, found.started):
             if time.monotonic() > deadline:
                 raise NeedsOperator(f"the deck (process {found.pid}) did not stop within 60 s", "end it with kill")
             time.sleep(0.2)

@@ -246,7 +246,7 @@ def test_an_algo_that_spins_is_shown_niced_and_its_log_followed(deck: DeckUnderT
 
     async def followed() -> dict[str, Any]:
         url = deck.deck.api_url.replace("http", "ws", 1)
-        async with asyncio.timeout(10), connect(f"{url}/v1/stream") as socket:
+        async with asyncio.timeout(20), connect(f"{url}/v1/stream") as socket:
             await socket.send(json.dumps({"key": deck.key, "topics": ["algo-log:spinning"]}))
             await socket.recv()
             deck.api.patch("/algos/spinning", {"parameters": {"spin": True, "more": 1}})

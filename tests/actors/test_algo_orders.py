@@ -136,7 +136,7 @@ async def test_a_cancel_without_an_answer_is_asked_for_until_there_is_one(host: 
     (order,) = bought(algo)
     cancel = CancelOrder(account=AccountId("acc"), client_order_id=order.client_order_id)
     await algo._send_group([cancel])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while algo.asked("cancel") < 3:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.6)

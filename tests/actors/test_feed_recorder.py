@@ -107,7 +107,7 @@ async def running() -> FeedRecorder:
 
 async def heard(recorder: FeedRecorder, at: int) -> None:
     """Wait until the recorder has heard a worker's beat of ``at``."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while recorder.seen.complete_until() < at:
             await asyncio.sleep(0.01)
 
@@ -144,7 +144,7 @@ async def test_bars_are_stored_covered_and_told_and_ticks_recorded(
     await db.close()
     published: list[BarRevision] = []
     while len(published) < len(seconds) + 1:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             _, raw = await anext(told)
         published += msgspec.msgpack.decode(raw, type=Built).bars
     assert [each.bar for each in published if each.width == SECOND] == seconds

@@ -178,7 +178,7 @@ async def test_a_worker_is_needed_until_its_gaps_are_settled(scene: Scene, monke
     monkeypatch.setattr(scene.provider, "trades", slowly)
     assert scene.watch.gaps.owed == 0
     filled = asyncio.create_task(scene.gap())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await asked.wait()
     assert scene.watch.gaps.owed == 1
     told.set()

@@ -70,7 +70,7 @@ def books(*numbers: int) -> DepthArray:
 
 async def published(outlet: FeedOutlet, bus: FakeBus, count: int) -> None:
     task = asyncio.create_task(outlet.publish_depth())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(bus.sent) < count:
             await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
@@ -164,7 +164,7 @@ async def test_what_a_server_took_just_before_it_died_is_sent_again_and_used_onc
 
     async def sees(count: int) -> None:
         nonlocal lost
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while len(seen) < count:
                 message = await anext(reader)
                 if message is LOST:
@@ -184,7 +184,7 @@ async def test_what_a_server_took_just_before_it_died_is_sent_again_and_used_onc
         await reader.add([channel])
         await asyncio.to_thread(server.stop)
         await asyncio.to_thread(server.start)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not await listeners(hot, channel):
                 await asyncio.sleep(0.05)
         outlet.line_up(trades(3))

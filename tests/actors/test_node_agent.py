@@ -17,6 +17,7 @@ from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.hot import Hot
 from storage.migrate import migrate
 from storage.node_history import Minute, NodeHistory
+from tests.support.patience import PATIENCE
 from trading.errors import NotReady
 from trading.ids import Nanos, NodeName
 
@@ -49,9 +50,9 @@ async def agent(
 
 
 async def until(what: str, ready: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not await ready():
-        assert time.monotonic() < deadline, f"{what} was not so within {seconds:g} s"
+        assert time.monotonic() < deadline, f"{what} was not so within {seconds * PATIENCE:g} s"
         await asyncio.sleep(0.1)
 
 

@@ -63,7 +63,7 @@ async def served(stage: Stage) -> AsyncIterator[str]:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(stage.app, lifespan="off", log_level="warning"))
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not server.started:
                 await asyncio.sleep(0.01)
         yield "{}:{}".format(*listener.getsockname())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -63,7 +64,7 @@ class PlayedSession:
         self._services = services
         self._epoch = 0
         self._batch = 0
-        self._at = 1_700_000_000_000_000_000
+        self._at = time.time_ns()
 
     async def call(self, method: str, *args: Any, timeout: float = 5.0) -> Any:
         self.calls.append((method, args))

@@ -68,7 +68,7 @@ async def test_alerts_come_on_the_stream_to_whom_they_are_about(stage: Stage, se
             await socket.send(json.dumps({"key": key, "topics": ["alerts"]}))
             await socket.recv()
             ready.release()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 return [json.loads(await socket.recv()) for _ in range(count)]
 
     ready = asyncio.Semaphore(0)

@@ -251,7 +251,7 @@ async def _stream(stage: Stage, served: str, key: str, changes: list[Change]) ->
         end = Change(topic="algos", key="end", user="", at=Nanos(1), body={})
         stage.services.hub.add([*changes, end])
         found: list[dict[str, Any]] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while True:
                 message = json.loads(await socket.recv())
                 if message["key"] == "end":
@@ -326,7 +326,7 @@ async def test_a_grant_opens_no_former_life_of_an_algos_name(stage: Stage, serve
     assert len((await stage.get("/v1/algos/momo-3/events", key=asha))["items"]) > 2
     async with websockets.connect(f"ws://{served}/v1/stream") as socket:
         await socket.send(json.dumps({"key": key, "topics": ["algo-log:momo-3"], "places": {"algo-log:momo-3": 0}}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await socket.recv()
             assert json.loads(await socket.recv())["body"]["text"] == "of paper-1"
     assert (await stage.get("/v1/algos/momo-3/equity", key=key))["items"] == []

@@ -141,7 +141,7 @@ async def test_metrics_count_requests_orders_algos_workers_and_actors(stage: Sta
 
 
 async def _until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -190,7 +190,7 @@ async def test_a_task_that_fails_unexpectedly_is_begun_again_and_shown(
     services = stage.services
     before = services.hub.newest
     services.run(work, "the work of this test")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await done.wait()
     assert services.hub.after(before)[0].change is None
     (said,) = [each for each in await services.missing() if "this test" in each]

@@ -16,7 +16,7 @@ from api import idempotency
 from api.idempotency import FORM, Keys
 from storage import idempotency as stored
 from storage.database import Database
-from storage.idempotency import Idempotency
+from storage.idempotency import KEPT_S, Idempotency
 from tests.api.playing import Stage, algo_body, order_body
 from trading.errors import NotReady, Unreachable
 
@@ -139,6 +139,23 @@ async def test_an_order_without_a_key_of_its_own_gets_one_from_the_requests(stag
     assert (await sent(stage, "POST", "/v1/orders", order_body(None), under="k", key=key)).status_code == 503
     assert (await sent(stage, "POST", "/v1/orders", order_body(None), under="k", key=key)).status_code == 201
     assert len((await stage.get("/v1/orders"))["items"]) == 1
+
+
+async def test_a_key_that_is_free_again_does_not_answer_with_the_order_that_it_placed_before(
+    stage: Stage, database_url: str
+) -> None:
+    key = await stage.trading()
+    placed = await sent(stage, "POST", "/v1/orders", order_body(None), under="daily", key=key)
+    assert placed.status_code == 201
+    # A day goes by: the key is swept, and the session remembers only what the journal gave it at its start.
+    day = (KEPT_S + 60) * 1_000_000_000
+    session: Any = stage.services.session("asha")  # type: ignore[arg-type]
+    for order in session.orders.values():
+        order.created_at -= day
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE idempotency SET began_at = began_at - %s", (day,))
+    again = await sent(stage, "POST", "/v1/orders", order_body(None), under="daily", key=key)
+    assert (again.status_code, again.json()["code"]) == (422, "idempotency_mismatch")
 
 
 async def test_a_request_whose_head_died_is_told_so_and_a_stop_is_done_again(stage: Stage, database_url: str) -> None:
@@ -276,7 +293,7 @@ async def test_an_answer_that_could_not_be_kept_is_kept_later(stage: Stage, monk
     assert not await keys.done(claimed.claim, 204, stored.Answer(status=204, headers=[], body=b""))
     keys._store = away
     running = asyncio.create_task(keys.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await keys.take(b"id", "asha", b"request", again=False)).found is not stored.Found.DONE:
             await asyncio.sleep(0.02)
     running.cancel()

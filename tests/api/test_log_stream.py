@@ -48,7 +48,7 @@ async def listening(served: str, **hello: Any) -> AsyncIterator[ClientConnection
 
 
 async def heard(socket: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(20):
         message: dict[str, Any] = json.loads(await socket.recv())
         return message
 

@@ -93,7 +93,7 @@ async def listening(stage: Stage, served: str, **hello: Any) -> AsyncIterator[tu
 
 
 async def read(socket: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         message: dict[str, Any] = json.loads(await socket.recv())
         return message
 
@@ -110,7 +110,7 @@ async def updates(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
 async def refused(stage: Stage, served: str, **hello: Any) -> str:
     async with connect(f"ws://{served}/v1/stream") as socket:
         await socket.send(json.dumps({"key": stage.operator_key, **hello}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await socket.wait_closed()
         assert socket.close_code == route.BAD_HELLO
         return socket.close_reason or ""
@@ -318,7 +318,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_is_sent_away(
         mask = b"\x00" * 4
         writer.write(b"\x81" + bytes([0x80 | 126]) + len(hello).to_bytes(2, "big") + mask + hello)
         market = stage.services.market
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while market.clients._value.get() < 2:
                 await asyncio.sleep(0.01)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -380,7 +380,7 @@ async def test_topics_that_nobody_wants_are_forgotten(
         await worker.trade(1.0)
         await updates(socket, 1)
         assert deck._tidy() == (set(), set())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while any(topic.clients for topic in deck._topics.values()):
             await asyncio.sleep(0.01)
     unneeded = deck._tidy()
@@ -413,7 +413,7 @@ async def test_the_bus_away_for_a_while_is_told_as_a_gap(
         assert subscription is not None
         assert subscription._wire is not None
         subscription._wire.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not subscription.losses:
                 await asyncio.sleep(0.01)
         await worker.trade(6.0)

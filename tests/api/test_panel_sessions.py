@@ -292,7 +292,7 @@ async def test_the_stream_opens_by_the_cookie_and_ends_with_the_session(stage: S
         await stage.ask("DELETE", f"/v1/sessions/{id}")
         began = time.monotonic()
         with pytest.raises(websockets.ConnectionClosed) as closed:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await socket.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4401

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api import sign_in
 from tests.api.playing import Stage
 from tests.api.signing_in import PASSWORD, Browser, Phone, clock, has_password, signed_in
 from trading.errors import NotReady
@@ -122,6 +123,17 @@ async def test_a_session_of_somebody_without_a_second_factor_enrols_none_without
     browser = await signed_in(stage, "vera", "viewer")
     await browser.refused(422, "wrong_password", "POST", "/v1/auth/totp")
     await browser.post("/v1/auth/totp", {"current": PASSWORD})
+
+
+async def test_an_old_session_that_comes_to_need_a_second_factor_enrols_none_without_the_password(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = await signed_in(stage, "vera", "viewer")
+    await stage.ask("PATCH", "/v1/users/vera", {"roles": ["viewer", "trader"]})
+    assert (await browser.ask("GET", "/v1/auth/session")).json()["step"] == "enrol"
+    monkeypatch.setattr(sign_in, "_SIGNED_IN_NS", 1)
+    await browser.refused(422, "wrong_password", "POST", "/v1/auth/totp")
+    await browser.enrol()
 
 
 async def test_what_could_not_be_judged_is_no_failed_attempt(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

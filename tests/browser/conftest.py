@@ -18,6 +18,8 @@ import pyotp
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
+from tests.support.patience import PATIENCE
+
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 #: Without these it looks for Google's hosts at every start; root needs the first.
 _FLAGS: Final = (
@@ -28,7 +30,7 @@ WIDE: Final[ViewportSize] = {"width": 1366, "height": 768}
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 
 # Two cores carry the whole deck besides the browser.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=20_000 * PATIENCE)
 
 
 def chromium() -> str:
@@ -229,8 +231,8 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wait(what: str, ready: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until ``ready()`` is true; the failure says what was awaited."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (found := ready()):
-        assert time.monotonic() < deadline, f"{what} was not so within {seconds:g} s"
+        assert time.monotonic() < deadline, f"{what} was not so within {seconds * PATIENCE:g} s"
         time.sleep(0.2)
     return found

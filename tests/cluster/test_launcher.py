@@ -22,6 +22,7 @@ import yaml
 from cluster.client import ApiClient
 from tests.support.data import ROOT
 from tests.support.machines import Machine, Wire, connect, why_not
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -115,9 +116,9 @@ class Cluster:
         self._simulator: subprocess.Popen[str] | None = None
 
     def wait(self, what: str, ready: Callable[[], Any], seconds: float) -> Any:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not (found := ready()):
-            assert time.monotonic() < deadline, f"{what} was not so within {seconds:g} s\n{self.logs()}"
+            assert time.monotonic() < deadline, f"{what} was not so within {seconds * PATIENCE:g} s\n{self.logs()}"
             time.sleep(0.2)
         return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from connectors.base import BookDelta
+from tests.support.patience import PATIENCE
 from trading.bars import Bar
 from trading.depth import DepthArray
 from trading.ids import InstrumentId
@@ -74,7 +75,8 @@ class Sink:
 
 
 async def until(condition: Callable[[], bool], within: float = 10.0, what: str = "") -> None:
-    """Wait until ``condition`` holds; fails the test after ``within`` seconds."""
+    """Wait until ``condition`` holds; fails the test after ``within`` seconds, or longer on a slow machine."""
+    within *= PATIENCE
     try:
         async with asyncio.timeout(within):
             while not condition():

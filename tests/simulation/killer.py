@@ -13,7 +13,7 @@ from tests.simulation.connection import MS
 from tests.simulation.session import SimSession
 from tests.simulation.world import SYMBOLS, D, World
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
-from trading.kill_switch import MOST_ATTEMPTS, Kill, is_quiet, to_cancel, to_close
+from trading.kill_switch import WHOLE, Kill, to_cancel, to_close
 from trading.limits import CLUSTER
 from trading.orders import EventKind, PlaceOrder
 
@@ -67,11 +67,9 @@ class Killer:
         for book in list(core.accounts.values()):
             if cancels := to_cancel(self.kill, book):
                 session.command(partial(core.cancel, cancels=cancels, now=now))
-            elif is_quiet(self.kill, book):
-                closing = to_close(self.kill, book, now, core.instruments, core.exposure.marks)
-                if closing:
-                    self.world.count("closing orders sent" if len(closing) == 1 else "closing orders sent together")
-                    session.command(partial(core.place, intents=closing, now=now), closing)
+            if closing := to_close(self.kill, book, now, core.instruments, core.exposure.marks):
+                self.world.count("closing orders sent" if len(closing) == 1 else "closing orders sent together")
+                session.command(partial(core.place, intents=closing, now=now), closing)
             if not session.alive:
                 return
 
@@ -88,8 +86,7 @@ class Killer:
                 if book.open:
                     yield f"{account}: after the kill {list(book.open)} are open"
                 for position in book.positions.values():
-                    last = f"{self.kill.id}-{position.instrument}.{MOST_ATTEMPTS}"
-                    if position.quantity and not any(key.startswith(last) for key in book.orders):
+                    if position.quantity:
                         yield f"{account}: after the kill it holds {position.quantity} of {position.instrument}"
         yield from self._turned_around()
 
@@ -108,9 +105,9 @@ class Killer:
             whole[at] = whole.get(at, D(0)) + change
             shares[mine] = shares.get(mine, D(0)) + change
             closes = order.client_order_id.startswith(self.kill.id)
-            # At the last attempt names may have to be given up.
-            is_last = f".{MOST_ATTEMPTS}" in order.client_order_id
-            if closes and not is_last and shares[mine] * change > 0 >= whole[at] * change:
+            # After many attempts in vain names may have to be given up.
+            in_one = order.client_order_id.endswith(WHOLE)
+            if closes and not in_one and shares[mine] * change > 0 >= whole[at] * change:
                 yield f"{event.account}: {order.client_order_id} closed more than {order.algo or 'nobody'} held"
         for (account, algo, instrument), quantity in shares.items():
             if algo is not None and journal.algo_positions[account, algo, instrument].quantity != quantity:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from storage import migrate as module
 from storage.migrate import known_migrations, migrate
@@ -23,6 +24,25 @@ def empty_url(server_url: str) -> Iterator[str]:
 def test_a_new_database_gets_every_migration_once(empty_url: str) -> None:
     assert migrate(empty_url) == list(known_migrations())
     assert migrate(empty_url) == []
+
+
+def test_whose_an_account_was_that_was_deleted_before_that_was_kept_is_in_the_audit(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until = [name for name in known_migrations() if name < "0041"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "known_migrations", lambda: {name: known_migrations()[name] for name in until})
+        migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        for account, user in (("a-1", "asha"), ("a-1", "ravi"), ("a-2", "asha")):
+            connection.execute(
+                "INSERT INTO audit (at, actor, action, subject, before) VALUES (7, 'op', 'delete_account', %s, %s)",
+                (account, Jsonb({"id": account, "user": user})),
+            )
+    migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        found = connection.execute('SELECT id, "user", gone_at FROM gone_accounts ORDER BY id').fetchall()
+    assert found == [("a-1", "ravi", 7), ("a-2", "asha", 7)]
 
 
 async def test_racing_migrations_apply_each_once(empty_url: str) -> None:

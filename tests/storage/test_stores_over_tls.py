@@ -103,7 +103,7 @@ async def test_hot_state_and_bus_go_over_tls(secure_url: str, files: TlsFiles) -
         assert await hot.get("tls", dict[str, int]) == {"a": 1}
         subscription = await bus.subscribe(["secret"])
         assert await bus.publish("secret", b"x" * 200_000) == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert await anext(aiter(subscription)) == ("secret", b"x" * 200_000)
         await subscription.close()
     finally:

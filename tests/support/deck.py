@@ -24,6 +24,7 @@ from cluster.client import ApiClient
 from cluster.deck import Deck
 from cluster.settings import DeckSettings
 from storage.crash_points import CONSENT
+from tests.support.patience import PATIENCE
 from tests.support.wheels import index
 from trading.errors import TradeError
 
@@ -184,14 +185,17 @@ class DeckUnderTest:
     # Looking
 
     def wait(self, what: str, ready: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Wait until ``ready()`` is true; the failure says what was awaited and what the cluster looked like."""
-        deadline = time.monotonic() + seconds
+        """Wait until ``ready()`` is true; the failure says what was awaited and what the cluster looked like.
+
+        ``seconds`` are of a machine that does nothing else: a slow one gets more.
+        """
+        deadline = time.monotonic() + seconds * PATIENCE
         while True:
             found = ready()
             if found:
                 return found
             if time.monotonic() > deadline:
-                raise AssertionError(f"{what} was not so within {seconds:g} s; {self.describe()}")
+                raise AssertionError(f"{what} was not so within {seconds * PATIENCE:g} s; {self.describe()}")
             time.sleep(0.1)
 
     def describe(self) -> str:

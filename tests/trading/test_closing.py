@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from tests.trading.making import instrument
 from trading.account_book import AccountBook
-from trading.closing import parts_of, takes
+from trading.closing import Rules, parts_of
 from trading.ids import AccountId, AlgoId, ExecutionId, InstrumentId, Nanos, UserId, client_order_id
 from trading.instruments import Instrument
-from trading.kill_switch import MOST_ATTEMPTS, Kill, is_quiet, to_close
+from trading.kill_switch import Kill, to_close
 from trading.orders import Fill, Order, OrderState, PlaceOrder, order_from
 from trading.positions import Position
 
 ACCOUNT = AccountId("a")
+#: So many, of which the last fills.  In one of them parts may be put together, if nothing ever filled.
+ATTEMPTS = 4
 NAMES = (InstrumentId("X:BTC"), InstrumentId("X:BTC.1"))
 BTC = NAMES[0]
 D = Decimal
@@ -53,8 +55,8 @@ def close(book: AccountBook, order: Order, quantity: Decimal, number: int) -> No
         book.algo_positions[order.algo, order.instrument].apply(order.side, fill)
 
 
-def closing(book: AccountBook) -> list[PlaceOrder]:
-    return to_close(KILL, book, Nanos(1), {}, {})
+def closing(book: AccountBook, second: int = 1) -> list[PlaceOrder]:
+    return to_close(KILL, book, Nanos(second * 1_000_000_000), {}, {})
 
 
 def add(book: AccountBook, intents: list[PlaceOrder]) -> list[Order]:
@@ -72,8 +74,9 @@ def test_whatever_is_held_and_however_it_fills_all_is_closed_in_the_names_of_tho
     book = book_of(held)
     before = deepcopy(book)
     number = 0
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        intents = closing(book)
+    for attempt in range(1, ATTEMPTS + 1):
+        # Longer apart than any pause after an attempt of which nothing came.
+        intents = closing(book, attempt * 100)
         for name, whole in book.positions.items():
             mine = [each for each in intents if each.instrument == name]
             assert sum((each.quantity for each in mine), D(0)) == abs(whole.quantity)
@@ -89,18 +92,17 @@ def test_whatever_is_held_and_however_it_fills_all_is_closed_in_the_names_of_tho
         for order in orders:
             # One part may end long before another: until all have, nothing more is closed.
             number += 1
-            filled = order.quantity if attempt == MOST_ATTEMPTS else D(rnd.randint(0, int(order.quantity)))
+            filled = order.quantity if attempt == ATTEMPTS else D(rnd.randint(0, int(order.quantity)))
             if filled:
                 close(book, order, filled, number)
-            assert not [each for each in closing(book) if each.instrument == order.instrument]
+            assert not [each for each in closing(book, attempt * 100) if each.instrument == order.instrument]
             order.state = OrderState.FILLED if filled == order.quantity else OrderState.CANCELLED
             del book.open[order.client_order_id]
         if rnd.random() < 0.5:
             # Only what the journal has survives a restart: orders and positions.
             book = deepcopy(book)
     assert all(position.quantity == 0 for position in book.positions.values())
-    assert closing(book) == []
-    assert is_quiet(KILL, book)
+    assert closing(book, 10_000) == []
     for (algo, name), own in book.algo_positions.items():
         was = before.algo_positions[algo, name].quantity
         assert abs(own.quantity) <= abs(was)
@@ -141,7 +143,7 @@ def parts(held: dict[str, str], of: Instrument, price: str = "10") -> dict[str |
     for algo, quantity in held.items():
         if algo:
             book.algo_positions[AlgoId(algo), BTC] = Position(account=ACCOUNT, instrument=BTC, quantity=D(quantity))
-    return dict(parts_of(book, BTC, lambda quantity: takes(of, quantity, D(price))))
+    return dict(parts_of(book, BTC, Rules(of, D(price))))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,10 @@ def parts(held: dict[str, str], of: Instrument, price: str = "10") -> dict[str |
         ({"a": "1", "": "8"}, rules("1", least="5"), {None: 9}),
         # Too small in any case: as a whole, as it would have been for nobody.
         ({"a": "1", "b": "2"}, rules("1", worth="50"), {"b": 3}),
-        ({"a": "0.4", "b": "0.3"}, rules("1"), {"a": D("0.7")}),
+        # Less than a lot is left, and keeps nothing else from being closed.
+        ({"a": "0.4", "b": "0.3"}, rules("1"), {}),
+        ({"a": "10", "": "0.5"}, rules("1"), {"a": 10}),
+        ({"a": "10", "b": "0.7", "": "0.5"}, rules("1"), {"a": 10, "b": 1}),
     ],
 )
 def test_what_is_too_small_for_the_venue_is_put_together(
@@ -182,9 +187,14 @@ def test_what_can_be_closed_whole_can_be_closed_in_parts(
     held = {algo: str(D(quantity) / 10) for algo, quantity in tenths.items()}
     whole = sum((D(quantity) for quantity in held.values()), D(0))
     found = parts(held, of)
-    assert sum(found.values(), D(0)) == abs(whole)
-    if whole and takes(of, abs(whole), D(10)):
-        assert all(takes(of, quantity, D(10)) for quantity in found.values())
+    kept = Rules(of, D(10))
+    if whole and kept.fits(abs(whole)):
+        assert sum(found.values(), D(0)) == abs(whole)
+        assert all(kept.fits(quantity) for quantity in found.values())
+    # Nothing is left of which an order could be made.
+    assert kept.most(abs(whole) - sum(found.values(), D(0))) == 0
+    for quantity in found.values():
+        of.check_quantity(quantity)
     for algo in found:
         if algo is not None:
             assert D(held[algo]) * whole > 0

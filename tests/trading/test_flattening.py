@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from trading.account_book import AccountBook
+from trading import flattening
+from trading.account_book import AccountBook, Replacement
 from trading.errors import Conflict
-from trading.flattening import Flattening, closing_orders, orders_of, to_take_back
+from trading.flattening import Flattening, is_to_be_tried_again, orders_of, refused_of, to_take_back
 from trading.ids import AccountId, AlgoId, ClientOrderId, InstrumentId, Nanos, client_order_id
-from trading.orders import OrderType, PlaceOrder, Side, order_from
+from trading.orders import ModifyOrder, Order, OrderState, OrderType, PlaceOrder, Side, order_from
 from trading.positions import Position
 
 ACCOUNT, BTC = AccountId("a"), InstrumentId("X:BTC")
@@ -28,12 +30,18 @@ def book(whole: int, **own: int) -> AccountBook:
     return made
 
 
+def closing_orders(wish: Flattening, made: AccountBook) -> list[PlaceOrder]:
+    orders, left = flattening.closing_orders(wish, made, Nanos(1), {}, {})
+    assert left is None
+    return orders
+
+
 def closed(orders: list[PlaceOrder]) -> dict[str | None, Decimal]:
     return {order.algo: order.quantity for order in orders}
 
 
 def test_each_algo_closes_what_it_holds_and_a_person_the_rest() -> None:
-    orders = closing_orders(WISH, book(12, cross=4, maker=5), Nanos(1), {}, {})
+    orders = closing_orders(WISH, book(12, cross=4, maker=5))
     assert closed(orders) == {"cross": 4, "maker": 5, None: 3}
     assert {(order.side, order.type, order.reduce_only) for order in orders} == {(Side.SELL, OrderType.MARKET, True)}
     assert len({order.client_order_id for order in orders}) == 3
@@ -41,17 +49,17 @@ def test_each_algo_closes_what_it_holds_and_a_person_the_rest() -> None:
 
 
 def test_algos_against_each_other_keep_what_evens_out() -> None:
-    assert closed(closing_orders(WISH, book(6, cross=10, maker=-4), Nanos(1), {}, {})) == {"cross": 6}
+    assert closed(closing_orders(WISH, book(6, cross=10, maker=-4))) == {"cross": 6}
 
 
 def test_a_short_is_bought_back_by_its_algo() -> None:
-    (order,) = closing_orders(WISH, book(-3, maker=-3), Nanos(1), {}, {})
+    (order,) = closing_orders(WISH, book(-3, maker=-3))
     assert (order.side, order.algo, order.quantity) == (Side.BUY, "maker", 3)
 
 
 def closing(made: AccountBook, wish: Flattening = WISH) -> None:
     """Send the closing orders of a wish; they stay open."""
-    for intent in closing_orders(wish, made, Nanos(1), {}, {}):
+    for intent in closing_orders(wish, made):
         order = order_from(intent, "tag", Nanos(1))
         made.orders[order.client_order_id] = made.open[order.client_order_id] = order
 
@@ -59,7 +67,7 @@ def closing(made: AccountBook, wish: Flattening = WISH) -> None:
 def test_a_wish_that_comes_again_sends_nothing_again_and_takes_nothing_back() -> None:
     made = book(12, cross=4)
     closing(made)
-    assert closing_orders(WISH, made, Nanos(1), {}, {}) == []
+    assert closing_orders(WISH, made) == []
     assert to_take_back(WISH, made) == []
     assert {(order.algo, order.quantity) for order in orders_of(WISH, made)} == {("cross", 4), (None, 8)}
 
@@ -73,27 +81,64 @@ def test_what_a_kill_or_somebody_else_closes_is_left_to_them() -> None:
 
 def test_everything_else_that_is_open_is_taken_back() -> None:
     made = book(3)
-    entry = order_from(
-        PlaceOrder(
-            account=ACCOUNT, client_order_id=ClientOrderId("o-1"), instrument=BTC, side=Side.BUY,
-            type=OrderType.MARKET, quantity=Decimal(1),
-        ), "tag", Nanos(1),
-    )  # fmt: skip
-    made.orders[entry.client_order_id] = made.open[entry.client_order_id] = entry
+    made.add(entry("o-1"))
     (cancel,) = to_take_back(WISH, made)
     assert (cancel.client_order_id, cancel.cause) == ("o-1", "api/asha/1")
 
 
-def test_nothing_is_closed_while_something_may_still_fill() -> None:
+def entry(key: str, instrument: InstrumentId = BTC, **more: Any) -> Order:
+    return order_from(
+        PlaceOrder(
+            account=ACCOUNT, client_order_id=ClientOrderId(key), instrument=instrument, side=Side.BUY,
+            type=OrderType.MARKET, quantity=Decimal(1), **more,
+        ), key, Nanos(1),
+    )  # fmt: skip
+
+
+def test_nothing_is_closed_of_what_may_still_fill_and_all_else_is() -> None:
     made = book(3)
-    made.open["o-1"] = object()  # type: ignore[index, assignment]
-    with pytest.raises(Conflict, match="may still fill"):
-        closing_orders(WISH, made, Nanos(1), {}, {})
+    eth = InstrumentId("X:ETH")
+    made.positions[eth] = Position(account=ACCOUNT, instrument=eth, quantity=Decimal(2))
+    made.add(entry("o-1", eth))
+    orders, left = flattening.closing_orders(WISH, made, Nanos(1), {}, {})
+    assert [order.instrument for order in orders] == [BTC]
+    assert left is not None
+    assert (left.code, "X:ETH" in str(left)) == ("orders_are_open", True)
+
+
+def test_what_is_being_replaced_or_waits_for_budget_is_taken_back_too() -> None:
+    made = book(3)
+    for key in ("o-1", "o-2"):
+        made.add(entry(key))
+        made.open[ClientOrderId(key)].cancelling = True
+    made.replacing[ClientOrderId("o-2")] = Replacement(
+        change=ModifyOrder(account=ACCOUNT, client_order_id=ClientOrderId("o-2")), since=Nanos(1)
+    )
+    cancels = to_take_back(WISH, made, [ClientOrderId("o-3")])
+    assert [cancel.client_order_id for cancel in cancels] == ["o-2", "o-3"]
+
+
+def test_what_was_refused_is_tried_again_until_another_order_makes_up_for_it() -> None:
+    made = book(12, cross=4)
+    first = flattening.closing_orders(WISH, made, Nanos(10**9), {}, {})[0]
+    for number, intent in enumerate(first):
+        order = order_from(intent, str(number), Nanos(10**9))
+        order.state = OrderState.REJECTED if number else OrderState.FILLED
+        made.orders[order.client_order_id] = order
+    made.positions[BTC].quantity = Decimal(8)
+    made.algo_positions[AlgoId("cross"), BTC].quantity = Decimal(0)
+    (refused,) = refused_of(orders_of(WISH, made))
+    assert (refused.algo, is_to_be_tried_again(WISH, made)) == (None, True)
+    (again,) = flattening.closing_orders(WISH, made, Nanos(3 * 10**9), {}, {})[0]
+    assert again.quantity == 8
+    made.add(order_from(again, "again", Nanos(3 * 10**9)))
+    assert refused_of(orders_of(WISH, made)) == []
+    assert not is_to_be_tried_again(WISH, made)
 
 
 @given(whole=st.integers(-50, 50), own=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-30, 30), max_size=8))
 def test_exactly_what_the_account_holds_is_closed_and_no_algo_beyond_its_own(whole: int, own: dict[str, int]) -> None:
-    orders = closing_orders(WISH, book(whole, **own), Nanos(1), {}, {})
+    orders = closing_orders(WISH, book(whole, **own))
     assert sum((order.quantity for order in orders), Decimal(0)) == abs(whole)
     for order in orders:
         assert order.quantity > 0

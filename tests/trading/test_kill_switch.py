@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+
 import pytest
 from msgspec.structs import replace
 
 from tests.trading.rig import AAA, ACC, BBB, D, Rig, buy, held, sell
 from trading.account_book import AccountBook
 from trading.broker import UpdateKind, Verdict
+from trading.closing import is_closing_key
 from trading.ids import AlgoId, InstrumentId, Nanos, client_order_id
-from trading.instructions import Lane
+from trading.instructions import AskBudget, AskReport, Lane
 from trading.journal import AccountHistory
-from trading.kill_switch import MOST_ATTEMPTS, Kill, is_quiet, to_cancel, to_close
+from trading.kill_switch import MOST_PAUSE_S, PARTS_TRIED, PATIENCE_NS, WHOLE, Kill, to_cancel, to_close
 from trading.limits import HALTED, Limit, LimitTree
 from trading.orders import OrderState, OrderType, PlaceOrder, Side
 
@@ -103,7 +107,16 @@ def test_a_refused_cancel_is_asked_for_again() -> None:
     rig.cancel("a")
     rig.update("a", UpdateKind.CANCEL_REJECTED)
     assert cancelled(rig, kill) == ["a"]
-    assert not is_quiet(kill, rig.book)
+
+
+def test_closing_waits_for_what_was_open_in_that_instrument_alone_and_not_for_ever() -> None:
+    rig = Rig(positions=[held(5), held(3, BBB.id)])
+    rig.working(sell("a", 2))
+    kill = kill_of(rig)
+    assert [order.instrument for order in closing(rig, kill)] == [BBB.id]
+    rig.after(PATIENCE_NS / 1e9 + 1)
+    # It cannot be taken back: what it would close itself is left to it.
+    assert [(order.instrument, order.quantity) for order in closing(rig, kill)] == [(AAA.id, 3), (BBB.id, 3)]
 
 
 def test_what_a_person_places_afterwards_is_left() -> None:
@@ -114,7 +127,6 @@ def test_what_a_person_places_afterwards_is_left() -> None:
     rig.grant()
     rig.working(sell("exit", 2))
     assert cancelled(rig, kill) == []
-    assert is_quiet(kill, rig.book)
 
 
 def test_everything_held_is_closed_and_a_second_asking_closes_nothing_more() -> None:
@@ -135,19 +147,96 @@ def test_everything_held_is_closed_and_a_second_asking_closes_nothing_more() -> 
     assert len(rig.book.orders) == 2
 
 
-def test_what_a_partial_close_left_is_closed_by_another_order_and_not_for_ever() -> None:
-    rig = Rig(positions=[held(50)])
+def test_what_a_partial_close_left_is_closed_by_another_order() -> None:
+    rig = Rig(positions=[held(80)])
     kill = kill_of(rig)
     keys = []
-    for left in (40, 30, 20, 10, 5):
+    for left in range(70, -1, -10):
         (order,) = closing(rig, kill)
         keys.append(order.client_order_id)
         rig.working(order)
         rig.fill(order.client_order_id, int(order.quantity) - left)
-        rig.end(order.client_order_id, UpdateKind.CANCELLED)
+        if left:
+            rig.end(order.client_order_id, UpdateKind.CANCELLED)
         rig.commit_all()
-    assert len(set(keys)) == MOST_ATTEMPTS
+        assert closing(rig, kill) == [], "one attempt a second"
+        rig.after(1)
+    assert len(set(keys)) == 8
     assert closing(rig, kill) == []
+
+
+def refuse(rig: Rig, orders: list[PlaceOrder], why: str = "overloaded") -> None:
+    rig.place(*orders)
+    rig.commit_all()
+    rig.answer(rig.take_send(Lane.PLACE), Verdict.REJECTED, why)
+    rig.commit_all()
+
+
+def test_what_the_broker_refuses_is_tried_for_ever_at_growing_intervals_and_under_new_keys() -> None:
+    rig = Rig(positions=[held(5)])
+    kill = kill_of(rig)
+    tried: list[tuple[int, str]] = []
+    for second in range(1_200):
+        if orders := closing(rig, kill):
+            tried.append((second, orders[0].client_order_id))
+            refuse(rig, orders)
+        rig.after(1)
+        rig.clock()
+        if rig.waiting(AskBudget):
+            rig.grant()
+        if rig.waiting(AskReport):
+            rig.report()
+        rig.commit_all()
+    pauses = [after - before for (before, _), (after, _) in pairwise(tried)]
+    assert pauses[:6] == [1, 2, 4, 8, 16, 32]
+    assert min(pauses[6:]) >= MOST_PAUSE_S / 2
+    assert max(pauses) == MOST_PAUSE_S
+    # The session has long forgotten the first ones; the journal never does.
+    assert len(rig.book.orders) < len(tried)
+    assert len({key for _, key in tried}) == len(tried)
+    (order,) = closing(rig, kill) or [None]
+    while order is None:
+        rig.after(1)
+        (order,) = closing(rig, kill) or [None]
+    rig.working(order)
+    rig.fill(order.client_order_id, 5)
+    rig.commit_all()
+    rig.after(MOST_PAUSE_S)
+    assert closing(rig, kill) == []
+
+
+def test_a_persons_exit_is_left_to_them_and_only_the_rest_is_closed_until_it_ends() -> None:
+    rig = Rig(positions=[held(10)])
+    kill = kill_of(rig)
+    rig.after(6)
+    rig.clock()
+    rig.grant()
+    rig.working(sell("mine", 4))
+    (order,) = closing(rig, kill)
+    assert order.quantity == 6
+    rig.working(order)
+    rig.fill(order.client_order_id, 6)
+    rig.commit_all()
+    rig.after(2)
+    assert closing(rig, kill) == []
+    rig.end("mine", UpdateKind.CANCELLED)
+    rig.commit_all()
+    (order,) = closing(rig, kill)
+    rig.working(order)
+    assert (order.quantity, rig.order(order.client_order_id).state) == (4, OrderState.SUBMITTED)
+
+
+def test_an_algos_exit_that_comes_later_is_taken_back_where_all_is_to_be_closed() -> None:
+    rig = Rig()
+    rig.filled(buy("a", 5, algo=G))
+    kill = kill_of(rig)
+    rig.after(6)
+    rig.clock()
+    rig.grant()
+    rig.working(sell("exit", 3, algo=G))
+    assert cancelled(rig, replace(kill, flatten=False)) == []
+    assert cancelled(rig, kill) == ["exit"]
+    assert named(closing(rig, kill)) == [("g", 2)]
 
 
 def test_two_kills_close_once_and_neither_takes_back_what_the_other_closes_with() -> None:
@@ -159,12 +248,12 @@ def test_two_kills_close_once_and_neither_takes_back_what_the_other_closes_with(
     rig.commit_all()
     second = replace(kill_of(rig, "account:a-1"), id="kill-2")
     assert cancelled(rig, second) == []
-    assert is_quiet(second, rig.book)
     # What is being closed is left alone; it is closed by whoever, once.
     assert closing(rig, second) == []
     rig.fill(orders[0].client_order_id, 2)
     rig.end(orders[0].client_order_id, UpdateKind.CANCELLED)
     rig.commit_all()
+    rig.after(1)
     (left,) = closing(rig, second)
     assert (left.instrument, left.quantity, left.client_order_id[:7]) == (AAA.id, 3, "kill-2-")
 
@@ -220,9 +309,10 @@ def test_the_next_attempt_closes_what_each_still_holds_once_every_part_has_ended
     assert closing(rig, kill) == [], "the other part may still fill"
     rig.fill(first[1].client_order_id, 5)
     rig.commit_all()
+    rig.after(1)
     (order,) = closing(rig, kill)
     assert named([order]) == [("g", 3)]
-    assert order.client_order_id == f"{kill.id}-{AAA.id}.2"
+    assert order.client_order_id not in rig.book.orders
 
 
 def test_after_a_restart_nothing_is_closed_twice() -> None:
@@ -257,15 +347,14 @@ def test_what_was_refused_in_parts_is_tried_whole_at_last() -> None:
     rig.filled(buy("b", 5, algo=H))
     kill = kill_of(rig)
     tried = []
-    for _ in range(MOST_ATTEMPTS):
-        orders = closing(rig, kill)
-        tried.append(named(orders))
-        rig.place(*orders)
-        rig.commit_all()
-        rig.answer(rig.take_send(Lane.PLACE), Verdict.REJECTED, "too small")
-        rig.commit_all()
-    assert tried == [[("g", 4), ("h", 5)]] * 4 + [[("h", 9)]]
-    assert closing(rig, kill) == []
+    while len(tried) < PARTS_TRIED + 3:
+        if orders := closing(rig, kill):
+            tried.append(named(orders))
+            assert all(order.client_order_id.endswith(WHOLE) for order in orders) == (len(orders) == 1)
+            refuse(rig, orders, "too small")
+        rig.after(1)
+    parts: list[tuple[str | None, int]] = [("g", 4), ("h", 5)]
+    assert tried == [parts] * PARTS_TRIED + [[("h", 9)], parts, [("h", 9)]]
 
 
 def test_keys_are_of_one_instrument_each_and_short_enough() -> None:
@@ -278,7 +367,9 @@ def test_keys_are_of_one_instrument_each_and_short_enough() -> None:
     orders = to_close(kill_of(Rig()), book, Nanos(1), {}, {})
     keys = [client_order_id(order.client_order_id) for order in orders]
     assert len(set(keys)) == len(keys) == 3 * len(names)
-    assert f"kill-1a2b3c4d-{names[-1]}.1.3" in keys
+    assert any(re.fullmatch(rf"kill-1a2b3c4d-{names[-1]}\.[0-9a-z]{{6}}\.3", key) for key in keys)
+    assert all(is_closing_key(key) for key in keys)
+    assert not any(map(is_closing_key, ["kill-5", "flat-12", "kill-x-17", "kill-9-x"])), "an algo's, or a person's"
 
 
 def test_a_kill_is_of_its_own_scope_only() -> None:

@@ -48,7 +48,7 @@ from alpaca.trading.requests import (
 from alpaca.trading.stream import TradingStream
 
 KEY, SECRET = "PKSIMULATED", "simulated-secret"
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 
 def control(url: str, name: str, **wish: Any) -> Any:

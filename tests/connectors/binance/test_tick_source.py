@@ -51,7 +51,7 @@ async def test_what_was_in_the_table_is_decoded_again(tmp_path: Path, ending: st
         numbered = [msgspec.structs.replace(i, number=n) for n, i in enumerate(listed, 1)]
         assert [i.id for i in numbered] == [f"{venue}:BTCUSDT", f"{venue}:ETHUSDT"]
         await feed.subscribe(numbered, ("trade", "quote"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while simulator.stats()["subscribed"] < 4:
                 await asyncio.sleep(0.02)
             simulator.http("POST", "/simulator/start", {}, b"{}")

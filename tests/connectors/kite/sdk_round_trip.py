@@ -19,7 +19,7 @@ from kiteconnect import KiteConnect, KiteTicker
 from kiteconnect import exceptions as kite_errors
 
 KEY, SECRET = "simulatedkey", "simulatedsecret"
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):

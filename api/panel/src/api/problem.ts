@@ -85,10 +85,30 @@ const SAYS_NOTHING = new Set(["in_progress", "outcome_unknown", "idempotency_mis
 
 /** Whether a request happened, by the answer to its repetition; null where that tells nothing of it. */
 export async function outcomeOf(answer: Response): Promise<Outcome> {
-  if (answer.ok) return { happened: true, said: "" };
+  if (answer.ok) return { happened: true, said: await leftOver(answer) };
   const problem = await problemOf(answer);
   const isKept = answer.headers.get("Idempotency-Kept") !== "no";
   return { happened: isKept && isRefusal(problem) ? false : null, said: problem.message };
+}
+
+/** What a success says was not done: of a flattening, a batch or a kill parts may be refused, or not there yet. */
+async function leftOver(answer: Response): Promise<string> {
+  let found: unknown;
+  try {
+    found = await answer.clone().json();
+  } catch {
+    return "";
+  }
+  if (typeof found !== "object" || found === null) return "";
+  const { refused, waiting, results } = found as { refused?: unknown; waiting?: unknown; results?: unknown };
+  const detailOf = (each: unknown): string[] => {
+    if (typeof each === "string") return [each];
+    if (typeof each !== "object" || each === null) return [];
+    const { detail, problem } = each as { detail?: unknown; problem?: unknown };
+    return typeof detail === "string" ? [detail] : detailOf(problem);
+  };
+  const left = [refused, waiting, results].flatMap((list) => (Array.isArray(list) ? list.flatMap(detailOf) : []));
+  return left.length ? `But not all of it: ${left.join("; ")}` : "";
 }
 
 /** Whether the server looked at the request itself, and said no. */

@@ -32,6 +32,15 @@ it("says that it happened where the server has done it", async () => {
   expect(screen.queryByRole("button", { name: ASK })).toBeNull();
 });
 
+it.each([
+  { refused: [{ code: "orders_are_open", detail: "2 orders may still fill" }], closing: [] },
+  { done: false, waiting: ["2 orders may still fill"] },
+  { done: 1, refused: 1, results: [{ id: "a", status: 200 }, { id: "b", problem: { detail: "2 orders may still fill" } }] },
+])("says what of it was not done: %j", async (body) => {
+  ask(() => Promise.resolve(Response.json(body)));
+  expect(await screen.findByText(/^It happened.*But not all of it: 2 orders may still fill$/)).toBeVisible();
+});
+
 it("says that it did not where the server refused it, and why", async () => {
   ask(problem(422, "risk_denied", "over the limit"));
   expect(await screen.findByText(/^It did not happen.*over the limit/)).toBeVisible();

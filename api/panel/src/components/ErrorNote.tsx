@@ -27,7 +27,7 @@ export function ErrorNote(given: {
         happened === null
           ? `It is still not known whether it happened. The server says: ${said}`
           : happened
-            ? "It happened: the server has done it."
+            ? `It happened: the server has done it. ${said}`.trim()
             : `It did not happen: the server refused it. ${said}`;
       setAsked({ about, busy: false, told, isKnown: happened !== null });
     } catch (other) {

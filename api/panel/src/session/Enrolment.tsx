@@ -23,7 +23,9 @@ export function Enrolment(given: {
   onCancel?: () => void;
   asksPassword?: boolean;
 }) {
-  const { asksPassword = false } = given;
+  // The server asks for it too where somebody signed in long ago.
+  const [wanted, setWanted] = useState(false);
+  const asksPassword = given.asksPassword === true || wanted;
   const [password, setPassword] = useState("");
   const [begun, setBegun] = useState<Begun | null>(null);
   const [code, setCode] = useState("");
@@ -40,7 +42,10 @@ export function Enrolment(given: {
       setBegun(await expect(api.POST("/v1/auth/totp", { body: current.current ? { current: current.current } : null })));
     } catch (found) {
       if (found instanceof Cancelled) onCancel?.();
-      else setError(found);
+      else {
+        if (errorAt(found, "current") !== undefined) setWanted(true);
+        setError(found);
+      }
     }
   }, [onCancel]);
   useEffect(() => {

@@ -6,7 +6,7 @@ import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-quer
 import { useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
-import { isRefusal, isUnsettled } from "@/api/problem";
+import { isRefusal, isUnsettled, ProblemError } from "@/api/problem";
 import { newKey } from "@/api/transport";
 import { ErrorNote } from "@/components/ErrorNote";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
@@ -74,7 +74,10 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
   const { busy, error, run, forget } = useAct("Placing an order");
   // It may have been placed: until that is known, or somebody chooses to place another, it stays this very order.
   const [inDoubt, setInDoubt] = useState(false);
-  const isFixed = busy || inDoubt;
+  // The deck was looked through for it, and knows of no such order.
+  const [isAbsent, setIsAbsent] = useState(false);
+  const looking = useAct("Looking for an order");
+  const isFixed = busy || looking.busy || inDoubt;
 
   const found = useQuery({
     queryKey: ["instruments", asked],
@@ -96,8 +99,31 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
   };
   const another = () => {
     setInDoubt(false);
+    setIsAbsent(false);
     forget();
+    looking.forget();
     setKey(newKey());
+  };
+  const tell = (order: Pick<Shape<"OrderShown">, "state" | "side" | "quantity" | "instrument" | "account">) => {
+    notifications.show({
+      title: `Order ${order.state.replaceAll("_", " ")}`,
+      message: `${order.side} ${order.quantity} ${order.instrument} on ${order.account}`,
+    });
+    void client.invalidateQueries({ queryKey: ["orders"] });
+  };
+  /** What became of it; true where it is there. Sends nothing. */
+  const look = async () => {
+    forget();
+    setIsAbsent(false);
+    try {
+      const path = { account: account ?? "", client_order_id: key };
+      tell(await expect(api.GET("/v1/orders/{account}/{client_order_id}", { params: { path } })));
+      return true;
+    } catch (wrong) {
+      if (!(wrong instanceof ProblemError) || wrong.status !== 404) throw wrong;
+      setIsAbsent(true);
+      return false;
+    }
   };
   const place = async () => {
     try {
@@ -119,12 +145,9 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
           },
         }),
       );
-      notifications.show({
-        title: `Order ${order.state.replaceAll("_", " ")}`,
-        message: `${order.side} ${order.quantity} ${order.instrument} on ${order.account}`,
-      });
-      void client.invalidateQueries({ queryKey: ["orders"] });
+      tell(order);
     } catch (wrong) {
+      setIsAbsent(false);
       setInDoubt(isUnsettled(wrong) || (inDoubt && !isRefusal(wrong)));
       throw wrong;
     }
@@ -148,6 +171,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
+        if (inDoubt && !isAbsent) return;
         void run(place, given.onClose);
       }}
     >
@@ -252,10 +276,16 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
       </Fieldset>
       <Stack gap="sm" mt="sm">
         {isAboutNone(error, FIELDS) || inDoubt ? <ErrorNote error={error} asksItself={inDoubt} /> : null}
-        {inDoubt ? (
+        <ErrorNote error={looking.error} />
+        {inDoubt && !isAbsent ? (
           <Text>
-            This order may have been placed. Ask again about it as often as you like: it has a key of its own and is placed
-            once at most. If you place another order there may be two: look under Orders first.
+            This order may have been placed. Looking for it sends nothing. If you place another order there may be two.
+          </Text>
+        ) : null}
+        {isAbsent ? (
+          <Text role="status">
+            The deck knows of no such order: it was not placed. Sent now, at the prices of now, it is still this very order
+            and placed once at most.
           </Text>
         ) : null}
         <Group justify="flex-end" gap="xs">
@@ -267,16 +297,35 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
               Place another order
             </Button>
           ) : null}
-          <Button
-            type="submit"
-            color={side === "buy" ? "teal.9" : "red.9"}
-            loading={busy}
-            disabled={!account || !instrument.trim() || !quantity.trim()}
-          >
-              {inDoubt
-                ? "Ask again about this order"
-                : `${side === "buy" ? "Buy" : "Sell"} ${quantity.trim()} ${instrument.trim()} ${how}`.trim()}
-          </Button>
+          {inDoubt ? (
+            <Button
+              loading={looking.busy}
+              disabled={busy}
+              onClick={() => {
+                let isThere = false;
+                void looking.run(
+                  async () => {
+                    isThere = await look();
+                  },
+                  () => {
+                    if (isThere) given.onClose();
+                  },
+                );
+              }}
+            >
+              Look what became of it
+            </Button>
+          ) : null}
+          {inDoubt && !isAbsent ? null : (
+            <Button
+              type="submit"
+              color={side === "buy" ? "teal.9" : "red.9"}
+              loading={busy}
+              disabled={looking.busy || !account || !instrument.trim() || !quantity.trim()}
+            >
+              {`${inDoubt ? "Send now: " : ""}${side === "buy" ? "Buy" : "Sell"} ${quantity.trim()} ${instrument.trim()} ${how}`.trim()}
+            </Button>
+          )}
         </Group>
       </Stack>
     </form>
