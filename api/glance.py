@@ -30,6 +30,8 @@ from trading.orders import ZERO
 
 #: What is shown is at most so many seconds older than what it was read from.
 FRESH_S: Final = 0.8
+#: In which currencies accounts and algos trade is looked at so often.
+CURRENCIES_S: Final = 3.0
 #: What a session, or central risk, told longer ago is not known any more: they tell every two seconds.
 QUIET_NS: Final = 10_000_000_000
 _MOST_REMEMBERED: Final = 1_000
@@ -177,6 +179,7 @@ class Glance:
         self._deck = deck
         self._seen: tuple[float, Seen] | None = None
         self._reading: asyncio.Task[Seen] | None = None
+        self._currencies: tuple[float, dict[str, frozenset[str]]] | None = None
 
     async def seen(self) -> Seen:
         """The present reading; all who ask meanwhile wait for the same one.  `NotReady` without PostgreSQL."""
@@ -208,11 +211,16 @@ class Glance:
             kills=[kill for kill in await deck.kills.in_force() if not kill.of_stop],
             limits=await deck.desired.limits(),
             open=counts,
-            currencies=await currencies_by_scope(deck.database),
+            currencies=await self._currencies_now(began),
             **hot,
         )
         self._seen = (began, seen)
         return seen
+
+    async def _currencies_now(self, now: float) -> dict[str, frozenset[str]]:
+        if self._currencies is None or now - self._currencies[0] >= CURRENCIES_S:
+            self._currencies = (now, await currencies_by_scope(self._deck.database))
+        return self._currencies[1]
 
     async def _hot(self, at: Nanos) -> dict[str, Any]:
         """What lies in Redis; without it the rest is shown, and the trouble."""

@@ -198,8 +198,10 @@ async def set_limit(body: LimitWanted, caller: FreshOperator, deck: Deck) -> dic
     check_limit(body.scope, body.kind, body.instrument, body.value)
     _refuse_pause(body.kind)
     await _check_references(deck, body.scope, body.instrument)
+    # Read before: what is set is not to look refused because something cannot be read after it.
+    currencies = await _currencies(caller, deck)
     record = await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, by=caller.user)
-    return _shown(record, await _state_of(deck, record), await _currencies(caller, deck))
+    return _shown(record, await _state_of(deck, record), currencies)
 
 
 @router.delete("/limits", status_code=204)

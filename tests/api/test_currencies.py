@@ -28,6 +28,7 @@ INFY = InstrumentId("NSE:INFY")
 def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request reads anew."""
     monkeypatch.setattr(glance, "FRESH_S", 0.0)
+    monkeypatch.setattr(glance, "CURRENCIES_S", 0.0)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ D = Decimal
 def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request reads anew."""
     monkeypatch.setattr(glance, "FRESH_S", 0.0)
+    monkeypatch.setattr(glance, "CURRENCIES_S", 0.0)
 
 
 def account(id: str, **changes: Any) -> dict[str, Any]:
