@@ -1,10 +1,16 @@
 import "@testing-library/jest-dom/vitest";
 
+import { transferableAbortController } from "node:util";
+
 import { cleanup, configure } from "@testing-library/react";
 import { afterEach, vi } from "vitest";
 
 afterEach(cleanup);
-configure({ asyncUtilTimeout: 4_000 });
+configure({ asyncUtilTimeout: 10_000 });
+
+// `Request` is Node's, which takes the signals of its own only, and not jsdom's.
+const native = transferableAbortController();
+Object.assign(globalThis, { AbortController: native.constructor, AbortSignal: native.signal.constructor });
 
 // What Mantine asks of a browser and jsdom lacks.
 Object.defineProperty(window, "matchMedia", {
