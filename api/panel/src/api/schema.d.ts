@@ -4305,8 +4305,8 @@ export interface components {
          * @description What came of it.
          *
          *     ``cancelled``: how many open orders are being taken back; ``closing``: the orders that close what was held;
-         *     ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: not all that was open has ended,
-         *     so nothing was closed: ask again.
+         *     ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: something has not ended, so of its
+         *     instrument nothing was closed; `broker_refused`, `risk_denied`: tried for some seconds.  Ask again.
          */
         FlattenShown: {
             /** Cancelled */
