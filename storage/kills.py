@@ -17,7 +17,6 @@ from storage.records import OPEN_STATES, KilledAccount, KilledOrder, KillRecord
 from storage.resource import change, sign, write_audit
 from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
-from trading.kill_switch import ON_ITS_WAY_NS
 from trading.limits import HALTED
 
 #: Hex digits of a kill's name, of which the keys of its orders are made.
@@ -34,23 +33,28 @@ _CLOSING: Final = """
     """
 
 
-#: Orders that are taken back: asked back by the kill, or by others while it was in force.  The second part begins with
-#: orders, for it is they that can be found by time.
+#: Orders that are taken back: asked back by the kill, or open when it was thrown and asked back while it was in force.
 _TAKEN_BACK: Final = """
     WITH asked AS (
         SELECT e.account, e.client_order_id, e.at FROM order_events e
         WHERE e.cause LIKE 'kill-%%' AND e.cause = %(id)s AND e.kind IN ('cancel_requested', 'cancelled')
         UNION ALL
-        SELECT e.account, e.client_order_id, e.at FROM orders o JOIN order_events e USING (account, client_order_id)
-        WHERE o.account = ANY(%(accounts)s) AND (%(algo)s::text IS NULL OR o.algo = %(algo)s)
-            AND o.created_at <= %(on_its_way)s AND o.updated_at BETWEEN %(at)s AND %(until)s
-            AND NOT starts_with(o.client_order_id, 'kill-') AND NOT starts_with(o.client_order_id, 'flat-')
-            AND e.at >= %(at)s AND e.kind IN ('cancel_requested', 'cancelled')
+        SELECT e.account, e.client_order_id, e.at
+        FROM open_at_kill k JOIN order_events e USING (account, client_order_id)
+        WHERE k.kill = %(id)s AND e.at BETWEEN %(at)s AND %(until)s AND e.kind IN ('cancel_requested', 'cancelled')
     )
     SELECT o.account, o.client_order_id, o.instrument, o.state, o.filled_quantity, o.reason, a.asked_at,
         CASE WHEN o.state IN ('filled', 'cancelled', 'rejected', 'expired') THEN o.updated_at END AS ended_at
     FROM (SELECT account, client_order_id, min(at) AS asked_at FROM asked GROUP BY account, client_order_id) a
     JOIN orders o USING (account, client_order_id) ORDER BY a.asked_at
+    """
+#: What is open in a scope, but for what closes positions in it already.
+_OPEN_NOW: Final = f"""
+    INSERT INTO open_at_kill (kill, account, client_order_id)
+    SELECT %(id)s, account, client_order_id FROM orders
+    WHERE state IN {OPEN_STATES} AND NOT (reduce_only AND type = 'market' AND client_order_id ~ '^(kill|flat)-')
+        AND CASE %(level)s WHEN 'cluster' THEN true WHEN 'account' THEN account = %(who)s
+            WHEN 'user' THEN account IN (SELECT id FROM accounts WHERE "user" = %(who)s) ELSE algo = %(who)s END
     """
 #: A kill that nobody has lifted.
 _FOR_EVER: Final = 2**63 - 1
@@ -142,11 +146,8 @@ class Kills:
         stops take back their own orders, and may well be faster.
         """
         values = {
-            "accounts": list(accounts),
-            "algo": algo,
             "id": kill.id,
             "at": kill.at,
-            "on_its_way": kill.at + ON_ITS_WAY_NS,
             "until": kill.lifted_at or _FOR_EVER,
         }
         async with self._db.snapshot() as connection:
@@ -224,6 +225,9 @@ async def throw_within(
         "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at, kill.sets_halt, of_stop),
     )
+    if not of_stop:
+        level, _, who = scope.partition(":")
+        await connection.execute(_OPEN_NOW.encode(), {"id": kill.id, "level": level, "who": who})
     return kill
 
 

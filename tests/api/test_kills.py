@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from storage.database import dicts
 from storage.days import Days
 from storage.leases import Leases
 from storage.records import MaximaRecord
@@ -90,6 +91,29 @@ async def test_what_others_take_back_while_a_kill_is_in_force_is_in_its_proof(st
     played._at = time.time_ns()
     await stage.ask("DELETE", f"/v1/orders/paper-1/{after['client_order_id']}", key=key)
     assert (await stage.get(f"/v1/risk/kills/{thrown['id']}"))["cancelled"] == 1
+
+
+async def test_what_is_open_when_a_kill_is_thrown_is_that_of_its_scope(stage: Stage, key: str) -> None:
+    await stage.trading("bo", "paper-2")
+    await stage.make("/v1/accounts", {"id": "paper-3", "user": "asha", "connector": "paper"})
+    keys = {}
+    for account, user in (("paper-1", "asha"), ("paper-3", "asha"), ("paper-2", "bo")):
+        keys[account] = (await order(stage, key if user == "asha" else stage.operator_key, account))["client_order_id"]
+    ended = await order(stage, key)
+    await stage.ask("DELETE", f"/v1/orders/paper-1/{ended['client_order_id']}", key=key)
+    async with stage.services.database.connection() as connection:
+        await connection.execute("UPDATE orders SET algo = 'momo-1' WHERE account = 'paper-3'")
+        for scope, accounts in (
+            ("cluster", {"paper-1", "paper-2", "paper-3"}),
+            ("user:asha", {"paper-1", "paper-3"}),
+            ("account:paper-2", {"paper-2"}),
+            ("algo:momo-1", {"paper-3"}),
+            ("user:nobody", set()),
+        ):
+            kill, _ = await stage.services.kills.throw(scope, False, "x", "admin")
+            rows = await dicts(connection, "SELECT * FROM open_at_kill WHERE kill = %(id)s", {"id": kill.id})
+            found = {(row["account"], row["client_order_id"]) for row in rows}
+            assert found == {(each, keys[each]) for each in accounts}, scope
 
 
 async def test_a_halt_set_by_hand_outlives_a_kill(stage: Stage, key: str) -> None:
