@@ -4173,6 +4173,8 @@ export interface components {
         /**
          * FeedShown
          * @description A feed as wanted, and ``live`` as it goes.
+         *
+         *     Where instruments are only counted ``instruments``, ``assignment`` and those of workers are empty.
          * @example {
          *       "id": "crypto",
          *       "provider": "binance-usdm",
@@ -4186,6 +4188,7 @@ export interface components {
          *         "BINANCE-USDM:BTCUSDT",
          *         "BINANCE-USDM:ETHUSDT"
          *       ],
+         *       "instrument_count": 2,
          *       "nodes": [],
          *       "seconds": {},
          *       "enabled": true,
@@ -4200,6 +4203,10 @@ export interface components {
          *         "1": [
          *           "BINANCE-USDM:ETHUSDT"
          *         ]
+         *       },
+         *       "assigned": {
+         *         "0": 1,
+         *         "1": 1
          *       },
          *       "ticks": 81230,
          *       "rate": 412,
@@ -4222,6 +4229,8 @@ export interface components {
             workers: number;
             /** Instruments */
             instruments: string[];
+            /** Instrument Count */
+            instrument_count: number;
             /** Nodes */
             nodes: string[];
             /** Seconds */
@@ -4245,6 +4254,10 @@ export interface components {
             /** Assignment */
             assignment: {
                 [key: string]: string[];
+            };
+            /** Assigned */
+            assigned: {
+                [key: string]: number;
             };
             /** Moving */
             moving?: string[];
@@ -4341,8 +4354,8 @@ export interface components {
          * @description What came of it.
          *
          *     ``cancelled``: how many open orders are being taken back; ``closing``: the orders that close what was held;
-         *     ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: not all that was open has ended,
-         *     so nothing was closed: ask again.
+         *     ``refused``: what could not be taken back or closed, and why.  `orders_are_open`: something has not ended, so of its
+         *     instrument nothing was closed; `broker_refused`, `risk_denied`: tried for some seconds.  Ask again.
          */
         FlattenShown: {
             /** Cancelled */
@@ -11979,6 +11992,8 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before */
                 cursor?: string | null;
+                /** @description Name the instruments; false: only count them */
+                instruments?: boolean;
             };
             header?: never;
             path?: never;
@@ -12161,7 +12176,10 @@ export interface operations {
     };
     get_feed_v1_feeds__id__get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Name the instruments; false: only count them */
+                instruments?: boolean;
+            };
             header?: never;
             path: {
                 id: string;
