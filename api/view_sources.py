@@ -90,6 +90,16 @@ SOURCES: Final[tuple[Source | Windows, ...]] = (
     Source("deck", deck_view.DeckShown, lambda deck, who, _: deck_view.deck_at_a_glance(who, deck)),
     Source("nodes", Page[NodeShown], lambda deck, who, _: nodes.list_nodes(who, deck, _ROWS)),
     Source("feeds", Page[feeds.FeedShown], lambda deck, who, _: feeds.list_feeds(who, deck, _ROWS)),
+    Source(
+        "feeds?instruments=false",
+        Page[feeds.FeedShown],
+        lambda deck, who, _: feeds.list_feeds(who, deck, _ROWS, instruments=False),
+    ),
+    Source(
+        "feeds/<id>?instruments=false",
+        feeds.FeedShown,
+        lambda deck, who, id_: feeds.get_feed(id_, who, deck, instruments=False),
+    ),
     Source("feeds/<id>", feeds.FeedShown, lambda deck, who, id_: feeds.get_feed(id_, who, deck)),
     Source(
         "feeds/<id>/instruments",

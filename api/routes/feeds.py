@@ -142,7 +142,10 @@ class WorkerLive(Shown):
 
 
 class FeedShown(Shown):
-    """A feed as wanted, and ``live`` as it goes."""
+    """A feed as wanted, and ``live`` as it goes.
+
+    Where instruments are only counted ``instruments``, ``assignment`` and those of workers are empty.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -154,6 +157,7 @@ class FeedShown(Shown):
                     "channels": ["trade", "quote"],
                     "workers": 2,
                     "instruments": ["BINANCE-USDM:BTCUSDT", "BINANCE-USDM:ETHUSDT"],
+                    "instrument_count": 2,
                     "nodes": [],
                     "seconds": {},
                     "enabled": True,
@@ -162,6 +166,7 @@ class FeedShown(Shown):
                     "settled": True,
                     "pending_steps": 0,
                     "assignment": {"0": ["BINANCE-USDM:BTCUSDT"], "1": ["BINANCE-USDM:ETHUSDT"]},
+                    "assigned": {"0": 1, "1": 1},
                     "ticks": 81230,
                     "rate": 412.0,
                     "live": [],
@@ -177,6 +182,7 @@ class FeedShown(Shown):
     channels: list[str]
     workers: int
     instruments: list[str]
+    instrument_count: int
     nodes: list[str]
     #: Instruments that have a second provider: where in another feed.
     seconds: dict[str, SecondShown]
@@ -186,8 +192,9 @@ class FeedShown(Shown):
     #: Every instrument is where it should be, for this very generation.
     settled: bool
     pending_steps: int | None
-    #: Worker -> instruments that should be there.
+    #: Worker -> instruments that should be there, and how many.
     assignment: dict[str, list[str]]
+    assigned: dict[str, int]
     #: On the way from one worker to another; carried by nobody yet; carried by nobody, for no worker has room.
     moving: list[str] = Field(default_factory=list)
     uncarried: list[str] = Field(default_factory=list)
@@ -238,17 +245,22 @@ async def create_feed(body: NewFeed, caller: FeedKeeper, deck: Deck) -> FeedShow
     return await _shown(deck, await deck.desired.create_feed(record, by=caller.user))
 
 
+_Names = Annotated[bool, Query(description="Name the instruments; false: only count them")]
+
+
 @router.get("", response_model=Page[FeedShown])
-async def list_feeds(_: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+async def list_feeds(
+    _: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None, instruments: _Names = True
+) -> dict[str, Any]:
     """All feeds; the instruments of their workers are left to the single feed."""
     page = page_of(await deck.desired.feeds(), lambda feed: feed.id, limit, cursor)
-    return {**page, "items": [await _shown(deck, feed, details=False) for feed in page["items"]]}
+    return {**page, "items": [await _shown(deck, feed, details=False, names=instruments) for feed in page["items"]]}
 
 
 @router.get("/{id}", response_model=FeedShown)
-async def get_feed(id: str, _: Viewer, deck: Deck) -> FeedShown:
+async def get_feed(id: str, _: Viewer, deck: Deck, instruments: _Names = True) -> FeedShown:
     """One feed with its workers: counts, rates, ages, the state of each instrument."""
-    return await _shown(deck, await deck.desired.feed(FeedId(id)))
+    return await _shown(deck, await deck.desired.feed(FeedId(id)), names=instruments)
 
 
 @router.put("/{id}/instruments/{instrument:path}", response_model=FeedShown)
@@ -385,11 +397,12 @@ async def _change(
     raise AssertionError("unreachable")
 
 
-async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> FeedShown:
+async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True, names: bool = True) -> FeedShown:
     view, note = await deck.look(f"feed:{feed.id}")
     workers, trouble = await deck.look_all(f"worker:{feed.id}:")
     now = time.time_ns()
-    live = sorted((_worker(each, now, details) for each in workers.values()), key=lambda w: w.shard)
+    live = sorted((_worker(each, now, details and names) for each in workers.values()), key=lambda w: w.shard)
+    assignment = view["assignment"] if view else {}
     current = view is not None and view["generation"] == feed.generation
     seen = {} if view is None else view
     told = {field: seen[field] for field in (*_UNSETTLED, "trouble") if field in seen}
@@ -398,7 +411,8 @@ async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> F
     return FeedShown(
         **{
             **msgspec.structs.asdict(feed),
-            "instruments": list(feed.instruments),
+            "instruments": list(feed.instruments) if names else [],
+            "instrument_count": len(feed.instruments),
             "channels": list(feed.channels),
             "nodes": list(feed.nodes),
             "seconds": msgspec.to_builtins(feed.seconds),
@@ -406,7 +420,8 @@ async def _shown(deck: Services, feed: FeedRecord, *, details: bool = True) -> F
         **told,
         settled=current and not any(seen.get(field) for field in ("pending_steps", "draining", *_UNSETTLED)),
         pending_steps=view["pending_steps"] if view else None,
-        assignment=view["assignment"] if view else {},
+        assignment=assignment if names else {},
+        assigned={shard: len(held) for shard, held in assignment.items()},
         ticks=sum(worker.ticks for worker in live),
         rate=round(sum(worker.rate for worker in live), 1),
         live=live,

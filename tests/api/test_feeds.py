@@ -154,6 +154,14 @@ async def test_a_feed_shows_what_its_workers_tell(stage: Stage) -> None:
     assert (shown["settled"], shown["ticks"], shown["rate"]) == (True, 201, 21.0)
     assert [worker["instruments"][0]["id"] for worker in shown["live"]] == [BTC, ETH]
     assert 0 <= shown["live"][0]["age_s"] < 10
+    assert (shown["instrument_count"], shown["assigned"]) == (2, {"0": 1, "1": 1})
+    counted = await stage.get("/v1/feeds/crypto?instruments=false")
+    assert (counted["instruments"], counted["assignment"]) == ([], {})
+    assert [(worker["instruments"], worker["instrument_count"]) for worker in counted["live"]] == [([], 1), ([], 1)]
+    same = ("instrument_count", "assigned", "settled", "ticks", "rate", "capacity")
+    assert {name: counted[name] for name in same} == {name: shown[name] for name in same}
+    (counted,) = (await stage.get("/v1/feeds?instruments=false"))["items"]
+    assert (counted["instruments"], counted["assignment"], counted["instrument_count"]) == ([], {}, 2)
     (listed,) = (await stage.get("/v1/feeds"))["items"]
     assert [worker["instrument_count"] for worker in listed["live"]] == [1, 1]
     assert listed["live"][0]["instruments"] == []

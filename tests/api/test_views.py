@@ -183,6 +183,11 @@ async def test_of_a_long_list_only_the_window_that_is_looked_at_is_sent(stage: S
         await tell(2)
         changed = await until(socket, lambda update: update["body"]["items"][0]["ticks"] == 2)
         assert len(json.dumps(changed)) < 60_000, "a hundred rows"
+        head = "view:feeds/crypto?instruments=false"
+        await socket.send(json.dumps({"subscribe": [head, "view:feeds?instruments=false"]}))
+        for topic in (head, "view:feeds?instruments=false"):
+            counted = await until(socket, lambda update, topic=topic: update["topic"] == topic)  # type: ignore[misc]
+            assert len(json.dumps(counted)) < 8_000, "how its workers go, and no instruments"
         # Others are watched in its place while somebody scrolls.
         other = window.replace("offset=100", "offset=2900")
         await socket.send(json.dumps({"subscribe": [other], "unsubscribe": [window]}))

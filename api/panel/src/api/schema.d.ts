@@ -4175,6 +4175,8 @@ export interface components {
         /**
          * FeedShown
          * @description A feed as wanted, and ``live`` as it goes.
+         *
+         *     Where instruments are only counted ``instruments``, ``assignment`` and those of workers are empty.
          * @example {
          *       "id": "crypto",
          *       "provider": "binance-usdm",
@@ -4188,6 +4190,7 @@ export interface components {
          *         "BINANCE-USDM:BTCUSDT",
          *         "BINANCE-USDM:ETHUSDT"
          *       ],
+         *       "instrument_count": 2,
          *       "nodes": [],
          *       "seconds": {},
          *       "enabled": true,
@@ -4202,6 +4205,10 @@ export interface components {
          *         "1": [
          *           "BINANCE-USDM:ETHUSDT"
          *         ]
+         *       },
+         *       "assigned": {
+         *         "0": 1,
+         *         "1": 1
          *       },
          *       "ticks": 81230,
          *       "rate": 412,
@@ -4224,6 +4231,8 @@ export interface components {
             workers: number;
             /** Instruments */
             instruments: string[];
+            /** Instrument Count */
+            instrument_count: number;
             /** Nodes */
             nodes: string[];
             /** Seconds */
@@ -4247,6 +4256,10 @@ export interface components {
             /** Assignment */
             assignment: {
                 [key: string]: string[];
+            };
+            /** Assigned */
+            assigned: {
+                [key: string]: number;
             };
             /** Moving */
             moving?: string[];
@@ -11999,6 +12012,8 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before */
                 cursor?: string | null;
+                /** @description Name the instruments; false: only count them */
+                instruments?: boolean;
             };
             header?: never;
             path?: never;
@@ -12181,7 +12196,10 @@ export interface operations {
     };
     get_feed_v1_feeds__id__get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Name the instruments; false: only count them */
+                instruments?: boolean;
+            };
             header?: never;
             path: {
                 id: string;

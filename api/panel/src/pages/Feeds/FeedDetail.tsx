@@ -24,9 +24,9 @@ export function FeedDetail(given: { id: string }) {
   const { rights } = useMe();
   const mayManage = rights.includes(MANAGES);
   const query = useView({
-    path: `feeds/${given.id}`,
+    path: `feeds/${given.id}?instruments=false`,
     queryKey: ["feed", given.id],
-    read: () => expect(api.GET("/v1/feeds/{id}", { params: { path: { id: given.id } } })),
+    read: () => expect(api.GET("/v1/feeds/{id}", { params: { path: { id: given.id }, query: { instruments: false } } })),
   });
   const isStale = useStale() || query.isError;
   const feed = query.data;

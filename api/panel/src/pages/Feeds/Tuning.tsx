@@ -203,13 +203,16 @@ function Standby(given: { feed: Feed; mayManage: boolean }) {
   const params = { path: { id: feed.id } };
   const again = () => client.invalidateQueries({ queryKey: ["feed", feed.id] });
   const set = useMutation({
-    mutationFn: (second: string) =>
-      expect(
+    mutationFn: async (second: string) => {
+      // The page has only counted them.
+      const { instruments } = await expect(api.GET("/v1/feeds/{id}", { params }));
+      return expect(
         api.PUT("/v1/feeds/{id}/seconds", {
           params,
-          body: { seconds: Object.fromEntries(feed.instruments.map((each) => [each, { feed: second }])) },
+          body: { seconds: Object.fromEntries(instruments.map((each) => [each, { feed: second }])) },
         }),
-      ),
+      );
+    },
     onSettled: again,
   });
   const clear = useMutation({ mutationFn: () => expect(api.DELETE("/v1/feeds/{id}/seconds", { params })), onSettled: again });
@@ -237,7 +240,7 @@ function Standby(given: { feed: Feed; mayManage: boolean }) {
           <Group align="end" gap="xs">
             <Select label="Feed that stands by for all instruments" data={others} value={chosen} onChange={setChosen} />
             <Button
-              disabled={!chosen || !feed.instruments.length}
+              disabled={!chosen || !feed.instrument_count}
               loading={set.isPending}
               onClick={() => {
                 if (chosen) set.mutate(chosen);

@@ -12,7 +12,7 @@ export function isEven(shares: number[]): boolean {
 
 export function Workers(given: { feed: Feed }) {
   const { feed } = given;
-  const planned = new Map(Object.entries(feed.assignment).map(([shard, held]) => [Number(shard), held.length]));
+  const planned = new Map(Object.entries(feed.assigned).map(([shard, held]) => [Number(shard), held]));
   const shards = [...new Set([...planned.keys(), ...feed.live.map((each) => each.shard)])].sort((a, b) => a - b);
   const shares = [...planned.values()];
   const carriedOf = (shard: number) => feed.live.find((each) => each.shard === shard)?.instrument_count ?? 0;

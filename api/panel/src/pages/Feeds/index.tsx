@@ -4,6 +4,8 @@ import { IconPlus } from "@tabler/icons-react";
 import { useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
+import { readAll } from "@/api/all";
+import { api, expect } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { Stat } from "@/components/Stat";
@@ -12,11 +14,13 @@ import { formatNumber } from "@/format/measure";
 import { useMe } from "@/session/session";
 import { useChanges, useStale } from "@/stream/hooks";
 import { useView, wholeList } from "@/stream/views";
-import { readFeeds } from "@/trading/read";
 
 import { type Feed, MANAGES, stateOf, whyOf } from "./feed";
 import { FeedDetail } from "./FeedDetail";
 import { NewFeed } from "./NewFeed";
+
+/** Which instruments they have is not shown here, and may be much. */
+const countFeeds = () => readAll((cursor) => expect(api.GET("/v1/feeds", { params: { query: { limit: 1_000, instruments: false, cursor } } })));
 
 const columns: Column<Feed>[] = [
   { id: "id", header: "Feed", value: (feed) => feed.id, width: 130 },
@@ -25,7 +29,7 @@ const columns: Column<Feed>[] = [
     id: "state", header: "State", value: stateOf, width: 110,
     cell: (feed) => <StateBadge state={stateOf(feed)} reason={whyOf(feed)} />,
   },
-  { id: "instruments", header: "Instruments", value: (feed) => Object.values(feed.assignment).flat().length, kind: "number", width: 100 },
+  { id: "instruments", header: "Instruments", value: (feed) => Object.values(feed.assigned).reduce((all, each) => all + each, 0), kind: "number", width: 100 },
   {
     id: "workers", header: "Workers", value: (feed) => feed.live.filter((each) => each.connected).length, kind: "number", width: 100,
     cell: (feed) => `${String(feed.live.filter((each) => each.connected).length)} of ${String(feed.workers)}`,
@@ -45,7 +49,7 @@ export default function Feeds() {
   const { id: open = null } = useParams();
   const navigate = useNavigate();
   const [adding, setAdding] = useState(false);
-  const query = useView({ path: "feeds", queryKey: ["feeds"], read: readFeeds, from: wholeList<Feed> });
+  const query = useView({ path: "feeds?instruments=false", queryKey: ["feeds", "counted"], read: countFeeds, from: wholeList<Feed> });
   // A feed that somebody adds or changes shows at once.
   useChanges("feeds", () => void query.refetch());
   const feeds = useMemo(() => query.data?.items ?? [], [query.data]);
