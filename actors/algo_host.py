@@ -82,6 +82,8 @@ class AlgoStats(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: float | None
     positions: dict[str, str]
     realised: str
+    #: Of its instruments' prices, and so of ``realised``.
+    currencies: list[str]
     tick_to_strategy: dict[int, int]
     intent_to_ack: dict[int, int]
 
@@ -406,6 +408,7 @@ class AlgoHost(AlgoOrders):
             cpu_share=None if self._cpu.share is None else round(self._cpu.share, 3),
             positions={id_: f"{p.quantity:f}" for id_, p in positions if p.quantity},
             realised=f"{sum((p.realised - p.fees for _, p in positions), start=positions[0][1].realised * 0):f}",
+            currencies=sorted({each.currency for each in runner.instruments}),
             tick_to_strategy=self._tick_latency.counts(),
             intent_to_ack=self._ack_latency.counts(),
         )

@@ -272,7 +272,7 @@ class SessionIO(Shell):
 
     async def _publish_portfolio(self) -> None:
         core = self._core()
-        view = portfolio(self.user, core.accounts.values(), core.exposure, now())
+        view = portfolio(self.user, core.accounts.values(), core.exposure, now(), core.instruments)
         told = self._told
         if told is not None and view.at - told.at < TELL_EVERY_NS and msgspec.structs.replace(view, at=told.at) == told:
             return

@@ -29,6 +29,7 @@ from api.routes import (
     feed_clients,
     feed_health,
     feed_seconds,
+    feed_tuning,
     feeds,
     flatten,
     grants,
@@ -106,7 +107,7 @@ def create_app(
     app.state.services = services
     rooms: tuple[Any, ...] = (
         auth, session_routes, users, keys, grants, accounts, connectors, flatten, instruments, history, feeds,
-        feed_clients, feed_health, feed_seconds, strategies,
+        feed_clients, feed_health, feed_tuning, feed_seconds, strategies,
         strategy_versions, algos, algo_commands, algo_batch, algo_story, algo_versions, orders, holdings, exports,
         deck_view, heat, equity, search, alerts, breaks, reconciliations, risk, kills, surveillance, joining,
         node_history, nodes, audit, stream_routes, health, docs_page,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from api.machines import Hearsay, MachineSeen, see
+from storage.currencies import currencies_by_scope
 from storage.database import Database
 from storage.desired import Desired
 from storage.hot import Hot
@@ -30,6 +30,8 @@ from trading.orders import ZERO
 
 #: What is shown is at most so many seconds older than what it was read from.
 FRESH_S: Final = 0.8
+#: In which currencies accounts and algos trade is looked at so often.
+CURRENCIES_S: Final = 3.0
 #: What a session, or central risk, told longer ago is not known any more: they tell every two seconds.
 QUIET_NS: Final = 10_000_000_000
 _MOST_REMEMBERED: Final = 1_000
@@ -71,8 +73,8 @@ class RiskTold(msgspec.Struct, frozen=True, kw_only=True):
     """As `actors.risk_desk.RiskView`, with what is shown here."""
 
     at: Nanos
-    levels: tuple[LevelUse, ...]
-    limits: tuple[dict[str, Any], ...]
+    levels: tuple[LevelUse, ...] = ()
+    limits: tuple[dict[str, Any], ...] = ()
 
 
 class WorkerTold(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     workers: dict[str, list[WorkerTold]]
     #: Of the journal, by account.
     open: dict[AccountId, OpenCount]
+    #: Of accounts, algos and instruments, by scope (`storage.currencies`).
+    currencies: dict[str, frozenset[str]]
     #: What could not be read, in words; "" when all could.
     trouble: str
 
@@ -175,6 +179,7 @@ class Glance:
         self._deck = deck
         self._seen: tuple[float, Seen] | None = None
         self._reading: asyncio.Task[Seen] | None = None
+        self._currencies: tuple[float, dict[str, frozenset[str]]] | None = None
 
     async def seen(self) -> Seen:
         """The present reading; all who ask meanwhile wait for the same one.  `NotReady` without PostgreSQL."""
@@ -206,10 +211,16 @@ class Glance:
             kills=[kill for kill in await deck.kills.in_force() if not kill.of_stop],
             limits=await deck.desired.limits(),
             open=counts,
+            currencies=await self._currencies_now(began),
             **hot,
         )
         self._seen = (began, seen)
         return seen
+
+    async def _currencies_now(self, now: float) -> dict[str, frozenset[str]]:
+        if self._currencies is None or now - self._currencies[0] >= CURRENCIES_S:
+            self._currencies = (now, await currencies_by_scope(self._deck.database))
+        return self._currencies[1]
 
     async def _hot(self, at: Nanos) -> dict[str, Any]:
         """What lies in Redis; without it the rest is shown, and the trouble."""
@@ -255,9 +266,3 @@ class Answers:
 def share(used: Decimal | None, of: Decimal | None) -> float | None:
     """``used`` as a part of ``of``; None where one is not known or there is nothing to be a part of."""
     return None if used is None or of is None or of <= 0 else round(float(used / of), 6)
-
-
-def one_currency(currencies: Iterable[str]) -> str:
-    """The currency of all amounts; "" where there are several, which are added up as they are, or none is known."""
-    found = {each for each in currencies if each}
-    return found.pop() if len(found) == 1 else ""

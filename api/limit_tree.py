@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from pydantic import ConfigDict, Field
 
+from api.currencies import Currencies, InCurrencies
 from api.formats import Amount, InstantOrNone, Shown
 from api.glance import Seen, share
 from storage.records import AccountRecord, AlgoRecord, LimitRecord
@@ -28,13 +29,13 @@ class LimitUse(Shown):
 
 
 class LevelFigures(Shown):
-    """What a level has in use, as central risk told it a moment ago."""
+    """What a level has in use, as central risk told it a moment ago; amounts in several currencies are null."""
 
-    gross: Amount
-    net: Amount
-    money_at_risk: Amount
-    pnl_today: Amount
-    drawdown: Amount
+    gross: Amount | None
+    net: Amount | None
+    money_at_risk: Amount | None
+    pnl_today: Amount | None
+    drawdown: Amount | None
     open_orders: int
 
 
@@ -48,10 +49,11 @@ class OldTold(Shown):
     at: InstantOrNone
 
 
-class TreeNode(Shown):
+class TreeNode(InCurrencies):
     """A level; ``instrument`` not "": of this instrument alone, on the level above.
 
-    ``figures`` null: central risk has told nothing of it.
+    ``figures`` null: central risk has told nothing of it.  Limits of money are in its currency too; where there are
+    several, what is used of them is what central risk holds against them: amounts added up as they are.
     ``old``: of whom figures and use are not of now, for what they hold counts all the same.
     """
 
@@ -61,6 +63,8 @@ class TreeNode(Shown):
                 {
                     "scope": "cluster",
                     "instrument": "",
+                    "currency": "USDT",
+                    "currencies": ["USDT"],
                     "title": "All",
                     "limits": [
                         {
@@ -95,7 +99,8 @@ _Place = tuple[str, str]
 class _Growing:
     """What the nodes are made of."""
 
-    def __init__(self, seen: Seen, scopes: Collection[str] | None) -> None:
+    def __init__(self, seen: Seen, currencies: Currencies, scopes: Collection[str] | None) -> None:
+        self.currencies = currencies
         self._limits: dict[_Place, list[LimitRecord]] = defaultdict(list)
         self._shown = None if scopes is None else {CLUSTER, *scopes}
         self._own = scopes
@@ -119,14 +124,35 @@ class _Growing:
         limits, figures = self._limits_at(scope, ""), self._figures(scope, "")
         if not limits and not below and _is_idle(figures):
             return None
-        return TreeNode(scope=scope, instrument="", title=title, limits=limits, figures=figures, children=below)
+        return TreeNode(
+            scope=scope,
+            instrument="",
+            title=title,
+            limits=limits,
+            figures=self._summed(figures, scope),
+            children=below,
+            **self.currencies.fields(scope),
+        )
 
     def _leaf(self, scope: str, instrument: str) -> TreeNode | None:
         limits, figures = self._limits_at(scope, instrument), self._figures(scope, instrument)
         if not limits and _is_idle(figures):
             return None
         return TreeNode(
-            scope=scope, instrument=instrument, title=instrument, limits=limits, figures=figures, children=[]
+            scope=scope,
+            instrument=instrument,
+            title=instrument,
+            limits=limits,
+            figures=figures,
+            children=[],
+            **self.currencies.fields(scope, instrument),
+        )
+
+    def _summed(self, figures: LevelFigures | None, scope: str) -> LevelFigures | None:
+        if figures is None or self.currencies.is_one(scope):
+            return figures
+        return LevelFigures(
+            gross=None, net=None, money_at_risk=None, pnl_today=None, drawdown=None, open_orders=figures.open_orders
         )
 
     def _limits_at(self, scope: str, instrument: str) -> list[LimitUse]:
@@ -173,7 +199,7 @@ def limit_tree(
 
     The cluster itself is always there.
     """
-    growing = _Growing(seen, scopes)
+    growing = _Growing(seen, Currencies(seen, accounts), scopes)
     owners = sorted({*users, *(account.user for account in accounts)})
     branches = []
     for user in owners:
@@ -185,7 +211,15 @@ def limit_tree(
         branches.append(growing.node(user_scope(user), user, below))
     title = "All"
     root = growing.node(CLUSTER, title, branches)
-    return root or TreeNode(scope=CLUSTER, instrument="", title=title, limits=[], figures=None, children=[])
+    return root or TreeNode(
+        scope=CLUSTER,
+        instrument="",
+        title=title,
+        limits=[],
+        figures=None,
+        children=[],
+        **growing.currencies.fields(CLUSTER),
+    )
 
 
 def _is_idle(figures: LevelFigures | None) -> bool:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api.feed_rows import FeedRows
 from api.glance import Answers, Glance
 from api.idempotency import Keys
 from api.link import Link
@@ -106,6 +107,7 @@ class Services:
         self.kills = Kills(self.database)
         self.equity = Equity(self.database)
         self.feed_tunings = FeedTunings(self.database)
+        self.feed_rows = FeedRows()
         self.feed_gaps = FeedGaps(self.database)
         self.surveillance_terms = SurveillanceTerms(self.database)
         self.join_tokens = JoinTokens(self.database)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, model_validator
 
 from api.formats import Amount, Instant, InstantOrNone, NameOrNone, Shown
 from storage.alerts import Severity
@@ -141,6 +141,8 @@ class PositionShown(Shown):
     #: Sum of what was bought and sold.
     traded: Amount
     multiplier: Amount
+    #: Of the instrument's price, and so of all amounts; "" where it is not known.
+    currency: str = ""
     updated_at: InstantOrNone
 
 
@@ -149,6 +151,8 @@ class ValuedPosition(Shown):
 
     account: str
     instrument: str
+    #: Of the instrument's price, and so of all amounts; "" where it is not known.
+    currency: str = ""
     quantity: Amount
     average_cost: Amount
     mark: Amount | None
@@ -159,20 +163,32 @@ class ValuedPosition(Shown):
 
 
 class ValuedAccount(Shown):
-    """An account's sums; ``profit`` is realised + unrealised - fees."""
+    """An account's sums; ``profit`` is realised + unrealised - fees.
+
+    ``currency`` is that of the cash; ``currencies`` are those of what was ever held.  Where there are several sums are
+    null; where it is one, that is theirs.
+    """
 
     account: str
     connected: bool
     reconciled: bool
     cash: Amount | None
     currency: str
-    realised: Amount
-    unrealised: Amount
-    fees: Amount
-    profit: Amount
-    gross_exposure: Amount
+    currencies: list[str] = Field(default_factory=list)
+    realised: Amount | None
+    unrealised: Amount | None
+    fees: Amount | None
+    profit: Amount | None
+    gross_exposure: Amount | None
     open_orders: int
     open_breaks: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_sum_of_several(cls, told: Any) -> Any:
+        if isinstance(told, dict) and len(told.get("currencies", ())) > 1:
+            return {**told, **dict.fromkeys(("realised", "unrealised", "fees", "profit", "gross_exposure"))}
+        return told
 
 
 class PortfolioShown(Shown):
@@ -286,8 +302,10 @@ class AlgoLive(Shown):
     #: Seconds since its last tick.
     tick_age_s: float | None
     positions: dict[str, str]
-    #: Profit taken less fees.
-    realised: Amount
+    #: Profit taken less fees; null where its instruments are priced in several currencies.
+    realised: Amount | None
+    #: Of ``realised``; "" where it is not known, or there are several.
+    currency: str = ""
     tick_to_strategy_ms: Latency
     intent_to_ack_ms: Latency
     #: Cores that its process took over the last seconds; null before that.
@@ -396,7 +414,13 @@ def algo_live(hot: dict[str, Any] | None, epoch: int) -> AlgoLive | None:
     if hot is None or hot.get("epoch") != epoch:
         return None
     latencies = {f"{name}_ms": _latency(hot[name]) for name in ("tick_to_strategy", "intent_to_ack")}
-    values = {**hot, **latencies, "realised": Decimal(hot["realised"])}
+    currencies = hot.get("currencies", ())
+    values = {
+        **hot,
+        **latencies,
+        "realised": None if len(currencies) > 1 else Decimal(hot["realised"]),
+        "currency": currencies[0] if len(currencies) == 1 else "",
+    }
     return AlgoLive.model_validate(values)
 
 

@@ -7,18 +7,20 @@ import re
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import msgspec
 from fastapi.responses import Response
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from api.feed_rows import WindowWanted
 from api.formats import Page
 from api.limit_tree import TreeNode
 from api.node_shapes import NodeShown
-from api.routes import algos, breaks, deck_view, feed_health, feeds, heat, kills, nodes, risk
+from api.routes import algo_story, algos, breaks, deck_view, feed_health, feeds, heat, holdings, kills, nodes, risk
 from api.security import Caller
 from api.services import Services
-from api.shapes import BreakShown
+from api.shapes import BreakShown, PositionShown
 from api.views import View
 from trading.errors import BadInput
 
@@ -28,24 +30,63 @@ FORM: Final = "view:<path>"
 MOST_VIEWS: Final = 20
 #: Lists are shown up to so many rows, with the cursor of what follows.
 _ROWS: Final = 1_000
+#: The newest events of an algo: older ones do not change.
+_EVENTS: Final = 100
+#: Characters of a path with its query.
+_LONGEST: Final = 800
+
+
+#: (deck, caller) -> what a route returns.
+Answer = Callable[[Services, Caller], Awaitable[Any]]
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A route: its path below /v1 with at most one ``<id>``, and how to answer."""
+    """A route: its path below /v1, with its query where that is always the same, and at most one ``<id>``."""
 
     path: str
     shape: Any
     #: (deck, caller, the id or "") -> what the route returns.
     answer: Callable[[Services, Caller, str], Awaitable[Any]]
 
-    def id_in(self, path: str) -> str | None:
-        """The id that ``path`` names ("" for a route without one); None where it is not this route's."""
-        pattern = re.escape(self.path).replace(re.escape("<id>"), r"([^/?#]{1,100})")
-        found = re.fullmatch(pattern, path)
-        return None if found is None else "".join(found.groups())
+    def answer_of(self, path: str) -> Answer | None:
+        """How ``path`` is answered; None where it is not this route's.  Raises `BadInput` for its query."""
+        id_ = _id_in(self.path, path)
+        return None if id_ is None else lambda deck, who: self.answer(deck, who, id_)
 
 
-SOURCES: Final = (
+class Windows(msgspec.Struct, frozen=True):
+    """A route that shows what its query asks for."""
+
+    path: str
+    shape: Any
+    asks: type[BaseModel]
+    #: As of `Source`, with what the query asks for.
+    answer: Callable[[Services, Caller, str, Any], Awaitable[Any]]
+
+    def answer_of(self, path: str) -> Answer | None:
+        """As `Source.answer_of`."""
+        head, _, query = path.partition("?")
+        id_ = _id_in(self.path, head)
+        if id_ is None or len(path) > _LONGEST:
+            return None
+        try:
+            given = parse_qs(query, keep_blank_values=True, max_num_fields=10)
+            asked = self.asks.model_validate({name: values[-1] for name, values in given.items()})
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise BadInput("topics", f"{'.'.join(map(str, wrong['loc']))[:40]}: {wrong['msg']}") from None
+        except ValueError as error:
+            raise BadInput("topics", str(error)) from None
+        return lambda deck, who: self.answer(deck, who, id_, asked)
+
+
+def _id_in(pattern: str, path: str) -> str | None:
+    """The id that ``path`` names ("" where there is none to name); None where it is another path."""
+    found = re.fullmatch(re.escape(pattern).replace(re.escape("<id>"), r"([^/?#&]{1,100})"), path)
+    return None if found is None else "".join(found.groups())
+
+
+SOURCES: Final[tuple[Source | Windows, ...]] = (
     Source("deck", deck_view.DeckShown, lambda deck, who, _: deck_view.deck_at_a_glance(who, deck)),
     Source("nodes", Page[NodeShown], lambda deck, who, _: nodes.list_nodes(who, deck, _ROWS)),
     Source("feeds", Page[feeds.FeedShown], lambda deck, who, _: feeds.list_feeds(who, deck, _ROWS)),
@@ -55,7 +96,23 @@ SOURCES: Final = (
         Page[feed_health.InstrumentHealth],
         lambda deck, who, id_: feed_health.list_instruments(id_, who, deck, None, _ROWS),
     ),
+    Windows(
+        "feeds/<id>/instruments/window",
+        feed_health.InstrumentWindow,
+        WindowWanted,
+        lambda deck, who, id_, asked: feed_health.instruments_window(id_, who, deck, asked),
+    ),
     Source("algos/<id>", algos.AlgoWithStop, lambda deck, who, id_: algos.get_algo(id_, who, deck)),
+    Source(
+        "algos/<id>/events",
+        Page[algo_story.AlgoEventShown],
+        lambda deck, who, id_: algo_story.algo_events(id_, who, deck, _EVENTS),
+    ),
+    Source(
+        "positions?algo=<id>&flat=true",
+        Page[PositionShown],
+        lambda deck, who, id_: holdings.list_positions(who, deck, algo=id_, flat=True, limit=_ROWS),
+    ),
     Source("breaks", Page[BreakShown], lambda deck, who, _: breaks.list_breaks(who, deck, limit=_ROWS)),
     Source("risk/heat", heat.HeatShown, lambda deck, who, _: heat.risk_heat(who, deck)),
     Source("risk/tree", TreeNode, lambda deck, who, _: heat.risk_tree(who, deck)),
@@ -135,16 +192,16 @@ class ViewClient:
     def _read(self, caller: Caller, text: str) -> Callable[[], Awaitable[bytes]]:
         path = text.removeprefix(PREFIX)
         for source in SOURCES:
-            id_ = source.id_in(path)
-            if id_ is not None:
-                return partial(_answer, source, self._deck, caller, id_)
+            answer = source.answer_of(path)
+            if answer is not None:
+                return partial(_answer, source.path, answer, self._deck, caller)
         raise BadInput("topics", f"no view {path[:80]!r}; there are {', '.join(PATHS)}")
 
 
-async def _answer(source: Source, deck: Services, caller: Caller, id_: str) -> bytes:
-    answer = await source.answer(deck, caller, id_)
-    if isinstance(answer, Response):
-        return bytes(answer.body)
-    shape = _SHAPES[source.path]
+async def _answer(route: str, answer: Answer, deck: Services, caller: Caller) -> bytes:
+    found = await answer(deck, caller)
+    if isinstance(found, Response):
+        return bytes(found.body)
+    shape = _SHAPES[route]
     # As the route itself does it.
-    return shape.dump_json(shape.validate_python(answer, from_attributes=True), by_alias=True)
+    return shape.dump_json(shape.validate_python(found, from_attributes=True), by_alias=True)

@@ -138,6 +138,9 @@ def _profit(portfolios: list[dict[str, Any]], risk: dict[str, Any]) -> Panel:
     lines = []
     for portfolio in portfolios:
         for account in portfolio["accounts"]:
+            if account["profit"] is None:
+                lines.append(Text(f"{account['account']:14} amounts in {', '.join(account['currencies'])} have no sum"))
+                continue
             profit = float(account["profit"])
             lines.append(
                 Text.assemble(

@@ -12,7 +12,7 @@ from storage.database import Database, dicts
 from storage.paging import decode_cursor, encode_cursor, page_size
 from storage.records import FeedGap
 from storage.resource import change, write_audit
-from trading.errors import UnknownThing
+from trading.errors import Conflict, UnknownThing
 from trading.feed_tuning import NOTHING, Tuning
 from trading.ids import FeedId, InstrumentId, Nanos
 
@@ -36,8 +36,14 @@ class FeedTunings:
         own = {InstrumentId(name): tuning for name, tuning in found.items() if name}
         return found.get("", NOTHING), own
 
-    async def put(self, feed: FeedId, instrument: InstrumentId | None, tuning: Tuning, by: str) -> None:
-        """Set what is set of a feed, or of one instrument of it, anew.  Raises `UnknownThing` for the feed."""
+    async def put(
+        self, feed: FeedId, instrument: InstrumentId | None, tuning: Tuning, by: str, seen: Tuning | None = None
+    ) -> None:
+        """Set what is set of a feed, or of one instrument of it, anew.
+
+        Raises `UnknownThing` for the feed, and `Conflict` ``tuning_moved`` where something else than ``seen`` is set by
+        now (None: whatever is).
+        """
         subject = feed if instrument is None else f"{feed} {instrument}"
         async with change(self._db) as connection:
             if not await dicts(connection, "SELECT id FROM feeds WHERE id = %s FOR SHARE", (feed,)):
@@ -46,6 +52,9 @@ class FeedTunings:
             before = await dicts(
                 connection, "SELECT filter, freshness FROM feed_tunings WHERE feed = %s AND instrument = %s", key
             )
+            present = msgspec.convert(before[0], Tuning) if before else NOTHING
+            if seen is not None and seen != present:
+                raise Conflict("tuning_moved", f"the tuning of {subject} has changed since: look at it again")
             if tuning == NOTHING:
                 await connection.execute("DELETE FROM feed_tunings WHERE feed = %s AND instrument = %s", key)
             else:

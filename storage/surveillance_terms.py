@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from storage.database import Connection, Database, dicts
 from storage.resource import change, write_audit
-from trading.errors import BadInput, UnknownThing
+from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import AccountId, Nanos
 from trading.surveillance_terms import settled
 
@@ -36,17 +36,22 @@ class SurveillanceTerms:
         async with self._db.connection() as connection:
             return await _all(connection)
 
-    async def put(self, account: AccountId | None, terms: Mapping[str, Any], by: str) -> None:
+    async def put(
+        self, account: AccountId | None, terms: Mapping[str, Any], by: str, seen: Mapping[str, Any] | None = None
+    ) -> None:
         """Set what is set for an account, or for the deck (None), anew; {} takes back what was.
 
-        Raises `UnknownThing` for the account, and `BadInput` naming the field, also where the deck's do not go with
-        what an account has set.
+        Raises `UnknownThing` for the account, `BadInput` naming the field, also where the deck's do not go with what an
+        account has set, and `Conflict` ``terms_moved`` where something else than ``seen`` is set by now (None: whatever
+        is).
         """
         async with change(self._db) as connection:
             if account and not await dicts(connection, "SELECT id FROM accounts WHERE id = %s FOR SHARE", (account,)):
                 raise UnknownThing("account", account)
             found = await _all(connection)
             before = found.pop(account).terms if account in found else {}
+            if seen is not None and dict(seen) != before:
+                raise Conflict("terms_moved", f"the terms of {account or 'the deck'} have changed since: look again")
             if account is not None:
                 settled(found[None].terms if None in found else {}, terms)
             else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import msgspec
 
 from trading.account_book import AccountBook
-from trading.exposure import ExposureBook
+from trading.exposure import ExposureBook, Line
 from trading.ids import AccountId, InstrumentId, Nanos, UserId
+from trading.instruments import Instrument
 from trading.orders import ZERO
 
 
@@ -26,10 +27,15 @@ class PositionView(msgspec.Struct, frozen=True, kw_only=True):
     fees: Decimal
     #: Signed notional at the mark.
     exposure: Decimal
+    #: Of the price, and so of all amounts; "" where the instrument is not known.
+    currency: str = ""
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
-    """An account's sums.  ``profit`` is realised + unrealised - fees."""
+    """An account's sums.  ``profit`` is realised + unrealised - fees.
+
+    ``currency`` is that of its cash, ``currencies`` are those of the other amounts, which are added up as they are.
+    """
 
     account: AccountId
     connected: bool
@@ -43,6 +49,7 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     gross_exposure: Decimal
     open_orders: int
     open_breaks: int
+    currencies: tuple[str, ...] = ()
 
 
 class Portfolio(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +61,22 @@ class Portfolio(msgspec.Struct, frozen=True, kw_only=True):
     positions: tuple[PositionView, ...]
 
 
-def portfolio(user: UserId, books: Iterable[AccountBook], exposure: ExposureBook, at: Nanos) -> Portfolio:
+def portfolio(
+    user: UserId,
+    books: Iterable[AccountBook],
+    exposure: ExposureBook,
+    at: Nanos,
+    instruments: Mapping[InstrumentId, Instrument],
+) -> Portfolio:
     """The view of these accounts; a position without a mark counts no unrealised profit."""
     accounts, positions = [], []
     for book in books:
         realised = unrealised = fees = ZERO
+        currencies = {_currency(line.instrument, instruments) for line in _open_lines(book, exposure)}
         for position in book.positions.values():
             mark = exposure.marks.get(position.instrument)
+            currency = _currency(position.instrument, instruments)
+            currencies.add(currency)
             gain = position.unrealised(mark) if mark is not None and position.quantity else ZERO
             realised += position.realised
             unrealised += gain
@@ -76,6 +92,7 @@ def portfolio(user: UserId, books: Iterable[AccountBook], exposure: ExposureBook
                     unrealised=gain,
                     fees=position.fees,
                     exposure=position.exposure(mark) if mark is not None else ZERO,
+                    currency=currency,
                 )
             )
         accounts.append(
@@ -92,9 +109,21 @@ def portfolio(user: UserId, books: Iterable[AccountBook], exposure: ExposureBook
                 gross_exposure=level.gross if (level := exposure.accounts.get(book.account)) is not None else ZERO,
                 open_orders=len(book.open),
                 open_breaks=len(book.breaks),
+                currencies=tuple(sorted(currencies)),
             )
         )
     return Portfolio(user=user, at=at, accounts=tuple(accounts), positions=tuple(positions))
+
+
+def _currency(instrument: InstrumentId, instruments: Mapping[InstrumentId, Instrument]) -> str:
+    known = instruments.get(instrument)
+    return known.currency if known is not None else ""
+
+
+def _open_lines(book: AccountBook, exposure: ExposureBook) -> list[Line]:
+    """What an account may come to hold, which its exposure counts."""
+    level = exposure.accounts.get(book.account)
+    return [line for line in level.lines if line.value] if level is not None else []
 
 
 def equity_of(view: Portfolio, account: AccountId) -> Decimal | None:

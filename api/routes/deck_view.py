@@ -9,8 +9,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import ConfigDict
 
+from api.currencies import Currencies, InCurrencies, currency_fields
 from api.formats import Amount, Instant, Shown
-from api.glance import Seen, one_currency, share
+from api.glance import Seen, share
 from api.routes.alerts import alerts_of
 from api.security import Caller, Viewer
 from api.services import Deck, Services
@@ -23,8 +24,11 @@ from trading.orders import ZERO
 router = APIRouter(prefix="/v1", tags=["deck"])
 
 
-class AccountGlance(Shown):
-    """An account.  ``gross``: the value of all that is held or may come to be held, signs left off."""
+class AccountGlance(InCurrencies):
+    """An account.  ``gross``: the value of all that is held or may come to be held, signs left off.
+
+    Where it has amounts in several currencies, those that would be sums are null.
+    """
 
     account: str
     user: str
@@ -33,7 +37,6 @@ class AccountGlance(Shown):
     #: ``ready``; ``off``; ``unknown``: nothing told lately; ``disconnected``; ``reconciling``; ``breaks``.
     state: str
     detail: str
-    currency: str
     #: Cash and holdings; null where the broker's cash is not known.
     equity: Amount | None
     #: Since the day began, realised and not, fees included; null: not known now.
@@ -88,12 +91,12 @@ class KillGlance(Shown):
     at: Instant
 
 
-class DeckShown(Shown):
+class DeckShown(InCurrencies):
     """The deck at a glance; sums are over what the caller sees.
 
     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
     are null where it is all of them, ``gross_use`` where it is any.
-    ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
+    ``currency``: of all amounts; where there are several no sum is known, nor ``gross_use``.
     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
     """
 
@@ -103,6 +106,7 @@ class DeckShown(Shown):
                 {
                     "at": "2026-01-31T09:15:00.000000000+00:00",
                     "currency": "USDT",
+                    "currencies": ["USDT"],
                     "pnl_today": "120.5",
                     "gross": "52000",
                     "net": "-1200",
@@ -124,7 +128,6 @@ class DeckShown(Shown):
     )
 
     at: Instant
-    currency: str
     pnl_today: Amount | None
     gross: Amount | None
     net: Amount | None
@@ -164,16 +167,20 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
     uses = {each.id: seen.use_of(each) for each in accounts}
     whole = [use for use in uses.values() if use is not None]
     not_known = [each.id for each in accounts if each.enabled and uses[each.id] is None]
-    # Nothing is the sum of no accounts, but not of accounts of which nothing is known.
-    summed = bool(whole) or not not_known
+    currencies = Currencies(seen, accounts)
+    # Where nothing has happened nothing is added.
+    moved = [each for each, use in uses.items() if use is not None and (use.gross or use.net or use.profit)]
+    found = frozenset[str]().union(*(currencies.of(account_scope(each)) for each in moved or uses))
+    # Nothing is the sum of no accounts, but not of accounts of which nothing is known, nor of several currencies.
+    summed = (bool(whole) or not not_known) and (len(found) <= 1 or not moved)
     gross = sum((use.gross for use in whole), ZERO) if summed else None
-    shown = [_account(each, seen, uses[each.id], limits) for each in accounts]
+    shown = [_account(each, seen, uses[each.id], limits, currencies) for each in accounts]
     scopes = {CLUSTER, user_scope(caller.user)}
     scopes |= {account_scope(each.id) for each in accounts} | {algo_scope(each.id) for each in algos}
     there = Counter(algo.placed for algo in algos if algo.state in ALIVE)
     return DeckShown(
         at=seen.at,
-        currency=one_currency(each.currency for each in shown),
+        **currency_fields(found),
         pnl_today=sum((use.profit for use in whole), ZERO) if summed else None,
         gross=gross,
         net=sum((use.net for use in whole), ZERO) if summed else None,
@@ -216,8 +223,13 @@ def algos_of(caller: Caller, seen: Seen) -> list[AlgoRecord]:
     return [algo for algo in seen.algos if caller.sees_algo(algo)]
 
 
-def _account(record: AccountRecord, seen: Seen, use: LevelUse | None, limits: dict[str, Decimal]) -> AccountGlance:
-    told, limit = seen.told_of(record), limits.get(account_scope(record.id))
+def _account(
+    record: AccountRecord, seen: Seen, use: LevelUse | None, limits: dict[str, Decimal], currencies: Currencies
+) -> AccountGlance:
+    scope = account_scope(record.id)
+    limit = limits.get(scope)
+    if not currencies.is_one(scope):
+        use = None
     state, detail = _state(record, seen)
     return AccountGlance(
         account=record.id,
@@ -226,8 +238,8 @@ def _account(record: AccountRecord, seen: Seen, use: LevelUse | None, limits: di
         enabled=record.enabled,
         state=state,
         detail=detail,
-        currency=told.currency if told is not None else "",
-        equity=seen.equity_of(record),
+        **currencies.fields(scope),
+        equity=seen.equity_of(record) if currencies.is_one(scope) else None,
         pnl_today=None if use is None else use.profit,
         gross=None if use is None else use.gross,
         gross_limit=limit,

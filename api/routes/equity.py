@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 from pydantic import ConfigDict
 
+from api.currencies import Currencies, InCurrencies
 from api.formats import Amount, GivenInstant, Instant, Shown
-from api.security import Viewer
+from api.security import Caller, Viewer
 from api.services import Deck, Services
-from storage.equity import MOST_POINTS
-from storage.records import AccountRecord
-from trading.ids import AccountId, AlgoId, Nanos
+from storage.equity import MOST_POINTS, Point
+from trading.ids import AlgoId, Nanos
 from trading.limits import account_scope, algo_scope
 
 router = APIRouter(prefix="/v1", tags=["equity"])
@@ -34,24 +34,31 @@ class EquityPoint(ProfitPoint):
     equity: Amount | None
 
 
-class ProfitCurve(Shown):
-    """Points, oldest first; between two of them nothing is known to have changed by more than charts show."""
+class ProfitCurve(InCurrencies):
+    """Points, oldest first; between two of them nothing is known to have changed by more than charts show.
+
+    Profit, and equity, in several currencies are no curve: there are no points then.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"items": [{"at": "2026-01-31T09:15:00.000000000+00:00", "pnl": "120.5"}], "currency": "USDT"}]
+            "examples": [
+                {
+                    "items": [{"at": "2026-01-31T09:15:00.000000000+00:00", "pnl": "120.5"}],
+                    "currency": "USDT",
+                    "currencies": ["USDT"],
+                }
+            ]
         }
     )
 
     items: list[ProfitPoint]
-    currency: str
 
 
-class EquityCurve(Shown):
+class EquityCurve(InCurrencies):
     """As `ProfitCurve`, of an account."""
 
     items: list[EquityPoint]
-    currency: str
 
 
 class Wanted:
@@ -75,11 +82,10 @@ WantedPart = Annotated[Wanted, Depends(Wanted)]
 async def algo_equity(id: str, caller: Viewer, deck: Deck, wanted: WantedPart) -> dict[str, Any]:
     """How an algo's profit went: every ten seconds for two days, before that every five minutes, then every hour."""
     algo = caller.own_algo(await deck.desired.algo(AlgoId(id)))
-    account = await deck.desired.account(AccountId(algo.account))
     # Before that the name may have been another's.
     since = Nanos(max(wanted.since, min(algo.created_at, wanted.until - 1)))
     points = await deck.equity.curve(algo_scope(algo.id), since, wanted.until, wanted.points)
-    return {"items": points, "currency": await _currency(deck, account)}
+    return await _curve(caller, deck, algo_scope(algo.id), points)
 
 
 @router.get("/accounts/{id}/equity", response_model=EquityCurve)
@@ -87,9 +93,9 @@ async def account_equity(id: str, caller: Viewer, deck: Deck, wanted: WantedPart
     """How an account's profit and equity went; as of algos."""
     account = await deck.account_of(caller, id)
     points = await deck.equity.curve(account_scope(account.id), wanted.since, wanted.until, wanted.points)
-    return {"items": points, "currency": await _currency(deck, account)}
+    return await _curve(caller, deck, account_scope(account.id), points)
 
 
-async def _currency(deck: Services, account: AccountRecord) -> str:
-    told = (await deck.glance.seen()).told_of(account)
-    return told.currency if told is not None else ""
+async def _curve(caller: Caller, deck: Services, scope: str, points: list[Point]) -> dict[str, Any]:
+    currencies = Currencies(await deck.glance.seen(), await deck.accounts_of(caller))
+    return {"items": points if currencies.is_one(scope) else [], **currencies.fields(scope)}

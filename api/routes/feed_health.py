@@ -1,21 +1,20 @@
-"""How a feed's instruments go, what was refused of them, which gaps they had, and how strict and patient it is."""
+"""How a feed's instruments go, what was refused of them, and which gaps they had."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Query
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
-from api.formats import Body, Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
-from api.security import FeedKeeper, Viewer
+from api.feed_rows import Row, WindowWanted, window_of
+from api.formats import Cursor, GivenInstant, Instant, InstantOrNone, Limit, Page, Shown, page_of
+from api.security import Viewer
 from api.services import Deck, Services
 from storage.records import FeedRecord
 from storage.wishes import WishesByClient, all_wanted
-from trading.errors import BadInput, UnknownThing
-from trading.feed_tuning import Tuning, settled
+from trading.errors import UnknownThing
 from trading.ids import FeedId, InstrumentId, Nanos, instrument_id
 
 router = APIRouter(prefix="/v1/feeds", tags=["feeds"])
@@ -113,6 +112,18 @@ class InstrumentHealth(Shown):
     last: LastTick | None = None
 
 
+class InstrumentWindow(Shown):
+    """A part of a feed's instruments.
+
+    ``total``: how many pass the filters; ``states``: how many of the feed's there are in each state.
+    """
+
+    items: list[InstrumentHealth]
+    offset: int
+    total: int
+    states: dict[str, int]
+
+
 class QuarantinedTick(Shown):
     """A tick that was refused.  Numbers that are none are null."""
 
@@ -166,42 +177,6 @@ class Gap(Shown):
     detail: str
 
 
-class TuningBody(Body):
-    """What is set; each name that is left out stays as the feed, or the default, has it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"filter": {"band_floor": 0.01, "off": ["crossed"]}, "freshness": {"least_s": 10}}]
-        }
-    )
-
-    filter: dict[str, Any] = Field(default_factory=dict)
-    freshness: dict[str, Any] = Field(default_factory=dict)
-
-
-class TuningShown(Shown):
-    """What is set, and what is in force because of it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "instrument": None,
-                    "filter": {"band_floor": 0.01},
-                    "freshness": {},
-                    "in_force": {"filter": {"band_floor": 0.01}, "freshness": {"least_s": 5.0}},
-                }
-            ]
-        }
-    )
-
-    #: null: of the feed as a whole.
-    instrument: str | None
-    filter: dict[str, Any]
-    freshness: dict[str, Any]
-    in_force: dict[str, dict[str, Any]]
-
-
 @router.get("/{id}/instruments", response_model=Page[InstrumentHealth])
 async def list_instruments(
     id: str,
@@ -212,17 +187,24 @@ async def list_instruments(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     """The instruments of a feed with state, age, rate, gaps and last tick, by name."""
-    feed, wishes = await deck.wishes.read(FeedId(id))
-    rows = await _carried(deck, feed)
-    wanted = sorted(all_wanted(feed, wishes) | rows.keys())
-    missing = InstrumentHealth(id="", shard=None, state="pending", reason=_NOT_CARRIED)
-    all_of_them = [rows.get(name) or missing.model_copy(update={"id": name}) for name in wanted]
-    if state is not None:
-        all_of_them = [each for each in all_of_them if each.state == state]
-    page = page_of(all_of_them, lambda each: each.id, limit, cursor)
-    last = await _last_ticks(deck, feed.id, [each.id for each in page["items"]])
-    items = [each.model_copy(update={"last": last.get(each.id)}) for each in page["items"]]
-    return {**page, "items": items}
+    rows = [row for row in await _rows(deck, FeedId(id)) if state is None or row["state"] == state]
+    page = page_of(rows, lambda row: str(row["id"]), limit, cursor)
+    return {**page, "items": await _shown(deck, FeedId(id), page["items"])}
+
+
+@router.get("/{id}/instruments/window", response_model=InstrumentWindow)
+async def instruments_window(
+    id: str, _: Viewer, deck: Deck, wanted: Annotated[WindowWanted, Query()]
+) -> dict[str, Any]:
+    """A part of a long list, sorted and filtered here: what somebody looks at, and no more; a second old at most."""
+    feed = FeedId(id)
+    window = window_of(await deck.feed_rows.of(feed, lambda: _rows(deck, feed)), wanted)
+    return {
+        "items": await _shown(deck, feed, window.rows),
+        "offset": wanted.offset,
+        "total": window.total,
+        "states": window.states,
+    }
 
 
 @router.get("/{id}/quarantine", response_model=QuarantinePage)
@@ -236,7 +218,7 @@ async def list_quarantine(
 ) -> dict[str, Any]:
     """What was refused as bad: counts by reason, and the last ticks of each instrument; kept for a day."""
     feed, wishes = await deck.wishes.read(FeedId(id))
-    only = None if instrument is None else _wanted(feed, wishes, instrument)
+    only = None if instrument is None else wanted_of(feed, wishes, instrument)
     workers, trouble = await deck.look_all(f"worker:{feed.id}:")
     shown, note = await deck.look_all(f"quarantine:{feed.id}:")
     counts: dict[str, int] = {}
@@ -277,76 +259,31 @@ async def list_gaps(
     return {"items": gaps, "next": following}
 
 
-@router.get("/{id}/tuning", response_model=list[TuningShown])
-async def list_tuning(id: str, _: Viewer, deck: Deck) -> list[TuningShown]:
-    """How strict the feed's filter is and how patient it is with silence: the feed's, then instruments' own."""
-    feed = await deck.desired.feed(FeedId(id))
-    whole, own = await deck.feed_tunings.of(feed.id)
-    return [_tuning(whole, None, whole), *(_tuning(whole, name, own[name]) for name in sorted(own))]
-
-
-@router.put("/{id}/tuning", response_model=TuningShown)
-async def tune_feed(id: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
-    """Set the filter and the patience of a feed, taken up within seconds.  What is left out is the default."""
-    feed = await deck.desired.feed(FeedId(id))
-    tuning = Tuning(filter=body.filter, freshness=body.freshness)
-    _, own = await deck.feed_tunings.of(feed.id)
-    shown = _tuning(tuning, None, tuning)
-    for name, each in own.items():
-        try:
-            settled(tuning, each)
-        except BadInput as error:
-            raise BadInput(error.args[0], f"{error.detail} (with what is set of {name})") from error
-    await deck.feed_tunings.put(feed.id, None, tuning, by=caller.user)
-    return shown
-
-
-@router.put("/{id}/tuning/{instrument:path}", response_model=TuningShown)
-async def tune_instrument(id: str, instrument: str, body: TuningBody, caller: FeedKeeper, deck: Deck) -> TuningShown:
-    """Set them for one instrument, on top of the feed's."""
-    feed, wishes = await deck.wishes.read(FeedId(id))
-    name = _wanted(feed, wishes, instrument)
-    tuning = Tuning(filter=body.filter, freshness=body.freshness)
-    whole, _ = await deck.feed_tunings.of(feed.id)
-    shown = _tuning(whole, name, tuning)
-    await deck.feed_tunings.put(feed.id, name, tuning, by=caller.user)
-    return shown
-
-
-@router.delete("/{id}/tuning/{instrument:path}", status_code=204)
-async def untune_instrument(id: str, instrument: str, caller: FeedKeeper, deck: Deck) -> None:
-    """Let an instrument have the feed's settings again."""
-    feed = await deck.desired.feed(FeedId(id))
-    await deck.feed_tunings.put(feed.id, instrument_id(instrument), Tuning(), by=caller.user)
-
-
-def _wanted(feed: FeedRecord, wishes: WishesByClient, text: str) -> InstrumentId:
+def wanted_of(feed: FeedRecord, wishes: WishesByClient, text: str) -> InstrumentId:
+    """The instrument that ``text`` names, of those that the feed carries.  Raises `UnknownThing`."""
     name = instrument_id(text)
     if name not in all_wanted(feed, wishes):
         raise UnknownThing("instrument", name, f"in feed {feed.id}")
     return name
 
 
-def _tuning(feed: Tuning, instrument: InstrumentId | None, own: Tuning) -> TuningShown:
-    filter_, freshness = settled(feed, own if instrument is not None else Tuning())
-    return TuningShown(
-        instrument=instrument,
-        filter=own.filter,
-        freshness=own.freshness,
-        in_force={"filter": msgspec.to_builtins(filter_), "freshness": msgspec.to_builtins(freshness)},
-    )
-
-
-async def _carried(deck: Services, feed: FeedRecord) -> dict[str, InstrumentHealth]:
-    """What workers say; of two that have an instrument, the one that publishes it."""
-    workers, _ = await deck.look_all(f"worker:{feed.id}:")
-    found: dict[str, InstrumentHealth] = {}
+async def _rows(deck: Services, id: FeedId) -> list[Row]:
+    """What workers say of each instrument, by name; of two that have one, the worker that publishes it."""
+    feed, wishes = await deck.wishes.read(id)
+    workers, _ = await deck.look_all(f"worker:{id}:")
+    found: dict[str, Row] = {}
     for worker in workers.values():
         for each in worker["instruments"]:
             known = found.get(each["id"])
-            if known is None or known.phase == "muted":
-                found[each["id"]] = InstrumentHealth(**{**each, "shard": worker["shard"]})
-    return found
+            if known is None or known.get("phase") == "muted":
+                found[each["id"]] = {**each, "shard": worker["shard"]}
+    missing = {"shard": None, "state": "pending", "reason": _NOT_CARRIED}
+    return [found.get(name) or {"id": name, **missing} for name in sorted(all_wanted(feed, wishes) | found.keys())]
+
+
+async def _shown(deck: Services, feed: FeedId, rows: list[Row]) -> list[InstrumentHealth]:
+    last = await _last_ticks(deck, feed, [row["id"] for row in rows])
+    return [InstrumentHealth(**{**row, "last": last.get(row["id"])}) for row in rows]
 
 
 async def _last_ticks(deck: Services, feed: FeedId, names: list[str]) -> dict[str, LastTick]:

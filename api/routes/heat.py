@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
+from api.currencies import NO_MONEY, Currencies, InCurrencies, currency_fields
 from api.formats import Amount, Instant, InstantOrNone, Shown
-from api.glance import Seen, one_currency, share
+from api.glance import share
 from api.limit_tree import TreeNode, limit_tree
 from api.routes.deck_view import algos_of
 from api.routes.risk import maxima_of, scopes_of
 from api.security import Caller, Viewer
 from api.services import Deck, Services
 from api.tree_age import with_age
-from storage.records import AccountRecord
 from trading.heat import heat
 from trading.ids import Nanos
+from trading.limits import CLUSTER
 
 router = APIRouter(prefix="/v1/risk", tags=["risk"])
 
@@ -28,12 +31,21 @@ Measure = Literal["gross", "long", "short", "money_at_risk", "loss", "drawdown",
 
 
 class HeatCell(Shown):
-    """Money at risk of an algo in an instrument, and which part of the total that is (0 … 1)."""
+    """Money at risk of an algo in an instrument, and which part of its currency's total that is (0 … 1)."""
 
     algo: str
     instrument: str
     at_risk: Amount
+    #: The instrument's; "" where it is not known.
+    currency: str
     share: float
+
+
+class HeatTotal(Shown):
+    """The sum of all cells in one currency."""
+
+    currency: str
+    at_risk: Amount
 
 
 class HeatOld(Shown):
@@ -43,11 +55,12 @@ class HeatOld(Shown):
     at: InstantOrNone
 
 
-class HeatShown(Shown):
+class HeatShown(InCurrencies):
     """Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
 
     ``old``: accounts of which only what was is shown, for what they hold is at risk all the same.
-    The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
+    The algo "" stands for what no algo did.  ``total`` is null where cells are in several
+    currencies; ``totals`` has the sum of each.
     """
 
     model_config = ConfigDict(
@@ -56,12 +69,20 @@ class HeatShown(Shown):
                 {
                     "at": "2026-01-31T09:15:00.000000000+00:00",
                     "currency": "USDT",
+                    "currencies": ["USDT"],
                     "algos": ["momo-1"],
                     "instruments": ["BINANCE-USDM:BTCUSDT"],
                     "cells": [
-                        {"algo": "momo-1", "instrument": "BINANCE-USDM:BTCUSDT", "at_risk": "120.5", "share": 1.0}
+                        {
+                            "algo": "momo-1",
+                            "instrument": "BINANCE-USDM:BTCUSDT",
+                            "at_risk": "120.5",
+                            "currency": "USDT",
+                            "share": 1.0,
+                        }
                     ],
                     "total": "120.5",
+                    "totals": [{"currency": "USDT", "at_risk": "120.5"}],
                     "old": [],
                 }
             ]
@@ -69,21 +90,21 @@ class HeatShown(Shown):
     )
 
     at: Instant
-    currency: str
     algos: list[str]
     instruments: list[str]
     cells: list[HeatCell]
-    total: Amount
+    total: Amount | None
+    totals: list[HeatTotal]
     old: list[HeatOld]
 
 
-class SeriesPoint(Shown):
-    """The highest value of a measure in a day, of one level."""
+class SeriesPoint(InCurrencies):
+    """The highest value of a measure in a day, of one level; null of money in several currencies."""
 
     day: Instant
     scope: str
     kind: Measure
-    value: Amount
+    value: Amount | None
 
 
 class SeriesShown(Shown):
@@ -98,6 +119,11 @@ async def risk_heat(caller: Viewer, deck: Deck) -> dict[str, Any]:
     seen = await deck.glance.seen()
     mine = {each.id: each for each in await deck.accounts_of(caller)}
     table = heat(cell for cells in seen.cells.values() for cell in cells if cell.account in mine)
+    currencies = Currencies(seen, mine.values())
+    of = {each.id: each.currency for each in await deck.instruments.get(table.instruments)}
+    totals: dict[str, Decimal] = defaultdict(Decimal)
+    for (_, instrument), risk in table.cells.items():
+        totals[of.get(instrument, "")] += risk
     return {
         "at": seen.at,
         "old": [
@@ -105,14 +131,21 @@ async def risk_heat(caller: Viewer, deck: Deck) -> dict[str, Any]:
             for each in mine.values()
             if each.enabled and seen.is_quiet(each)
         ],
-        "currency": one_currency(_currencies(seen, mine.values())),
+        **(currency_fields(totals) if totals else currencies.fields(CLUSTER)),
         "algos": table.algos,
         "instruments": table.instruments,
         "cells": [
-            {"algo": algo, "instrument": instrument, "at_risk": risk, "share": share(risk, table.total) or 0.0}
+            {
+                "algo": algo,
+                "instrument": instrument,
+                "at_risk": risk,
+                "currency": of.get(instrument, ""),
+                "share": share(risk, totals[of.get(instrument, "")]) or 0.0,
+            }
             for (algo, instrument), risk in sorted(table.cells.items(), key=lambda cell: -cell[1])
         ],
-        "total": table.total,
+        "total": table.total if len(totals) <= 1 else None,
+        "totals": [{"currency": each, "at_risk": risk} for each, risk in sorted(totals.items())],
     }
 
 
@@ -143,14 +176,22 @@ async def maxima_series(
     scopes = await _scopes(caller, deck, scope)
     found = await maxima_of(deck, caller, Nanos(time.time_ns() - days * _DAY_NS), scopes)
     kinds = (kind,) if kind is not None else get_args(Measure)
-    return {
-        "items": [
-            {"day": each.day, "scope": each.scope, "kind": name, "value": getattr(each, name)}
-            for each in found
-            if not each.instrument
-            for name in kinds
-        ]
-    }
+    currencies = Currencies(await deck.glance.seen(), await deck.accounts_of(caller))
+    items = []
+    for each in found:
+        if each.instrument:
+            continue
+        for name in kinds:
+            is_money = name != "open_orders"
+            is_sum = not is_money or currencies.is_one(each.scope)
+            point: dict[str, Any] = {
+                "day": each.day,
+                "scope": each.scope,
+                "kind": name,
+                "value": getattr(each, name) if is_sum else None,
+            }
+            items.append({**point, **(currencies.fields(each.scope) if is_money else NO_MONEY)})
+    return {"items": items}
 
 
 async def _scopes(caller: Caller, deck: Services, scope: str | None) -> list[str] | None:
@@ -158,8 +199,3 @@ async def _scopes(caller: Caller, deck: Services, scope: str | None) -> list[str
     if scope is None:
         return scopes
     return [scope] if (scopes is None or scope in scopes) and "\0" not in scope else []
-
-
-def _currencies(seen: Seen, accounts: Any) -> list[str]:
-    told = [seen.told_of(each) for each in accounts if isinstance(each, AccountRecord)]
-    return [each.currency for each in told if each is not None]

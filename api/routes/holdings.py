@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Query
 
 from api.formats import Cursor, GivenInstant, Limit, Page, page_of
@@ -69,7 +70,13 @@ async def list_positions(
         else await algo_positions(deck.database, AlgoId(algo), accounts)
     )
     held = [each for each in found if flat or each.quantity]
-    return page_of(held, lambda position: f"{position.account} {position.instrument}", limit, cursor)
+    page = page_of(held, lambda position: f"{position.account} {position.instrument}", limit, cursor)
+    known = await deck.instruments.get(sorted({each.instrument for each in page["items"]}))
+    currencies = {each.id: each.currency for each in known}
+    page["items"] = [
+        {**msgspec.structs.asdict(each), "currency": currencies.get(each.instrument, "")} for each in page["items"]
+    ]
+    return page
 
 
 @router.get("/portfolio", response_model=PortfolioShown)

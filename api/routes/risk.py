@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 
+from api.currencies import NO_MONEY, Currencies, InCurrencies
 from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
 from api.security import Caller, FreshOperator, Viewer
@@ -65,8 +67,11 @@ class StateShown(Shown):
     waiting: list[str]
 
 
-class LimitShown(Shown):
-    """A limit in force; ``state`` null: central risk has not told lately."""
+class LimitShown(InCurrencies):
+    """A limit in force; ``state`` null: central risk has not told lately.
+
+    ``currency``: of one of money; with several ``currencies`` what is used of it are amounts added up as they are.
+    """
 
     scope: str
     kind: str
@@ -78,8 +83,11 @@ class LimitShown(Shown):
     state: StateShown | None = None
 
 
-class ExposureLine(Shown):
-    """Use of one limit that sessions share: in use, lent to them (use included), the limit."""
+class ExposureLine(InCurrencies):
+    """Use of one limit that sessions share: in use, lent to them (use included), the limit.
+
+    With several ``currencies`` amounts are added up as they are, as the limit does.
+    """
 
     resource: str
     scope: str
@@ -100,23 +108,24 @@ class ReachedShown(Shown):
     limit: Amount | None
 
 
-class LevelShown(Shown):
+class LevelShown(InCurrencies):
     """Use of a level, or of one instrument on it.
 
     ``gross``: value of what is held or may come to be held, signs left off; ``net``: signed value of what is held;
     ``long`` and ``short``: the most that open orders could make of it; ``profit`` and ``drawdown``: since the day
     began, realised and not, fees included; ``money_at_risk``: the loss if every protective stop is hit.
+    Where there are several ``currencies`` amounts are null.
     """
 
     scope: str
     instrument: str
-    gross: Amount
-    net: Amount
-    long: Amount
-    short: Amount
-    profit: Amount
-    drawdown: Amount
-    money_at_risk: Amount
+    gross: Amount | None
+    net: Amount | None
+    long: Amount | None
+    short: Amount | None
+    profit: Amount | None
+    drawdown: Amount | None
+    money_at_risk: Amount | None
     open_orders: int
     limits: dict[str, Amount]
     blocked: list[ReachedShown]
@@ -133,18 +142,21 @@ class RiskShown(Shown):
     levels: list[LevelShown]
 
 
-class MaximaShown(Shown):
-    """The highest of each measure in a day, of one level; each by itself."""
+class MaximaShown(InCurrencies):
+    """The highest of each measure in a day, of one level; each by itself.
+
+    Amounts are null where the level has, or had, several currencies.
+    """
 
     day: Instant
     scope: str
     instrument: str
-    gross: Amount
-    long: Amount
-    short: Amount
-    money_at_risk: Amount
-    loss: Amount
-    drawdown: Amount
+    gross: Amount | None
+    long: Amount | None
+    short: Amount | None
+    money_at_risk: Amount | None
+    loss: Amount | None
+    drawdown: Amount | None
     open_orders: int
     sampled_at: Instant
 
@@ -173,7 +185,10 @@ async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cu
     page = page_of(found, lambda each: f"{each.scope} {each.kind} {each.instrument}", limit, cursor)
     view = await deck.hot.get("risk", dict[str, Any]) or {}
     states = {(s["scope"], s["kind"], s["instrument"]): s for s in view.get("limits", ())}
-    page["items"] = [_shown(each, states.get((each.scope, each.kind, each.instrument))) for each in page["items"]]
+    currencies = await _currencies(caller, deck)
+    page["items"] = [
+        _shown(each, states.get((each.scope, each.kind, each.instrument)), currencies) for each in page["items"]
+    ]
     return page
 
 
@@ -183,8 +198,10 @@ async def set_limit(body: LimitWanted, caller: FreshOperator, deck: Deck) -> dic
     check_limit(body.scope, body.kind, body.instrument, body.value)
     _refuse_pause(body.kind)
     await _check_references(deck, body.scope, body.instrument)
+    # Read before: what is set is not to look refused because something cannot be read after it.
+    currencies = await _currencies(caller, deck)
     record = await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, by=caller.user)
-    return _shown(record, await _state_of(deck, record))
+    return _shown(record, await _state_of(deck, record), currencies)
 
 
 @router.delete("/limits", status_code=204)
@@ -220,17 +237,22 @@ async def exposure(
     for state in view.get("limits", ()):
         if not state["instrument"]:
             bounds.setdefault(state["scope"], {})[state["kind"]] = state["value"]
+    currencies = await _currencies(caller, deck)
     levels = [
-        {**_FLAT, **use, "limits": {} if use.get("instrument") else bounds.get(use["scope"], {})}
+        {**_FLAT, **_told(use, currencies), "limits": {} if use.get("instrument") else bounds.get(use["scope"], {})}
         for use in view.get("levels", ())
         if by is None or _sort_of(use) == by
     ]
     scopes = await scopes_of(caller, deck)
+    exposure = [
+        line | (currencies.fields(line["scope"], line["instrument"]) if _is_money(line["kind"]) else NO_MONEY)
+        for line in view["exposure"]
+    ]
     if scopes is None:
-        return {**view, "levels": levels}
+        return {**view, "exposure": exposure, "levels": levels}
     return {
         **view,
-        "exposure": [line for line in view["exposure"] if line["scope"] in scopes],
+        "exposure": [line for line in exposure if line["scope"] in scopes],
         "over": [each for each in view["over"] if each.split("/", 1)[0] in scopes],
         "levels": [use for use in levels if use["scope"] in scopes],
     }
@@ -242,12 +264,14 @@ async def maxima(
     deck: Deck,
     days: Annotated[int, Query(ge=1, le=3700, description="How many days back, today included")] = 30,
     scope: Annotated[str | None, Query(description="Only this level")] = None,
-) -> list[MaximaRecord]:
+) -> list[dict[str, Any]]:
     """The highest use of each day, for charts, oldest first; those who are not operators see their own."""
     scopes = await scopes_of(caller, deck)
     if scope is not None:
         scopes = [scope] if scopes is None or scope in scopes else []
-    return await maxima_of(deck, caller, Nanos(time.time_ns() - days * _DAY_NS), scopes)
+    found = await maxima_of(deck, caller, Nanos(time.time_ns() - days * _DAY_NS), scopes)
+    currencies = await _currencies(caller, deck)
+    return [_told(msgspec.structs.asdict(each), currencies) for each in found]
 
 
 async def maxima_of(deck: Services, caller: Caller, since: Nanos, scopes: list[str] | None) -> list[MaximaRecord]:
@@ -260,6 +284,23 @@ async def maxima_of(deck: Services, caller: Caller, since: Nanos, scopes: list[s
 
 
 _FLAT = {"instrument": "", "blocked": ()}
+#: Of a level, or a day's highest of it: the amounts of money.
+_MONEY = ("gross", "net", "long", "short", "profit", "drawdown", "money_at_risk", "loss")
+
+
+async def _currencies(caller: Caller, deck: Services) -> Currencies:
+    return Currencies(await deck.glance.seen(), await deck.accounts_of(caller))
+
+
+def _told(use: dict[str, Any], currencies: Currencies) -> dict[str, Any]:
+    """Figures of a level with their currency; amounts in several, which have no sum, are None."""
+    where = use["scope"], use.get("instrument", "")
+    unknown = {} if currencies.is_one(*where) else {name: None for name in _MONEY if name in use}
+    return {**use, **unknown, **currencies.fields(*where)}
+
+
+def _is_money(kind: str) -> bool:
+    return kind in KINDS and KINDS[kind].unit == "money"
 
 
 def _sort_of(use: dict[str, Any]) -> str:
@@ -282,8 +323,9 @@ async def scopes_of(caller: Caller, deck: Services, *, to_trade: bool = False) -
     ]
 
 
-def _shown(record: LimitRecord, state: Any) -> dict[str, Any]:
+def _shown(record: LimitRecord, state: Any, currencies: Currencies) -> dict[str, Any]:
     shown = {name: getattr(record, name) for name in record.__struct_fields__}
+    shown |= currencies.fields(record.scope, record.instrument) if _is_money(record.kind) else NO_MONEY
     if state is not None:
         get = state.get if isinstance(state, dict) else lambda name: getattr(state, name)
         shown["state"] = {name: get(name) for name in ("used", "breached", "holds", "waiting")}

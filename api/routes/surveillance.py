@@ -11,10 +11,11 @@ from fastapi import APIRouter
 from pydantic import ConfigDict
 
 from api.formats import Body, Instant, Shown
-from api.security import FreshOperator, Operator
-from api.services import Deck
+from api.problems import ProblemError
+from api.security import Caller, FreshOperator, Operator
+from api.services import Deck, Services
 from storage.surveillance_terms import SetTerms
-from trading.errors import BadInput
+from trading.errors import BadInput, Conflict
 from trading.ids import AccountId
 from trading.surveillance_terms import settled
 
@@ -22,11 +23,15 @@ router = APIRouter(prefix="/v1/surveillance", tags=["risk"])
 
 
 class TermsWanted(Body):
-    """Terms to set, by name; what is left out is the deck's, or, for the deck, the default."""
+    """Terms to set, by name; what is left out is the deck's, or, for the deck, the default.
+
+    ``seen``: what was set when somebody looked; 409 `terms_moved` where something else is by now, shown in ``present``.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"terms": {"times": 10, "share": 0.25, "cancels": 60}}]})
 
     terms: dict[str, float]
+    seen: dict[str, float] | None = None
 
 
 class TermsShown(Shown):
@@ -49,18 +54,26 @@ async def list_terms(_: Operator, deck: Deck) -> list[dict[str, Any]]:
 @router.put("/terms", response_model=TermsShown)
 async def set_terms(body: TermsWanted, caller: FreshOperator, deck: Deck) -> dict[str, Any]:
     """Set the deck's terms, taken up within seconds.  {} makes them the defaults again."""
-    with _of_body():
-        await deck.surveillance_terms.put(None, _whole(body.terms), by=caller.user)
-    return _shown(await deck.surveillance_terms.all(), None)
+    return await _set(deck, None, body, caller)
 
 
 @router.put("/terms/{account}", response_model=TermsShown)
 async def set_terms_of_account(account: str, body: TermsWanted, caller: FreshOperator, deck: Deck) -> dict[str, Any]:
     """Set those of an account, on top of the deck's.  {} lets it have the deck's again."""
     record = await deck.desired.account(AccountId(account))
-    with _of_body():
-        await deck.surveillance_terms.put(record.id, _whole(body.terms), by=caller.user)
-    return _shown(await deck.surveillance_terms.all(), record.id)
+    return await _set(deck, record.id, body, caller)
+
+
+async def _set(deck: Services, account: AccountId | None, body: TermsWanted, caller: Caller) -> dict[str, Any]:
+    seen = None if body.seen is None else _whole(body.seen)
+    try:
+        with _of_body():
+            await deck.surveillance_terms.put(account, _whole(body.terms), by=caller.user, seen=seen)
+    except Conflict as error:
+        present = TermsShown.model_validate(_shown(await deck.surveillance_terms.all(), account))
+        more = present.model_dump(mode="json")
+        raise ProblemError(409, error.code, "Conflict", error.detail, present=more) from error
+    return _shown(await deck.surveillance_terms.all(), account)
 
 
 @contextmanager

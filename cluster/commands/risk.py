@@ -14,6 +14,7 @@ risk = typer.Typer(help="Limits, exposure, kills.", no_args_is_help=True)
 _LEVELS = [
     ("level", "scope"),
     ("instrument", "instrument"),
+    ("in", "currencies"),
     ("gross", "gross"),
     ("net", "net"),
     ("profit", "profit"),
@@ -26,6 +27,7 @@ _LIMITS = [
     ("kind", "kind"),
     ("instrument", "instrument"),
     ("limit", "value"),
+    ("in", "currencies"),
     ("used", "used"),
     ("holds", "holds"),
     ("waiting for", "waiting"),
@@ -69,7 +71,8 @@ def exposure(
     """How much of everything is in use."""
     with told():
         found = api_for(url, key, data_dir).get("/risk/exposure", **({"by": by} if by else {}))
-        show(found, as_json, _LEVELS, found["levels"])
+        rows = [{**each, "currencies": " ".join(each["currencies"])} for each in found["levels"]]
+        show(found, as_json, _LEVELS, rows)
 
 
 @risk.command("limits")
@@ -82,7 +85,13 @@ def limits(url: Url = "", key: Key = "", data_dir: DataDir = None, as_json: Json
 
 def _flat(limit: dict[str, Any]) -> dict[str, Any]:
     state = limit["state"] or {}
-    return {**limit, **state, "waiting": ", ".join(state.get("waiting", ())), "holds": state.get("holds", "")}
+    return {
+        **limit,
+        **state,
+        "waiting": ", ".join(state.get("waiting", ())),
+        "currencies": " ".join(limit["currencies"]),
+        "holds": state.get("holds", ""),
+    }
 
 
 @risk.command("limit")

@@ -192,8 +192,7 @@ def closed_once(closing: list[dict[str, Any]], others: dict[str, Decimal]) -> No
         sums[order["instrument"]] += D(order["filled_quantity"])
     assert dict(sums) == {instrument: abs(quantity) for instrument, quantity in others.items()}
     assert len({order["client_order_id"] for order in closing}) == len(closing)
-    # Keys are ``<kill>-<instrument>.<moment>[.<part>]``: another moment would be another attempt.
-    attempts = {tuple(order["client_order_id"].split(".")[:2]) for order in closing}
+    attempts = {(order["instrument"], order["client_order_id"].split(".")[1]) for order in closing}
     assert len(attempts) == len(sums), closing
 
 

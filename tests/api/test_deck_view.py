@@ -27,6 +27,7 @@ D = Decimal
 def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request reads anew."""
     monkeypatch.setattr(glance, "FRESH_S", 0.0)
+    monkeypatch.setattr(glance, "CURRENCIES_S", 0.0)
 
 
 def account(id: str, **changes: Any) -> dict[str, Any]:
@@ -165,7 +166,7 @@ async def test_feeds_are_judged_by_their_workers(stage: Stage, key: str) -> None
     assert (await seen())[0] == "off"
 
 
-async def test_breaks_are_counted_and_currencies_that_differ_are_not_named(stage: Stage, key: str) -> None:
+async def test_breaks_are_counted_and_what_is_in_several_currencies_is_not_added_up(stage: Stage, key: str) -> None:
     item = Break(
         id="b", account=AccountId("paper-1"), instrument=BTC, kind=BreakKind.POSITION, ours="1", theirs="2",
         opened_at=Nanos(10**18),
@@ -175,8 +176,23 @@ async def test_breaks_are_counted_and_currencies_that_differ_are_not_named(stage
     await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(breaks=[item])))
     await told(stage, "bo", account("paper-2", currency="USD"))
     seen = await stage.get("/v1/deck")
-    assert (seen["breaks"], seen["currency"], seen["pnl_today"]) == (1, "", "3")
-    assert (await stage.get("/v1/deck", key=key))["currency"] == "USDT"
+    assert (seen["breaks"], seen["currency"], seen["currencies"]) == (1, "", ["USD", "USDT"])
+    assert (seen["pnl_today"], seen["gross"], seen["net"], seen["gross_use"]) == (None, None, None, None)
+    assert seen["not_known"] == []
+    one, two = seen["accounts"]
+    assert (one["currency"], one["pnl_today"]) == ("USDT", "7")
+    # Its cash is in dollars, its order in USDT.
+    assert (two["currency"], two["currencies"], two["pnl_today"], two["gross"]) == ("", ["USD", "USDT"], None, None)
+    mine = await stage.get("/v1/deck", key=key)
+    assert (mine["currency"], mine["pnl_today"]) == ("USDT", "7")
+
+
+async def test_an_account_in_which_nothing_happened_adds_no_currency(stage: Stage, key: str) -> None:
+    await stage.ask("DELETE", "/v1/orders/paper-2/k-2")
+    await risk_told(stage, use("account:paper-1", 100, 7))
+    await told(stage, "bo", account("paper-2", currency="USD", profit="0", gross_exposure="0"))
+    seen = await stage.get("/v1/deck")
+    assert (seen["currency"], seen["pnl_today"], seen["accounts"][1]["currency"]) == ("USDT", "7", "USD")
 
 
 async def test_without_redis_the_journal_is_shown_all_the_same(stage: Stage, key: str) -> None:

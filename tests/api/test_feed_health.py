@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from api import feed_rows
 from storage.records import FeedGap
 from tests.api.playing import BTC, ETH, Stage
 from trading.feed_tuning import Tuning
@@ -92,6 +94,60 @@ async def test_instruments_are_listed_with_their_state_and_last_tick(feed: Stage
     assert [each["id"] for each in page["items"]] == [BTC]
     assert [each["id"] for each in (await feed.get(f"{url}?limit=1&cursor={page['next']}"))["items"]] == [ETH]
     await feed.refused(404, "unknown_feed", "GET", "/v1/feeds/nothing/instruments")
+
+
+async def test_a_window_of_instruments_is_sorted_and_filtered_here(
+    feed: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_rows, "FRESH_S", 0.0)
+    url = f"/v1/feeds/{FEED}/instruments/window"
+    names = [f"BINANCE:X{n:02}" for n in range(8)]
+    rows = [
+        instrument_stats(
+            name, age_s=None if n == 3 else float(n % 5), rate=float(n), state="stale" if n % 4 == 0 else "live"
+        )
+        for n, name in enumerate(names)
+    ]
+    await feed.services.hot.put(f"worker:{FEED}:0", worker_stats(0, *rows[:4]), 30)
+    await feed.services.hot.put(f"worker:{FEED}:1", worker_stats(1, *rows[4:]), 30)
+
+    async def shown(query: str) -> list[str]:
+        return [each["id"].removeprefix("BINANCE:") for each in (await feed.get(f"{url}?{query}"))["items"]]
+
+    whole = await feed.get(url)
+    assert (whole["total"], whole["offset"], len(whole["items"])) == (10, 0, 10)
+    assert whole["states"] == {"live": 6, "pending": 2, "stale": 2}
+    assert whole["items"] == (await feed.get(f"/v1/feeds/{FEED}/instruments"))["items"]
+    assert await shown("sort=-rate&limit=3") == ["X07", "X06", "X05"]
+    assert await shown("sort=-rate&limit=3&offset=3") == ["X04", "X03", "X02"]
+    # What is alike by name, also where the largest come first; what is not known last.
+    assert await shown("sort=age_s&search=x0") == ["X00", "X05", "X01", "X06", "X02", "X07", "X04", "X03"]
+    assert await shown("sort=-age_s&search=X0") == ["X04", "X02", "X07", "X01", "X06", "X00", "X05", "X03"]
+    assert await shown("search=no%20worker") == ["BTCUSDT", "ETHUSDT"]
+    stale = await feed.get(f"{url}?state=stale&limit=1")
+    assert (stale["total"], stale["states"], stale["items"][0]["id"]) == (2, whole["states"], "BINANCE:X00")
+    assert await shown("offset=50") == []
+    for query in ("sort=name", "offset=-1", "limit=5000", "state=gone", "colour=red"):
+        assert (await feed.ask("GET", f"{url}?{query}")).status_code == 422, query
+    await feed.refused(404, "unknown_feed", "GET", "/v1/feeds/nothing/instruments/window")
+
+
+async def test_many_who_look_at_different_windows_cost_one_reading(
+    feed: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    real = feed.services.look_all
+
+    async def counted(prefix: str) -> Any:
+        nonlocal reads
+        reads += prefix == f"worker:{FEED}:"
+        return await real(prefix)
+
+    monkeypatch.setattr(feed.services, "look_all", counted)
+    monkeypatch.setattr(feed_rows, "FRESH_S", 30.0)
+    url = f"/v1/feeds/{FEED}/instruments/window"
+    await asyncio.gather(*(feed.get(f"{url}?offset={n}") for n in range(30)))
+    assert reads == 1
 
 
 async def test_refused_ticks_are_shown_by_instrument_and_counted_by_reason(feed: Stage) -> None:
@@ -190,6 +246,33 @@ async def test_tuning_that_makes_no_sense_is_refused_by_name_and_changes_nothing
     if field is not None:
         assert answer.json()["field"] == field
     assert await feed.services.feed_tunings.of(FEED) == (Tuning(), {})
+
+
+@pytest.mark.parametrize("where", ["", f"/{BTC}"])
+async def test_a_tuning_is_set_only_on_the_one_that_was_seen(feed: Stage, where: str) -> None:
+    url = f"/v1/feeds/{FEED}/tuning{where}"
+    nothing: dict[str, Any] = {"filter": {}, "freshness": {}}
+    theirs = {"filter": {"band_floor": 0.01}, "freshness": {"gaps": 6}}
+    assert (await feed.ask("PUT", url, {**theirs, "seen": nothing})).status_code == 200
+    mine = {"filter": {"band_floor": 0.02}}
+    said = await feed.refused(409, "tuning_moved", "PUT", url, {**mine, "seen": nothing})
+    assert {name: said["present"][name] for name in ("filter", "freshness")} == theirs
+    assert said["present"]["instrument"] == (BTC if where else None)
+    assert said["present"]["in_force"]["filter"]["band_floor"] == 0.01
+    whole, own = await feed.services.feed_tunings.of(FEED)
+    assert (own[BTC] if where else whole) == Tuning(filter={"band_floor": 0.01}, freshness={"gaps": 6.0})
+    assert (await feed.ask("PUT", url, {**mine, "seen": theirs})).json()["filter"] == {"band_floor": 0.02}
+    # Who does not say what they saw sets it whatever there is, as ever.
+    assert (await feed.ask("PUT", url, {"filter": {"band_floor": 0.03}})).status_code == 200
+
+
+async def test_of_two_tunings_at_once_on_what_both_saw_one_is_refused(feed: Stage) -> None:
+    url, seen = f"/v1/feeds/{FEED}/tuning", {"filter": {}, "freshness": {}}
+    bodies = [{"filter": {"band_floor": floor}, "seen": seen} for floor in (0.01, 0.02, 0.03, 0.04)]
+    answers = await asyncio.gather(*(feed.ask("PUT", url, body) for body in bodies))
+    assert sorted(each.status_code for each in answers) == [200, 409, 409, 409]
+    (won,) = [each.json()["filter"] for each in answers if each.status_code == 200]
+    assert (await feed.get(url))[0]["filter"] == won
 
 
 async def test_a_feed_setting_that_an_instruments_own_makes_senseless_is_refused(feed: Stage) -> None:

@@ -15,6 +15,7 @@ import pytest
 import websockets
 from msgspec.structs import replace
 
+from api import glance
 from cluster.streams import Change
 from storage.equity import Sample
 from storage.leases import Leases
@@ -24,6 +25,12 @@ from tests.api.test_reconciliations import REPORT, _save
 from trading.ids import AccountId, AlgoId, Nanos
 
 ACCOUNTS = ("paper-1", "paper-3")
+
+
+@pytest.fixture(autouse=True)
+def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request reads anew: answers to what sets limits are made from a glance too."""
+    monkeypatch.setattr(glance, "FRESH_S", 0.0)
 
 
 @pytest.fixture

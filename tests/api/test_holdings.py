@@ -71,6 +71,7 @@ async def test_a_portfolio_is_shown_as_the_session_told_it(stage: Stage, key: st
         "reconciled": True,
         "cash": "1000.5",
         "currency": "USDT",
+        "currencies": ["USDT"],
         "realised": "1",
         "unrealised": "2",
         "fees": "0.5",

@@ -52,6 +52,17 @@ async def test_what_makes_no_sense_names_its_field_and_changes_nothing(stage: St
     assert (await stage.get(PATH))[0]["set"] == {}
 
 
+async def test_they_are_set_only_on_those_that_were_seen(stage: Stage) -> None:
+    await stage.trading()
+    for path in (PATH, f"{PATH}/paper-1"):
+        assert (await stage.ask("PUT", path, {"terms": {"flips": 9}, "seen": {}})).status_code == 200
+        said = await stage.refused(409, "terms_moved", "PUT", path, {"terms": {"cancels": 90}, "seen": {}})
+        assert (said["present"]["set"], said["present"]["in_force"]["flips"]) == ({"flips": 9}, 9)
+        # A form tells numbers as JSON does.
+        body = {"terms": {"cancels": 90.0}, "seen": {"flips": 9.0}}
+        assert (await stage.ask("PUT", path, body)).json()["set"] == {"cancels": 90}
+
+
 async def test_it_is_the_operators(stage: Stage) -> None:
     key = await stage.trading()
     await stage.refused(403, "forbidden", "GET", PATH, key=key)

@@ -7,17 +7,23 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from api import glance, views
+from api import feed_rows, glance, views
 from api.routes import stream as route
 from api.view_sources import MOST_VIEWS, PATHS
 from api.views import Views
-from tests.api.playing import Stage, algo_body, order_body
+from storage.leases import Leases
+from tests.api.playing import BTC, Stage, algo_body, order_body
+from tests.api.test_feed_health import instrument_stats, worker_stats
 from trading.errors import NotReady
+from trading.ids import AccountId, AlgoId
+from trading.journal import JournalBatch
+from trading.positions import Position
 
 #: What differs from one reading to the next.
 _MOVING = re.compile(r'"(?:at|age_s|seen_at|[a-z_]*age[a-z_]*)": (?:"[^"]*"|[0-9.e+-]+|null)')
@@ -27,6 +33,7 @@ _MOVING = re.compile(r'"(?:at|age_s|seen_at|[a-z_]*age[a-z_]*)": (?:"[^"]*"|[0-9
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views are read often, each time anew, and looked at again soon."""
     monkeypatch.setattr(glance, "FRESH_S", 0.0)
+    monkeypatch.setattr(feed_rows, "FRESH_S", 0.0)
     monkeypatch.setattr(views, "EVERY_S", 0.05)
     monkeypatch.setattr(route, "CHECK_S", 0.2)
 
@@ -98,6 +105,33 @@ async def test_only_what_has_changed_is_sent_and_now_and_then_all_of_it(
         assert changed["skipped"] == 0
 
 
+async def test_what_happens_to_an_algo_and_what_it_holds_is_pushed_to_whom_the_get_tells_it(
+    stage: Stage, served: str, key: str
+) -> None:
+    topics = ("view:algos/momo-1/events", "view:positions?algo=momo-1&flat=true")
+    other = await stage.person("bo", "trader")
+    async with listening(served, key, *topics) as socket, listening(served, other, *topics) as others:
+        first = await until(socket, lambda update: update["topic"] == topics[0])
+        held = await until(socket, lambda update: update["topic"] == topics[1])
+        assert held["body"]["items"] == []
+        for topic in topics:
+            refused = await until(others, lambda update, topic=topic: update["topic"] == topic)  # type: ignore[misc]
+            assert (refused["body"], refused["problem"]["code"]) == (None, "unknown_algo")
+        assert [each["what"] for each in first["body"]["items"]] == [["created"]]
+        assert (await stage.ask("POST", "/v1/algos/momo-1/start")).is_success
+        changed = await until(socket, lambda update: update["topic"] == topics[0] and len(update["body"]["items"]) > 1)
+        assert "want" in changed["body"]["items"][0]["what"]
+        position = Position(account=AccountId("paper-1"), instrument=BTC, algo=AlgoId("momo-1"), realised=Decimal(3))
+        epoch = await Leases(stage.services.database).take("session/test", "test", 60)
+        journal = stage.services.journal
+        await journal.append("session/test", epoch, 1, journal.prepare(JournalBatch(positions=[position])))
+        traded = await until(socket, lambda update: update["topic"] == topics[1] and update["body"]["items"])
+        assert (traded["body"]["items"][0]["realised"], traded["body"]["items"][0]["currency"]) == ("3", "USDT")
+        given = await stage.ask("PUT", "/v1/grants/paper-1/bo", {"level": "view"})
+        assert given.status_code < 300, given.text
+        await until(others, lambda update: update["topic"] == topics[1] and update["body"] is not None)
+
+
 async def test_views_are_watched_and_left_while_connected(stage: Stage, served: str, key: str) -> None:
     async with listening(served, key) as socket:
         await socket.send(json.dumps({"subscribe": ["view:deck", "view:risk/kills"]}))
@@ -132,6 +166,30 @@ async def test_what_cannot_be_read_is_told_as_a_problem_until_it_can(stage: Stag
         await until(socket, lambda update: update["key"] == "risk/exposure" and update["body"] is not None)
 
 
+async def test_of_a_long_list_only_the_window_that_is_looked_at_is_sent(stage: Stage, served: str, key: str) -> None:
+    names = [f"BINANCE:X{n:04}" for n in range(3_000)]
+
+    async def tell(tick: int) -> None:
+        for shard in range(3):
+            mine = [instrument_stats(each, age_s=n / 1000, ticks=tick, rate=n + 0.5) for n, each in enumerate(names)]
+            await stage.services.hot.put(f"worker:crypto:{shard}", worker_stats(shard, *mine[shard::3]), 30)
+
+    await tell(1)
+    window = "view:feeds/crypto/instruments/window?sort=-rate&offset=100&limit=100"
+    async with listening(served, key, window) as socket:
+        update = await until(socket, lambda update: True)
+        assert [each["id"] for each in update["body"]["items"]] == names[-101:-201:-1]
+        assert update["body"]["total"] == 3_002
+        await tell(2)
+        changed = await until(socket, lambda update: update["body"]["items"][0]["ticks"] == 2)
+        assert len(json.dumps(changed)) < 60_000, "a hundred rows"
+        # Others are watched in its place while somebody scrolls.
+        other = window.replace("offset=100", "offset=2900")
+        await socket.send(json.dumps({"subscribe": [other], "unsubscribe": [window]}))
+        scrolled = await until(socket, lambda update: update["topic"] == other)
+        assert [each["id"] for each in scrolled["body"]["items"]][:2] == [names[99], names[98]]
+
+
 async def test_a_grant_that_is_given_or_taken_shows_at_once(stage: Stage, served: str, key: str) -> None:
     other = await stage.person("bo", "viewer")
     async with listening(served, other, "view:deck") as socket:
@@ -152,6 +210,10 @@ async def test_a_grant_that_is_given_or_taken_shows_at_once(stage: Stage, served
         (["view:feeds/a/b"], "no view 'feeds/a/b'"),
         (["view:deck?x=1"], "no view"),
         (["view:" + "x" * 500], "no view"),
+        (["view:feeds/crypto/instruments/window?sort=name"], "sort: Input should be"),
+        (["view:feeds/crypto/instruments/window?a=1"], "a: Extra inputs"),
+        (["view:feeds/crypto/instruments/window?" + "a=1&" * 20], "Max number of fields"),
+        (["view:feeds/crypto/instruments/window?search=" + "x" * 1000], "no view"),
         ([f"view:algos/{n}" for n in range(MOST_VIEWS + 1)], f"a client may watch {MOST_VIEWS}"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.trading.rig import AAA, ACC, BBB, Rig, buy, held
 from trading.histogram import Histogram
@@ -120,7 +121,7 @@ def test_portfolio_sums_profit_and_exposure() -> None:
     rig.filled(buy("b", 2, of=BBB.id))
     rig.working(buy("c", 1))
     rig.do(rig.core.set_marks({AAA.id: D(103)}, rig.now))
-    view = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9))
+    view = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9), rig.core.instruments)
     (account,) = view.accounts
     assert (account.account, account.connected, account.reconciled) == (ACC, True, True)
     assert (account.realised, account.unrealised, account.profit) == (0, 30, 30)
@@ -132,10 +133,27 @@ def test_portfolio_sums_profit_and_exposure() -> None:
     }
 
 
+def test_a_portfolio_tells_the_currencies_of_what_was_held_and_of_what_is_open() -> None:
+    rig = Rig()
+    rupees = {**rig.core.instruments, BBB.id: replace(BBB, currency="INR")}
+
+    def told() -> tuple[tuple[str, ...], dict[str, str]]:
+        view = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9), rupees)
+        return view.accounts[0].currencies, {each.instrument: each.currency for each in view.positions}
+
+    assert told() == ((), {})
+    rig.filled(buy("a", 5))
+    assert told() == ((AAA.currency,), {AAA.id: AAA.currency})
+    rig.working(buy("b", 2, of=BBB.id))
+    assert told() == (("INR", AAA.currency), {AAA.id: AAA.currency})
+
+
 def test_position_without_a_mark_counts_no_profit() -> None:
     rig = Rig(positions=[held(5)], marks=False)
     rig.core.exposure.marks.clear()
-    (position,) = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9)).positions
+    (position,) = portfolio(
+        UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9), rig.core.instruments
+    ).positions
     assert (position.mark, position.unrealised, position.exposure) == (None, 0, 0)
 
 
@@ -145,7 +163,9 @@ def test_profit_is_realised_plus_unrealised_less_fees(price: str) -> None:
     rig.filled(buy("a", 4))
     rig.book.positions[AAA.id].fees = D(3)
     rig.do(rig.core.set_marks({AAA.id: D(price)}, rig.now))
-    (account,) = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9)).accounts
+    (account,) = portfolio(
+        UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9), rig.core.instruments
+    ).accounts
     assert account.profit == (D(price) - 100) * 4 - 3
 
 

@@ -889,6 +889,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/feeds/{id}/instruments/window": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Instruments Window
+         * @description A part of a long list, sorted and filtered here: what somebody looks at, and no more; a second old at most.
+         */
+        get: operations["instruments_window_v1_feeds__id__instruments_window_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/feeds/{id}/quarantine": {
         parameters: {
             query?: never;
@@ -2472,8 +2492,14 @@ export interface components {
         /**
          * AccountGlance
          * @description An account.  ``gross``: the value of all that is held or may come to be held, signs left off.
+         *
+         *     Where it has amounts in several currencies, those that would be sums are null.
          */
         AccountGlance: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Account */
             account: string;
             /** User */
@@ -2486,8 +2512,6 @@ export interface components {
             state: string;
             /** Detail */
             detail: string;
-            /** Currency */
-            currency: string;
             /** Equity */
             equity: string | null;
             /** Pnl Today */
@@ -2869,12 +2893,13 @@ export interface components {
             positions: {
                 [key: string]: string;
             };
+            /** Realised */
+            realised: string | null;
             /**
-             * Realised
-             * Format: decimal
-             * @example 0.01
+             * Currency
+             * @default
              */
-            realised: string;
+            currency?: string;
             tick_to_strategy_ms: components["schemas"]["Latency"];
             intent_to_ack_ms: components["schemas"]["Latency"];
             /** Cpu Share */
@@ -3825,11 +3850,14 @@ export interface components {
          *
          *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
          *     are null where it is all of them, ``gross_use`` where it is any.
-         *     ``currency``: of all amounts; "" where accounts differ, whose amounts are added up as they are, as limits do.
+         *     ``currency``: of all amounts; where there are several no sum is known, nor ``gross_use``.
          *     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
          * @example {
          *       "at": "2026-01-31T09:15:00.000000000+00:00",
          *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ],
          *       "pnl_today": "120.5",
          *       "gross": "52000",
          *       "net": "-1200",
@@ -3855,14 +3883,16 @@ export interface components {
          *     }
          */
         DeckShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * At
              * Format: date-time
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
-            /** Currency */
-            currency: string;
             /** Pnl Today */
             pnl_today: string | null;
             /** Gross */
@@ -3994,10 +4024,12 @@ export interface components {
          * @description As `ProfitCurve`, of an account.
          */
         EquityCurve: {
-            /** Items */
-            items: components["schemas"]["EquityPoint"][];
             /** Currency */
             currency: string;
+            /** Currencies */
+            currencies: string[];
+            /** Items */
+            items: components["schemas"]["EquityPoint"][];
         };
         /**
          * EquityPoint
@@ -4062,8 +4094,14 @@ export interface components {
         /**
          * ExposureLine
          * @description Use of one limit that sessions share: in use, lent to them (use included), the limit.
+         *
+         *     With several ``currencies`` amounts are added up as they are, as the limit does.
          */
         ExposureLine: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Resource */
             resource: string;
             /** Scope */
@@ -4508,7 +4546,7 @@ export interface components {
         };
         /**
          * HeatCell
-         * @description Money at risk of an algo in an instrument, and which part of the total that is (0 … 1).
+         * @description Money at risk of an algo in an instrument, and which part of its currency's total that is (0 … 1).
          */
         HeatCell: {
             /** Algo */
@@ -4521,6 +4559,8 @@ export interface components {
              * @example 0.01
              */
             at_risk: string;
+            /** Currency */
+            currency: string;
             /** Share */
             share: number;
         };
@@ -4539,10 +4579,14 @@ export interface components {
          * @description Money at risk, algo by instrument, the hottest first; cells in which nothing is at risk are left out.
          *
          *     ``old``: accounts of which only what was is shown, for what they hold is at risk all the same.
-         *     The algo "" stands for what no algo did.  ``currency`` "": of several, added up as they are.
+         *     The algo "" stands for what no algo did.  ``total`` is null where cells are in several
+         *     currencies; ``totals`` has the sum of each.
          * @example {
          *       "at": "2026-01-31T09:15:00.000000000+00:00",
          *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ],
          *       "algos": [
          *         "momo-1"
          *       ],
@@ -4554,36 +4598,57 @@ export interface components {
          *           "algo": "momo-1",
          *           "instrument": "BINANCE-USDM:BTCUSDT",
          *           "at_risk": "120.5",
+         *           "currency": "USDT",
          *           "share": 1
          *         }
          *       ],
          *       "total": "120.5",
+         *       "totals": [
+         *         {
+         *           "currency": "USDT",
+         *           "at_risk": "120.5"
+         *         }
+         *       ],
          *       "old": []
          *     }
          */
         HeatShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * At
              * Format: date-time
              * @example 2026-01-31T09:15:00.000000000+00:00
              */
             at: string;
-            /** Currency */
-            currency: string;
             /** Algos */
             algos: string[];
             /** Instruments */
             instruments: string[];
             /** Cells */
             cells: components["schemas"]["HeatCell"][];
+            /** Total */
+            total: string | null;
+            /** Totals */
+            totals: components["schemas"]["HeatTotal"][];
+            /** Old */
+            old: components["schemas"]["HeatOld"][];
+        };
+        /**
+         * HeatTotal
+         * @description The sum of all cells in one currency.
+         */
+        HeatTotal: {
+            /** Currency */
+            currency: string;
             /**
-             * Total
+             * At Risk
              * Format: decimal
              * @example 0.01
              */
-            total: string;
-            /** Old */
-            old: components["schemas"]["HeatOld"][];
+            at_risk: string;
         };
         /**
          * HistoryShown
@@ -4801,6 +4866,24 @@ export interface components {
             calendar: string;
             /** Description */
             description: string;
+        };
+        /**
+         * InstrumentWindow
+         * @description A part of a feed's instruments.
+         *
+         *     ``total``: how many pass the filters; ``states``: how many of the feed's there are in each state.
+         */
+        InstrumentWindow: {
+            /** Items */
+            items: components["schemas"]["InstrumentHealth"][];
+            /** Offset */
+            offset: number;
+            /** Total */
+            total: number;
+            /** States */
+            states: {
+                [key: string]: number;
+            };
         };
         /**
          * JoinAsked
@@ -5145,39 +5228,19 @@ export interface components {
         };
         /**
          * LevelFigures
-         * @description What a level has in use, as central risk told it a moment ago.
+         * @description What a level has in use, as central risk told it a moment ago; amounts in several currencies are null.
          */
         LevelFigures: {
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Net
-             * Format: decimal
-             * @example 0.01
-             */
-            net: string;
-            /**
-             * Money At Risk
-             * Format: decimal
-             * @example 0.01
-             */
-            money_at_risk: string;
-            /**
-             * Pnl Today
-             * Format: decimal
-             * @example 0.01
-             */
-            pnl_today: string;
-            /**
-             * Drawdown
-             * Format: decimal
-             * @example 0.01
-             */
-            drawdown: string;
+            /** Gross */
+            gross: string | null;
+            /** Net */
+            net: string | null;
+            /** Money At Risk */
+            money_at_risk: string | null;
+            /** Pnl Today */
+            pnl_today: string | null;
+            /** Drawdown */
+            drawdown: string | null;
             /** Open Orders */
             open_orders: number;
         };
@@ -5188,54 +5251,31 @@ export interface components {
          *     ``gross``: value of what is held or may come to be held, signs left off; ``net``: signed value of what is held;
          *     ``long`` and ``short``: the most that open orders could make of it; ``profit`` and ``drawdown``: since the day
          *     began, realised and not, fees included; ``money_at_risk``: the loss if every protective stop is hit.
+         *     Where there are several ``currencies`` amounts are null.
          */
         LevelShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Scope */
             scope: string;
             /** Instrument */
             instrument: string;
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Net
-             * Format: decimal
-             * @example 0.01
-             */
-            net: string;
-            /**
-             * Long
-             * Format: decimal
-             * @example 0.01
-             */
-            long: string;
-            /**
-             * Short
-             * Format: decimal
-             * @example 0.01
-             */
-            short: string;
-            /**
-             * Profit
-             * Format: decimal
-             * @example 0.01
-             */
-            profit: string;
-            /**
-             * Drawdown
-             * Format: decimal
-             * @example 0.01
-             */
-            drawdown: string;
-            /**
-             * Money At Risk
-             * Format: decimal
-             * @example 0.01
-             */
-            money_at_risk: string;
+            /** Gross */
+            gross: string | null;
+            /** Net */
+            net: string | null;
+            /** Long */
+            long: string | null;
+            /** Short */
+            short: string | null;
+            /** Profit */
+            profit: string | null;
+            /** Drawdown */
+            drawdown: string | null;
+            /** Money At Risk */
+            money_at_risk: string | null;
             /** Open Orders */
             open_orders: number;
             /** Limits */
@@ -5248,8 +5288,14 @@ export interface components {
         /**
          * LimitShown
          * @description A limit in force; ``state`` null: central risk has not told lately.
+         *
+         *     ``currency``: of one of money; with several ``currencies`` what is used of it are amounts added up as they are.
          */
         LimitShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Scope */
             scope: string;
             /** Kind */
@@ -5381,8 +5427,14 @@ export interface components {
         /**
          * MaximaShown
          * @description The highest of each measure in a day, of one level; each by itself.
+         *
+         *     Amounts are null where the level has, or had, several currencies.
          */
         MaximaShown: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * Day
              * Format: date-time
@@ -5393,42 +5445,18 @@ export interface components {
             scope: string;
             /** Instrument */
             instrument: string;
-            /**
-             * Gross
-             * Format: decimal
-             * @example 0.01
-             */
-            gross: string;
-            /**
-             * Long
-             * Format: decimal
-             * @example 0.01
-             */
-            long: string;
-            /**
-             * Short
-             * Format: decimal
-             * @example 0.01
-             */
-            short: string;
-            /**
-             * Money At Risk
-             * Format: decimal
-             * @example 0.01
-             */
-            money_at_risk: string;
-            /**
-             * Loss
-             * Format: decimal
-             * @example 0.01
-             */
-            loss: string;
-            /**
-             * Drawdown
-             * Format: decimal
-             * @example 0.01
-             */
-            drawdown: string;
+            /** Gross */
+            gross: string | null;
+            /** Long */
+            long: string | null;
+            /** Short */
+            short: string | null;
+            /** Money At Risk */
+            money_at_risk: string | null;
+            /** Loss */
+            loss: string | null;
+            /** Drawdown */
+            drawdown: string | null;
             /** Open Orders */
             open_orders: number;
             /**
@@ -6622,6 +6650,11 @@ export interface components {
              * @example 0.01
              */
             multiplier: string;
+            /**
+             * Currency
+             * @default
+             */
+            currency?: string;
             /** Updated At */
             updated_at: string | null;
         };
@@ -6709,6 +6742,8 @@ export interface components {
         /**
          * ProfitCurve
          * @description Points, oldest first; between two of them nothing is known to have changed by more than charts show.
+         *
+         *     Profit, and equity, in several currencies are no curve: there are no points then.
          * @example {
          *       "items": [
          *         {
@@ -6716,14 +6751,19 @@ export interface components {
          *           "pnl": "120.5"
          *         }
          *       ],
-         *       "currency": "USDT"
+         *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ]
          *     }
          */
         ProfitCurve: {
-            /** Items */
-            items: components["schemas"]["ProfitPoint"][];
             /** Currency */
             currency: string;
+            /** Currencies */
+            currencies: string[];
+            /** Items */
+            items: components["schemas"]["ProfitPoint"][];
         };
         /**
          * ProfitPoint
@@ -7010,9 +7050,13 @@ export interface components {
         };
         /**
          * SeriesPoint
-         * @description The highest value of a measure in a day, of one level.
+         * @description The highest value of a measure in a day, of one level; null of money in several currencies.
          */
         SeriesPoint: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /**
              * Day
              * Format: date-time
@@ -7026,12 +7070,8 @@ export interface components {
              * @enum {string}
              */
             kind: "gross" | "long" | "short" | "money_at_risk" | "loss" | "drawdown" | "open_orders";
-            /**
-             * Value
-             * Format: decimal
-             * @example 0.01
-             */
-            value: string;
+            /** Value */
+            value: string | null;
         };
         /**
          * SeriesShown
@@ -7264,6 +7304,8 @@ export interface components {
         /**
          * TermsWanted
          * @description Terms to set, by name; what is left out is the deck's, or, for the deck, the default.
+         *
+         *     ``seen``: what was set when somebody looked; 409 `terms_moved` where something else is by now, shown in ``present``.
          * @example {
          *       "terms": {
          *         "cancels": 60,
@@ -7277,6 +7319,10 @@ export interface components {
             terms: {
                 [key: string]: number;
             };
+            /** Seen */
+            seen?: {
+                [key: string]: number;
+            } | null;
         };
         /**
          * TimeInForce
@@ -7289,11 +7335,16 @@ export interface components {
          * TreeNode
          * @description A level; ``instrument`` not "": of this instrument alone, on the level above.
          *
-         *     ``figures`` null: central risk has told nothing of it.
+         *     ``figures`` null: central risk has told nothing of it.  Limits of money are in its currency too; where there are
+         *     several, what is used of them is what central risk holds against them: amounts added up as they are.
          *     ``old``: of whom figures and use are not of now, for what they hold counts all the same.
          * @example {
          *       "scope": "cluster",
          *       "instrument": "",
+         *       "currency": "USDT",
+         *       "currencies": [
+         *         "USDT"
+         *       ],
          *       "title": "All",
          *       "limits": [
          *         {
@@ -7311,6 +7362,10 @@ export interface components {
          *     }
          */
         TreeNode: {
+            /** Currency */
+            currency: string;
+            /** Currencies */
+            currencies: string[];
             /** Scope */
             scope: string;
             /** Instrument */
@@ -7328,6 +7383,8 @@ export interface components {
         /**
          * TuningBody
          * @description What is set; each name that is left out stays as the feed, or the default, has it.
+         *
+         *     ``seen``: 409 `tuning_moved` where something else is set by now; its ``present`` shows what.
          * @example {
          *       "filter": {
          *         "band_floor": 0.01,
@@ -7347,6 +7404,21 @@ export interface components {
             };
             /** Freshness */
             freshness?: {
+                [key: string]: unknown;
+            };
+            seen?: components["schemas"]["TuningSeen"] | null;
+        };
+        /**
+         * TuningSeen
+         * @description What was set when somebody looked: ``filter`` and ``freshness`` as they were answered.
+         */
+        TuningSeen: {
+            /** Filter */
+            filter: {
+                [key: string]: unknown;
+            };
+            /** Freshness */
+            freshness: {
                 [key: string]: unknown;
             };
         };
@@ -7472,6 +7544,9 @@ export interface components {
         /**
          * ValuedAccount
          * @description An account's sums; ``profit`` is realised + unrealised - fees.
+         *
+         *     ``currency`` is that of the cash; ``currencies`` are those of what was ever held.  Where there are several sums are
+         *     null; where it is one, that is theirs.
          */
         ValuedAccount: {
             /** Account */
@@ -7484,36 +7559,18 @@ export interface components {
             cash: string | null;
             /** Currency */
             currency: string;
-            /**
-             * Realised
-             * Format: decimal
-             * @example 0.01
-             */
-            realised: string;
-            /**
-             * Unrealised
-             * Format: decimal
-             * @example 0.01
-             */
-            unrealised: string;
-            /**
-             * Fees
-             * Format: decimal
-             * @example 0.01
-             */
-            fees: string;
-            /**
-             * Profit
-             * Format: decimal
-             * @example 0.01
-             */
-            profit: string;
-            /**
-             * Gross Exposure
-             * Format: decimal
-             * @example 0.01
-             */
-            gross_exposure: string;
+            /** Currencies */
+            currencies?: string[];
+            /** Realised */
+            realised: string | null;
+            /** Unrealised */
+            unrealised: string | null;
+            /** Fees */
+            fees: string | null;
+            /** Profit */
+            profit: string | null;
+            /** Gross Exposure */
+            gross_exposure: string | null;
             /** Open Orders */
             open_orders: number;
             /** Open Breaks */
@@ -7528,6 +7585,11 @@ export interface components {
             account: string;
             /** Instrument */
             instrument: string;
+            /**
+             * Currency
+             * @default
+             */
+            currency?: string;
             /**
              * Quantity
              * Format: decimal
@@ -13568,6 +13630,79 @@ export interface operations {
             };
             /** @description The outcome is unknown; ask, never resend under another key */
             504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    instruments_window_v1_feeds__id__instruments_window_get: {
+        parameters: {
+            query?: {
+                search?: string;
+                state?: "" | "pending" | "live" | "stale" | "failed";
+                sort?: "id" | "shard" | "state" | "age_s" | "rate" | "ticks" | "quarantined" | "gaps" | "-id" | "-shard" | "-state" | "-age_s" | "-rate" | "-ticks" | "-quarantined" | "-gaps";
+                offset?: number;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InstrumentWindow"];
+                };
+            };
+            /** @description No API key or session, or one that is not valid */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Roles, key or grant do not allow it, or a session must show a fresh code first */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No such thing, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong, or a limit forbids it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready; try again after `Retry-After` seconds */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import { NetworkLost, OutcomeUnknown, outcomeOf, problemOf, ProblemError } from "./problem";
-import { cookie, csrfToken, expect as body, install, noteInput, send } from "./transport";
+import { cookie, csrfToken, expect as body, install, limitOf, noteInput, send } from "./transport";
 
 const answer = (status: number, content: unknown = {}, headers: Record<string, string> = {}) =>
   new Response(status === 204 ? null : JSON.stringify(content), {
@@ -11,8 +11,18 @@ const answer = (status: number, content: unknown = {}, headers: Record<string, s
 const lost = () => Promise.reject(new TypeError("Failed to fetch"));
 
 type Sent = { url: string; method: string; headers: Headers };
+/** A connection that stands and brings nothing. */
+const stalled = (_: unknown, signal: AbortSignal | null | undefined) =>
+  new Promise<Response>((_, fail) => {
+    signal?.addEventListener("abort", () => { fail(new DOMException("aborted", "AbortError")); });
+  });
+/** The head of an answer, and no body. */
+const half = (_: unknown, signal: AbortSignal | null | undefined) =>
+  Promise.resolve(
+    new Response(new ReadableStream({ start: (out) => { signal?.addEventListener("abort", () => { out.error(new DOMException("aborted", "AbortError")); }); } })),
+  );
 let sent: Sent[];
-let answers: (() => Promise<Response>)[];
+let answers: ((input: unknown, signal: AbortSignal | null | undefined) => Promise<Response>)[];
 const signedOut = vi.fn();
 const askFreshCode = vi.fn<() => Promise<boolean>>();
 const lostSight = vi.fn();
@@ -44,7 +54,7 @@ beforeEach(() => {
     });
     const next = answers.shift();
     if (!next) throw new Error("one request too many");
-    return next();
+    return next(input, init?.signal ?? request?.signal);
   });
 });
 
@@ -89,6 +99,40 @@ describe("a mutating request", () => {
     expect(sent).toHaveLength(3);
     expect(uncertain.mock.calls).toEqual([["POST /v1/orders"]]);
     expect(settled).toHaveBeenCalledOnce();
+  });
+
+  it.each([["/v1/accounts/a/flatten", 25_000], ["/v1/risk/kill", 15_000], ["/v1/orders", 45_000]])(
+    "is not known to have happened where the connection to %s stalls, and is asked for again by the same key",
+    async (path, limit) => {
+      answers = [stalled, half, () => Promise.resolve(answer(200, { ok: true }, { "Idempotency-Replayed": "true" }))];
+      const asked = post(path);
+      await vi.advanceTimersByTimeAsync(limit - 1);
+      expect(uncertain).not.toHaveBeenCalled();
+      await vi.advanceTimersByTimeAsync(1);
+      expect(uncertain).toHaveBeenCalledOnce();
+      await vi.advanceTimersByTimeAsync(17_000);
+      expect((await asked).headers.get("Idempotency-Replayed")).toBe("true");
+      expect(sent).toHaveLength(3);
+      expect(new Set(keys()).size).toBe(1);
+      expect(settled).toHaveBeenCalledOnce();
+    },
+  );
+
+  it("says in time that its outcome is unknown where every connection stalls", async () => {
+    answers = [stalled, stalled, stalled, stalled];
+    const failed = post("/v1/risk/kill").then(() => null, (error: unknown) => error);
+    await vi.advanceTimersByTimeAsync(64_000);
+    expect(await failed).toBeInstanceOf(OutcomeUnknown);
+    answers = [() => Promise.resolve(answer(201))];
+    expect((await ((await failed) as OutcomeUnknown).again()).status).toBe(201);
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  it("gives work that takes long on the server the time that it takes", () => {
+    expect(limitOf("POST /v1/strategies/mine/versions")).toBeGreaterThan(300_000);
+    expect(limitOf("POST /v1/audit/verify")).toBeGreaterThan(600_000);
+    expect(limitOf("POST /v1/accounts/a/flatten")).toBeGreaterThan(20_000);
+    expect(limitOf("PUT /v1/risk/limits")).toBeGreaterThan(30_000);
   });
 
   it("waits while the first of two equal ones is under way", async () => {
@@ -262,6 +306,22 @@ describe("signing in", () => {
 });
 
 describe("a read", () => {
+  it("fails where its connection stalls, be it in the middle of the answer", async () => {
+    answers = [stalled, half];
+    const failed = [get(), get()].map((asked) => asked.then(() => null, (error: unknown) => error));
+    await vi.advanceTimersByTimeAsync(60_000);
+    for (const each of failed) expect(await each).toBeInstanceOf(NetworkLost);
+  });
+
+  it("is ended by whoever asked for it, and that is no lost connection", async () => {
+    answers = [stalled];
+    const leaving = new AbortController();
+    const failed = send(new Request("http://deck/v1/orders", { signal: leaving.signal })).then(() => null, (error: unknown) => error);
+    await vi.advanceTimersByTimeAsync(1_000);
+    leaving.abort();
+    expect(await failed).toMatchObject({ name: "AbortError" });
+  });
+
   it("is in the background unless a person has just done something", async () => {
     answers = [() => Promise.resolve(answer(200)), () => Promise.resolve(answer(200))];
     noteInput();

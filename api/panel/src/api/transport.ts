@@ -1,7 +1,7 @@
 /**
  * How a request goes out: CSRF header, idempotency key, repetition after a lost connection, sign-in and fresh codes.
  *
- * A mutating request that loses its connection is sent again with the same key until there is an answer: the server
+ * A mutating request that loses its connection, or whose connection stalls, is sent again with the same key until there is an answer: the server
  * keeps the first answer under the key, so the repetition tells whether it happened and never acts twice.
  */
 import { noteServerDate } from "@/format/clock";
@@ -11,6 +11,26 @@ import { Cancelled, NetworkLost, OutcomeUnknown, problemOf, ProblemError } from 
 const MUTATING = new Set(["POST", "PUT", "PATCH", "DELETE"]);
 /** Waits before the repetitions, in milliseconds. */
 const WAITS = [400, 1_000, 2_000, 4_000, 8_000];
+/**
+ * How long one try may take before its connection counts as lost, in milliseconds; each is above what the server's own
+ * route takes at most, so a try that is given up is a connection that stalled. Of a list of them the first that fits.
+ */
+const LIMITS: [RegExp, number][] = [
+  // Central risk and the sessions are waited for 3 s each, the proof for 2 s.
+  [/^POST \/v1\/risk\/kill$/, 15_000],
+  // The session takes up to 15 s, the key up to 5 s.
+  [/^POST \/v1\/accounts\/[^/]+\/flatten$/, 25_000],
+  // Requirements are resolved (120 s) and installed (120 s), and the code is tried (60 s); the file has to get there.
+  [/^POST \/v1\/strategies(\/|$)/, 420_000],
+  [/^POST \/v1\/audit\/verify$/, 630_000],
+  [/^GET /, 60_000],
+  // A provider's list of instruments may take 30 s, a comparison with a broker 20 s.
+  [/./, 45_000],
+];
+/** The first try of an act that the server is still at is told of to the next ones, so these need not wait as long. */
+const AGAIN_MS = 15_000;
+/** Past the limit of the first try, it is asked for so long again what became of it. */
+const ASK_MS = 45_000;
 /** Reads without input of a person for so long do not keep a session alive. */
 const ACTIVE_MS = 10_000;
 
@@ -73,6 +93,29 @@ export function newKey(): string {
   return `panel-${Array.from(bytes, (each) => each.toString(16).padStart(2, "0")).join("")}`;
 }
 
+export const limitOf = (what: string): number => LIMITS.find(([pattern]) => pattern.test(what))?.[1] ?? 45_000;
+
+/** Ends a try that takes longer than it may, and one that `given` ends. */
+function timeLimit(ms: number, given?: AbortSignal): { signal: AbortSignal; isPast: () => boolean; end: () => void } {
+  const controller = new AbortController();
+  let past = false;
+  const cut = () => { controller.abort(given?.reason); };
+  const timer = setTimeout(() => {
+    past = true;
+    controller.abort();
+  }, ms);
+  if (given?.aborted) cut();
+  given?.addEventListener("abort", cut);
+  return {
+    signal: controller.signal,
+    isPast: () => past,
+    end: () => {
+      clearTimeout(timer);
+      given?.removeEventListener("abort", cut);
+    },
+  };
+}
+
 const pause = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
 /** A request that changes something, over all its tries. */
@@ -123,11 +166,16 @@ async function sendRead(request: Request): Promise<Response> {
   const headers = new Headers(request.headers);
   if (Date.now() - lastInput > ACTIVE_MS) headers.set("X-Background", "1");
   let answer: Response;
+  const limit = timeLimit(limitOf(`GET ${new URL(request.url).pathname}`), request.signal);
   try {
-    answer = await globalThis.fetch(new Request(request, { headers, credentials: "same-origin" }));
+    answer = await globalThis.fetch(new Request(request, { headers, credentials: "same-origin", signal: limit.signal }));
+    // It may stall in the middle of the body too.
+    await answer.clone().arrayBuffer();
   } catch (error) {
     if (request.signal.aborted) throw error;
     throw new NetworkLost();
+  } finally {
+    limit.end();
   }
   noteServerDate(answer.headers.get("Date"));
   if (answer.status === 401 && new URL(request.url).pathname !== "/v1/auth/session") {
@@ -141,13 +189,14 @@ async function sendRead(request: Request): Promise<Response> {
 async function repeat(act: Act): Promise<Response> {
   let settle: (() => void) | null = null;
   let said: string | undefined;
+  const until = Date.now() + limitOf(act.what) + ASK_MS;
   try {
     for (const wait of [...WAITS, null]) {
       const answer = await sendOnce(act);
       if (answer && (act.key === null || (await tells(answer, act.uncertain)))) return answer;
       said = answer ? (await problemOf(answer)).message : said;
       act.uncertain = true;
-      if (wait === null) break;
+      if (wait === null || Date.now() >= until) break;
       settle ??= hooks.onUncertain(act.what);
       await pause(wait);
     }
@@ -157,26 +206,30 @@ async function repeat(act: Act): Promise<Response> {
   }
 }
 
-/** The whole answer; null where the connection went before it was there. */
-async function sendOnce({ request, body, key }: Act): Promise<Response | null> {
+/** The whole answer; null where the connection went, or stalled, before it was there. */
+async function sendOnce({ request, body, key, what, uncertain }: Act): Promise<Response | null> {
   const headers = new Headers(request.headers);
   const csrf = csrfToken();
   if (csrf !== null) headers.set("X-CSRF-Token", csrf);
   if (key !== null) headers.set("Idempotency-Key", key);
+  const limit = timeLimit(uncertain ? Math.min(AGAIN_MS, limitOf(what)) : limitOf(what));
   try {
     // Not the request's own signal: leaving a page must not leave an action half known.
     const answer = await globalThis.fetch(request.url, {
       method: request.method,
       headers,
       credentials: "same-origin",
+      signal: limit.signal,
       ...(body.byteLength ? { body } : {}),
     });
     await answer.clone().arrayBuffer();
     return answer;
   } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
+    if (!limit.isPast() && !(error instanceof TypeError)) throw error;
     if (key === null) throw new NetworkLost();
     return null;
+  } finally {
+    limit.end();
   }
 }
 

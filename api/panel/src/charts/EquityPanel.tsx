@@ -5,6 +5,7 @@ import { useMemo, useState } from "react";
 import { api, expect } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
+import { inWords } from "@/components/Summed";
 import { Money } from "@/components/values";
 import { roughly } from "@/format/decimal";
 import { instant } from "@/format/time";
@@ -29,6 +30,7 @@ export default function EquityPanel(given: { what: "algo" | "account"; id: strin
     refetchInterval: 10_000,
   });
   const items = equity.data?.items;
+  const mixed = equity.data?.currencies ?? [];
   const points = useMemo(
     // Where a point stands is rough; what is written below is exact.
     () => (items ?? []).map((each) => ({ at: instant(each.at), value: roughly(each.pnl) })),
@@ -58,7 +60,7 @@ export default function EquityPanel(given: { what: "algo" | "account"; id: strin
       ) : (
         <div className="grid-note" style={{ minHeight: 230 }}>
           <strong>{equity.isPending ? "Loading…" : "No curve yet"}</strong>
-          {equity.isPending ? null : "It is drawn from its fills and the prices since; there are too few of them in this span."}
+          {equity.isPending ? null : mixed.length > 1 ? `Its amounts are in ${inWords(mixed)}, which are not added up.` : "It is drawn from its fills and the prices since; there are too few of them in this span."}
         </div>
       )}
       {last ? (

@@ -17,6 +17,8 @@ import { csvText, download } from "@/format/csv";
 
 import { type CellValue, type Column, filterOf, isNumeric, orderOf } from "./columns";
 import { ErrorNote } from "./ErrorNote";
+import { type Remote, useTold } from "./remote";
+import { useAct } from "./useAct";
 
 export type { Column } from "./columns";
 
@@ -51,16 +53,22 @@ export interface DataTableProps<Row> {
   height?: number;
   /** There is more on the server than was read. */
   cut?: boolean;
+  /** The server sorts and filters, and `rows` are those around what is looked at. */
+  remote?: Remote<Row>;
 }
 
 /** A table of any length: virtual rows, sorting, filters, choice of columns, CSV, keyboard. */
 export function DataTable<Row>(given: DataTableProps<Row>) {
-  const { rows, columns, rowId, selected, onSelect, onOpen } = given;
+  const { rows, columns, rowId, selected, onSelect, onOpen, remote } = given;
   const [sorting, setSorting] = useState<SortingState>(() => firstSort(given.sort));
   const [filters, setFilters] = useState<ColumnFiltersState>([]);
   const [text, setText] = useState("");
   const [hasFilters, setHasFilters] = useState(false);
   const [active, setActive] = useState<string | null>(null);
+  // Where the keyboard has gone before that row was here.
+  const [goal, setGoal] = useState<number | null>(null);
+  const lastPlace = useRef(-1);
+  const saving = useAct(`Saving ${given.label}`);
   const [shownColumns, setShownColumns] = useLocalStorage<Record<string, boolean>>({
     key: `qd-columns-${given.name}`,
     defaultValue: {},
@@ -100,12 +108,17 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
     getFilteredRowModel: getFilteredRowModel(),
     getSortedRowModel: getSortedRowModel(),
     autoResetAll: false,
-    enableMultiSort: true,
+    enableMultiSort: !remote,
+    manualSorting: remote !== undefined,
+    manualFiltering: remote !== undefined,
   });
   const found = table.getRowModel().rows;
+  const count = remote?.total ?? found.length;
+  const offset = remote?.offset ?? 0;
+  const rowAt = (index: number) => found[index - offset];
 
   const virtual = useVirtualizer({
-    count: found.length,
+    count,
     getScrollElement: () => scroller.current,
     estimateSize: () => ROW,
     overscan: 14,
@@ -116,12 +129,22 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
   const before = items[0]?.start ?? 0;
   const after = virtual.getTotalSize() - (items.at(-1)?.end ?? 0);
 
-  const place = active === null ? -1 : found.findIndex((row) => row.id === active);
+  const sort = sorting[0] ? `${sorting[0].desc ? "-" : ""}${sorting[0].id}` : "";
+  useTold(remote, { text, sort }, items[0]?.index ?? 0, items.at(-1)?.index ?? -1);
+
+  const reached = goal === null ? undefined : rowAt(goal);
+  if (reached) {
+    setGoal(null);
+    setActive(reached.id);
+  }
+  const here = active === null ? -1 : found.findIndex((row) => row.id === active);
   const go = (to: number) => {
-    const index = Math.max(0, Math.min(found.length - 1, to));
-    const row = found[index];
-    if (!row) return;
-    setActive(row.id);
+    const index = Math.max(0, Math.min(count - 1, to));
+    const row = rowAt(index);
+    if (!row && !remote) return;
+    lastPlace.current = index;
+    setGoal(row ? null : index);
+    setActive(row?.id ?? null);
     virtual.scrollToIndex(index, { align: "auto" });
   };
   const toggle = useCallback(
@@ -135,11 +158,13 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
   );
   const onKey = (event: KeyboardEvent) => {
     if (event.target !== event.currentTarget) return;
+    // A row that the server has moved away leaves its place behind.
+    const place = here >= 0 ? offset + here : remote ? lastPlace.current : -1;
     const page = Math.max(1, Math.floor((scroller.current?.clientHeight ?? 300) / ROW) - 2);
     const steps: Record<string, number> = {
-      ArrowDown: place + 1, ArrowUp: place - 1, PageDown: place + page, PageUp: place - page, Home: 0, End: found.length - 1,
+      ArrowDown: place + 1, ArrowUp: place - 1, PageDown: place + page, PageUp: place - page, Home: 0, End: count - 1,
     };
-    const row = found[place];
+    const row = rowAt(place);
     const to = steps[event.key];
     if (to !== undefined) go(to);
     else if (event.key === "Enter" && row && onOpen) onOpen(row.original);
@@ -147,25 +172,27 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
     else return;
     event.preventDefault();
   };
-  const isRendered = items.some((item) => found[item.index]?.id === active);
+  const isRendered = items.some((item) => rowAt(item.index)?.id === active);
 
   const click = useCallback(
     (row: Row, id: string) => {
       setActive(id);
+      setGoal(null);
       onOpen?.(row);
     },
     [onOpen],
   );
-  const save = () => {
-    const lines = found.map((row) =>
-      visible.map((column) => ({ value: column.value(row.original), isNumber: isNumeric(column.kind) })),
-    );
+  const save = async () => {
+    const saved = remote ? await remote.all() : found.map((row) => row.original);
+    const lines = saved.map((row) => visible.map((column) => ({ value: column.value(row), isNumber: isNumeric(column.kind) })));
     const day = new Date().toISOString().slice(0, 19).replaceAll(":", "");
     download(`${given.name}-${day}.csv`, csvText(visible.map((each) => each.header), lines));
   };
-  const all = found.length > 0 && selected !== undefined && found.every((row) => selected.has(row.id));
+  const isWhole = found.length === count;
+  const all = found.length > 0 && isWhole && selected !== undefined && found.every((row) => selected.has(row.id));
   const span = visible.length + (selected ? 1 : 0);
   const hasError = given.error != null;
+  const passesNone = remote ? count === 0 && text !== "" : rows.length > 0 && !found.length;
 
   return (
     <div className="grid">
@@ -182,13 +209,14 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
         />
         {given.tools}
         <span className="count" role="status">
-          {found.length === rows.length
-            ? `${String(rows.length)} ${rows.length === 1 ? "row" : "rows"}`
+          {remote || found.length === rows.length
+            ? `${String(remote ? count : rows.length)} ${(remote ? count : rows.length) === 1 ? "row" : "rows"}`
             : `${String(found.length)} of ${String(rows.length)} rows`}
           {given.cut ? ", and more on the server" : ""}
           {given.stale ? ", not up to date" : ""}
         </span>
         <Group gap={2} ml="auto">
+          {remote ? null : (
           <Tooltip label="A filter for each column; numbers take <, > and =">
             <ActionIcon
               aria-label="Filters by column"
@@ -202,6 +230,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
               <IconFilter size={15} aria-hidden />
             </ActionIcon>
           </Tooltip>
+          )}
           <Popover position="bottom-end" shadow="md" trapFocus returnFocus>
             <Popover.Target>
               <ActionIcon aria-label="Columns">
@@ -225,12 +254,13 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
             </Popover.Dropdown>
           </Popover>
           <Tooltip label="These rows and columns as CSV">
-            <ActionIcon aria-label="Save as CSV" onClick={save} disabled={!found.length}>
+            <ActionIcon aria-label="Save as CSV" onClick={() => void saving.run(save)} loading={saving.busy} disabled={!count}>
               <IconDownload size={15} aria-hidden />
             </ActionIcon>
           </Tooltip>
         </Group>
       </div>
+      <ErrorNote error={saving.error} />
       {hasError && rows.length > 0 ? <ErrorNote error={given.error} retry={given.retry} /> : null}
       <div
         ref={scroller}
@@ -241,7 +271,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
         <table
           role="grid"
           aria-label={given.label}
-          aria-rowcount={found.length + 1}
+          aria-rowcount={count + 1}
           aria-colcount={span}
           aria-busy={given.loading ?? false}
           aria-multiselectable={selected ? true : undefined}
@@ -263,6 +293,8 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
                     size="xs"
                     aria-label="Select all rows"
                     checked={all}
+                    // What is not here is not chosen unseen.
+                    disabled={!isWhole}
                     indeterminate={!all && selected.size > 0}
                     onChange={() => onSelect?.(all ? new Set() : new Set(found.map((row) => row.id)))}
                   />
@@ -278,7 +310,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
                     aria-sort={sorted === "asc" ? "ascending" : sorted === "desc" ? "descending" : "none"}
                     title={column.title}
                   >
-                    <button type="button" onClick={table.getColumn(column.id)?.getToggleSortingHandler()}>
+                    <button type="button" disabled={remote && !remote.sortable.has(column.id)} onClick={table.getColumn(column.id)?.getToggleSortingHandler()}>
                       {column.header}
                       {sorted === "asc" ? <IconChevronUp size={12} aria-hidden /> : null}
                       {sorted === "desc" ? <IconChevronDown size={12} aria-hidden /> : null}
@@ -308,8 +340,8 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
           <tbody>
             {before > 0 ? <Spacer height={before} span={span} /> : null}
             {items.map((item) => {
-              const row = found[item.index];
-              if (!row) return null;
+              const row = rowAt(item.index);
+              if (!row) return <Spacer key={item.index} height={ROW} span={span} />;
               return (
                 <Line
                   key={row.id}
@@ -337,13 +369,13 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
             <ErrorNote error={given.error} retry={given.retry} />
           </div>
         ) : null}
-        {!given.loading && !hasError && !rows.length ? (
+        {!given.loading && !hasError && !rows.length && !passesNone && count === 0 ? (
           <div className="grid-note">
             <strong>{given.empty?.title ?? "Nothing here yet"}</strong>
             {given.empty?.hint}
           </div>
         ) : null}
-        {rows.length > 0 && !found.length ? (
+        {passesNone ? (
           <div className="grid-note">
             <strong>No row passes the filters</strong>
             <Button

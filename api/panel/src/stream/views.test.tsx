@@ -4,7 +4,7 @@ import { beforeEach, expect, it, vi } from "vitest";
 
 import { Connection, type Socket } from "./connection";
 import { StreamContext } from "./hooks";
-import { useView, wholeList } from "./views";
+import { newestOf, useView, wholeList } from "./views";
 
 class Line implements Socket {
   onopen: ((event: Event) => void) | null = null;
@@ -123,4 +123,15 @@ it("keeps no place in a view: it begins with the present one", async () => {
 it("takes a list only where all of it came", () => {
   expect(wholeList({ items: [1], next: null })).toEqual({ items: [1], whole: true });
   expect(wholeList({ items: [1], next: "abc" })).toBeNull();
+});
+
+it("lays the newest of a long list before what is known, and reads again where some between were missed", () => {
+  const take = newestOf<{ n: number }>((row) => row.n);
+  const rows = (...numbers: number[]) => numbers.map((n) => ({ n }));
+  const known = { items: rows(4, 3, 2, 1), whole: false };
+  expect(take({ items: rows(6, 5, 4), next: "abc" }, known)).toEqual({ items: rows(6, 5, 4, 3, 2, 1), whole: false });
+  expect(take({ items: rows(4, 3, 2), next: "abc" }, known)).toEqual(known);
+  expect(take({ items: rows(9, 8, 7), next: "abc" }, known)).toBeNull();
+  expect(take({ items: rows(2, 1), next: "abc" }, undefined)).toBeNull();
+  expect(take({ items: rows(2, 1), next: null }, known)).toEqual({ items: rows(2, 1), whole: true });
 });

@@ -5,7 +5,7 @@
  * where it brings nothing, the page asks again by itself; a problem that the stream tells of makes it ask too, so errors
  * look as they do elsewhere.
  */
-import { type QueryKey, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-query";
+import { keepPreviousData, type QueryKey, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/react-query";
 import { useEffect, useRef, useSyncExternalStore } from "react";
 
 import type { PageOf } from "@/api/all";
@@ -21,8 +21,10 @@ export function useView<T>(given: {
   path: string | null;
   queryKey: QueryKey;
   read: () => Promise<T>;
-  /** What is shown of a body that was pushed; null where only `read` tells. The same function in every render. */
-  from?: (body: unknown) => T | null;
+  /** What is shown of a body that was pushed, after what is known; null where only `read` tells. The same function in every render. */
+  from?: (body: unknown, known: T | undefined) => T | null;
+  /** Show what was there under the key before, until there is something under this one. */
+  keep?: boolean;
 }): UseQueryResult<T> {
   const { path, queryKey, read, from = asItCame } = given;
   const client = useQueryClient();
@@ -33,6 +35,7 @@ export function useView<T>(given: {
     queryKey,
     queryFn: read,
     staleTime: 1_000,
+    ...(given.keep ? { placeholderData: keepPreviousData as never } : {}),
     refetchInterval: isConnected && path !== null ? SILENT_MS : UNCONNECTED_MS,
   });
   const isSeen = useSyncExternalStore(onVisibility, () => !document.hidden);
@@ -48,7 +51,7 @@ export function useView<T>(given: {
       // What is being read now may be newer.
       if (client.isFetching(exactly)) return;
       const body = updates.at(-1)?.body ?? null;
-      const shown = body === null ? null : from(body);
+      const shown = body === null ? null : from(body, client.getQueryData<T>(key.current));
       if (shown === null) void client.invalidateQueries(exactly);
       else client.setQueryData<T>(key.current, shown);
     });
@@ -60,6 +63,17 @@ export function useView<T>(given: {
 export function wholeList<Row>(body: unknown): { items: Row[]; whole: boolean } | null {
   const page = body as PageOf<Row>;
   return page.next ? null : { items: page.items, whole: true };
+}
+
+/** For lists that only grow, newest first, of which the newest are pushed: null where some between were missed. */
+export function newestOf<Row>(idOf: (row: Row) => unknown) {
+  return (body: unknown, known: { items: Row[]; whole: boolean } | undefined): { items: Row[]; whole: boolean } | null => {
+    const page = body as PageOf<Row>;
+    if (!page.next) return { items: page.items, whole: true };
+    const last = page.items.at(-1);
+    const place = known && last ? known.items.findIndex((each) => idOf(each) === idOf(last)) : -1;
+    return known && place >= 0 ? { items: [...page.items, ...known.items.slice(place + 1)], whole: known.whole } : null;
+  };
 }
 
 const asItCame = <T,>(body: unknown): T => body as T;

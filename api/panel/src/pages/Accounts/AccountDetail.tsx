@@ -9,7 +9,8 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
-import { Money, Time } from "@/components/values";
+import { Summed } from "@/components/Summed";
+import { Time } from "@/components/values";
 import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
 import { Flattened } from "@/trading/Flattened";
@@ -40,13 +41,13 @@ export function AccountDetail(given: { account: Account; now: Glance | undefined
         {now?.detail ? <div className="wrap">{now.detail}</div> : null}
         <Group gap="lg">
           <span>
-            Equity <Money value={now?.equity} currency={now?.currency} />
+            Equity <Summed value={now?.equity} of={now} />
           </span>
           <span>
-            Today <Money value={now?.pnl_today} currency={now?.currency} signed />
+            Today <Summed value={now?.pnl_today} of={now} signed />
           </span>
           <span>
-            Gross <Money value={now?.gross} currency={now?.currency} />
+            Gross <Summed value={now?.gross} of={now} />
           </span>
         </Group>
         {mayTrade ? <Acts account={account} /> : null}

@@ -11,7 +11,7 @@ import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { UseBar } from "@/components/Stat";
 import { StateBadge } from "@/components/StateBadge";
-import { Money } from "@/components/values";
+import { Summed } from "@/components/Summed";
 import { useDeck } from "@/pages/Deck/useDeck";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
@@ -33,9 +33,9 @@ const columns: Column<Row>[] = [
     id: "state", header: "Log-in", value: ({ account, now }) => now?.state ?? (account.enabled ? "unknown" : "disabled"), width: 130,
     cell: ({ account, now }) => <StateBadge state={now?.state ?? (account.enabled ? "unknown" : "disabled")} reason={now?.detail} />,
   },
-  { id: "equity", header: "Equity", value: ({ now }) => now?.equity, kind: "decimal", width: 130, cell: ({ now }) => <Money value={now?.equity} currency={now?.currency} /> },
-  { id: "pnl", header: "P&L today", value: ({ now }) => now?.pnl_today, kind: "decimal", width: 130, cell: ({ now }) => <Money value={now?.pnl_today} currency={now?.currency} signed /> },
-  { id: "gross", header: "Gross", value: ({ now }) => now?.gross, kind: "decimal", width: 130, cell: ({ now }) => <Money value={now?.gross} currency={now?.currency} /> },
+  { id: "equity", header: "Equity", value: ({ now }) => now?.equity, kind: "decimal", width: 130, cell: ({ now }) => <Summed value={now?.equity} of={now} /> },
+  { id: "pnl", header: "P&L today", value: ({ now }) => now?.pnl_today, kind: "decimal", width: 130, cell: ({ now }) => <Summed value={now?.pnl_today} of={now} signed /> },
+  { id: "gross", header: "Gross", value: ({ now }) => now?.gross, kind: "decimal", width: 130, cell: ({ now }) => <Summed value={now?.gross} of={now} /> },
   {
     id: "use", header: "Of its limit", value: ({ now }) => now?.gross_use, kind: "number", width: 130,
     cell: ({ account, now }) =>

@@ -1,15 +1,15 @@
-import { useQuery } from "@tanstack/react-query";
-
 import { readAll } from "@/api/all";
 import { api, expect, type Shape } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
 import { Time } from "@/components/values";
+import { newestOf, useView } from "@/stream/views";
 
 type Event = Shape<"AlgoEventShown">;
 
 const NONE: Event[] = [];
+const fromPushed = newestOf<Event>((event) => event.number);
 const COLUMNS: Column<Event>[] = [
   { id: "at", header: "When", kind: "time", value: (e) => e.at, cell: (e) => <Time at={e.at} />, width: 130 },
   { id: "text", header: "What happened", value: (e) => e.text, width: 420 },
@@ -22,15 +22,16 @@ const COLUMNS: Column<Event>[] = [
 
 /** What happened to an algo, newest first: why it runs, or does not, always has an answer here. */
 export function AlgoEvents({ id }: { id: string }) {
-  const events = useQuery({
+  const events = useView({
+    path: `algos/${id}/events`,
     queryKey: ["algo", id, "events"],
-    queryFn: () =>
+    from: fromPushed,
+    read: () =>
       readAll(
         (cursor) =>
           expect(api.GET("/v1/algos/{id}/events", { params: { path: { id }, query: { limit: 500, cursor } } })),
         2_000,
       ),
-    refetchInterval: 5_000,
   });
   return (
     <Panel title="What happened to it" flush fill>

@@ -18,7 +18,7 @@ export function AlgoStats({ algo, stale }: { algo: Algo; stale: boolean }) {
   const { live } = algo;
   return (
     <div className="stats">
-      <Stat stale={stale} label="Realised, less fees" value={<Money value={live?.realised} signed />} hint="this incarnation" />
+      <Stat stale={stale} label="Realised, less fees" value={<Money value={live?.realised} currency={live?.currency} signed />} hint={live && live.realised === null ? "in several currencies, which are not added up" : "this incarnation"} />
       <Stat stale={stale} label="Open orders" value={live?.open_orders ?? "–"} hint={live ? `${String(live.orders_acked)} acknowledged` : "not running"} />
       <Stat stale={stale} label="Fills" value={live?.fills ?? "–"} hint={live ? `${String(live.denied)} denied by limits` : ""} />
       <Stat stale={stale} label="Ticks" value={live?.ticks.toLocaleString("en-US") ?? "–"} hint={live?.tick_age_s == null ? "none yet" : `last ${live.tick_age_s.toFixed(1)} s ago`} />

@@ -28,7 +28,7 @@ const COLUMNS: Column<Algo>[] = [
   { id: "feed", header: "Feed", value: (a) => a.feed, width: 80, hidden: true },
   { id: "labels", header: "Labels", value: (a) => labelsText(a.labels), width: 120, hidden: true },
   { id: "node", header: "Runs on", value: (a) => a.live?.node ?? a.placed, width: 78 },
-  { id: "profit", header: "Realised", kind: "decimal", value: (a) => a.live?.realised, cell: (a) => <Money value={a.live?.realised} signed />, width: 80, title: "Profit taken less fees, of this incarnation" },
+  { id: "profit", header: "Realised", kind: "decimal", value: (a) => a.live?.realised, cell: (a) => <Money value={a.live?.realised} currency={a.live?.currency} signed />, width: 110, title: "Profit taken less fees, of this incarnation" },
   { id: "orders", header: "Open", kind: "number", value: (a) => a.live?.open_orders, width: 50, title: "Open orders" },
   { id: "fills", header: "Fills", kind: "number", value: (a) => a.live?.fills, width: 50 },
   { id: "denied", header: "Denied", kind: "number", value: (a) => a.live?.denied, width: 64, hidden: true },

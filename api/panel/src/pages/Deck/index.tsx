@@ -9,6 +9,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { Stat, UseBar } from "@/components/Stat";
 import { StateBadge } from "@/components/StateBadge";
+import { inWords, Summed } from "@/components/Summed";
 import { Ago, Money, Time } from "@/components/values";
 import { useMay } from "@/session/rights";
 import { useStale } from "@/stream/hooks";
@@ -30,9 +31,9 @@ const percent = (value: number | null) => (value === null ? null : Math.round(va
 const ACCOUNTS: Column<DeckAccount>[] = [
   { id: "account", header: "Account", value: (row) => row.account, width: 120 },
   { id: "state", header: "State", value: (row) => row.state, cell: (row) => <StateBadge state={row.enabled ? row.state : "disabled"} reason={row.detail} />, width: 120 },
-  { id: "pnl", header: "P&L today", kind: "decimal", value: (row) => row.pnl_today, cell: (row) => <Money value={row.pnl_today} currency={row.currency} signed />, width: 125 },
-  { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Money value={row.equity} currency={row.currency} />, width: 125 },
-  { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Money value={row.gross} currency={row.currency} />, width: 120 },
+  { id: "pnl", header: "P&L today", kind: "decimal", value: (row) => row.pnl_today, cell: (row) => <Summed value={row.pnl_today} of={row} signed />, width: 125 },
+  { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Summed value={row.equity} of={row} />, width: 125 },
+  { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Summed value={row.gross} of={row} />, width: 120 },
   { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} label={`Gross exposure of ${row.account}`} />), width: 120 },
   { id: "user", header: "User", value: (row) => row.user, width: 90 },
   { id: "connector", header: "Broker", value: (row) => row.connector, width: 80, hidden: true },
@@ -72,7 +73,7 @@ export default function Deck() {
   };
   const { data } = deck;
   const currency = data?.currency ? `, ${data.currency}` : "";
-  const isMixed = data?.currency === "" && data.accounts.length > 1;
+  const mixed = data && data.currencies.length > 1 ? `${inWords(data.currencies)} are not added up` : "";
   const loading = deck.isPending;
   const stat = { loading: loading || !data, stale: isStale };
   const table = { loading, error: deck.error, retry: () => void deck.refetch(), stale: isStale };
@@ -117,9 +118,9 @@ export default function Deck() {
         </Alert>
       ) : null}
       <div className="stats">
-        <Stat {...stat} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={`${data ? accountsIn(data) : ""}${isMixed ? ", in several currencies added up as they are" : ""}`} to="/positions" />
-        <Stat {...stat} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
-        <Stat {...stat} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint="longs less shorts" to="/risk" />
+        <Stat {...stat} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={data ? mixed || accountsIn(data) : ""} to="/positions" />
+        <Stat {...stat} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...stat} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint={mixed || "longs less shorts"} to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />
         <Stat {...stat} label="Breaks" value={data ? <Count count={data.breaks} /> : ""} hint="books against brokers" to="/reconciliation" />
@@ -153,7 +154,7 @@ function states(algos: DeckShown["algos"]): string {
   return odd.map(([state, count]) => `${String(count)} ${state}`).join(", ") || "as wanted";
 }
 
-/** A sum over accounts; null: some of them have told nothing of late, so nobody knows it. */
+/** A sum over accounts; null: some of them have told nothing of late, or are in other currencies, so there is none. */
 function Figure(given: { value: string | null | undefined; signed?: boolean; places?: number }) {
   if (given.value == null) return <span className="muted stale">not known</span>;
   return <Money {...given} />;

@@ -1,54 +1,17 @@
 /** A feed's instruments: state, age, rate, last prices; add and remove while watching. */
-import { Button, Group } from "@mantine/core";
-import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useMemo, useState } from "react";
+import { Button, Group, Skeleton } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
 import { useNavigate } from "react-router";
 
-import { readAll } from "@/api/all";
-import { api, expect, type Shape } from "@/api/client";
+import { api, expect } from "@/api/client";
 import { useConfirm } from "@/components/ConfirmAction";
-import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentsInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
-import { StateBadge } from "@/components/StateBadge";
-import { formatNumber } from "@/format/measure";
-import { formatSpan } from "@/format/time";
-import { useStale } from "@/stream/hooks";
-import { useView, wholeList } from "@/stream/views";
 
 import type { Feed } from "./feed";
-
-type Health = Shape<"InstrumentHealth">;
-
-const price = (value: number | null | undefined) => <span className="number">{value == null ? "–" : String(value)}</span>;
-
-const columns: Column<Health>[] = [
-  { id: "id", header: "Instrument", value: (each) => each.id, width: 170 },
-  { id: "state", header: "State", value: (each) => each.state, width: 100, cell: (each) => <StateBadge state={each.state} reason={each.reason} /> },
-  { id: "worker", header: "Worker", value: (each) => each.shard, kind: "number", width: 70 },
-  {
-    id: "age", header: "Age", value: (each) => each.age_s, kind: "number", width: 80, title: "Since its last tick",
-    cell: (each) => (each.age_s == null ? "–" : each.age_s < 10 ? `${each.age_s.toFixed(1)} s` : formatSpan(each.age_s * 1000)),
-  },
-  { id: "rate", header: "Ticks/s", value: (each) => each.rate, kind: "number", width: 80, cell: (each) => formatNumber(each.rate, 1) },
-  { id: "last", header: "Last", value: (each) => each.last?.price, kind: "number", width: 110, cell: (each) => price(each.last?.price) },
-  { id: "bid", header: "Bid", value: (each) => each.last?.bid, kind: "number", width: 110, cell: (each) => price(each.last?.bid) },
-  { id: "ask", header: "Ask", value: (each) => each.last?.ask, kind: "number", width: 110, cell: (each) => price(each.last?.ask) },
-  { id: "ticks", header: "Ticks", value: (each) => each.ticks, kind: "number", width: 100, cell: (each) => formatNumber(each.ticks) },
-  { id: "quarantined", header: "Quarantined", value: (each) => each.quarantined, kind: "number", width: 90 },
-  { id: "gaps", header: "Gaps", value: (each) => each.gaps, kind: "number", width: 64 },
-  {
-    id: "patience", header: "Stale after", value: (each) => each.patience_s, kind: "number", width: 90, hidden: true,
-    cell: (each) => (each.patience_s == null ? "–" : formatSpan(each.patience_s * 1000)),
-  },
-  { id: "skew", header: "Skew", value: (each) => each.skew_ms, kind: "number", width: 80, hidden: true },
-  {
-    id: "second", header: "Standby", value: (each) => each.second?.feed, width: 110, hidden: true,
-    cell: (each) => (each.second ? `${each.second.feed}${each.second.in_use ? " (in use)" : ""}` : "none"),
-  },
-  { id: "reason", header: "Why", value: (each) => each.reason, width: 220 },
-];
+import { AllRows, MOST_PUSHED, WindowOfRows } from "./rows";
 
 export function Instruments(given: { feed: Feed; mayManage: boolean }) {
   const { feed } = given;
@@ -57,15 +20,12 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
   const [dialog, confirm] = useConfirm();
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [wanted, setWanted] = useState<string[]>([]);
-  const query = useView({
-    path: `feeds/${feed.id}/instruments`,
-    queryKey: ["feed-instruments", feed.id],
-    from: wholeList<Health>,
-    read: () =>
-      readAll((cursor) =>
-        expect(api.GET("/v1/feeds/{id}/instruments", { params: { path: { id: feed.id }, query: { limit: 1000, cursor } } })),
-      ),
+  const count = useQuery({
+    queryKey: ["feed-instruments", feed.id, "count"],
+    queryFn: () => expect(api.GET("/v1/feeds/{id}/instruments/window", { params: { path: { id: feed.id }, query: { limit: 1 } } })),
+    refetchInterval: 30_000,
   });
+  const Rows = (count.data?.total ?? 0) > MOST_PUSHED ? WindowOfRows : AllRows;
   const again = async () => {
     await client.invalidateQueries({ queryKey: ["feed", feed.id] });
     await client.invalidateQueries({ queryKey: ["feed-instruments", feed.id] });
@@ -78,8 +38,6 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
     },
     onSettled: again,
   });
-  const rows = useMemo(() => query.data?.items ?? [], [query.data]);
-  const isStale = useStale() || query.isError;
   return (
     <>
       {dialog}
@@ -108,18 +66,9 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
         </form>
       ) : null}
       <div className="panel fill">
-        <DataTable
-          name="feed-instruments"
-          label={`Instruments of ${feed.id}`}
-          rows={rows}
-          columns={columns}
-          rowId={(each) => each.id}
-          sort="id"
-          loading={query.isLoading}
-          error={query.error}
-          retry={() => void query.refetch()}
-          stale={isStale}
-          cut={query.data ? !query.data.whole : false}
+        {count.data || count.isError ? (
+        <Rows
+          feed={feed.id}
           onOpen={(each) => {
             void navigate(`/chart/${encodeURIComponent(each.id)}`);
           }}
@@ -161,8 +110,10 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
               </Button>
             ) : undefined
           }
-          empty={{ title: "No instrument yet", hint: "Add some above." }}
         />
+        ) : (
+          <Skeleton height={200} m="sm" />
+        )}
       </div>
     </>
   );

@@ -1,9 +1,10 @@
 /** What a feed takes for a bad tick, when it calls an instrument stale, and which feed stands by for it. */
-import { Button, Code, Group, Select, Stack, Table } from "@mantine/core";
+import { Alert, Button, Code, Group, Select, Stack, Table } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
+import { ProblemError } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
@@ -45,23 +46,12 @@ export function Tuning(given: { feed: Feed; mayManage: boolean }) {
         <ErrorNote error={query.error} retry={() => void query.refetch()} />
         {whole && !editing ? <InForce tuned={whole} /> : null}
         {whole && editing ? (
-          <SchemaForm
-            schema={schemaOf(whole)}
-            values={whole.in_force}
-            verb="Save the tuning"
-            onCancel={() => {
+          <TuningForm
+            feed={feed.id}
+            tuned={whole}
+            onClose={() => {
               setEditing(false);
-            }}
-            onSubmit={async (values) => {
-              const changed = changes(values as Values, whole.in_force as Values);
-              await expect(
-                api.PUT("/v1/feeds/{id}/tuning", {
-                  params: { path: { id: feed.id } },
-                  body: { filter: { ...whole.filter, ...changed.filter }, freshness: { ...whole.freshness, ...changed.freshness } },
-                }),
-              );
-              setEditing(false);
-              await client.invalidateQueries({ queryKey: ["tuning", feed.id] });
+              void client.invalidateQueries({ queryKey: ["tuning", feed.id] });
             }}
           />
         ) : null}
@@ -80,6 +70,73 @@ export function Tuning(given: { feed: Feed; mayManage: boolean }) {
     </div>
   );
 }
+
+/** Changes what was seen when it was opened, and nothing else: where somebody was faster, that is shown first. */
+function TuningForm(given: { feed: string; tuned: Tuned; onClose: () => void }) {
+  const [seen, setSeen] = useState(given.tuned);
+  const [start, setStart] = useState(seen.in_force as Values);
+  const [typed, setTyped] = useState<Values>({});
+  const [newer, setNewer] = useState<Tuned | null>(null);
+  const moved = newer ? changes(newer.in_force as Values, seen.in_force as Values) : {};
+  return (
+    <SchemaForm
+      // What is typed is laid over what is newer.
+      key={JSON.stringify(start)}
+      schema={schemaOf(seen)}
+      values={start}
+      verb="Save the tuning"
+      disabled={newer !== null}
+      onCancel={given.onClose}
+      onSubmit={async (values) => {
+        const changed = changes(values as Values, seen.in_force as Values);
+        setTyped(changed);
+        try {
+          await expect(
+            api.PUT("/v1/feeds/{id}/tuning", {
+              params: { path: { id: given.feed } },
+              body: {
+                filter: { ...seen.filter, ...changed.filter },
+                freshness: { ...seen.freshness, ...changed.freshness },
+                seen: { filter: seen.filter, freshness: seen.freshness },
+              },
+            }),
+          );
+        } catch (wrong) {
+          if (wrong instanceof ProblemError && wrong.code === "tuning_moved") setNewer(wrong.body.present as Tuned);
+          throw wrong;
+        }
+        given.onClose();
+      }}
+    >
+      {newer ? (
+        <Alert color="yellow" variant="light" p="xs" role="alert" title="The tuning has changed since this form was opened">
+          {Object.entries(moved).flatMap(([part, values]) =>
+            Object.entries(values).map(([name, value]) => (
+              <div key={`${part} ${name}`}>
+                {part}, {name.replaceAll("_", " ")}: {said((seen.in_force as Values)[part]?.[name])} has become {said(value)}
+                {typed[part] && name in typed[part] ? `; you typed ${said(typed[part][name])}` : ""}
+              </div>
+            )),
+          )}
+          <Button
+            mt={6}
+            variant="default"
+            onClick={() => {
+              const held = newer.in_force as Values;
+              setStart(Object.fromEntries(Object.entries(held).map(([part, values]) => [part, { ...values, ...typed[part] }])));
+              setSeen(newer);
+              setNewer(null);
+            }}
+          >
+            Go on from how it is now
+          </Button>
+        </Alert>
+      ) : null}
+    </SchemaForm>
+  );
+}
+
+const said = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value));
 
 type Values = Record<string, Record<string, unknown>>;
 
@@ -125,7 +182,7 @@ function InForce(given: { tuned: Tuned }) {
             <Table.Tr key={`${part} ${name}`}>
               <Table.Td className="muted">{part}</Table.Td>
               <Table.Td>{name.replaceAll("_", " ")}</Table.Td>
-              <Table.Td className="number">{typeof value === "string" ? value : JSON.stringify(value)}</Table.Td>
+              <Table.Td className="number">{said(value)}</Table.Td>
             </Table.Tr>
           )),
         )}

@@ -6,6 +6,7 @@ import { useNavigate } from "react-router";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
+import { type InCurrencies, Summed } from "@/components/Summed";
 import { Money, Price, Quantity } from "@/components/values";
 import { addDecimals, signOf } from "@/format/decimal";
 import { FlattenAccount } from "@/pages/Deck/acts";
@@ -17,16 +18,22 @@ import { useFeedOf } from "@/trading/read";
 
 const total = (row: Position) => addDecimals(row.realised, row.unrealised, row.fees.startsWith("-") ? row.fees.slice(1) : `-${row.fees}`);
 
+/** Its cash has a currency of its own; the sums are in those of what was held, if anything was. */
+const sumsOf = (account: HeldAccount): InCurrencies => {
+  const currencies = account.currencies?.length ? account.currencies : [account.currency];
+  return { currencies, currency: currencies.length === 1 ? (currencies[0] ?? "") : "" };
+};
+
 const ACCOUNTS: Column<HeldAccount>[] = [
   { id: "account", header: "Account", value: (a) => a.account, width: 120 },
   { id: "user", header: "User", value: (a) => a.user, width: 90 },
   { id: "state", header: "Broker", value: (a) => (a.connected ? "connected" : "lost"), cell: (a) => <StateBadge state={a.connected ? "connected" : "lost"} />, width: 110 },
   { id: "agreed", header: "Books", value: (a) => (a.reconciled ? "agree" : "not compared"), cell: (a) => <StateBadge state={a.open_breaks ? "warning" : a.reconciled ? "ok" : "waiting"} label={a.open_breaks ? `${String(a.open_breaks)} breaks` : a.reconciled ? "agree" : "not compared"} />, width: 100 },
   { id: "cash", header: "Cash", kind: "decimal", value: (a) => a.cash, cell: (a) => <Money value={a.cash} currency={a.currency} />, width: 130 },
-  { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Money value={a.profit} currency={a.currency} signed />, width: 130, title: "Realised and unrealised, less fees, since the account began" },
-  { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Money value={a.unrealised} currency={a.currency} signed />, width: 130 },
-  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Money value={a.fees} currency={a.currency} />, width: 110 },
-  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Money value={a.gross_exposure} currency={a.currency} />, width: 130 },
+  { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Summed value={a.profit} of={sumsOf(a)} signed />, width: 130, title: "Realised and unrealised, less fees, since the account began" },
+  { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Summed value={a.unrealised} of={sumsOf(a)} signed />, width: 130 },
+  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Summed value={a.fees} of={sumsOf(a)} />, width: 110 },
+  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Summed value={a.gross_exposure} of={sumsOf(a)} />, width: 130 },
   { id: "orders", header: "Open orders", kind: "number", value: (a) => a.open_orders, width: 90 },
   toldColumn,
 ];
@@ -60,11 +67,11 @@ export default function Positions() {
       { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 98 },
       { id: "mark", header: "Mark", kind: "decimal", value: (p) => p.mark, cell: (p) => <Price value={p.mark} />, width: 90, title: "The price that it is valued at" },
       { id: "last", header: "Last", kind: "number", value: () => null, cell: (p) => <LastPrice feed={feedOf(p.instrument)} instrument={p.instrument} />, width: 90 },
-      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} signed />, width: 95 },
-      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} signed />, width: 105 },
-      { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} />, width: 85, hidden: true },
-      { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} signed />, width: 105, title: "Realised and unrealised, less fees" },
-      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} />, width: 100 },
+      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} currency={p.currency} signed />, width: 120 },
+      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} currency={p.currency} signed />, width: 125 },
+      { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} currency={p.currency} />, width: 105, hidden: true },
+      { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} currency={p.currency} signed />, width: 125, title: "Realised and unrealised, less fees" },
+      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} currency={p.currency} />, width: 125 },
       toldColumn,
       ...(may
         ? [

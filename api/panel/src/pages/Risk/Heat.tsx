@@ -6,12 +6,31 @@ import { Link } from "react-router";
 import { api, expect, type Shape } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
+import { inWords } from "@/components/Summed";
 import { Ago, Money, Time } from "@/components/values";
-import { addDecimals, formatDecimal } from "@/format/decimal";
+import { addDecimals } from "@/format/decimal";
 import { useStale } from "@/stream/hooks";
 import { useView } from "@/stream/views";
 
 import "./risk.css";
+
+type Cell = Shape<"HeatCell">;
+type Total = Shape<"HeatTotal">;
+
+/** The sum of each currency: several have none together. */
+export function byCurrency(cells: Cell[]): Total[] {
+  const found = new Map<string, string[]>();
+  for (const { currency, at_risk } of cells) found.set(currency, [...(found.get(currency) ?? []), at_risk]);
+  return [...found].sort().map(([currency, parts]) => ({ currency, at_risk: addDecimals(...parts) }));
+}
+
+function Sums({ of }: { of: Total[] }) {
+  return of.map(({ currency, at_risk }) => (
+    <div key={currency}>
+      <Money value={at_risk} currency={currency} />
+    </div>
+  ));
+}
 
 /** Of five steps, how hot a share of the whole is. */
 export function heatOf(share: number): number {
@@ -28,8 +47,8 @@ export function Heat() {
     [heat],
   );
   if (!heat) return query.error ? <ErrorNote error={query.error} retry={() => void query.refetch()} /> : <Skeleton height={180} />;
-  const sumOf = (match: (cell: Shape<"HeatCell">) => boolean) =>
-    addDecimals(...heat.cells.filter(match).map((cell) => cell.at_risk));
+  const mixed = heat.currencies.length > 1;
+  const sumsOf = (match: (cell: Cell) => boolean) => byCurrency(heat.cells.filter(match));
   return (
     <Panel title="Money at risk" flush stale={isStale} actions={<Ago at={heat.at} />}>
       <ErrorNote error={query.error} />
@@ -52,7 +71,7 @@ export function Heat() {
         // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex
         <div className="heat-scroll" tabIndex={0} role="region" aria-label="Money at risk, algo by instrument">
           <table className="heat">
-            <caption className="hidden-label">Money at risk in {heat.currency}, algo by instrument; the darker, the more</caption>
+            <caption className="hidden-label">Money at risk in {inWords(heat.currencies)}, algo by instrument; the darker, the more{mixed ? " of its currency" : ""}</caption>
             <thead>
               <tr>
                 <th scope="col">Algo</th>
@@ -71,13 +90,15 @@ export function Heat() {
                   {heat.instruments.map((instrument) => {
                     const cell = cells.get(`${algo}\n${instrument}`);
                     return (
-                      <td key={instrument} data-heat={heatOf(cell?.share ?? 0)} className="number" title={cell ? `${(cell.share * 100).toFixed(1)} % of all` : undefined}>
-                        {cell ? formatDecimal(cell.at_risk, { places: 2 }) : ""}
+                      <td key={instrument} data-heat={heatOf(cell?.share ?? 0)} className="number" title={cell ? `${(cell.share * 100).toFixed(1)} % of all${mixed ? ` in ${cell.currency}` : ""}` : undefined}>
+                        {cell ? <Money value={cell.at_risk} currency={mixed ? cell.currency : undefined} /> : ""}
                       </td>
                     );
                   })}
                   <td className="number">
-                    <strong>{formatDecimal(sumOf((cell) => cell.algo === algo), { places: 2 })}</strong>
+                    <strong>
+                      <Sums of={sumsOf((cell) => cell.algo === algo)} />
+                    </strong>
                   </td>
                 </tr>
               ))}
@@ -87,12 +108,12 @@ export function Heat() {
                 <th scope="row">All</th>
                 {heat.instruments.map((instrument) => (
                   <td key={instrument} className="number">
-                    {formatDecimal(sumOf((cell) => cell.instrument === instrument), { places: 2 })}
+                    <Sums of={sumsOf((cell) => cell.instrument === instrument)} />
                   </td>
                 ))}
                 <td className="number">
                   <strong>
-                    <Money value={heat.total} currency={heat.currency} />
+                    <Sums of={heat.totals} />
                   </strong>
                 </td>
               </tr>

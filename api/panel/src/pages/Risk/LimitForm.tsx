@@ -1,15 +1,30 @@
-/** Set one limit. It holds at once; a session that has less room than it uses may then only reduce. */
+/**
+ * Set one limit. It holds at once; a session that has less room than it uses may then only reduce. One that allows more
+ * than what is in force when the button is pressed is confirmed first.
+ */
 import { Button, Group, Modal, Select, Stack, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
+import { readAll } from "@/api/all";
 import { api, expect } from "@/api/client";
 import { Cancelled } from "@/api/problem";
+import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 
-export function LimitForm(given: { scope: string; instrument: string; kind?: string; value?: string; onClose: () => void }) {
+import { type Asked, whatBecomesPossible } from "./raising";
+
+export function LimitForm(given: {
+  scope: string;
+  instrument: string;
+  kind?: string;
+  value?: string;
+  /** Of the level that it is opened from, in words; "" where it is not known. */
+  money?: string;
+  onClose: () => void;
+}) {
   const client = useQueryClient();
   const isNew = given.kind === undefined;
   const [scope, setScope] = useState(given.scope);
@@ -20,15 +35,38 @@ export function LimitForm(given: { scope: string; instrument: string; kind?: str
   const level = scope.split(":")[0] ?? "";
   const fits = (kinds.data ?? []).filter((each) => each.levels.includes(level) && each.kind !== "paused");
   const chosen = fits.find((each) => each.kind === kind);
+  const [dialog, confirm] = useConfirm();
+  const unit = chosen ? (chosen.unit === "money" && scope === given.scope ? given.money || chosen.unit : chosen.unit) : "";
+  const put = async (asked: Asked) => {
+    try {
+      await expect(api.PUT("/v1/risk/limits", { body: asked }));
+    } finally {
+      void client.invalidateQueries({ queryKey: ["limit-tree"] });
+    }
+  };
   const set = useMutation({
-    mutationFn: () =>
-      expect(
-        api.PUT("/v1/risk/limits", {
-          body: { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() },
-        }),
-      ),
-    onSuccess: given.onClose,
-    onSettled: () => client.invalidateQueries({ queryKey: ["limit-tree"] }),
+    mutationFn: async () => {
+      const asked = { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() };
+      const words = chosen ? whatBecomesPossible(asked, chosen, await inForce(asked), unit) : null;
+      if (words === null) {
+        await put(asked);
+        return true;
+      }
+      confirm({
+        title: `Allow more: ${asked.kind.replaceAll("_", " ")} of ${asked.scope}`,
+        verb: "Allow it",
+        danger: true,
+        children: words.map((each) => <p key={each}>{each}</p>),
+        act: async () => {
+          await put(asked);
+          given.onClose();
+        },
+      });
+      return false;
+    },
+    onSuccess: (done) => {
+      if (done) given.onClose();
+    },
   });
   const error = set.error instanceof Cancelled ? null : set.error;
   return (
@@ -74,7 +112,7 @@ export function LimitForm(given: { scope: string; instrument: string; kind?: str
             )
           ) : null}
           <TextInput
-            label={chosen ? `Value (${chosen.unit})` : "Value"}
+            label={chosen ? `Value (${unit})` : "Value"}
             required
             data-autofocus
             inputMode="decimal"
@@ -96,6 +134,13 @@ export function LimitForm(given: { scope: string; instrument: string; kind?: str
           </Group>
         </Stack>
       </form>
+      {dialog}
     </Modal>
   );
+}
+
+/** The value in force now, whatever the page shows; null without one. */
+async function inForce(asked: Asked): Promise<string | null> {
+  const { items } = await readAll((cursor) => expect(api.GET("/v1/risk/limits", { params: { query: { limit: 1_000, cursor } } })));
+  return items.find((each) => each.scope === asked.scope && each.kind === asked.kind && each.instrument === asked.instrument)?.value ?? null;
 }

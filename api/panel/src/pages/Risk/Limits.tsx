@@ -9,6 +9,7 @@ import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { UseBar } from "@/components/Stat";
+import { inWords } from "@/components/Summed";
 import { Ago, Money, Time } from "@/components/values";
 import { formatDecimal, trimDecimal } from "@/format/decimal";
 import { useIsOperator } from "@/session/session";
@@ -32,7 +33,7 @@ export function Limits() {
   const query = useTree();
   const isStale = useStale() || query.isError;
   const isOperator = useIsOperator();
-  const [adding, setAdding] = useState<{ scope: string; instrument: string } | null>(null);
+  const [adding, setAdding] = useState<{ scope: string; instrument: string; money?: string } | null>(null);
   if (!query.data) {
     return query.error ? <ErrorNote error={query.error} retry={() => void query.refetch()} /> : <Skeleton height={220} />;
   }
@@ -63,8 +64,8 @@ export function Limits() {
             depth={0}
             onAdd={
               isOperator
-                ? (scope, instrument) => {
-                    setAdding({ scope, instrument });
+                ? (of) => {
+                    setAdding({ scope: of.scope, instrument: of.instrument, money: moneyOf(of) });
                   }
                 : undefined
             }
@@ -83,7 +84,7 @@ export function Limits() {
   );
 }
 
-function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, instrument: string) => void) | undefined }) {
+function Level(given: { node: TreeNode; depth: number; onAdd: ((node: TreeNode) => void) | undefined }) {
   const { node } = given;
   const [open, setOpen] = useState(true);
   const Sign = open ? IconChevronDown : IconChevronRight;
@@ -102,14 +103,8 @@ function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, i
         </button>
         {node.figures ? (
           <span className={node.old?.length ? "muted stale" : "muted"}>
-            gross <Money value={node.figures.gross} /> · net <Money value={node.figures.net} /> · at risk{" "}
-            <Money value={node.figures.money_at_risk} />
-            {node.instrument ? null : (
-              <>
-                {" "}
-                · today <Money value={node.figures.pnl_today} signed /> · {String(node.figures.open_orders)} orders open
-              </>
-            )}
+            <Figures node={node} figures={node.figures} />
+            {node.instrument ? null : ` · ${String(node.figures.open_orders)} orders open`}
           </span>
         ) : null}
         <AsOf old={node.old ?? []} />
@@ -118,7 +113,7 @@ function Level(given: { node: TreeNode; depth: number; onAdd: ((scope: string, i
             size="compact-xs"
             variant="subtle"
             aria-label={`Set a limit of ${node.title}`}
-            onClick={() => given.onAdd?.(node.scope, node.instrument)}
+            onClick={() => given.onAdd?.(node)}
           >
             Add
           </Button>
@@ -177,6 +172,23 @@ function AsOf({ old }: { old: Shape<"OldTold">[] }) {
   );
 }
 
+function Figures({ node, figures }: { node: TreeNode; figures: NonNullable<TreeNode["figures"]> }) {
+  if (node.currencies.length > 1) return <>amounts in {inWords(node.currencies)}, which are not added up</>;
+  const { currency } = node;
+  return (
+    <>
+      gross <Money value={figures.gross} currency={currency} /> · net <Money value={figures.net} currency={currency} /> · at risk{" "}
+      <Money value={figures.money_at_risk} currency={currency} />
+      {node.instrument ? null : (
+        <>
+          {" "}
+          · today <Money value={figures.pnl_today} currency={currency} signed />
+        </>
+      )}
+    </>
+  );
+}
+
 function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
   const { node, limit } = given;
   const [editing, setEditing] = useState(false);
@@ -186,11 +198,13 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
   return (
     <tr>
       <th scope="row">
-        {limit.kind.replaceAll("_", " ")} <span className="muted">({limit.unit})</span>
+        {limit.kind.replaceAll("_", " ")} <span className="muted">({limit.unit === "money" ? moneyOf(node) : limit.unit})</span>
         {dialog}
       </th>
-      <td className="number">{limit.used == null ? "–" : formatDecimal(trimDecimal(limit.used))}</td>
-      <td className="number">{formatDecimal(trimDecimal(limit.value))}</td>
+      <td className="number">{limit.used == null ? "–" : <Amount value={limit.used} node={node} unit={limit.unit} />}</td>
+      <td className="number">
+        <Amount value={limit.value} node={node} unit={limit.unit} />
+      </td>
       <td style={{ width: 170 }}>
         <UseBar use={limit.use} label={`${limit.kind} of ${node.title}`} />
       </td>
@@ -232,6 +246,7 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
         {editing ? (
           <LimitForm
             {...where}
+            money={moneyOf(node)}
             value={trimDecimal(limit.value)}
             onClose={() => {
               setEditing(false);
@@ -241,4 +256,21 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
       </td>
     </tr>
   );
+}
+
+function Amount(given: { value: string; node: TreeNode; unit: string }) {
+  const shown = formatDecimal(trimDecimal(given.value));
+  return given.unit === "money" && given.node.currency ? (
+    <>
+      {shown} <span className="muted">{given.node.currency}</span>
+    </>
+  ) : (
+    shown
+  );
+}
+
+/** What a limit of money is in; of a level with several currencies it is held against amounts as they are. */
+function moneyOf(node: TreeNode): string {
+  if (node.currencies.length > 1) return `money: ${node.currencies.join(" and ")} added up as they are`;
+  return node.currency || "money";
 }

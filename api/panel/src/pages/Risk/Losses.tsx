@@ -6,7 +6,7 @@ import { api, expect, type Shape } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
-import { Money } from "@/components/values";
+import { Summed } from "@/components/Summed";
 import { signOf } from "@/format/decimal";
 import { useIsOperator } from "@/session/session";
 import { useStale } from "@/stream/hooks";
@@ -29,26 +29,26 @@ const columns: Column<Level>[] = [
         <StateBadge state="ok" />
       ),
   },
-  { id: "profit", header: "Profit today", value: (level) => level.profit, kind: "decimal", width: 120, cell: (level) => <Money value={level.profit} signed /> },
+  { id: "profit", header: "Profit today", value: (level) => level.profit, kind: "decimal", width: 130, cell: (level) => <Summed value={level.profit} of={level} signed /> },
   {
-    id: "loss", header: "Loss limit", value: (level) => level.limits.daily_loss, kind: "decimal", width: 120,
-    cell: (level) => (level.limits.daily_loss === undefined ? <span className="muted">none</span> : <Money value={level.limits.daily_loss} />),
+    id: "loss", header: "Loss limit", value: (level) => level.limits.daily_loss, kind: "decimal", width: 130,
+    cell: (level) => (level.limits.daily_loss === undefined ? <span className="muted">none</span> : <Summed value={level.limits.daily_loss} of={level} />),
   },
-  { id: "drawdown", header: "Drawdown", value: (level) => level.drawdown, kind: "decimal", width: 120,
-    cell: (level) => <Money value={signOf(level.drawdown) > 0 ? minus(level.drawdown) : level.drawdown} signed /> },
+  { id: "drawdown", header: "Drawdown", value: (level) => level.drawdown, kind: "decimal", width: 130,
+    cell: (level) => <Summed value={level.drawdown !== null && signOf(level.drawdown) > 0 ? minus(level.drawdown) : level.drawdown} of={level} signed /> },
   {
-    id: "drawdown_limit", header: "Drawdown limit", value: (level) => level.limits.drawdown, kind: "decimal", width: 120,
-    cell: (level) => (level.limits.drawdown === undefined ? <span className="muted">none</span> : <Money value={level.limits.drawdown} />),
+    id: "drawdown_limit", header: "Drawdown limit", value: (level) => level.limits.drawdown, kind: "decimal", width: 130,
+    cell: (level) => (level.limits.drawdown === undefined ? <span className="muted">none</span> : <Summed value={level.limits.drawdown} of={level} />),
   },
-  { id: "risk", header: "Money at risk", value: (level) => level.money_at_risk, kind: "decimal", width: 120, cell: (level) => <Money value={level.money_at_risk} /> },
-  { id: "gross", header: "Gross", value: (level) => level.gross, kind: "decimal", width: 120, cell: (level) => <Money value={level.gross} /> },
+  { id: "risk", header: "Money at risk", value: (level) => level.money_at_risk, kind: "decimal", width: 130, cell: (level) => <Summed value={level.money_at_risk} of={level} /> },
+  { id: "gross", header: "Gross", value: (level) => level.gross, kind: "decimal", width: 130, cell: (level) => <Summed value={level.gross} of={level} /> },
   { id: "open", header: "Open orders", value: (level) => level.open_orders, kind: "number", width: 90 },
 ];
 
 export function Losses() {
   const isOperator = useIsOperator();
   const [open, setOpen] = useState<Level | null>(null);
-  const [editing, setEditing] = useState<{ scope: string; kind: string; value: string } | null>(null);
+  const [editing, setEditing] = useState<{ scope: string; kind: string; value: string; money: string } | null>(null);
   const query = useView({
     path: "risk/exposure",
     queryKey: ["exposure"],
@@ -57,8 +57,8 @@ export function Losses() {
   const rows = useMemo(() => (query.data?.levels ?? []).filter((level) => !level.instrument), [query.data]);
   const isStale = useStale() || query.isError;
   const shown = open ? (rows.find((level) => level.scope === open.scope) ?? open) : null;
-  const edit = (scope: string, kind: string, value = "") => {
-    setEditing({ scope, kind, value });
+  const edit = (scope: string, kind: string, value = "", money = "") => {
+    setEditing({ scope, kind, value, money });
   };
   return (
     <>
@@ -70,10 +70,10 @@ export function Losses() {
             <Group gap={4}>
               {shown ? (
                 <>
-                  <Button size="compact-sm" variant="default" onClick={() => { edit(shown.scope, "daily_loss", shown.limits.daily_loss); }}>
+                  <Button size="compact-sm" variant="default" onClick={() => { edit(shown.scope, "daily_loss", shown.limits.daily_loss, shown.currency); }}>
                     Daily loss of {shown.scope}
                   </Button>
-                  <Button size="compact-sm" variant="default" onClick={() => { edit(shown.scope, "drawdown", shown.limits.drawdown); }}>
+                  <Button size="compact-sm" variant="default" onClick={() => { edit(shown.scope, "drawdown", shown.limits.drawdown, shown.currency); }}>
                     Drawdown of {shown.scope}
                   </Button>
                 </>
@@ -113,6 +113,7 @@ export function Losses() {
           kind={editing.kind}
           instrument=""
           value={editing.value}
+          money={editing.money}
           onClose={() => {
             setEditing(null);
           }}

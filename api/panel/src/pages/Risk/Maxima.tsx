@@ -7,7 +7,7 @@ import { api, expect, type Shape } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
-import { Money } from "@/components/values";
+import { Summed } from "@/components/Summed";
 import { roughly } from "@/format/decimal";
 
 const TimeChart = lazy(() => import("@/charts/TimeChart"));
@@ -26,7 +26,7 @@ const MEASURES: { value: Measure; label: string }[] = [
 const columns: Column<Point>[] = [
   { id: "day", header: "Day", value: (point) => point.day.slice(0, 10), width: 110 },
   { id: "scope", header: "Level", value: (point) => point.scope, width: 180 },
-  { id: "value", header: "Highest", value: (point) => point.value, kind: "decimal", width: 140, cell: (point) => <Money value={point.value} /> },
+  { id: "value", header: "Highest", value: (point) => point.value, kind: "decimal", width: 140, cell: (point) => <Summed value={point.value} of={point} /> },
 ];
 
 export function Maxima() {
@@ -42,7 +42,7 @@ export function Maxima() {
   const scopes = useMemo(() => [...new Set(["cluster", ...(query.data?.items ?? []).map((point) => point.scope)])], [query.data]);
   const rows = useMemo(() => (query.data?.items ?? []).filter((point) => point.scope === scope), [query.data, scope]);
   const lines = useMemo(
-    () => [{ title: kind, points: rows.map((point) => ({ at: point.day, value: roughly(point.value) })) }],
+    () => [{ title: kind, points: rows.filter((point) => point.value !== null).map((point) => ({ at: point.day, value: roughly(point.value) })) }],
     [kind, rows],
   );
   return (

@@ -4,13 +4,16 @@ import { IconShieldHalf } from "@tabler/icons-react";
 import { Link } from "react-router";
 
 import { Page } from "@/components/Page";
+import { useIsOperator } from "@/session/session";
 
 import { Heat } from "./Heat";
 import { Limits } from "./Limits";
 import { Losses } from "./Losses";
 import { Maxima } from "./Maxima";
+import { Surveillance } from "./Surveillance";
 
 export default function Risk() {
+  const isOperator = useIsOperator();
   return (
     <Page
       title="Risk"
@@ -26,6 +29,7 @@ export default function Risk() {
           <Tabs.Tab value="heat">Money at risk</Tabs.Tab>
           <Tabs.Tab value="losses">Losses and drawdown</Tabs.Tab>
           <Tabs.Tab value="maxima">Daily maxima</Tabs.Tab>
+          {isOperator ? <Tabs.Tab value="surveillance">Surveillance</Tabs.Tab> : null}
         </Tabs.List>
         <Tabs.Panel value="limits" pt="xs">
           <Limits />
@@ -39,6 +43,11 @@ export default function Risk() {
         <Tabs.Panel value="maxima" pt="xs">
           <Maxima />
         </Tabs.Panel>
+        {isOperator ? (
+          <Tabs.Panel value="surveillance" pt="xs">
+            <Surveillance />
+          </Tabs.Panel>
+        ) : null}
       </Tabs>
     </Page>
   );

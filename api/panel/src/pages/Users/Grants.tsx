@@ -5,7 +5,9 @@ import { useMemo, useState } from "react";
 import { api, expect, type Shape } from "@/api/client";
 import { useConfirm } from "@/components/ConfirmAction";
 import { type Column, DataTable } from "@/components/DataTable";
+import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
+import { useAct } from "@/components/useAct";
 import { Time } from "@/components/values";
 import { useAccounts } from "@/trading/read";
 
@@ -14,7 +16,7 @@ type Grant = Shape<"GrantShown">;
 const NONE: Grant[] = [];
 
 /** Accounts of others that a user may look at or trade. */
-export function Grants({ user }: { user: string }) {
+export function Grants({ user, roles }: { user: string; roles: string[] }) {
   const client = useQueryClient();
   const accounts = useAccounts();
   const [dialog, confirm] = useConfirm();
@@ -61,22 +63,27 @@ export function Grants({ user }: { user: string }) {
     ],
     [client, confirm, user],
   );
+  const put = async (id: string) => {
+    await expect(api.PUT("/v1/grants/{account}/{user}", { params: { path: { account: id, user } }, body: { level } }));
+    setAccount(null);
+    await client.invalidateQueries({ queryKey: ["grants", user] });
+  };
+  const lowering = useAct(`Changing a grant of ${user}`);
   const grant = (id: string) => {
     const owner = accounts.find((each) => each.id === id)?.user ?? "somebody else";
+    if (level === "view" && grants.data?.items.some((each) => each.account === id && each.level === "trade")) {
+      void lowering.run(() => put(id), () => undefined);
+      return;
+    }
     confirm({
       title: `Grant ${id} to ${user}`,
       verb: level === "trade" ? "Let them trade it" : "Let them look",
       danger: level === "trade",
       children:
         level === "trade"
-          ? `${user} sees all that is in ${id} of ${owner}, and trades it as far as their own roles allow: orders, algos, kills.`
+          ? `${user} sees all that is in ${id} of ${owner}, and ${acts(roles)} The limits of ${id} hold as they do for ${owner}, whose money it is.`
           : `${user} sees all that is in ${id} of ${owner}.`,
-      act: async () => {
-        const path = { account: id, user };
-        await expect(api.PUT("/v1/grants/{account}/{user}", { params: { path }, body: { level } }));
-        setAccount(null);
-        await client.invalidateQueries({ queryKey: ["grants", user] });
-      },
+      act: () => put(id),
     });
   };
   return (
@@ -103,7 +110,18 @@ export function Grants({ user }: { user: string }) {
           </Group>
         }
       />
+      <ErrorNote error={lowering.error} />
       {dialog}
     </Panel>
   );
+}
+
+/** What the roles of somebody make of a grant to trade, in words. */
+function acts(roles: string[]): string {
+  const all = roles.includes("operator");
+  const may = [
+    ...(all || roles.includes("trader") ? ["places, changes and takes back orders there, flattens it, throws the kill switch over it"] : []),
+    ...(all || roles.includes("trader") || roles.includes("quant") ? ["makes, starts and stops algos that trade it"] : []),
+  ];
+  return may.length ? `${may.join(", and ")}.` : "trades it as soon as they have a role that trades: now they have none.";
 }

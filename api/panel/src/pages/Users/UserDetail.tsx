@@ -19,6 +19,13 @@ import { useMe } from "@/session/session";
 import { Grants } from "./Grants";
 import { ROLES, type User } from "./UserList";
 
+/** What becomes possible with a role. */
+const OPENS: Record<string, string> = {
+  operator: "An operator may do everything, to everybody's accounts, algos and users.",
+  trader: "A trader places, changes and takes back orders, flattens, runs algos, throws the kill switch and gives credentials: in their own accounts, and in those granted to them to trade.",
+  quant: "A quant runs algos in their own accounts and in those granted to them to trade, manages feeds, and registers strategies: code that runs on your machines.",
+};
+
 export function UserDetail({ id }: { id: string }) {
   const query = useQuery({
     queryKey: ["user", id],
@@ -39,7 +46,7 @@ export function UserDetail({ id }: { id: string }) {
         <Roles key={user.generation} user={user} />
         <Access user={user} />
         <div className="span-12">
-          <Grants user={user.id} />
+          <Grants user={user.id} roles={user.roles} />
         </div>
         <div className="span-12">
           <Sessions user={user.id} />
@@ -62,8 +69,9 @@ function Roles({ user }: { user: User }) {
     setRoles(user.roles);
   }, [user.roles]);
   const isSame = roles.length === user.roles.length && roles.every((each) => user.roles.includes(each));
-  // To the operator's role, or out of it.
-  const turns = roles.includes("operator") !== user.roles.includes("operator");
+  const added = roles.filter((each) => !user.roles.includes(each) && each in OPENS);
+  // Out of the operator's role.
+  const steps = user.roles.includes("operator") && !roles.includes("operator");
   const change = async () => {
     setBusy(true);
     setError(null);
@@ -91,15 +99,20 @@ function Roles({ user }: { user: User }) {
             loading={busy}
             disabled={isSame || !roles.length}
             onClick={() => {
-              if (!turns) void change();
+              if (!steps && !added.length) void change();
               else
                 confirm({
-                  title: `${user.id} ${roles.includes("operator") ? "becomes an operator" : "is no operator any more"}`,
+                  title: `${user.id} ${steps ? "is no operator any more" : `becomes ${added.map((each) => (each === "operator" ? "an operator" : `a ${each}`)).join(" and ")}`}`,
                   verb: "Change roles",
                   danger: true,
-                  children: roles.includes("operator")
-                    ? "An operator may do everything, to everybody's accounts, algos and users. It holds at once."
-                    : "It holds at once, for sessions and keys too.",
+                  children: (
+                    <>
+                      {added.map((each) => (
+                        <p key={each}>{OPENS[each]}</p>
+                      ))}
+                      <p>It holds at once, for sessions and keys too.</p>
+                    </>
+                  ),
                   act: change,
                 });
             }}
