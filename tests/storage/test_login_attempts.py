@@ -111,6 +111,23 @@ async def test_outsiders_do_not_lock_out_who_comes_from_where_they_always_do(db:
         assert not (await attempts.begin("asha", address)).locked_until
 
 
+async def test_what_fails_where_the_user_is_known_is_counted_there_whatever_else_is_locked(db: Database) -> None:
+    await _asha_signs_in_from(db, "192.0.2.0/24")
+    attempts = LoginAttempts(db)
+    for _ in range(MOST_BY_USER):
+        attempt = await attempts.begin("asha", "192.0.2.1")
+        assert not attempt.locked_until
+    assert attempt.locks == ("user",)
+    # Its own failures buy nobody further tries.
+    assert not (await attempts.begin("asha", "192.0.2.1")).may_be_made
+    await attempts.unlock("asha", "test")
+    for _ in range(MOST_BY_USER):
+        last = await attempts.begin("asha", "192.0.2.1")
+    await attempts.succeeded(last, whole=False)
+    again = await attempts.begin("asha", "192.0.2.1")
+    assert (again.may_be_made, again.quiet) == (True, False), "a success takes back its own, and the lock-out with it"
+
+
 async def test_a_stranger_sees_no_difference_between_who_is_known_there_and_who_is_not(
     db: Database, clock: list[int]
 ) -> None:
