@@ -93,9 +93,9 @@ class LoginAttempts:
     async def begin(self, user: str, address: str) -> Attempt:
         """Count an attempt as if it were to fail.  During a lock-out nothing is counted, and nothing may be tried.
 
-        Except from a network that the user has signed in from lately: there some more may be tried, quietly, counted
-        for this user and network alone.  So neither who guesses elsewhere, nor who fails at other names at the same
-        address (an office, a proxy), keeps the user out.
+        Except from a network that the user has signed in from lately: what fails there is counted for this user and
+        network too, and until that is too much more may be tried, quietly.  So neither who guesses elsewhere, nor who
+        fails at other names at the same address (an office, a proxy), keeps the user out.
         """
         subject, network = subject_of_user(user), network_of(address)
         async with self._db.connection() as connection, connection.transaction():
@@ -106,12 +106,15 @@ class LoginAttempts:
             )
             own = f"{subject}/{network}" if known else ""
             seen = await _begin(connection, {subject: MOST_BY_USER, subject_of_address(address): MOST_BY_ADDRESS})
-            if not own or not seen.locked_until:
-                return msgspec.structs.replace(seen, own=own)
+            if not own:
+                return seen
             unseen = await _begin(connection, {own: MOST_BY_USER})
             if unseen.locked_until:
-                return seen
-            return msgspec.structs.replace(seen, subjects=unseen.subjects, locks=unseen.locks, quiet=True, own=own)
+                return msgspec.structs.replace(seen, own=own)
+            if seen.locked_until:
+                return msgspec.structs.replace(seen, subjects=unseen.subjects, locks=unseen.locks, quiet=True, own=own)
+            locks = tuple(sorted({*seen.locks, *unseen.locks}))
+            return msgspec.structs.replace(seen, subjects=(*seen.subjects, own), locks=locks, own=own)
 
     async def begin_within(self, session: str) -> Attempt:
         """As `begin`, of somebody who is signed in: nobody from outside can keep them from what asks for a code."""
