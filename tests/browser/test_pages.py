@@ -71,7 +71,7 @@ def test_a_page(operator: Person, artefacts: Path, path: str, heading: str, name
     assert serious(operator) == []
 
 
-@pytest.mark.parametrize("tab", ["Money at risk", "Losses and drawdown", "Daily maxima"])
+@pytest.mark.parametrize("tab", ["Money at risk", "Losses and drawdown", "Daily maxima", "Surveillance"])
 def test_the_parts_of_the_risk_page(operator: Person, artefacts: Path, tab: str) -> None:
     page = operator.go("/risk", "Risk")
     page.get_by_role("tab", name=tab).click()
