@@ -187,9 +187,12 @@ class BrokerConnection(Shell):
         before, after = _POINTS[kind]
         answers: list[Answer] = []
         last_start = asyncio.get_running_loop().time() + MAX_WAIT_S
-        # In pieces that the rate budget can pay at once, so that exits find something left between them.
-        for start in range(0, len(tickets), core.budget.largest):
+        # In pieces that the rate budget can pay at once, so that exits find something left between them, and what can
+        # go does not wait for what cannot.
+        start = 0
+        while start < len(tickets):
             piece = tickets[start : start + core.budget.largest]
+            piece = piece[: max(1, core.payable(kind, now(), reduces=_only_reduce(piece)))]
             wait = await self._take_turn(core, kind, piece, last_start)
             crash_here(before)
             if core.must_ask(time.monotonic_ns()):
@@ -209,6 +212,7 @@ class BrokerConnection(Shell):
                 answers += [Answer(tag=t.tag, verdict=verdict, reason=reason) for t in tickets[start:]]
                 break
             answers += await self._hand_over(made, session_epoch, kind, piece)
+            start += len(piece)
             crash_here(after)
         return pack(answers)
 
@@ -220,8 +224,7 @@ class BrokerConnection(Shell):
         last_start: float,
     ) -> float:
         """Wait for the rate budget; returns 0, or the seconds still to wait where that is too long for an entry."""
-        reduces = all(isinstance(ticket, OrderTicket) and ticket.reduce_only for ticket in tickets)
-        while wait := core.pace(kind, len(tickets), now(), reduces=reduces):
+        while wait := core.pace(kind, len(tickets), now(), reduces=_only_reduce(tickets)):
             if kind is not Lane.CANCEL and asyncio.get_running_loop().time() + wait > last_start:
                 return wait
             await asyncio.sleep(wait)
@@ -367,3 +370,8 @@ def _budget(account: AccountRecord, made: Broker) -> RateBudget:
         return RateBudget(per_s, burst=max(10, int(per_s)), reserve=max(1, int(per_s // 5)))
     can = made.capabilities
     return RateBudget(can.orders_per_s, burst=can.order_burst, reserve=max(1, can.order_burst // 5))
+
+
+def _only_reduce(tickets: Sequence[OrderTicket | AmendTicket | CancelTicket]) -> bool:
+    """Whether they can only make positions smaller."""
+    return all(isinstance(ticket, OrderTicket) and ticket.reduce_only for ticket in tickets)

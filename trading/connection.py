@@ -105,6 +105,10 @@ class ConnectionCore:
         """
         return self.budget.take(count, now, is_exit=reduces or lane is Lane.CANCEL)
 
+    def payable(self, lane: Lane, now: Nanos, *, reduces: bool = False) -> int:
+        """How many requests of a lane could go out now."""
+        return self.budget.payable(now, is_exit=reduces or lane is Lane.CANCEL)
+
     def take(self, updates: Iterable[BrokerUpdate]) -> None:
         """Number what the broker said."""
         for update in updates:

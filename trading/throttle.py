@@ -20,12 +20,20 @@ class RateBudget:
         """How many requests may go at once at the most, the reserve left alone."""
         return self.burst - self.reserve
 
-    def take(self, count: int, now: Nanos, *, is_exit: bool) -> float:
-        """Take ``count`` tokens and return 0, or take none and return the seconds until it could be done."""
+    def payable(self, now: Nanos, *, is_exit: bool) -> int:
+        """How many requests could go now."""
+        self._refill(now)
+        return max(0, int(self._tokens - (0 if is_exit else self.reserve)))
+
+    def _refill(self, now: Nanos) -> None:
         if now > self._at:
             if self._at:
                 self._tokens = min(float(self.burst), self._tokens + (now - self._at) / 1e9 * self.per_s)
             self._at = now
+
+    def take(self, count: int, now: Nanos, *, is_exit: bool) -> float:
+        """Take ``count`` tokens and return 0, or take none and return the seconds until it could be done."""
+        self._refill(now)
         floor = 0 if is_exit else self.reserve
         wanted = min(count, self.burst - floor)
         if self._tokens - wanted >= floor:

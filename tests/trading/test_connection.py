@@ -100,6 +100,27 @@ def test_cancels_may_use_what_orders_may_not() -> None:
     assert c.pace(Lane.CANCEL, 1, Nanos(SECOND)) > 0
 
 
+def test_orders_that_only_reduce_may_use_it_too_and_what_can_be_paid_is_told() -> None:
+    c = core(burst=5, reserve=2)
+    assert c.payable(Lane.PLACE, Nanos(SECOND)) == 3
+    assert c.pace(Lane.PLACE, 3, Nanos(SECOND)) == 0
+    assert (c.payable(Lane.PLACE, Nanos(SECOND)), c.payable(Lane.PLACE, Nanos(SECOND), reduces=True)) == (0, 2)
+    assert c.pace(Lane.PLACE, 2, Nanos(SECOND), reduces=True) == 0
+    assert c.payable(Lane.CANCEL, Nanos(SECOND)) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=60))
+def test_what_can_be_paid_goes_at_once_and_one_more_does_not(asks: list[tuple[int, bool]]) -> None:
+    now, budget = SECOND, RateBudget(10.0, 8, 3)
+    for pause_ms, is_exit in asks:
+        now += pause_ms * 1_000_000
+        payable = budget.payable(Nanos(now), is_exit=is_exit)
+        if payable < (8 if is_exit else 5):
+            assert budget.take(payable + 1, Nanos(now), is_exit=is_exit) > 0
+        if payable:
+            assert budget.take(payable, Nanos(now), is_exit=is_exit) == 0
+
+
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 400), st.booleans()), max_size=60))
 def test_no_more_goes_out_than_burst_and_rate_allow(asks: list[tuple[int, int, bool]]) -> None:
     budget, now, sent = RateBudget(10.0, 8, 3), SECOND, 0
