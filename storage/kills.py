@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -9,15 +10,19 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+import psycopg
 from psycopg.types.json import Jsonb
 
 from storage.database import Connection, Database, dicts
 from storage.limits import put_limit
 from storage.records import OPEN_STATES, KilledAccount, KilledOrder, KillRecord
 from storage.resource import change, sign, write_audit
+from trading.closing import KEY_PATTERN
 from trading.errors import Conflict, UnknownThing
 from trading.ids import AccountId, AlgoId, Nanos
 from trading.limits import HALTED
+
+log = logging.getLogger("quarterdeck")
 
 #: Hex digits of a kill's name, of which the keys of its orders are made.
 _ID_DIGITS: Final = 8
@@ -55,6 +60,15 @@ _OPEN_NOW: Final = f"""
     WHERE state IN {OPEN_STATES} AND NOT (reduce_only AND type = 'market' AND client_order_id ~ '^(kill|flat)-')
         AND CASE %(level)s WHEN 'cluster' THEN true WHEN 'account' THEN account = %(who)s
             WHEN 'user' THEN account IN (SELECT id FROM accounts WHERE "user" = %(who)s) ELSE algo = %(who)s END
+    """
+_NOTE_S: Final = 2
+#: Open orders that would close what is held: while they stand, nothing else closes that part.
+_EXITS: Final = f"""
+    SELECT o.account, o.instrument, o.client_order_id FROM orders o JOIN positions p USING (account, instrument)
+    WHERE o.account = ANY(%(accounts)s) AND o.state IN {OPEN_STATES}
+        AND o.side = CASE WHEN p.quantity > 0 THEN 'sell' WHEN p.quantity < 0 THEN 'buy' END
+        AND NOT (o.reduce_only AND o.type = 'market' AND o.client_order_id ~ %(closing)s)
+    ORDER BY o.created_at
     """
 #: A kill that nobody has lifted.
 _FOR_EVER: Final = 2**63 - 1
@@ -154,6 +168,7 @@ class Kills:
             cancelled = await dicts(connection, _TAKEN_BACK, values)
             closing = await dicts(connection, _CLOSING, values)
             left = await left_of(connection, accounts, algo)
+            exits = await dicts(connection, _EXITS, {"accounts": list(accounts), "closing": f"^{KEY_PATTERN}$"})
         return [
             KilledAccount(
                 account=account,
@@ -161,6 +176,11 @@ class Kills:
                 closing=_orders(closing, account),
                 open_orders=left[account].open_orders,
                 positions=left[account].positions,
+                exits=[
+                    (each["instrument"], each["client_order_id"])
+                    for each in exits
+                    if each["account"] == account and each["instrument"] in left[account].positions
+                ],
             )
             for account in accounts
         ]
@@ -226,9 +246,20 @@ async def throw_within(
         (kill.id, scope, flatten, reason, kill.at, by, kill.halted_at, kill.sets_halt, of_stop),
     )
     if not of_stop:
-        level, _, who = scope.partition(":")
-        await connection.execute(_OPEN_NOW.encode(), {"id": kill.id, "level": level, "who": who})
+        await _note_open(connection, kill)
     return kill
+
+
+async def _note_open(connection: Connection, kill: KillRecord) -> None:
+    """Keep what is open, for the proof: without it the kill holds all the same, so it gets little time."""
+    level, _, who = kill.scope.partition(":")
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL statement_timeout = '{_NOTE_S}s'".encode())
+            await connection.execute(_OPEN_NOW.encode(), {"id": kill.id, "level": level, "who": who})
+            await connection.execute(b"SET LOCAL statement_timeout TO DEFAULT")
+    except psycopg.errors.QueryCanceled:
+        log.warning("%s: what was open took too long to note; its proof shows only what it takes back itself", kill.id)
 
 
 async def lift_within(connection: Connection, id: str, by: str) -> KillRecord:

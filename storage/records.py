@@ -328,6 +328,8 @@ class KilledAccount(msgspec.Struct, frozen=True, kw_only=True):
     open_orders: int
     #: What is held still.
     positions: dict[str, Decimal]
+    #: Instrument and key of each open order, of anybody, that would close some of it: that part is left to it.
+    exits: list[tuple[str, str]] = []
 
 
 class LimitRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -33,7 +34,7 @@ PATIENCE_NS: Final = 10_000_000_000
 MOST_PAUSE_S: Final = 60
 #: Sessions remember orders that ended some minutes ago; more of them in a row make no difference.
 _MOST_DOUBLINGS: Final = 6
-#: After so many attempts of which nothing came, every other one has all parts in one.
+#: After so many attempts in parts of which nothing came, one has all parts in one, and so on.
 PARTS_TRIED: Final = 4
 #: What the key of such a one ends with.
 WHOLE: Final = ".0"
@@ -123,10 +124,10 @@ def to_close(
         stem = _stem(kill, instrument)
         attempts = _attempts([order for order in placed if order.instrument == instrument], stem)
         in_vain = _in_vain(attempts)
-        if instrument in not_yet or moment in attempts or now < _due(attempts, in_vain):
+        if instrument in not_yet or moment in attempts or now < _due(attempts, len(in_vain), now):
             continue
         parts = _parts(kill, book, instrument, instruments, marks)
-        whole = len(parts) > 1 and in_vain >= PARTS_TRIED and in_vain % 2 == 0
+        whole = len(parts) > 1 and _are_refused(in_vain)
         if whole:
             # What was refused in parts may be taken whole; being flat is worth more than whose books say so.
             parts = [in_one(parts)]
@@ -159,21 +160,23 @@ def _attempts(placed: list[Order], stem: str) -> dict[str, list[Order]]:
     return dict(sorted(attempts.items()))
 
 
-def _in_vain(attempts: dict[str, list[Order]]) -> int:
-    """Of how many attempts nothing has come since something last did."""
-    in_vain = 0
-    for orders in reversed(attempts.values()):
-        if any(order.filled_quantity for order in orders):
-            break
-        in_vain += 1
-    return in_vain
+def _in_vain(attempts: dict[str, list[Order]]) -> list[list[Order]]:
+    """The attempts of which nothing has come since something last did, the newest first."""
+    return list(takewhile(lambda orders: not any(o.filled_quantity for o in orders), reversed(attempts.values())))
 
 
-def _due(attempts: dict[str, list[Order]], in_vain: int) -> Nanos:
+def _are_refused(in_vain: list[list[Order]]) -> bool:
+    """Whether parts have been tried often enough since all of it was tried in one."""
+    parts = list(takewhile(lambda orders: not orders[0].client_order_id.endswith(WHOLE), in_vain))
+    return len(parts) >= PARTS_TRIED
+
+
+def _due(attempts: dict[str, list[Order]], in_vain: int, now: Nanos) -> Nanos:
     """When another attempt may be made."""
     if not in_vain:
         return Nanos(0)
-    ended = max(order.updated_at for order in list(attempts.values())[-1])
+    # A clock that was set back holds up nothing.
+    ended = max((o.updated_at for orders in attempts.values() for o in orders if o.updated_at <= now), default=0)
     pause_s = min(2 ** min(in_vain - 1, _MOST_DOUBLINGS), MOST_PAUSE_S)
     return Nanos(ended + pause_s * _SECOND)
 

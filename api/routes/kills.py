@@ -218,6 +218,12 @@ async def _shown(deck: Services, record: KillRecord) -> dict[str, Any]:
     ]
     if record.flatten:
         waiting += [f"{each.account}: {len(each.positions)} positions" for each in found if each.positions]
+        if not record.lifted_at:
+            waiting += [
+                f"{a.account}: of {id} a part is left to order {key}, which is open"
+                for a in found
+                for id, key in a.exits
+            ]
     running = [algo for algo in algos if algo.want == "running" or algo.state in ALIVE]
     waiting += [f"algo {algo.id} is {algo.state}" for algo in running]
     busy = {owners[each.account] for each in found if each.open_orders}

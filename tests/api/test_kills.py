@@ -65,6 +65,24 @@ async def test_a_silent_session_is_named_until_its_orders_are_gone(stage: Stage,
     assert (answer["done"], answer["silent"], answer["waiting"]) == (False, ["asha"], ["paper-1: 1 open orders"])
 
 
+async def test_what_a_part_of_a_position_is_left_to_is_named(stage: Stage, key: str) -> None:
+    async with stage.services.database.connection() as connection:
+        for account in ("paper-1", "paper-2"):
+            await connection.execute("INSERT INTO positions VALUES (%s, %s, 1, -2, 10, 0, 0, 0, 1)", (account, BTC))
+    body = {"scope": "user:asha", "flatten": True, "reason": "x"}
+    stage.services.session(UserId("asha"))
+    stage.played["asha"].raises = Unreachable("session/asha", "no answer")
+    thrown = await stage.make("/v1/risk/kill?wait_s=0", body)
+    assert thrown["waiting"] == ["paper-1: 1 positions"]
+    # A person's, who buys back by hand while it is in force.
+    placed = (await order(stage, key))["client_order_id"]
+    assert (await stage.get(f"/v1/risk/kills/{thrown['id']}"))["waiting"] == [
+        "paper-1: 1 open orders",
+        "paper-1: 1 positions",
+        f"paper-1: of {BTC} a part is left to order {placed}, which is open",
+    ]
+
+
 async def test_what_others_take_back_while_a_kill_is_in_force_is_in_its_proof(stage: Stage, key: str) -> None:
     """The algos that it stops may be faster than the kill itself: what was open is shown, whoever asked it back."""
     session = stage.services.session(UserId("asha"))
