@@ -62,7 +62,8 @@ HAND_OVER_S = 2.5
 QUIET_S = 8.0
 #: The broker gets so long to take closing orders, and those that are refused are tried again for so long.
 TAKEN_S = 2.0
-TRY_AGAIN_NS = 4_000_000_000
+TRY_AGAIN_S = 4.0
+TELL_AGAIN_S = 60.0
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
 
@@ -83,8 +84,8 @@ class UserSession(SessionIO):
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
         self._began = False
-        #: What was refused of a kill's last command.
-        self._refused = ""
+        #: What was refused of kills' commands, and when it was logged.
+        self._refused: dict[str, float] = {}
 
     # Life
 
@@ -208,9 +209,11 @@ class UserSession(SessionIO):
             return
         refused = "; ".join(sorted({str(each) for each in reply.result() if isinstance(each, TradeError)}))
         # It is asked for again every two seconds.
-        if refused and refused != self._refused:
+        at = asyncio.get_running_loop().time()
+        self._refused = {text: told for text, told in self._refused.items() if at - told < TELL_AGAIN_S}
+        if refused and refused not in self._refused:
+            self._refused[refused] = at
             log.warning("what a kill asks for is refused: %s", refused)
-        self._refused = refused
 
     async def _read_hours(self) -> None:
         """Get the opening hours that limits ask for."""
@@ -316,16 +319,16 @@ class UserSession(SessionIO):
         cancels = to_take_back(wish, book, core.waiting_keys(wish.account))
         cancelled = await self._command(lambda token: core.cancel(token, cancels, now()))
         await _as_long_as(lambda: any(not key.startswith(wish.id) for key in book.open), QUIET_S)
-        until = now() + TRY_AGAIN_NS
+        until = asyncio.get_running_loop().time() + TRY_AGAIN_S
         while True:
             closing, left = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
             placed = await self._command(partial(core.place, intents=closing, now=now())) if closing else ()
             await _as_long_as(lambda: any(o.state is OrderState.PENDING for o in orders_of(wish, book)), TAKEN_S)
-            if now() > until or not is_to_be_tried_again(wish, book):
+            if asyncio.get_running_loop().time() > until or not is_to_be_tried_again(wish, book):
                 break
             await asyncio.sleep(0.25)
         # Asked for again, its answer is of both times.
-        errors = [each for each in (*placed, left) if isinstance(each, TradeError)]
+        errors = [each for each in (*placed, *left) if isinstance(each, TradeError)]
         return Flattened(cancelled=cancelled, closing=(*map(copy, orders_of(wish, book)), *errors))
 
     async def settle_break(
@@ -371,7 +374,12 @@ class UserSession(SessionIO):
         """Look often for a while, so that closing does not wait for the next round; what is lifted is left."""
         for _ in range(20):
             await asyncio.sleep(0.2)
-            await self._heed_kills()
+            try:
+                await self._heed_kills()
+            except TradeError as error:
+                # PostgreSQL is away: the rounds go on looking, and the session must not end for it.
+                log.info("kills cannot be read: %s", error)
+                return
 
     async def read_notes(self, account: str, algo: str, epoch: int, cursor: int, wait_s: float) -> NotePage:
         """Changes of an algo's orders after ``cursor``; waits for the first."""

@@ -57,6 +57,8 @@ _URGENT: Final = re.compile(
     r"POST /v1/risk/kill|POST /v1/accounts/[^/]+/(cancel-all|flatten)|DELETE /v1/orders/[^/]+/.+"
     r"|POST /v1/algos/[^/]+/(stop|pause)"
 )
+#: Of these, what was done long ago and since made undone would be done anew.
+_ENTERS_ANEW: Final = re.compile(r"POST /v1/risk/kill|POST /v1/accounts/[^/]+/flatten")
 #: One route for many commands: its body tells which.
 _BATCH: Final = "POST /v1/algos/batch"
 _URGENT_ACTIONS: Final = frozenset({"stop", "pause"})
@@ -211,7 +213,7 @@ class Ticket:
             # A stop is done again rather than refused: the first may never have come to it.
             return
         withheld = claimed.answer is not None and not _is_for(claimed.answer, standing)
-        if self._urgent and withheld:
+        if self._urgent and withheld and not _ENTERS_ANEW.fullmatch(self._asked):
             return  # its route judges who may do it, and doing it twice does no harm
         self.claim, self.is_told = claimed.claim, claimed.found is not Found.NEW
         self.commits.any = False

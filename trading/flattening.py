@@ -9,17 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from trading.account_book import AccountBook
-from trading.closing import closes
+from trading.closing import Rules, closes
 from trading.errors import Conflict
 from trading.ids import AccountId, CauseId, ClientOrderId, InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.kill_switch import Kill, to_close
 from trading.limits import account_scope
-from trading.orders import CancelOrder, Order, OrderState, PlaceOrder
+from trading.orders import CancelOrder, Order, PlaceOrder
 
 #: Instruments that an error names at most.
 _NAMED: Final = 5
-_REFUSED: Final = (OrderState.REJECTED, OrderState.DENIED)
 
 
 class Flattening(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +65,7 @@ def refused_of(orders: Sequence[Order]) -> list[Order]:
     """Those of a wish's closing orders, in the order of their making, of which nothing came, then or by a later one."""
     refused: dict[InstrumentId, list[Order]] = {}
     for order in orders:
-        if order.state in _REFUSED and not order.filled_quantity:
+        if order.state.is_final and not order.filled_quantity:
             refused.setdefault(order.instrument, []).append(order)
         elif refused.get(order.instrument, [order])[-1].created_at < order.created_at:
             del refused[order.instrument]
@@ -86,11 +85,12 @@ def closing_orders(
     now: Nanos,
     instruments: Mapping[InstrumentId, Instrument],
     marks: Mapping[InstrumentId, Decimal],
-) -> tuple[list[PlaceOrder], Conflict | None]:
+) -> tuple[list[PlaceOrder], list[Conflict]]:
     """Market orders that make flat what the account holds, as a kill's (`kill_switch.to_close`).
 
-    While orders of the same wish are open nothing is added to them.  An instrument of which something else may still
-    fill is left, and told of by a `Conflict` ``orders_are_open``: only then is it known what is held.
+    While orders of the same wish are open nothing is added to them.  What is left is told of: an instrument of which
+    something else may still fill (`Conflict` ``orders_are_open``: only then is it known what is held), and less than
+    the venue takes in an order (``less_than_a_lot``).
     """
     kill = Kill(
         id=wish.id, scope=account_scope(wish.account), flatten=True, reason="", at=now, by=wish.by, halted_at=Nanos(0)
@@ -99,12 +99,17 @@ def closing_orders(
         msgspec.structs.replace(order, cause=CauseId(wish.cause))
         for order in to_close(kill, book, now, instruments, marks)
     ]
+    left = [
+        Conflict("less_than_a_lot", f"{p.instrument}: {abs(p.quantity):f} is less than can be traded in an order")
+        for p in book.positions.values()
+        if p.quantity and not Rules(instruments.get(p.instrument)).most(abs(p.quantity))
+    ]
     others = [order for order in book.open.values() if not closes(order)]
-    if not others:
-        return orders, None
-    where = ", ".join(sorted({order.instrument for order in others})[:_NAMED])
-    return orders, Conflict(
-        "orders_are_open",
-        f"{len(others)} orders of {wish.account} may still fill ({where}), so nobody knows what to close there: it was "
-        "left; ask again when they have ended",
-    )
+    if others:
+        where = ", ".join(sorted({order.instrument for order in others})[:_NAMED])
+        text = (
+            f"{len(others)} orders of {wish.account} may still fill ({where}), so nobody knows what to close there: it "
+            "was left; ask again when they have ended"
+        )
+        left.append(Conflict("orders_are_open", text))
+    return orders, left

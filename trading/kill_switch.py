@@ -74,7 +74,9 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
 
 def to_cancel(kill: Kill, book: AccountBook) -> list[CancelOrder]:
     """Open orders that the kill takes back and nobody is taking back for good yet."""
-    open_ = [order for order in book.open.values() if not order.cancelling or order.client_order_id in book.replacing]
+    open_ = [order for order in book.open.values() if not order.cancelling]
+    # Also of those that have ended already: their successors are about to be placed.
+    open_ += [book.orders[key] for key in book.replacing]
     return [
         CancelOrder(account=book.account, client_order_id=order.client_order_id, cause=CauseId(kill.id))
         for order in open_

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.trading.making import instrument
 from trading import flattening
 from trading.account_book import AccountBook, Replacement
 from trading.errors import Conflict
@@ -32,7 +33,7 @@ def book(whole: int, **own: int) -> AccountBook:
 
 def closing_orders(wish: Flattening, made: AccountBook) -> list[PlaceOrder]:
     orders, left = flattening.closing_orders(wish, made, Nanos(1), {}, {})
-    assert left is None
+    assert left == []
     return orders
 
 
@@ -102,8 +103,15 @@ def test_nothing_is_closed_of_what_may_still_fill_and_all_else_is() -> None:
     made.add(entry("o-1", eth))
     orders, left = flattening.closing_orders(WISH, made, Nanos(1), {}, {})
     assert [order.instrument for order in orders] == [BTC]
-    assert left is not None
-    assert (left.code, "X:ETH" in str(left)) == ("orders_are_open", True)
+    assert [(each.code, "X:ETH" in str(each)) for each in left] == [("orders_are_open", True)]
+
+
+def test_less_than_a_lot_is_left_and_told() -> None:
+    made = book(3)
+    made.positions[BTC].quantity = Decimal("0.4")
+    orders, left = flattening.closing_orders(WISH, made, Nanos(1), {BTC: instrument("1", "1")}, {})
+    assert orders == []
+    assert [each.code for each in left] == ["less_than_a_lot"]
 
 
 def test_what_is_being_replaced_or_waits_for_budget_is_taken_back_too() -> None:
@@ -124,6 +132,7 @@ def test_what_was_refused_is_tried_again_until_another_order_makes_up_for_it() -
     for number, intent in enumerate(first):
         order = order_from(intent, str(number), Nanos(10**9))
         order.state = OrderState.REJECTED if number else OrderState.FILLED
+        order.filled_quantity = Decimal(0) if number else order.quantity
         made.orders[order.client_order_id] = order
     made.positions[BTC].quantity = Decimal(8)
     made.algo_positions[AlgoId("cross"), BTC].quantity = Decimal(0)

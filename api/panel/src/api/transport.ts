@@ -18,7 +18,7 @@ const WAITS = [400, 1_000, 2_000, 4_000, 8_000];
 const LIMITS: [RegExp, number][] = [
   // Central risk and the sessions are waited for 3 s each, the proof for 2 s.
   [/^POST \/v1\/risk\/kill$/, 15_000],
-  // The session takes up to 15 s, the key up to 5 s.
+  // The session takes up to 20 s.
   [/^POST \/v1\/accounts\/[^/]+\/flatten$/, 25_000],
   // Requirements are resolved (120 s) and installed (120 s), and the code is tried (60 s); the file has to get there.
   [/^POST \/v1\/strategies(\/|$)/, 420_000],
