@@ -9,24 +9,15 @@ BIN := $(VENV)/bin
 # What the panel is built from: a change of it builds it again.
 PANEL := $(shell find api/panel -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
-.PHONY: run test quick-test lint bench simulate chaos failovers format clean panel panel-types panel-test
+.PHONY: run test lint bench simulate chaos failovers format clean panel panel-types panel-test
 
 run: $(VENV)/.run
 	$(BIN)/quarterdeck demo
 
-# Tests of the whole deck mostly wait; the panel's checks and the quick tests, which mostly compute, run beside them and
-# are told of after.
-test: $(VENV)/.dev api/panel/node_modules/.quarterdeck
-	@told=$$(mktemp); \
-	nice -n 10 $(MAKE) --no-print-directory panel-test quick-test > $$told 2>&1 & beside=$$!; \
-	trap 'kill $$beside 2> /dev/null; rm -f $$told' EXIT; \
-	$(BIN)/python -m pytest -m cluster; deck=$$?; \
-	wait $$beside; beside=$$?; cat $$told; \
-	test $$deck = 0 && test $$beside = 0
+test: $(VENV)/.dev panel-test
+	$(BIN)/python -m pytest -m "not cluster and not browser" -n 4 --dist loadfile
+	$(BIN)/python -m pytest -m cluster
 	$(BIN)/python -m pytest -m browser tests/browser
-
-quick-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not cluster and not browser" -n 3 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -59,7 +59,8 @@ def test_a_machine_joins_carries_an_algo_comes_back_and_leaves(deck: DeckUnderTe
         os.kill(raylet.pid, signal.SIGKILL)
         deck.wait(
             "the algo under a new epoch",
-            lambda: algo(deck)["state"] == "running" and algo(deck)["epoch"] > before["epoch"],
+            # A new epoch is written before it is said where it begins.
+            lambda: (now := algo(deck))["state"] == "running" and now["epoch"] > before["epoch"] and now["placed"],
             90,
         )
         assert algo(deck)["placed"] == NODE
