@@ -32,7 +32,7 @@ const ACCOUNTS: Column<DeckAccount>[] = [
   { id: "account", header: "Account", value: (row) => row.account, width: 120 },
   { id: "state", header: "State", value: (row) => row.state, cell: (row) => <StateBadge state={row.enabled ? row.state : "disabled"} reason={row.detail} />, width: 120 },
   { id: "pnl", header: "P&L today", kind: "decimal", value: (row) => row.pnl_today, cell: (row) => <Summed value={row.pnl_today} of={row} signed />, width: 125 },
-  { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Summed value={row.equity} of={row} />, width: 125 },
+  { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Summed value={row.equity} of={row} />, width: 155 },
   { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Summed value={row.gross} of={row} />, width: 120 },
   { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} label={`Gross exposure of ${row.account}`} />), width: 120 },
   { id: "user", header: "User", value: (row) => row.user, width: 90 },
