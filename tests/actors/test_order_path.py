@@ -169,7 +169,14 @@ def test_a_cluster_limit_holds_over_two_users(deck: DeckUnderTest, alice: str, b
 
     own = (f"account:{alice}", f"account:{bob}")
     deck.wait("what earlier tests placed to be off the books", lambda: used(*own) < 1000, 30)
-    # Beyond what other tests' accounts hold.
+
+    def at_rest() -> bool:
+        before = used("cluster")
+        time.sleep(3)
+        return abs(used("cluster") - before) < 2_000
+
+    # Beyond what other tests' accounts hold, once what they gave up is off the books.
+    deck.wait("what others hold to be at rest", at_rest, 60)
     limit = used("cluster") + 40_000
     deck.api.put("/risk/limits", {"scope": "cluster", "kind": "gross_exposure", "value": str(limit)})
     placed, denied = [], []
