@@ -7,21 +7,16 @@ out what the core says: append, send, report, ask for budget, reply, tell.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import partial
 from typing import Any
-
-import msgspec
 
 from actors.day_reports import DayReports
 from actors.hours import sessions_of
 from actors.incarnations import Incarnations
 from actors.notes import NotePage, NoteRings
-from actors.session_io import SessionIO
+from actors.session_kills import SessionKills
 from actors.session_memory import Memory, memory_of
 from actors.shell import patiently
 from cluster import names
@@ -33,22 +28,16 @@ from storage.crash_points import CrashPoint, crash_here
 from storage.days import Days
 from storage.desired import Desired
 from storage.instruments import Instruments
-from storage.kills import Kills
 from storage.leases import Leases
 from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
 from trading.account_check import AccountCheck
 from trading.errors import Fenced, Refused, TradeError, UnknownThing
-from trading.flattening import Flattened, Flattening, closing_orders, is_to_be_tried_again, orders_of, to_take_back
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
-from trading.instructions import (
-    Lane,
-)
 from trading.journal import Break, Settlement
-from trading.kill_switch import Kill, to_cancel, to_close
 from trading.limits import MARKET_HOURS, account_scope, algo_scope, user_scope
-from trading.orders import CancelOrder, ModifyOrder, Order, OrderState, PlaceOrder
+from trading.orders import CancelOrder, ModifyOrder, Order, PlaceOrder
 from trading.session import SessionCore
 
 log = logging.getLogger("quarterdeck")
@@ -56,19 +45,11 @@ log = logging.getLogger("quarterdeck")
 LEASE_S = 10.0
 #: Orders that ended this long ago are read back at the start, for de-duplication and late messages.
 HISTORY_NS = 24 * 3600 * 1_000_000_000
-#: Cancels of a kill wait at most so long for their turn before it is answered.
-HAND_OVER_S = 2.5
-#: Cancels get so long to end before what is held is closed.
-QUIET_S = 8.0
-#: The broker gets so long to take closing orders, and those that are refused are tried again for so long.
-TAKEN_S = 2.0
-TRY_AGAIN_S = 4.0
-TELL_AGAIN_S = 60.0
 #: The day's profits are written this often.
 DAYS_EVERY_NS = 5_000_000_000
 
 
-class UserSession(SessionIO):
+class UserSession(SessionKills):
     """All trading of one user."""
 
     def __init__(self, user: str) -> None:
@@ -77,15 +58,12 @@ class UserSession(SessionIO):
         self.desired = Desired(self.database)
         self.instruments = Instruments(self.database)
         self.days = Days(self.database)
-        self.kills = Kills(self.database)
         self.day_reports = DayReports(self.journal, Reconciliations(self.database), self.name)
         self._incarnations = Incarnations()
         self._pollers: dict[AccountId, asyncio.Task[None]] = {}
         self._blocked: dict[str, int] = {}
         self._days_saved_at = Nanos(0)
         self._began = False
-        #: What was refused of kills' commands, and when it was logged.
-        self._refused: dict[str, float] = {}
 
     # Life
 
@@ -167,53 +145,6 @@ class UserSession(SessionIO):
                 core.days.not_saved(changed)
                 raise
         self._blocked, self._days_saved_at = blocked, now()
-
-    async def _heed_kills(self) -> None:
-        """Carry out every kill in force, whoever threw it and whatever has died since."""
-        for record in await self.kills.in_force():
-            kill = msgspec.convert(record, Kill, from_attributes=True)
-            if self._concerns(kill):
-                self._carry_out(kill)
-
-    def _concerns(self, kill: Kill) -> bool:
-        return any(kill.covers(self.user, account) for account in self._core().accounts)
-
-    def _carry_out(self, kill: Kill) -> int:
-        """Halt, take back, close: as far as it can be done now.  Returns how many orders are being taken back."""
-        core = self._core()
-        core.halt(kill.scope, kill.halted_at)
-        asked = 0
-        for account, book in core.accounts.items():
-            if not kill.covers(self.user, account):
-                continue
-            if cancels := to_cancel(kill, book):
-                asked += len(cancels)
-                self._ask(partial(core.cancel, cancels=cancels))
-            if kill.flatten and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks)):
-                self._ask(partial(core.place, intents=closing))
-        return asked
-
-    def _ask(self, act: Any) -> None:
-        """A command of the session's own: nobody waits for the answer, so what is refused before it is journaled is
-        logged.
-        """
-        self._token += 1
-        token = self._token
-        self._replies[token] = reply = asyncio.get_running_loop().create_future()
-        reply.add_done_callback(partial(self._note_refusals, token))
-        self._do(act(token, now=now()))
-
-    def _note_refusals(self, token: int, reply: asyncio.Future[Any]) -> None:
-        del self._replies[token]
-        if reply.cancelled():
-            return
-        refused = "; ".join(sorted({str(each) for each in reply.result() if isinstance(each, TradeError)}))
-        # It is asked for again every two seconds.
-        at = asyncio.get_running_loop().time()
-        self._refused = {text: told for text, told in self._refused.items() if at - told < TELL_AGAIN_S}
-        if refused and refused not in self._refused:
-            self._refused[refused] = at
-            log.warning("what a kill asks for is refused: %s", refused)
 
     async def _read_hours(self) -> None:
         """Get the opening hours that limits ask for."""
@@ -305,32 +236,6 @@ class UserSession(SessionIO):
             lambda token: core.cancel_all(token, AccountId(account), now(), algo=algo, cause=cause)
         )
 
-    async def flatten(self, wish: Flattening) -> Flattened:
-        """Take back all that is open in an account, then close all that it holds; the account trades on.
-
-        Answers once the broker has taken the closing orders; those that are refused are tried again for a few seconds.
-        `Conflict` among them: some may still fill, and what is held of their instruments is left.  Raises
-        `Conflict` ``being_closed`` while a kill, or another flattening, closes what is held.
-        """
-        core = self._ready_core()
-        book = core.accounts.get(wish.account)
-        if book is None:
-            raise UnknownThing("account", wish.account, f"of user {self.user}")
-        cancels = to_take_back(wish, book, core.waiting_keys(wish.account))
-        cancelled = await self._command(lambda token: core.cancel(token, cancels, now()))
-        await _as_long_as(lambda: any(not key.startswith(wish.id) for key in book.open), QUIET_S)
-        until = asyncio.get_running_loop().time() + TRY_AGAIN_S
-        while True:
-            closing, left = closing_orders(wish, book, now(), core.instruments, core.exposure.marks)
-            placed = await self._command(partial(core.place, intents=closing, now=now())) if closing else ()
-            await _as_long_as(lambda: any(o.state is OrderState.PENDING for o in orders_of(wish, book)), TAKEN_S)
-            if asyncio.get_running_loop().time() > until or not is_to_be_tried_again(wish, book):
-                break
-            await asyncio.sleep(0.25)
-        # Asked for again, its answer is of both times.
-        errors = [each for each in (*placed, *left) if isinstance(each, TradeError)]
-        return Flattened(cancelled=cancelled, closing=(*map(copy, orders_of(wish, book)), *errors))
-
     async def settle_break(
         self, account: str, break_id: str, how: str, by: str, note: str, seen: tuple[str, str]
     ) -> Break:
@@ -354,32 +259,6 @@ class UserSession(SessionIO):
         if isinstance(result, TradeError):
             raise result
         return result
-
-    async def kill(self, kill: Kill) -> int:
-        """Throw the kill switch here and now; answers once every cancel has been handed over.
-
-        How many orders are being taken back; closing them out follows by itself.
-        """
-        core = self._ready_core()
-        if not self._concerns(kill):
-            return 0
-        asked = self._carry_out(kill)
-        lanes = [book for account, book in core.accounts.items() if kill.covers(self.user, account)]
-        await _as_long_as(lambda: any(book.queued[Lane.CANCEL] and book.connected for book in lanes), HAND_OVER_S)
-        if kill.flatten:
-            self.spawn(self._follow_up(), "closing after a kill")
-        return asked
-
-    async def _follow_up(self) -> None:
-        """Look often for a while, so that closing does not wait for the next round; what is lifted is left."""
-        for _ in range(20):
-            await asyncio.sleep(0.2)
-            try:
-                await self._heed_kills()
-            except TradeError as error:
-                # PostgreSQL is away: the rounds go on looking, and the session must not end for it.
-                log.info("kills cannot be read: %s", error)
-                return
 
     async def read_notes(self, account: str, algo: str, epoch: int, cursor: int, wait_s: float) -> NotePage:
         """Changes of an algo's orders after ``cursor``; waits for the first."""
@@ -412,14 +291,6 @@ class UserSession(SessionIO):
 
     async def _report_days(self) -> None:
         await self.day_reports.make_due(self._core(), self.epoch, self.connections)
-
-
-async def _as_long_as(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until a condition no longer holds, ``seconds`` at most."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while condition():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
 
 
 def _set_pace(book: AccountBook, settings: Mapping[str, Any]) -> None:
