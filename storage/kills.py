@@ -53,14 +53,16 @@ _TAKEN_BACK: Final = """
     FROM (SELECT account, client_order_id, min(at) AS asked_at FROM asked GROUP BY account, client_order_id) a
     JOIN orders o USING (account, client_order_id) ORDER BY a.asked_at
     """
+_CLOSING_KEY: Final = f"^{KEY_PATTERN}$"
 #: What is open in a scope, but for what closes positions in it already.
 _OPEN_NOW: Final = f"""
     INSERT INTO open_at_kill (kill, account, client_order_id)
     SELECT %(id)s, account, client_order_id FROM orders
-    WHERE state IN {OPEN_STATES} AND NOT (reduce_only AND type = 'market' AND client_order_id ~ '^(kill|flat)-')
+    WHERE state IN {OPEN_STATES} AND NOT (reduce_only AND type = 'market' AND client_order_id ~ %(closing)s)
         AND CASE %(level)s WHEN 'cluster' THEN true WHEN 'account' THEN account = %(who)s
             WHEN 'user' THEN account IN (SELECT id FROM accounts WHERE "user" = %(who)s) ELSE algo = %(who)s END
     """
+#: Noting it may take so long.
 _NOTE_S: Final = 2
 #: Open orders that would close what is held: while they stand, nothing else closes that part.
 _EXITS: Final = f"""
@@ -168,7 +170,7 @@ class Kills:
             cancelled = await dicts(connection, _TAKEN_BACK, values)
             closing = await dicts(connection, _CLOSING, values)
             left = await left_of(connection, accounts, algo)
-            exits = await dicts(connection, _EXITS, {"accounts": list(accounts), "closing": f"^{KEY_PATTERN}$"})
+            exits = await dicts(connection, _EXITS, {"accounts": list(accounts), "closing": _CLOSING_KEY})
         return [
             KilledAccount(
                 account=account,
@@ -256,7 +258,9 @@ async def _note_open(connection: Connection, kill: KillRecord) -> None:
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL statement_timeout = '{_NOTE_S}s'".encode())
-            await connection.execute(_OPEN_NOW.encode(), {"id": kill.id, "level": level, "who": who})
+            await connection.execute(
+                _OPEN_NOW.encode(), {"id": kill.id, "level": level, "who": who, "closing": _CLOSING_KEY}
+            )
             await connection.execute(b"SET LOCAL statement_timeout TO DEFAULT")
     except psycopg.errors.QueryCanceled:
         log.warning("%s: what was open took too long to note; its proof shows only what it takes back itself", kill.id)
