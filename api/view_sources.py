@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_origin
 from urllib.parse import parse_qs
 
 import msgspec
@@ -33,7 +33,9 @@ _ROWS: Final = 1_000
 #: The newest events of an algo: older ones do not change.
 _EVENTS: Final = 100
 #: Characters of a path with its query.
-_LONGEST: Final = 800
+_LONGEST: Final = 2_000
+#: Of a query.
+_MOST_FIELDS: Final = 30
 
 
 #: (deck, caller) -> what a route returns.
@@ -70,8 +72,11 @@ class Windows(msgspec.Struct, frozen=True):
         if id_ is None or len(path) > _LONGEST:
             return None
         try:
-            given = parse_qs(query, keep_blank_values=True, max_num_fields=10)
-            asked = self.asks.model_validate({name: values[-1] for name, values in given.items()})
+            given = parse_qs(query, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+            lists = {name for name, field in self.asks.model_fields.items() if get_origin(field.annotation) is list}
+            asked = self.asks.model_validate(
+                {name: values if name in lists else values[-1] for name, values in given.items()}
+            )
         except ValidationError as error:
             wrong = error.errors()[0]
             raise BadInput("topics", f"{'.'.join(map(str, wrong['loc']))[:40]}: {wrong['msg']}") from None

@@ -93,6 +93,12 @@ class Instruments:
         by_id = {each.id: each for each in found}
         return [by_id[id] for id in ids if id in by_id]
 
+    async def named(self, ids: Sequence[InstrumentId]) -> dict[int, InstrumentId]:
+        """The names of those of ``ids`` that exist, by their numbers."""
+        async with self._db.connection() as connection:
+            found = await connection.execute("SELECT number, id FROM instruments WHERE id = ANY(%s)", (list(ids),))
+            return {number: InstrumentId(id) for number, id in await found.fetchall()}
+
     async def all(self, provider: str | None = None) -> list[Instrument]:
         """Every instrument, or those of one provider, by id."""
         return await self._select("WHERE %s::text IS NULL OR provider = %s ORDER BY id", (provider, provider))

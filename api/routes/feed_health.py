@@ -198,9 +198,12 @@ async def instruments_window(
 ) -> dict[str, Any]:
     """A part of a long list, sorted and filtered here: what somebody looks at, and no more; a second old at most."""
     feed = FeedId(id)
-    window = window_of(await deck.feed_rows.of(feed, lambda: _rows(deck, feed)), wanted)
+    prices = wanted.needs_prices()
+    rows = await deck.feed_rows.of(feed, lambda: _rows(deck, feed, prices=prices), prices=prices)
+    window = window_of(rows, wanted)
     return {
-        "items": await _shown(deck, feed, window.rows),
+        # Those that were ordered by their prices are shown with these.
+        "items": _with_prices(window.rows) if prices else await _shown(deck, feed, window.rows),
         "offset": wanted.offset,
         "total": window.total,
         "states": window.states,
@@ -267,8 +270,9 @@ def wanted_of(feed: FeedRecord, wishes: WishesByClient, text: str) -> Instrument
     return name
 
 
-async def _rows(deck: Services, id: FeedId) -> list[Row]:
-    """What workers say of each instrument, by name; of two that have one, the worker that publishes it."""
+async def _rows(deck: Services, id: FeedId, *, prices: bool = False) -> list[Row]:
+    """What workers say of each instrument, by name; of two that have one, the worker that publishes it.  With
+    ``prices``: and its last tick."""
     feed, wishes = await deck.wishes.read(id)
     workers, _ = await deck.look_all(f"worker:{id}:")
     found: dict[str, Row] = {}
@@ -278,19 +282,25 @@ async def _rows(deck: Services, id: FeedId) -> list[Row]:
             if known is None or known.get("phase") == "muted":
                 found[each["id"]] = {**each, "shard": worker["shard"]}
     missing = {"shard": None, "state": "pending", "reason": _NOT_CARRIED}
-    return [found.get(name) or {"id": name, **missing} for name in sorted(all_wanted(feed, wishes) | found.keys())]
+    names = sorted(all_wanted(feed, wishes) | found.keys())
+    last = await _last_ticks(deck, id, names) if prices else {}
+    return [{**found.get(name, {"id": name, **missing}), "last": last.get(name)} for name in names]
 
 
 async def _shown(deck: Services, feed: FeedId, rows: list[Row]) -> list[InstrumentHealth]:
     last = await _last_ticks(deck, feed, [row["id"] for row in rows])
-    return [InstrumentHealth(**{**row, "last": last.get(row["id"])}) for row in rows]
+    return _with_prices([{**row, "last": last.get(row["id"])} for row in rows])
+
+
+def _with_prices(rows: list[Row]) -> list[InstrumentHealth]:
+    return [InstrumentHealth(**row) for row in rows]
 
 
 async def _last_ticks(deck: Services, feed: FeedId, names: list[str]) -> dict[str, LastTick]:
-    numbers = {each.number: each.id for each in await deck.instruments.get([InstrumentId(name) for name in names])}
+    named = await deck.instruments.named([InstrumentId(name) for name in names])
     found: dict[str, LastTick] = {}
     for row in await deck.last_values(feed):
-        name = numbers.get(int(row["instrument"]))
+        name = named.get(int(row["instrument"]))
         if name is None or (name in found and found[name].received_at > int(row["received_at"])):
             continue
         figures = {field: _number(row[field]) for field in ("price", "size", "bid", "bid_size", "ask", "ask_size")}

@@ -127,9 +127,49 @@ async def test_a_window_of_instruments_is_sorted_and_filtered_here(
     stale = await feed.get(f"{url}?state=stale&limit=1")
     assert (stale["total"], stale["states"], stale["items"][0]["id"]) == (2, whole["states"], "BINANCE:X00")
     assert await shown("offset=50") == []
-    for query in ("sort=name", "offset=-1", "limit=5000", "state=gone", "colour=red"):
+    for query in ("sort=name", "offset=-1", "limit=5000", "state=gone", "colour=red", "where=rate", "where=name:x"):
         assert (await feed.ask("GET", f"{url}?{query}")).status_code == 422, query
     await feed.refused(404, "unknown_feed", "GET", "/v1/feeds/nothing/instruments/window")
+
+
+async def test_a_window_is_filtered_by_each_column_and_sorted_by_prices(
+    feed: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_rows, "FRESH_S", 0.0)
+    url = f"/v1/feeds/{FEED}/instruments/window"
+    second = {
+        "feed": "spare", "instrument": BTC, "in_use": False, "since": 0, "switches": 0, "doubles": 0, "late": 0,
+        "heard_at": SECOND,
+    }  # fmt: skip
+    btc = instrument_stats(BTC, rate=20.0, second=second)
+    eth = instrument_stats(ETH, rate=2.5, state="stale", reason="Silent for 9 s", patience_s=60.0)
+    other = instrument_stats("BINANCE:X00", rate=0.0)
+    await feed.services.hot.put(f"worker:{FEED}:0", worker_stats(0, btc, eth, other), 30)
+    known = await feed.services.instruments.get([InstrumentId(BTC), InstrumentId(ETH)])
+    rows = np.zeros(2, dtype=TICK)
+    for row, instrument, price in zip(rows, known, (41_000.5, 2_500.0), strict=True):
+        row["instrument"], row["price"], row["flags"], row["received_at"] = instrument.number, price, TRADE, SECOND
+    await feed.services.hot.put(f"last:{FEED}:0", rows.tobytes(), 30)
+
+    async def shown(query: str) -> list[str]:
+        found = await feed.get(f"{url}?{query}")
+        assert found["total"] == len(found["items"])
+        return [each["id"].removeprefix("BINANCE:") for each in found["items"]]
+
+    assert await shown("where=rate:>=2.5") == ["BTCUSDT", "ETHUSDT"]
+    assert await shown("where=rate:>=2.5&where=id:eth") == ["ETHUSDT"]
+    # A part of it as it is shown, and nothing that is not known.
+    assert await shown("where=rate:20") == ["BTCUSDT"]
+    assert await shown("where=rate:.0") == []
+    assert await shown("where=reason:silent") == ["ETHUSDT"]
+    assert await shown("where=standby:spare") == ["BTCUSDT"]
+    assert await shown("where=patience_s:>5&where=shard:=0") == ["ETHUSDT"]
+    assert await shown("where=id:") == ["BTCUSDT", "ETHUSDT", "X00"]
+    assert await shown("where=last:>3000") == ["BTCUSDT"]
+    assert await shown("sort=last") == ["ETHUSDT", "BTCUSDT", "X00"]
+    assert await shown("sort=-last") == ["BTCUSDT", "ETHUSDT", "X00"]
+    (first, *_) = (await feed.get(f"{url}?sort=-last&limit=1"))["items"]
+    assert first["last"]["price"] == 41_000.5
 
 
 async def test_many_who_look_at_different_windows_cost_one_reading(

@@ -188,6 +188,10 @@ async def test_of_a_long_list_only_the_window_that_is_looked_at_is_sent(stage: S
         for topic in (head, "view:feeds?instruments=false"):
             counted = await until(socket, lambda update, topic=topic: update["topic"] == topic)  # type: ignore[misc]
             assert len(json.dumps(counted)) < 8_000, "how its workers go, and no instruments"
+        both = "view:feeds/crypto/instruments/window?where=rate:%3E%3D10&where=rate:%3C13"
+        await socket.send(json.dumps({"subscribe": [both]}))
+        few = await until(socket, lambda update: update["topic"] == both)
+        assert [each["rate"] for each in few["body"]["items"]] == [10.5, 11.5, 12.5]
         # Others are watched in its place while somebody scrolls.
         other = window.replace("offset=100", "offset=2900")
         await socket.send(json.dumps({"subscribe": [other], "unsubscribe": [window]}))
@@ -215,10 +219,11 @@ async def test_a_grant_that_is_given_or_taken_shows_at_once(stage: Stage, served
         (["view:feeds/a/b"], "no view 'feeds/a/b'"),
         (["view:deck?x=1"], "no view"),
         (["view:" + "x" * 500], "no view"),
-        (["view:feeds/crypto/instruments/window?sort=name"], "sort: Input should be"),
+        (["view:feeds/crypto/instruments/window?sort=name"], "sort: String should match"),
+        (["view:feeds/crypto/instruments/window?where=rate%3E1"], "where.0: String should match"),
         (["view:feeds/crypto/instruments/window?a=1"], "a: Extra inputs"),
-        (["view:feeds/crypto/instruments/window?" + "a=1&" * 20], "Max number of fields"),
-        (["view:feeds/crypto/instruments/window?search=" + "x" * 1000], "no view"),
+        (["view:feeds/crypto/instruments/window?" + "a=1&" * 40], "Max number of fields"),
+        (["view:feeds/crypto/instruments/window?search=" + "x" * 2500], "no view"),
         ([f"view:algos/{n}" for n in range(MOST_VIEWS + 1)], f"a client may watch {MOST_VIEWS}"),
     ],
 )

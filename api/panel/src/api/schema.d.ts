@@ -13662,7 +13662,8 @@ export interface operations {
             query?: {
                 search?: string;
                 state?: "" | "pending" | "live" | "stale" | "failed";
-                sort?: "id" | "shard" | "state" | "age_s" | "rate" | "ticks" | "quarantined" | "gaps" | "-id" | "-shard" | "-state" | "-age_s" | "-rate" | "-ticks" | "-quarantined" | "-gaps";
+                where?: string[];
+                sort?: string;
                 offset?: number;
                 limit?: number;
             };

@@ -130,7 +130,8 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
   const after = virtual.getTotalSize() - (items.at(-1)?.end ?? 0);
 
   const sort = sorting[0] ? `${sorting[0].desc ? "-" : ""}${sorting[0].id}` : "";
-  useTold(remote, { text, sort }, items[0]?.index ?? 0, items.at(-1)?.index ?? -1);
+  const wanted = useMemo(() => filters.map((each) => ({ id: each.id, wanted: String(each.value) })), [filters]);
+  useTold(remote, { text, sort, filters: wanted }, items[0]?.index ?? 0, items.at(-1)?.index ?? -1);
 
   const reached = goal === null ? undefined : rowAt(goal);
   if (reached) {
@@ -192,7 +193,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
   const all = found.length > 0 && isWhole && selected !== undefined && found.every((row) => selected.has(row.id));
   const span = visible.length + (selected ? 1 : 0);
   const hasError = given.error != null;
-  const passesNone = remote ? count === 0 && text !== "" : rows.length > 0 && !found.length;
+  const passesNone = remote ? count === 0 && (text !== "" || filters.length > 0) : rows.length > 0 && !found.length;
 
   return (
     <div className="grid">
@@ -216,7 +217,6 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
           {given.stale ? ", not up to date" : ""}
         </span>
         <Group gap={2} ml="auto">
-          {remote ? null : (
           <Tooltip label="A filter for each column; numbers take <, > and =">
             <ActionIcon
               aria-label="Filters by column"
@@ -230,7 +230,6 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
               <IconFilter size={15} aria-hidden />
             </ActionIcon>
           </Tooltip>
-          )}
           <Popover position="bottom-end" shadow="md" trapFocus returnFocus>
             <Popover.Target>
               <ActionIcon aria-label="Columns">
@@ -310,7 +309,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
                     aria-sort={sorted === "asc" ? "ascending" : sorted === "desc" ? "descending" : "none"}
                     title={column.title}
                   >
-                    <button type="button" disabled={remote && !remote.sortable.has(column.id)} onClick={table.getColumn(column.id)?.getToggleSortingHandler()}>
+                    <button type="button" onClick={table.getColumn(column.id)?.getToggleSortingHandler()}>
                       {column.header}
                       {sorted === "asc" ? <IconChevronUp size={12} aria-hidden /> : null}
                       {sorted === "desc" ? <IconChevronDown size={12} aria-hidden /> : null}

@@ -93,33 +93,41 @@ export function AllRows({ feed, ...given }: Given) {
 
 type Query = Required<NonNullable<operations["instruments_window_v1_feeds__id__instruments_window_get"]["parameters"]["query"]>>;
 
-/** The table's columns, as the server names what it sorts by. */
-const FIELDS: Record<string, string> = {
-  id: "id", worker: "shard", state: "state", age: "age_s", rate: "rate", ticks: "ticks", quarantined: "quarantined", gaps: "gaps",
-};
-const SORTABLE = new Set(Object.keys(FIELDS));
+/** The table's columns, where the server calls them otherwise. */
+const FIELDS: Record<string, string> = { worker: "shard", age: "age_s", patience: "patience_s", skew: "skew_ms", second: "standby" };
 
-const sortOf = (sort: string): Query["sort"] => {
-  const field = FIELDS[sort.replace(/^-/, "")] ?? "id";
-  return (sort.startsWith("-") ? `-${field}` : field) as Query["sort"];
-};
+const fieldOf = (column: string): string => FIELDS[column] ?? column;
+
+const sortOf = (sort: string): string => (sort.startsWith("-") ? `-${fieldOf(sort.slice(1))}` : fieldOf(sort || "id"));
+
+/** A query as it is written in a topic: a list is its name again and again. */
+const written = (query: Query): string =>
+  new URLSearchParams(
+    Object.entries(query).flatMap(([name, value]) => (Array.isArray(value) ? value.map((each) => [name, each]) : [[name, String(value)]])),
+  ).toString();
 
 const readWindow = (feed: string, query: Query) =>
   expect(api.GET("/v1/feeds/{id}/instruments/window", { params: { path: { id: feed }, query } }));
 
 /** The server sorts and filters; what is looked at is pushed, and nothing else. */
 export function WindowOfRows({ feed, tools, ...given }: Given) {
-  const [asked, setAsked] = useState<Asked>({ text: "", sort: "id" });
+  const [asked, setAsked] = useState<Asked>({ text: "", sort: "id", filters: [] });
   const [state, setState] = useState<Query["state"]>("");
   const [window, setWindow] = useState({ offset: 0, limit: 2 * STEP });
-  const [search] = useDebouncedValue(asked.text, 250);
+  const [{ text, filters }] = useDebouncedValue(asked, 250);
   const [place] = useDebouncedValue(window, REST_MS);
   const wanted = useMemo<Query>(
-    () => ({ search: search.trim().slice(0, 100), state, sort: sortOf(asked.sort), ...place }),
-    [search, state, asked.sort, place],
+    () => ({
+      search: text.trim().slice(0, 100),
+      state,
+      where: filters.map((each) => `${fieldOf(each.id)}:${each.wanted.trim().slice(0, 100)}`),
+      sort: sortOf(asked.sort),
+      ...place,
+    }),
+    [text, state, filters, asked.sort, place],
   );
   const query = useView({
-    path: `feeds/${feed}/instruments/window?${new URLSearchParams(Object.entries(wanted).map(([name, value]) => [name, String(value)])).toString()}`,
+    path: `feeds/${feed}/instruments/window?${written(wanted)}`,
     queryKey: ["feed-instruments", feed, "window", wanted],
     keep: true,
     read: () => readWindow(feed, wanted),
@@ -138,7 +146,7 @@ export function WindowOfRows({ feed, tools, ...given }: Given) {
     }
   }, [feed, wanted]);
   const { data } = query;
-  const remote: Remote<Health> = { total: data?.total ?? 0, offset: data?.offset ?? 0, sortable: SORTABLE, onAsk: setAsked, onWindow, all };
+  const remote: Remote<Health> = { total: data?.total ?? 0, offset: data?.offset ?? 0, onAsk: setAsked, onWindow, all };
   const isStale = useStale() || query.isError;
   return (
     <DataTable
