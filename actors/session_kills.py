@@ -18,7 +18,7 @@ from storage.kills import Kills
 from trading.errors import TradeError, UnknownThing
 from trading.flattening import Flattened, Flattening, closing_orders, is_to_be_tried_again, orders_of, to_take_back
 from trading.instructions import Lane
-from trading.kill_switch import Kill, to_cancel, to_close
+from trading.kill_switch import CancelPace, Kill, to_cancel, to_close
 from trading.orders import OrderState
 
 log = logging.getLogger("quarterdeck")
@@ -40,6 +40,7 @@ class SessionKills(SessionIO):
     def __init__(self, user: str) -> None:
         super().__init__(user)
         self.kills = Kills(self.database)
+        self._cancel_pace = CancelPace()
         #: What was refused of kills' commands, and when it was logged.
         self._refused: dict[str, float] = {}
 
@@ -61,7 +62,7 @@ class SessionKills(SessionIO):
         for account, book in core.accounts.items():
             if not kill.covers(self.user, account):
                 continue
-            if cancels := to_cancel(kill, book):
+            if cancels := self._cancel_pace.due(to_cancel(kill, book), now()):
                 asked += len(cancels)
                 self._ask(partial(core.cancel, cancels=cancels))
             if kill.flatten and (closing := to_close(kill, book, now(), core.instruments, core.exposure.marks)):
@@ -83,7 +84,7 @@ class SessionKills(SessionIO):
         if reply.cancelled():
             return
         refused = "; ".join(sorted({str(each) for each in reply.result() if isinstance(each, TradeError)}))
-        # It is asked for again every two seconds.
+        # It is asked for again and again.
         at = asyncio.get_running_loop().time()
         self._refused = {text: told for text, told in self._refused.items() if at - told < TELL_AGAIN_S}
         if refused and refused not in self._refused:
@@ -98,6 +99,8 @@ class SessionKills(SessionIO):
         core = self._ready_core()
         if not self._concerns(kill):
             return 0
+        # Whoever throws it again means now.
+        self._cancel_pace = CancelPace()
         asked = self._carry_out(kill)
         lanes = [book for account, book in core.accounts.items() if kill.covers(self.user, account)]
         await _as_long_as(lambda: any(book.queued[Lane.CANCEL] and book.connected for book in lanes), HAND_OVER_S)

@@ -39,6 +39,11 @@ PARTS_TRIED: Final = 4
 #: What the key of such a one ends with.
 WHOLE: Final = ".0"
 
+#: A cancel that is refused is asked for again 1, 2, 4 … seconds after it was asked for, at most so many.
+MOST_CANCEL_PAUSE_S: Final = 15
+#: What was not asked for again for so long has been forgotten.
+_FORGOTTEN_NS: Final = 600_000_000_000
+
 #: Keys have 48 characters; the rest is left for ``.<moment>.<part>``.
 _STEM: Final = 38
 _PLAIN: Final = re.compile(r"[A-Z0-9:_-]+")
@@ -82,6 +87,30 @@ def to_cancel(kill: Kill, book: AccountBook) -> list[CancelOrder]:
         for order in open_
         if _is_of(kill, order) and (_was_open(kill, order) or (kill.flatten and order.algo is not None))
     ]
+
+
+class CancelPace:
+    """When kills ask again for cancels that brokers refuse: each of them costs a call and two events in the journal."""
+
+    def __init__(self) -> None:
+        #: How often each has been asked for, and when it last was.
+        self._asked: dict[tuple[AccountId, ClientOrderId], tuple[int, Nanos]] = {}
+
+    def __repr__(self) -> str:
+        return f"CancelPace({len(self._asked)} asked for)"
+
+    def due(self, cancels: list[CancelOrder], now: Nanos) -> list[CancelOrder]:
+        """Those of ``cancels`` that are to be asked for now; they count as asked for."""
+        # A clock that was set back holds up nothing.
+        self._asked = {key: each for key, each in self._asked.items() if 0 <= now - each[1] < _FORGOTTEN_NS}
+        due = []
+        for cancel in cancels:
+            times, at = self._asked.get(key := (cancel.account, cancel.client_order_id), (0, Nanos(0)))
+            if not times or now >= at + min(2 ** (times - 1), MOST_CANCEL_PAUSE_S) * _SECOND:
+                # More of them in a row make no difference.
+                self._asked[key] = (min(times + 1, _MOST_DOUBLINGS), now)
+                due.append(cancel)
+        return due
 
 
 def _is_of(kill: Kill, order: Order) -> bool:

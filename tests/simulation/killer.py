@@ -13,7 +13,7 @@ from tests.simulation.connection import MS
 from tests.simulation.session import SimSession
 from tests.simulation.world import SYMBOLS, D, World
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
-from trading.kill_switch import WHOLE, Kill, to_cancel, to_close
+from trading.kill_switch import WHOLE, CancelPace, Kill, to_cancel, to_close
 from trading.limits import CLUSTER
 from trading.orders import EventKind, PlaceOrder
 
@@ -30,6 +30,8 @@ class Killer:
         self.world = world
         self.random = Random(f"kill {world.seed}")
         self.kill: Kill | None = None
+        #: By session's copy.
+        self._pace: dict[str, CancelPace] = {}
         self._at = self.random.randint(5, 60)
 
     def in_names(self, intents: list[PlaceOrder]) -> list[PlaceOrder]:
@@ -65,7 +67,7 @@ class Killer:
         core, now = session.core, self.world.now
         core.halt(self.kill.scope, self.kill.halted_at)
         for book in list(core.accounts.values()):
-            if cancels := to_cancel(self.kill, book):
+            if cancels := self._pace.setdefault(session.name, CancelPace()).due(to_cancel(self.kill, book), now):
                 session.command(partial(core.cancel, cancels=cancels, now=now))
             if closing := to_close(self.kill, book, now, core.instruments, core.exposure.marks):
                 self.world.count("closing orders sent" if len(closing) == 1 else "closing orders sent together")

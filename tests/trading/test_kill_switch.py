@@ -15,7 +15,17 @@ from trading.closing import is_closing_key
 from trading.ids import AlgoId, InstrumentId, Nanos, client_order_id
 from trading.instructions import AskBudget, AskReport, Lane
 from trading.journal import AccountHistory
-from trading.kill_switch import MOST_PAUSE_S, PARTS_TRIED, PATIENCE_NS, WHOLE, Kill, to_cancel, to_close
+from trading.kill_switch import (
+    MOST_CANCEL_PAUSE_S,
+    MOST_PAUSE_S,
+    PARTS_TRIED,
+    PATIENCE_NS,
+    WHOLE,
+    CancelPace,
+    Kill,
+    to_cancel,
+    to_close,
+)
 from trading.limits import HALTED, Limit, LimitTree
 from trading.orders import OrderState, OrderType, PlaceOrder, Side
 
@@ -107,6 +117,31 @@ def test_a_refused_cancel_is_asked_for_again() -> None:
     rig.cancel("a")
     rig.update("a", UpdateKind.CANCEL_REJECTED)
     assert cancelled(rig, kill) == ["a"]
+
+
+def test_refused_cancels_are_asked_for_again_for_ever_at_growing_intervals() -> None:
+    rig = Rig()
+    rig.working(buy("a", 1))
+    rig.working(buy("b", 1))
+    kill, pace = kill_of(rig), CancelPace()
+    asked: list[int] = []
+    for second in range(200):
+        if due := pace.due(to_cancel(kill, rig.book), rig.now):
+            asked.append(second)
+            for cancel in due:
+                rig.cancel(cancel.client_order_id)
+                rig.update(cancel.client_order_id, UpdateKind.CANCEL_REJECTED)
+        wait_a_second(rig)
+    gaps = [after - before for before, after in pairwise(asked)]
+    assert gaps[:4] == [1, 2, 4, 8]
+    assert set(gaps[4:]) == {MOST_CANCEL_PAUSE_S}
+    # One that is new is asked for at once, whatever the others wait for; so is everything once the clock went back.
+    wait = pace.due(to_cancel(kill, rig.book), rig.now)
+    rig.working(buy("c", 1))
+    late = replace(kill, at=rig.now)
+    assert [each.client_order_id for each in wait + pace.due(to_cancel(late, rig.book), rig.now)] == ["c"]
+    back = Nanos(rig.now - 3_600_000_000_000)
+    assert [each.client_order_id for each in pace.due(to_cancel(late, rig.book), back)] == ["a", "b", "c"]
 
 
 def test_closing_waits_for_what_was_open_in_that_instrument_alone_and_not_for_ever() -> None:
