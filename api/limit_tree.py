@@ -162,7 +162,8 @@ class _Growing:
 
     def _limit(self, record: LimitRecord) -> LimitUse:
         assert record.value is not None, "only those in force are taken"
-        used = self._used.get((record.scope, record.kind, record.instrument))
+        seen = self._own is None or record.scope in self._own
+        used = self._used.get((record.scope, record.kind, record.instrument)) if seen else None
         return LimitUse(
             kind=record.kind,
             value=record.value,

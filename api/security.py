@@ -145,8 +145,8 @@ class Caller:
         self.require(Right.KEYS if owner == self.user else Right.OPERATE)
 
     def sees(self, owner: str) -> bool:
-        """Whether things of ``owner`` that belong to no account are shown."""
-        return self.is_operator or owner == self.user
+        """Whether things of ``owner`` that belong to no account are shown: to no key that is for some accounts only."""
+        return self.is_operator or (owner == self.user and self.only_accounts is None)
 
     def sees_account(self, record: AccountRecord) -> bool:
         """Whether an account, and what is in it, is shown."""

@@ -317,8 +317,9 @@ async def _note_failure(deck: Services, connection: HTTPConnection, attempt: Att
 
 async def _note_sign_in(deck: Services, session: PanelSession) -> None:
     """Remember that somebody signed in all the way, and tell what was unusual about it."""
-    for text in await deck.panel_sessions.note_sign_in(session):
-        await _alert(deck, session.user, session.id, f"{session.user} {text}")
+    for what, text in (await deck.panel_sessions.note_sign_in(session)).items():
+        # An alert for each: the next one of the same subject would take the place of its text.
+        await _alert(deck, session.user, f"{session.id} {what}", f"{session.user} {text}")
 
 
 async def _alert(deck: Services, user: str, subject: str, text: str) -> None:

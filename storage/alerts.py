@@ -76,9 +76,9 @@ class AlertFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     open: bool | None = None
     kind: str | None = None
-    #: Of this user, or of one of ``accounts``.
+    #: Of this user, or of one of ``accounts``; accounts without a user: of these alone.
     user: UserId | None = None
-    accounts: Sequence[AccountId] = ()
+    accounts: Sequence[AccountId] | None = None
 
 
 class Alerts:
@@ -230,9 +230,9 @@ def _where(filters: AlertFilter) -> tuple[str, dict[str, Any]]:
     if filters.kind is not None:
         where.append("kind = %(kind)s")
         values["kind"] = filters.kind
-    if filters.user is not None:
+    if filters.user is not None or filters.accounts is not None:
         where.append('("user" = %(user)s OR account = ANY(%(accounts)s))')
-        values |= {"user": filters.user, "accounts": list(filters.accounts)}
+        values |= {"user": filters.user, "accounts": list(filters.accounts or ())}
     return " AND ".join(where), values
 
 

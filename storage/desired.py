@@ -16,6 +16,7 @@ from storage.algos import AlgoCommands, AlgoRows
 from storage.audit_pages import audit_page
 from storage.database import DATABASE_ERRORS, Connection, Database, dicts
 from storage.limits import put_limit, read_limits
+from storage.panel_sessions import end_all_within
 from storage.records import (
     AccountRecord,
     AlgoRecord,
@@ -87,8 +88,12 @@ class Desired:
     async def update_user(
         self, id: UserId, changes: Mapping[str, Any], by: str, generation: int | None = None
     ) -> UserRecord:
-        """Change roles."""
-        return await self._users.update(id, changes, by, generation)
+        """Change roles, shut out or let in again; who is shut out is signed out, and not signed in again later."""
+        async with change(self._db) as connection:
+            after = await self._users.update_within(connection, id, changes, by, generation)
+            if not after.enabled:
+                await end_all_within(connection, id, "the user was disabled", by)
+        return after
 
     async def delete_user(self, id: UserId, by: str, generation: int | None = None) -> None:
         """Remove a user who owns nothing any more."""

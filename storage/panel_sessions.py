@@ -174,14 +174,14 @@ class PanelSessions:
                 await write_audit(connection, by, action, row["id"], None, {"user": row["user"], "because": because})
         return [str(row["id"]) for row in rows]
 
-    async def note_sign_in(self, session: PanelSession) -> list[str]:
-        """Remember a completed sign-in; what was unusual about it, in words."""
+    async def note_sign_in(self, session: PanelSession) -> dict[str, str]:
+        """Remember a completed sign-in; what was unusual about it, in words: of its ``network`` and its ``hour``."""
         now = time.time_ns()
         network = network_of(session.address)
-        found = []
+        found = {}
         others = sorted({each.address for each in await self.live(session.user) if each.id != session.id})
         if elsewhere := [each for each in others if network_of(each) != network]:
-            found.append(f"signed in from {session.address} while signed in from {', '.join(elsewhere[:5])} too")
+            found["network"] = f"signed in from {session.address} while signed in from {', '.join(elsewhere[:5])} too"
         async with self._db.connection() as connection, connection.transaction():
             rows = await dicts(
                 connection,
@@ -193,7 +193,7 @@ class PanelSessions:
             )
         if is_unusual_hour(now, [int(row["at"]) for row in rows]):
             hour = now % _DAY // _HOUR
-            found.append(f"signed in at an hour ({hour:02d} UTC) at which this user is not usually here")
+            found["hour"] = f"signed in at an hour ({hour:02d} UTC) at which this user is not usually here"
         return found
 
     async def sweep(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -12,7 +13,8 @@ from api.security import Caller, Viewer
 from api.services import Deck, Services
 from api.shapes import AlertShown
 from storage.alerts import AlertFilter, AlertRecord
-from trading.errors import UnknownThing
+from storage.login_attempts import network_of
+from trading.errors import Conflict, UnknownThing
 from trading.monitoring import KINDS_OF_TRADING
 
 router = APIRouter(prefix="/v1/alerts", tags=["alerts"])
@@ -38,20 +40,35 @@ async def acknowledge_alert(id: str, caller: Viewer, deck: Deck) -> AlertRecord:
     """Say that it has been looked at: it is closed, and raised anew where it happens again.
 
     How somebody trades is for others to judge: alerts of trading are acknowledged by operators, and those about an
-    operator by another operator (409 ``own_alert``), where there is one who is enabled.
+    operator by another operator (409 ``own_alert``), where there is one who is enabled.  What was unusual about a
+    session is not for whoever is in it: it is closed from another network, or once that session is over.
     """
     alert = await deck.alerts.get(id)
     if caller.is_operator or alert.user == caller.user:
         caller.require_own_hand(alert.user)
+    await _refuse_its_own_session(deck, caller, alert)
     if not caller.is_operator:
         filters = await alerts_of(deck, caller)
-        if alert.user != filters.user and alert.account not in filters.accounts:
+        if alert.user != filters.user and alert.account not in (filters.accounts or ()):
             raise UnknownThing("alert", id, "GET /v1/alerts lists them")
         if alert.kind in KINDS_OF_TRADING:
             raise ProblemError(403, "forbidden", "Forbidden", f"alerts of kind {alert.kind} are closed by operators")
         if alert.user != caller.user:
             raise ProblemError(403, "forbidden", "Forbidden", f"it is about {alert.user}: they or an operator close it")
     return await deck.alerts.acknowledge(id, caller.user)
+
+
+async def _refuse_its_own_session(deck: Services, caller: Caller, alert: AlertRecord) -> None:
+    if alert.kind != "session" or not caller.by_session:
+        return
+    about = await deck.panel_sessions.get(alert.subject.partition(" ")[0])
+    here = await deck.panel_sessions.get(caller.key_id)
+    if about is None or here is None or about.is_over(time.time_ns()):
+        return
+    if network_of(about.address) == network_of(here.address):
+        raise Conflict(
+            "own_session", "it is about a session in this network: close it from another, or end that session"
+        )
 
 
 async def alerts_of(
@@ -61,4 +78,5 @@ async def alerts_of(
     if caller.is_operator:
         return AlertFilter(open=open, kind=kind)
     accounts = [account.id for account in await deck.accounts_of(caller)]
-    return AlertFilter(open=open, kind=kind, user=caller.user, accounts=accounts)
+    user = caller.user if caller.sees(caller.user) else None
+    return AlertFilter(open=open, kind=kind, user=user, accounts=accounts)

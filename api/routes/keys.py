@@ -80,7 +80,7 @@ async def create_key(body: NewKey, caller: KeyMaker, deck: Deck, response: Respo
     A key that asks makes none that could do more, or lives longer, than itself.
     """
     user = UserId(body.user if body.user is not None else caller.user)
-    if not caller.sees(user):
+    if not (caller.is_operator or user == caller.user):
         raise unknown_reference("user", UnknownThing("user", user))
     record = await referenced("user", deck.desired.user(user))
     most = record.roles if caller.is_operator else caller.roles
@@ -106,6 +106,11 @@ async def create_key(body: NewKey, caller: KeyMaker, deck: Deck, response: Respo
         "accounts": accounts,
         "expires_at": expires,
     }
+
+
+def _shows(caller: Caller, key: ApiKey) -> bool:
+    """Whether a caller gets to know of a key; one that is for some accounts only, of those that it covers."""
+    return caller.sees(key.user) or (key.user == caller.user and _covers(caller, key))
 
 
 def _covers(caller: Caller, key: ApiKey) -> bool:
@@ -159,8 +164,10 @@ def _expiry(body: NewKey, caller: Caller) -> Nanos:
 
 @router.get("/keys", response_model=Page[KeyShown])
 async def list_keys(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
-    """Keys, revoked and expired ones included; never the keys themselves."""
-    keys = [key for key in await deck.keys.list() if caller.sees(key.user)]
+    """Keys, revoked and expired ones included; never the keys themselves.  To a key that is for some accounts only,
+    those of its user that can do no more than it.
+    """
+    keys = [key for key in await deck.keys.list() if _shows(caller, key)]
     return page_of(keys, _key_order, limit, cursor)
 
 
@@ -168,7 +175,7 @@ async def list_keys(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Curs
 async def revoke_key(id: str, caller: KeyMaker, deck: Deck) -> None:
     """Revoke a key.  A key that asks revokes itself, and none that can do more than it."""
     key = next((key for key in await deck.keys.list() if key.id == id), None)
-    if key is None or not caller.sees(key.user):
+    if key is None or not _shows(caller, key):
         raise UnknownThing("api_key", id)
     if not caller.by_session and id != caller.key_id and not _covers(caller, key):
         raise forbidden(f"key {id} can do more than the one that asks")

@@ -57,7 +57,8 @@ class StateShown(Shown):
 
     ``holds``: every session that may act has heard of it and no more than it allows is lent out, ``since`` then;
     ``waiting`` names the sessions that are waited for.  ``breached``: more is in use than it allows (``used``, where
-    one figure says it): only orders that reduce pass.
+    one figure says it): only orders that reduce pass.  Of the cluster's limits operators alone see ``used`` and
+    ``waiting``.
     """
 
     used: Amount | None
@@ -187,7 +188,14 @@ async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cu
     states = {(s["scope"], s["kind"], s["instrument"]): s for s in view.get("limits", ())}
     currencies = await _currencies(caller, deck)
     page["items"] = [
-        _shown(each, states.get((each.scope, each.kind, each.instrument)), currencies) for each in page["items"]
+        _shown(
+            each,
+            states.get((each.scope, each.kind, each.instrument)),
+            currencies,
+            # What all do together, and who they are, is not everybody's to see.
+            whole=scopes is None or each.scope != CLUSTER,
+        )
+        for each in page["items"]
     ]
     return page
 
@@ -323,13 +331,16 @@ async def scopes_of(caller: Caller, deck: Services, *, to_trade: bool = False) -
     ]
 
 
-def _shown(record: LimitRecord, state: Any, currencies: Currencies) -> dict[str, Any]:
+def _shown(record: LimitRecord, state: Any, currencies: Currencies, *, whole: bool = True) -> dict[str, Any]:
+    """``whole``: with how much of it is used, and who is waited for."""
     shown = {name: getattr(record, name) for name in record.__struct_fields__}
     shown |= currencies.fields(record.scope, record.instrument) if _is_money(record.kind) else NO_MONEY
     if state is not None:
         get = state.get if isinstance(state, dict) else lambda name: getattr(state, name)
         shown["state"] = {name: get(name) for name in ("used", "breached", "holds", "waiting")}
         shown["state"]["since"] = get("since") or None
+        if not whole:
+            shown["state"] |= {"used": None, "waiting": []}
     return shown
 
 

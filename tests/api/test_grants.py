@@ -22,7 +22,7 @@ from storage.leases import Leases
 from tests.api.playing import BTC, Stage, algo_body, order_body
 from tests.api.test_holdings import _journal
 from tests.api.test_reconciliations import REPORT, _save
-from trading.ids import AccountId, AlgoId, Nanos
+from trading.ids import AccountId, AlgoId, Nanos, UserId
 
 ACCOUNTS = ("paper-1", "paper-3")
 
@@ -282,6 +282,12 @@ async def test_the_stream_keeps_to_grants(stage: Stage, served: str, asha: str) 
 
 
 async def test_a_key_that_is_limited_to_accounts_reaches_no_others(stage: Stage, asha: str) -> None:
+    await stage.services.panel_sessions.begin(UserId("asha"), "10.1.1.1", "her browser")
+    for account, user in (("paper-1", "asha"), ("paper-2", "asha"), (None, "asha"), (None, "admin"), (None, "")):
+        await stage.services.alerts.raise_alert(
+            kind="large_order" if account else "session", severity="warning", user=user, account=account, subject="s",
+            text="t", at=Nanos(time.time_ns()),
+        )  # fmt: skip
     for owner in (asha, stage.operator_key):
         body = {"user": "asha" if owner == asha else "admin", "accounts": ["paper-1"]}
         made = await stage.make("/v1/keys", body, key=owner)
@@ -299,9 +305,29 @@ async def test_a_key_that_is_limited_to_accounts_reaches_no_others(stage: Stage,
             await stage.refused(
                 403, "forbidden", "POST", "/v1/risk/kill", {"scope": scope, "reason": "x"}, key=made["key"]
             )
+        # Nothing of its user that belongs to no account, or to another.
+        assert [each["account"] for each in (await stage.get("/v1/alerts", key=made["key"]))["items"]] == ["paper-1"]
+        assert (await stage.get("/v1/deck", key=made["key"]))["alerts"] == 1
+        assert (await stage.get("/v1/sessions", key=made["key"]))["items"] == []
+        assert [each["id"] for each in (await stage.get("/v1/keys", key=made["key"]))["items"]] == [made["id"]]
         for path, wish in (("/v1/keys", {}), ("/v1/users", {"id": "x", "roles": ["viewer"]})):
             await stage.refused(403, "forbidden", "POST", path, wish, key=made["key"])
     assert not stage.played
+
+
+async def test_what_all_do_together_is_shown_to_operators_alone(stage: Stage, asha: str) -> None:
+    limit = {"scope": "cluster", "kind": "gross_exposure", "value": "100000"}
+    await stage.ask("PUT", "/v1/risk/limits", limit)
+    state = {"instrument": "", "used": "52345", "breached": True, "holds": False, "since": 0, "waiting": ["asha", "bo"]}
+    view = {"at": 1, "epoch": 1, "limits_version": 1, "exposure": [], "over": [], "levels": []}
+    await stage.services.hot.put("risk", {**view, "limits": [{**limit, **state}]}, 60)
+    for who, used, waiting in ((stage.operator_key, "52345", ["asha", "bo"]), (asha, None, [])):
+        limits = (await stage.get("/v1/risk/limits", key=who))["items"]
+        (shown,) = (each for each in limits if each["scope"] == "cluster")
+        assert (shown["value"], shown["state"]["breached"]) == ("100000", True)
+        assert (shown["state"]["used"], shown["state"]["waiting"]) == (used, waiting)
+        (leaf,) = (await stage.get("/v1/risk/tree", key=who))["limits"]
+        assert (leaf["value"], leaf["used"], leaf["use"] is None) == ("100000", used, used is None)
 
 
 async def test_a_grant_opens_no_former_life_of_an_algos_name(stage: Stage, served: str, asha: str) -> None:

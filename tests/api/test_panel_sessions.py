@@ -47,6 +47,56 @@ async def alerts(stage: Stage) -> list[str]:
     return [each.text for each in (await stage.services.alerts.page(AlertFilter(kind="session")))[0]]
 
 
+async def test_the_other_network_is_told_of_at_an_unusual_hour_too(stage: Stage) -> None:
+    await viewer(stage, address="10.1.1.1")
+    now = time.time_ns()
+    async with stage.services.database.connection() as connection:
+        await connection.execute("UPDATE sign_ins SET at = %s", (now - 32 * HOUR,))
+        for day in range(2, 14):
+            await connection.execute(
+                'INSERT INTO sign_ins ("user", at, network) VALUES (%s, %s, %s)',
+                ("vera", now - day * 24 * HOUR - 8 * HOUR, "10.1.1.0/24"),
+            )
+    other = Browser(stage, address="99.9.9.9")
+    await other.login("vera")
+    network, hour = sorted(await alerts(stage), reverse=True)
+    assert "signed in from 99.9.9.9 while signed in from 10.1.1.1 too" in network
+    assert "at which this user is not usually here" in hour
+
+
+async def test_what_was_unusual_about_a_session_is_not_closed_from_where_it_is(stage: Stage) -> None:
+    owner = await viewer(stage, address="10.1.1.1")
+    thief, twin = Browser(stage, address="99.9.9.9"), Browser(stage, address="99.9.9.10")
+    for browser in (thief, twin):
+        await browser.login("vera")
+    alerts = (await stage.get("/v1/alerts?open=true&kind=session"))["items"]
+    assert len(alerts) == 2
+    for browser in (thief, twin):
+        for each in alerts:
+            path = f"/v1/alerts/{each['id']}/acknowledge"
+            assert (await browser.refused(409, "own_session", "POST", path))["detail"].startswith(
+                "it is about a session"
+            )
+    # Its end makes it harmless, and leaves the one about the other.
+    assert (await thief.ask("POST", "/v1/auth/logout")).is_success
+    (ended,) = [each["id"] for each in alerts if each["text"].startswith("vera signed in from 99.9.9.9 ")]
+    await twin.post(f"/v1/alerts/{ended}/acknowledge")
+    (left,) = [each["id"] for each in alerts if each["id"] != ended]
+    await twin.refused(409, "own_session", "POST", f"/v1/alerts/{left}/acknowledge")
+    await owner.post(f"/v1/alerts/{left}/acknowledge")
+
+
+async def test_who_is_shut_out_is_signed_out_for_good(stage: Stage) -> None:
+    browser = await viewer(stage)
+    for enabled, status in ((False, 401), (True, 401)):
+        changed = await stage.ask("PATCH", "/v1/users/vera", {"enabled": enabled})
+        assert changed.is_success, changed.text
+        assert (await browser.ask("GET", "/v1/me")).status_code == status
+    assert [each["subject"] for each in await entries(stage, "end_session")]
+    await browser.login("vera")
+    assert (await browser.ask("GET", "/v1/me")).status_code == 200
+
+
 async def test_cookies_are_out_of_reach(stage: Stage) -> None:
     await stage.person("vera", "viewer")
     await has_password(stage, "vera")

@@ -195,7 +195,7 @@ export interface paths {
         };
         /**
          * List Sessions
-         * @description Sessions that are not over: one's own; operators may ask for anybody's.
+         * @description Sessions that are not over: one's own; operators may ask for anybody's.  None for a key of some accounts only.
          */
         get: operations["list_sessions_v1_sessions_get"];
         put?: never;
@@ -349,7 +349,8 @@ export interface paths {
         };
         /**
          * List Keys
-         * @description Keys, revoked and expired ones included; never the keys themselves.
+         * @description Keys, revoked and expired ones included; never the keys themselves.  To a key that is for some accounts only,
+         *     those of its user that can do no more than it.
          */
         get: operations["list_keys_v1_keys_get"];
         put?: never;
@@ -1847,7 +1848,8 @@ export interface paths {
          * @description Say that it has been looked at: it is closed, and raised anew where it happens again.
          *
          *     How somebody trades is for others to judge: alerts of trading are acknowledged by operators, and those about an
-         *     operator by another operator (409 ``own_alert``), where there is one who is enabled.
+         *     operator by another operator (409 ``own_alert``), where there is one who is enabled.  What was unusual about a
+         *     session is not for whoever is in it: it is closed from another network, or once that session is over.
          */
         post: operations["acknowledge_alert_v1_alerts__id__acknowledge_post"];
         delete?: never;
@@ -7173,7 +7175,8 @@ export interface components {
          *
          *     ``holds``: every session that may act has heard of it and no more than it allows is lent out, ``since`` then;
          *     ``waiting`` names the sessions that are waited for.  ``breached``: more is in use than it allows (``used``, where
-         *     one figure says it): only orders that reduce pass.
+         *     one figure says it): only orders that reduce pass.  Of the cluster's limits operators alone see ``used`` and
+         *     ``waiting``.
          */
         StateShown: {
             /** Used */
