@@ -1,4 +1,4 @@
-import { ActionIcon, Button, Checkbox, Group, Popover, Skeleton, Stack, TextInput, Tooltip } from "@mantine/core";
+import { ActionIcon, Button, Checkbox, Group, Popover, Stack, TextInput, Tooltip } from "@mantine/core";
 import { useLocalStorage } from "@mantine/hooks";
 import { IconChevronDown, IconChevronUp, IconColumns3, IconDownload, IconFilter, IconSearch } from "@tabler/icons-react";
 import {
@@ -11,13 +11,14 @@ import {
   useReactTable,
 } from "@tanstack/react-table";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { type KeyboardEvent, memo, type ReactNode, useCallback, useId, useMemo, useRef, useState } from "react";
+import { type KeyboardEvent, type ReactNode, useCallback, useId, useMemo, useRef, useState } from "react";
 
 import { csvText, download } from "@/format/csv";
 
 import { type CellValue, type Column, filterOf, isNumeric, orderOf } from "./columns";
 import { ErrorNote } from "./ErrorNote";
 import { type Remote, useTold } from "./remote";
+import { Line, Loading, Spacer } from "./TableRows";
 import { useAct } from "./useAct";
 
 export type { Column } from "./columns";
@@ -266,7 +267,6 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
         className={`grid-scroll${given.stale ? " stale" : ""}`}
         style={given.height === undefined ? undefined : { height: given.height, flex: "none" }}
       >
-        { }
         <table
           role="grid"
           aria-label={given.label}
@@ -392,89 +392,6 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
       </div>
     </div>
   );
-}
-
-function Spacer(given: { height: number; span: number }) {
-  return (
-    <tr className="spacer" aria-hidden>
-      <td colSpan={given.span} style={{ height: given.height }} />
-    </tr>
-  );
-}
-
-function Loading() {
-  return (
-    <div className="grid-note" role="status">
-      <span className="hidden-label">Loading</span>
-      {[84, 92, 76, 88, 70].map((width) => (
-        <Skeleton key={width} height={12} mb={12} width={`${String(width)}%`} />
-      ))}
-    </div>
-  );
-}
-
-interface LineProps {
-  id: string;
-  domId: string;
-  row: unknown;
-  index: number;
-  columns: readonly Column<unknown>[];
-  isOld: boolean;
-  isActive: boolean;
-  isSelected: boolean;
-  selectable: boolean;
-  opens: boolean;
-  onClick: (row: unknown, id: string) => void;
-  onToggle: (id: string) => void;
-}
-
-/** One row; drawn again only when its own row has changed. */
-const Line = memo(function Line(given: LineProps) {
-  const { row, id, columns } = given;
-  return (
-     
-    <tr
-      id={given.domId}
-      className={given.isOld ? "stale" : undefined}
-      aria-rowindex={given.index + 2}
-      aria-selected={given.isSelected}
-      data-active={given.isActive}
-      data-opens={given.opens}
-      onClick={() => {
-        given.onClick(row, id);
-      }}
-    >
-      {given.selectable ? (
-         
-        <td
-          onClick={(event) => {
-            event.stopPropagation();
-          }}
-        >
-          <Checkbox
-            size="xs"
-            aria-label={`Select ${id}`}
-            checked={given.isSelected}
-            onChange={() => {
-              given.onToggle(id);
-            }}
-          />
-        </td>
-      ) : null}
-      {columns.map((column) => {
-        const value = column.value(row);
-        return (
-          <td key={column.id} className={isNumeric(column.kind) ? "number" : undefined} title={titleOf(column, value)}>
-            {column.cell ? column.cell(row) : value == null || value === "" ? <span className="muted">–</span> : String(value)}
-          </td>
-        );
-      })}
-    </tr>
-  );
-});
-
-function titleOf(column: Column<unknown>, value: CellValue): string | undefined {
-  return column.kind === undefined || column.kind === "text" ? String(value ?? "") || undefined : undefined;
 }
 
 function firstSort(sort: string | undefined): SortingState {
