@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from storage.algos import AlgoCommands, AlgoRows
 from storage.audit_pages import audit_page
 from storage.database import DATABASE_ERRORS, Connection, Database, dicts
-from storage.limits import put_limit, read_limits
+from storage.limits import Seen, put_limit, read_limits
 from storage.panel_sessions import end_all_within
 from storage.records import (
     AccountRecord,
@@ -314,12 +314,17 @@ class Desired:
 
     # --- limits -----------------------------------------------------------------------------------------
 
-    async def set_limit(self, scope: str, kind: str, instrument: str, value: Decimal | None, by: str) -> LimitRecord:
-        """Put a new version of a limit in force; None lifts it.  Every version is kept."""
+    async def set_limit(
+        self, scope: str, kind: str, instrument: str, value: Decimal | None, by: str, seen: Seen | None = None
+    ) -> LimitRecord:
+        """Put a new version of a limit in force; None lifts it.  Every version is kept.
+
+        Raises `Conflict` ``limit_moved`` where another one than ``seen`` is in force by now (None: whatever is).
+        """
         if value is not None and (not value.is_finite() or value < 0):
             raise BadInput("value", f"{value} is not a limit: give a number of 0 or more, or null to lift it")
         async with change(self._db) as connection:
-            return await put_limit(connection, scope, kind, instrument, value, by)
+            return await put_limit(connection, scope, kind, instrument, value, by, seen=seen)
 
     async def limits(self) -> list[LimitRecord]:
         """The version in force of every limit, lifted ones (value None) included."""

@@ -11,7 +11,14 @@ from psycopg.rows import dict_row
 from storage.database import Connection
 from storage.records import LimitRecord
 from storage.resource import write_audit
+from trading.errors import Conflict
 from trading.ids import Nanos
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What somebody saw in force who sets a limit now; None: none was."""
+
+    value: Decimal | None
 
 
 async def put_limit(
@@ -24,14 +31,19 @@ async def put_limit(
     *,
     keep_if_at_least: bool = False,
     only_if_set_at: int | None = None,
+    seen: Seen | None = None,
 ) -> LimitRecord:
     """Write a version of a limit within a `change`, which makes changes queue up: no version is given out twice.
 
     One that is at least as high already stays if ``keep_if_at_least``; one set at another time than
-    ``only_if_set_at`` stays too.
+    ``only_if_set_at`` stays too.  Raises `Conflict` ``limit_moved`` where another one than ``seen`` is in force.
     """
     before = await read_limits(connection, (scope, kind, instrument))
     known = before[0] if before else None
+    present = None if known is None else known.value
+    if seen is not None and seen.value != present:
+        now = "none is in force" if known is None or present is None else f"it is {present:f}, by {known.changed_by}"
+        raise Conflict("limit_moved", f"{kind} of {scope} has changed since: {now}; look at it again")
     if known is not None and known.value is not None:
         if keep_if_at_least and value is not None and known.value >= value:
             return known

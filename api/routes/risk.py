@@ -14,6 +14,7 @@ from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_
 from api.problems import unknown_reference
 from api.security import Caller, FreshOperator, Viewer
 from api.services import Deck, Services, referenced
+from storage.limits import Seen
 from storage.records import LimitRecord, MaximaRecord
 from trading.errors import BadInput, NotReady, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, UserId
@@ -27,7 +28,8 @@ class LimitWanted(Body):
     """A limit to put in force.
 
     ``scope`` is ``cluster``, ``user:<id>``, ``account:<id>`` or ``algo:<id>``; ``kind`` one of `GET /v1/risk/kinds`;
-    ``instrument`` "" means each instrument, or all together; ``value`` null lifts it.
+    ``instrument`` "" means each instrument, or all together; ``value`` null lifts it.  ``seen``, where it is given: the
+    value that was in force when it was looked at, null for none; 409 `limit_moved` where that is another one by now.
     """
 
     model_config = ConfigDict(
@@ -40,6 +42,7 @@ class LimitWanted(Body):
     kind: str
     instrument: str = ""
     value: Amount | None
+    seen: Amount | None = None
 
 
 class KindShown(Shown):
@@ -208,7 +211,8 @@ async def set_limit(body: LimitWanted, caller: FreshOperator, deck: Deck) -> dic
     await _check_references(deck, body.scope, body.instrument)
     # Read before: what is set is not to look refused because something cannot be read after it.
     currencies = await _currencies(caller, deck)
-    record = await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, by=caller.user)
+    seen = Seen(body.seen) if "seen" in body.model_fields_set else None
+    record = await deck.desired.set_limit(body.scope, body.kind, body.instrument, body.value, caller.user, seen)
     return _shown(record, await _state_of(deck, record), currencies)
 
 
@@ -219,6 +223,7 @@ async def lift_limit(
     scope: Annotated[str, Query()],
     kind: Annotated[str, Query()],
     instrument: Annotated[str, Query()] = "",
+    seen: Annotated[Amount | None, Query(description="As of PUT: the value that was looked at")] = None,
 ) -> None:
     """Lift a limit."""
     check_limit(scope, kind, instrument, None)
@@ -228,7 +233,7 @@ async def lift_limit(
     }
     if (scope, kind, instrument) not in in_force:
         raise UnknownThing("limit", f"{scope} {kind} {instrument}".strip(), "GET /v1/risk/limits lists them")
-    await deck.desired.set_limit(scope, kind, instrument, None, by=caller.user)
+    await deck.desired.set_limit(scope, kind, instrument, None, caller.user, None if seen is None else Seen(seen))
 
 
 @router.get("/exposure", response_model=RiskShown)

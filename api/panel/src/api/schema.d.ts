@@ -5358,7 +5358,8 @@ export interface components {
          * @description A limit to put in force.
          *
          *     ``scope`` is ``cluster``, ``user:<id>``, ``account:<id>`` or ``algo:<id>``; ``kind`` one of `GET /v1/risk/kinds`;
-         *     ``instrument`` "" means each instrument, or all together; ``value`` null lifts it.
+         *     ``instrument`` "" means each instrument, or all together; ``value`` null lifts it.  ``seen``, where it is given: the
+         *     value that was in force when it was looked at, null for none; 409 `limit_moved` where that is another one by now.
          * @example {
          *       "instrument": "",
          *       "kind": "gross_exposure",
@@ -5378,6 +5379,8 @@ export interface components {
             instrument?: string;
             /** Value */
             value: string | null;
+            /** Seen */
+            seen?: string | null;
         };
         /**
          * LogLineShown
@@ -19954,6 +19957,8 @@ export interface operations {
                 scope: string;
                 kind: string;
                 instrument?: string;
+                /** @description As of PUT: the value that was looked at */
+                seen?: string | null;
             };
             header?: {
                 /** @description Sent again under the same key within a day, the request acts once and gets the first answer */

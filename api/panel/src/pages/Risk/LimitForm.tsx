@@ -1,6 +1,6 @@
 /**
  * Set one limit. It holds at once; a session that has less room than it uses may then only reduce. One that allows more
- * than what is in force when the button is pressed is confirmed first.
+ * than what is in force when the button is pressed is confirmed first; nothing is set over what somebody has set since.
  */
 import { Button, Group, Modal, Select, Stack, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
@@ -37,9 +37,9 @@ export function LimitForm(given: {
   const chosen = fits.find((each) => each.kind === kind);
   const [dialog, confirm] = useConfirm();
   const unit = chosen ? (chosen.unit === "money" && scope === given.scope ? given.money || chosen.unit : chosen.unit) : "";
-  const put = async (asked: Asked) => {
+  const put = async (asked: Asked, seen: string | null) => {
     try {
-      await expect(api.PUT("/v1/risk/limits", { body: asked }));
+      await expect(api.PUT("/v1/risk/limits", { body: { ...asked, seen } }));
     } finally {
       void client.invalidateQueries({ queryKey: ["limit-tree"] });
     }
@@ -47,9 +47,10 @@ export function LimitForm(given: {
   const set = useMutation({
     mutationFn: async () => {
       const asked = { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() };
-      const words = chosen ? whatBecomesPossible(asked, chosen, await inForce(asked), unit) : null;
+      const held = await inForce(asked);
+      const words = chosen ? whatBecomesPossible(asked, chosen, held, unit) : null;
       if (words === null) {
-        await put(asked);
+        await put(asked, held);
         return true;
       }
       confirm({
@@ -58,7 +59,7 @@ export function LimitForm(given: {
         danger: true,
         children: words.map((each) => <p key={each}>{each}</p>),
         act: async () => {
-          await put(asked);
+          await put(asked, held);
           given.onClose();
         },
       });

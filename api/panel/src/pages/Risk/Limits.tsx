@@ -233,7 +233,7 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
                   verb: "Lift the limit",
                   danger: true,
                   act: async () => {
-                    await expect(api.DELETE("/v1/risk/limits", { params: { query: where } }));
+                    await expect(api.DELETE("/v1/risk/limits", { params: { query: { ...where, seen: limit.value } } }));
                     await client.invalidateQueries({ queryKey: ["limit-tree"] });
                   },
                 });

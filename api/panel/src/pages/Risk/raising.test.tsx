@@ -46,14 +46,14 @@ it("says what becomes possible before a limit is raised, and sets nothing until 
   expect(puts()).toEqual([]);
   await userEvent.click(screen.getByRole("button", { name: "Allow it" }));
   await waitFor(() => { expect(onClose).toHaveBeenCalledOnce(); });
-  expect(puts()).toEqual([asked("2500.50")]);
+  expect(puts()).toEqual([{ ...asked("2500.50"), seen: "1000" }]);
 });
 
 it("asks nothing before a limit is lowered, or where none held", async () => {
   const { puts, onClose } = open("1000");
   await change("400");
   await waitFor(() => { expect(onClose).toHaveBeenCalledOnce(); });
-  expect(puts()).toEqual([asked("400")]);
+  expect(puts()).toEqual([{ ...asked("400"), seen: "1000" }]);
   expect(screen.queryByRole("dialog", { name: /^Allow more/ })).toBeNull();
 });
 
