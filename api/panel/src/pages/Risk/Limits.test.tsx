@@ -43,3 +43,20 @@ it("shows what a session that is silent told last as old, of whom and with its a
   const root = (await of("cluster")).querySelector(".tree-head");
   expect(root).toHaveTextContent(/Old: bo-1 as of .*, cy-1 not known, others as of/);
 });
+
+it("calls no limit that is in force none", async () => {
+  const limits = [
+    { ...LIMIT, kind: "halted", unit: "0, 1 or 2", value: "1", used: null, use: null },
+    { ...LIMIT, kind: "open_orders", unit: "orders", value: "0", used: "2", use: null },
+    { ...LIMIT, kind: "order_notional", value: "25000", used: null, use: null },
+    { ...LIMIT, kind: "short_exposure", value: "0", used: "0", use: null },
+  ];
+  const silent = level("account:bo-1", [], { limits, figures: null });
+  answers({ "GET /v1/risk/tree": () => Response.json(level("cluster", [], { limits, children: [silent] })) });
+  show(<Limits />);
+  const uses = async (name: string) =>
+    within(await screen.findByRole("table", { name: `Limits of ${name}` })).getAllByRole("row").slice(1).map((row) => row.children[3]?.textContent);
+  expect(await uses("cluster")).toEqual(["–", "reached", "–", "–"]);
+  expect(await uses("bo-1")).toEqual(["not known", "reached", "not known", "not known"]);
+  expect(screen.queryByText("no limit")).toBeNull();
+});
