@@ -151,7 +151,7 @@ function Side() {
 
 function Bell() {
   const client = useQueryClient();
-  const { data } = useQuery({
+  const { data, isError } = useQuery({
     queryKey: ["alerts", "open-count"],
     queryFn: () => expect(api.GET("/v1/alerts", { params: { query: { open: true, limit: 100 } } })),
     refetchInterval: 60_000,
@@ -161,10 +161,13 @@ function Bell() {
     void client.invalidateQueries({ queryKey: ["alerts", "open-count"] });
   });
   const count = data?.items.length ?? 0;
-  const words = count === 0 ? "No open alerts" : `${String(count)}${data?.next ? " or more" : ""} open alerts`;
+  const counted = count === 0 ? "No open alerts" : `${String(count)}${data?.next ? " or more" : ""} open alerts`;
+  const words = !isError ? (data ? counted : "Open alerts are being counted")
+    : `Open alerts cannot be counted${data ? `; when they last were: ${counted.toLowerCase()}` : ""}`;
+  const shown = count > 99 ? "99+" : count > 0 ? String(count) : "";
   return (
     <Tooltip label={words}>
-      <Indicator disabled={count === 0} label={count > 99 ? "99+" : count} size={15} color="red.9" offset={4}>
+      <Indicator disabled={!isError && count === 0} label={isError ? `${shown}?` : shown} size={15} color="red.9" offset={4}>
         <ActionIcon component={Link} to="/alerts" aria-label={words} size="lg">
           <IconBell size={17} aria-hidden />
         </ActionIcon>

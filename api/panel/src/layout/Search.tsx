@@ -2,12 +2,12 @@
 import { Spotlight, spotlight, type SpotlightActionData, type SpotlightActionGroupData } from "@mantine/spotlight";
 import { useDebouncedValue } from "@mantine/hooks";
 import { IconMoon, IconSearch, IconShieldHalf } from "@tabler/icons-react";
-import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { UnstyledButton, useMantineColorScheme } from "@mantine/core";
 import { useState } from "react";
 import { useNavigate } from "react-router";
 
-import { api, expect } from "@/api/client";
+import { api, expect, wordsOf } from "@/api/client";
 import { pages, placeOf } from "@/pages";
 import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
@@ -42,14 +42,15 @@ export function Palette() {
   const mayTrade = useMay("trade");
   const mayRun = useMay("algos");
   const { toggleColorScheme } = useMantineColorScheme();
-  const { data } = useQuery({
+  const { data, error, isFetching, refetch } = useQuery({
     queryKey: ["search", asked],
     queryFn: () => expect(api.GET("/v1/search", { params: { query: { q: asked, limit: 12 } } })),
     enabled: asked !== "",
-    placeholderData: keepPreviousData,
     retry: false,
   });
   const wanted = query.trim().toLowerCase();
+  // What is found is of the text that stands there, and not of the one before.
+  const isAsked = asked !== "" && asked === query.trim();
   const fits = (action: SpotlightActionData) => !wanted || (action.label ?? "").toLowerCase().includes(wanted);
   const places: SpotlightActionData[] = pages
     .filter((each) => !each.operator || operator)
@@ -68,14 +69,18 @@ export function Palette() {
     },
     { id: "theme", label: "Change between dark and light", leftSection: <IconMoon size={17} aria-hidden />, onClick: toggleColorScheme },
   ];
-  const found: SpotlightActionData[] = (asked && wanted ? (data?.items ?? []) : []).map((each) => ({
+  const found: SpotlightActionData[] = (isAsked ? (data?.items ?? []) : []).map((each) => ({
     id: `${each.kind} ${each.id}`,
     label: each.title || each.id,
     description: `${each.kind}${each.detail ? ` · ${each.detail}` : ""}`,
     onClick: () => void navigate(placeOf(each.kind, each.id)),
   }));
+  const failed: SpotlightActionData = {
+    id: "failed", label: "The search failed: try again", description: wordsOf(error), closeSpotlightOnTrigger: false,
+    onClick: () => void refetch(),
+  };
   const groups: SpotlightActionGroupData[] = [
-    { group: "Found", actions: found },
+    { group: "Found", actions: isAsked && error && !isFetching ? [failed] : found },
     { group: "Pages", actions: places.filter(fits) },
     { group: "Commands", actions: commands.filter(fits) },
   ].filter((each) => each.actions.length > 0);
@@ -87,7 +92,7 @@ export function Palette() {
       // The server has searched; its words need not be in the title.
       filter={(_, all) => all}
       shortcut={["mod + K", "/"]}
-      nothingFound="Nothing of that name"
+      nothingFound={isAsked && !isFetching ? "Nothing of that name" : "Searching…"}
       limit={30}
       overlayProps={{ blur: 0, backgroundOpacity: 0.6 }}
       scrollable

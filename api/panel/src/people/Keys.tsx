@@ -131,7 +131,7 @@ export function Keys(given: { user: string; roles: string[]; height?: number }) 
 
 function MakeKey(given: { user: string; roles: string[]; onMade: (key: string) => void }) {
   const me = useMe();
-  const accounts = useAccounts();
+  const { accounts, error: unread, retry } = useAccounts();
   const [label, setLabel] = useState("");
   const [roles, setRoles] = useState(given.roles);
   const [limits, setLimits] = useState(false);
@@ -191,6 +191,7 @@ function MakeKey(given: { user: string; roles: string[]; onMade: (key: string) =
         {limits ? (
           <>
             <MultiSelect size="xs" label="It may only" placeholder={rights.length ? "" : "all that its roles allow"} data={me.rights} value={rights} error={errorAt(error, "rights")} onChange={setRights} />
+            <ErrorNote error={unread} title="The accounts cannot be read" retry={retry} />
             <MultiSelect size="xs" label="It reaches only" placeholder={only.length ? "" : "all accounts of its user"} searchable data={accounts.map(({ id }) => id)} value={only} error={errorAt(error, "accounts")} onChange={setOnly} />
           </>
         ) : null}

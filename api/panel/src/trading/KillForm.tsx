@@ -6,6 +6,7 @@ import { useMemo, useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
 import { useConfirm } from "@/components/ConfirmAction";
+import { ErrorNote } from "@/components/ErrorNote";
 import { useIsOperator, useMe } from "@/session/session";
 
 import { readAlgos, useAccounts } from "./read";
@@ -17,7 +18,7 @@ const REASONS = ["Prices look wrong", "An algo runs away", "The broker misbehave
 export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void }) {
   const me = useMe();
   const operator = useIsOperator();
-  const accounts = useAccounts();
+  const { accounts, error, retry } = useAccounts();
   const algos = useQuery({ queryKey: ["algos", "names"], queryFn: readAlgos, staleTime: 30_000 });
   const usual = given.scope ?? (operator ? "cluster" : `user:${me.user}`);
   const [scope, setScope] = useState(usual);
@@ -66,6 +67,8 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
       }}
     >
       <Stack gap="sm" maw={560}>
+        <ErrorNote error={error} title="The accounts cannot be read" retry={retry} />
+        <ErrorNote error={algos.error} title="The algos cannot be read" retry={() => void algos.refetch()} />
         <Select
           label="What to stop"
           searchable

@@ -55,7 +55,7 @@ export function OrderTicket(given: { opened: boolean; onClose: () => void; start
 function Ticket(given: { onClose: () => void; start: TicketStart }) {
   const { start } = given;
   const client = useQueryClient();
-  const accounts = useAccounts();
+  const { accounts, error: unread, retry } = useAccounts();
   const feedOf = useFeedOf();
   const [account, setAccount] = useState<string | null>(start.account ?? null);
   const [instrument, setInstrument] = useState(start.instrument ?? "");
@@ -190,6 +190,7 @@ function Ticket(given: { onClose: () => void; start: TicketStart }) {
               { value: "sell", label: "▼ Sell" },
             ]}
           />
+          <ErrorNote error={unread} retry={retry} />
           <Select
             label="Account"
             required

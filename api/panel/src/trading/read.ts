@@ -15,14 +15,15 @@ export type Portfolio = Shape<"PortfolioShown">;
 const PAGE = 1_000;
 const NO_ACCOUNTS: Account[] = [];
 
-export function useAccounts(): Account[] {
-  const { data } = useQuery({
+/** All accounts that the user sees; none until they are read, and `error` where they cannot be. */
+export function useAccounts(): { accounts: Account[]; error: unknown; retry: () => void } {
+  const { data, error, refetch } = useQuery({
     queryKey: ["accounts"],
     queryFn: () =>
       readAll((cursor) => expect(api.GET("/v1/accounts", { params: { query: { limit: PAGE, cursor } } }))),
     staleTime: 30_000,
   });
-  return data?.items ?? NO_ACCOUNTS;
+  return { accounts: data?.items ?? NO_ACCOUNTS, error, retry: () => void refetch() };
 }
 
 export const readFeeds = () =>

@@ -28,7 +28,7 @@ export function NewAlgo(given: { opened: boolean; onClose: () => void }) {
 function Form(given: { onClose: () => void }) {
   const client = useQueryClient();
   const navigate = useNavigate();
-  const accounts = useAccounts();
+  const { accounts, error: unread } = useAccounts();
   const feeds = useFeeds();
   const strategies = useQuery({
     queryKey: ["strategies", "all"],
@@ -84,7 +84,7 @@ function Form(given: { onClose: () => void }) {
   };
   return (
     <>
-      <ErrorNote error={strategies.error ?? feeds.error} />
+      <ErrorNote error={strategies.error ?? feeds.error ?? unread} />
       <SchemaForm
         // Another strategy is another form.
         key={strategy ?? ""}

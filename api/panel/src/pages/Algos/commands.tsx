@@ -6,7 +6,7 @@ import {
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 
-import { api, expect } from "@/api/client";
+import { api, expect, wordsOf } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { useAct } from "@/components/useAct";
 import { Outcome } from "@/pages/Deck/acts";
@@ -190,7 +190,7 @@ export function NodeSelect(given: { value: string; onChange: (node: string) => v
       label="Machine"
       data={[{ value: "", label: "Wherever fits best" }, ...names]}
       value={given.value}
-      error={given.error}
+      error={given.error ?? (nodes.error ? `The machines cannot be read: ${wordsOf(nodes.error)}` : undefined)}
       onChange={(value) => {
         given.onChange(value ?? "");
       }}

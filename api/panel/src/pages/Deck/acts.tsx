@@ -7,6 +7,7 @@ import { api, expect, type Shape } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { StateBadge } from "@/components/StateBadge";
 import { useAct } from "@/components/useAct";
+import { stateOf } from "@/pages/Algos/algos";
 import { type BatchOutcome, commandMany, missedOf, NOT_HEARD } from "@/trading/batch";
 import { Flattened, notClosed } from "@/trading/Flattened";
 import { type Algo, readAlgos, useAccounts } from "@/trading/read";
@@ -23,7 +24,7 @@ export function StartAll(given: Dialog) {
         <Choose
           {...given}
           wanted={(algo) => algo.want === "stopped" && !["starting", "running", "paused", "stopping"].includes(algo.state)}
-          none="Every algo is running or about to."
+          none={(algos) => `No algo is stopped: ${counts(algos)}.`}
           verb="Start"
           send={(ids) => commandMany({ action: "start", ids })}
         >
@@ -43,7 +44,7 @@ export function PauseEntries(given: Dialog) {
         <Choose
           {...given}
           wanted={(algo) => algo.want === "running" && !algo.paused_by}
-          none="No algo is running unpaused."
+          none={(algos) => `No algo is to run and not paused: ${counts(algos)}.`}
           verb="Pause"
           send={(ids) => commandMany({ action: "pause", ids, because: because.trim(), cancel_open: cancelOpen })}
         >
@@ -75,7 +76,8 @@ export function PauseEntries(given: Dialog) {
 function Choose(
   given: Dialog & {
     wanted: (algo: Algo) => boolean;
-    none: string;
+    /** Why nothing is offered, where there are algos. */
+    none: (algos: Algo[]) => string;
     verb: string;
     send: (ids: string[]) => Promise<BatchOutcome>;
     children: ReactNode;
@@ -113,7 +115,9 @@ function Choose(
       <Stack gap="sm">
         {given.children}
         <ErrorNote error={algos.error ?? error} />
-        {algos.isSuccess && !found.length ? <Text c="dimmed">{given.none}</Text> : null}
+        {algos.isSuccess && !found.length ? (
+          <Text c="dimmed">{algos.data.items.length ? given.none(algos.data.items) : "There is no algo yet."}</Text>
+        ) : null}
         <ScrollArea.Autosize mah={280}>
           <Stack gap={4}>
             {found.map((each) => (
@@ -151,6 +155,13 @@ function Choose(
       </Stack>
     </form>
   );
+}
+
+/** How many are in each state, in words. */
+function counts(algos: Algo[]): string {
+  const byState = new Map<string, number>();
+  for (const state of algos.map(stateOf)) byState.set(state, (byState.get(state) ?? 0) + 1);
+  return [...byState].map(([state, count]) => `${String(count)} ${state.replaceAll("_", " ")}`).join(", ");
 }
 
 /** What came of a command to many. */
@@ -194,7 +205,7 @@ export function FlattenAccount(given: Dialog & { account?: string }) {
 
 function Flatten(given: Dialog & { account?: string }) {
   const client = useQueryClient();
-  const accounts = useAccounts();
+  const { accounts, error: unread, retry } = useAccounts();
   const [account, setAccount] = useState<string | null>(given.account ?? null);
   const [reason, setReason] = useState("");
   const { busy, error, run } = useAct("Flattening an account");
@@ -238,6 +249,7 @@ function Flatten(given: Dialog & { account?: string }) {
           Its open orders are taken back and its positions are closed at the market. Its algos run on: pause or stop them
           first if they should not enter again.
         </Text>
+        <ErrorNote error={unread} retry={retry} />
         <Select
           label="Account"
           required

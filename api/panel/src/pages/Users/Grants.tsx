@@ -18,7 +18,7 @@ const NONE: Grant[] = [];
 /** Accounts of others that a user may look at or trade. */
 export function Grants({ user, roles }: { user: string; roles: string[] }) {
   const client = useQueryClient();
-  const accounts = useAccounts();
+  const { accounts, error: unread, retry } = useAccounts();
   const [dialog, confirm] = useConfirm();
   const [account, setAccount] = useState<string | null>(null);
   const [level, setLevel] = useState<Grant["level"]>("view");
@@ -88,6 +88,7 @@ export function Grants({ user, roles }: { user: string; roles: string[] }) {
   };
   return (
     <Panel title="Accounts of others" flush>
+      <ErrorNote error={unread} title="The accounts cannot be read" retry={retry} />
       <DataTable
         name="grants"
         label={`Grants of ${user}`}
