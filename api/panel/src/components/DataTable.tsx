@@ -11,7 +11,7 @@ import {
   useReactTable,
 } from "@tanstack/react-table";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { type KeyboardEvent, type ReactNode, useCallback, useId, useMemo, useRef, useState } from "react";
+import { type KeyboardEvent, type ReactNode, type RefObject, useCallback, useId, useImperativeHandle, useMemo, useRef, useState } from "react";
 
 import { csvText, download } from "@/format/csv";
 
@@ -49,6 +49,8 @@ export interface DataTableProps<Row> {
   openId?: string | null;
   selected?: ReadonlySet<string>;
   onSelect?: (ids: ReadonlySet<string>) => void;
+  /** Gets the answer whether a row passes the filters now. */
+  passes?: RefObject<((id: string) => boolean) | null>;
   tools?: ReactNode;
   /** Height of the scrolled part; left out, it takes what its flex parent has. */
   height?: number;
@@ -190,6 +192,7 @@ export function DataTable<Row>(given: DataTableProps<Row>) {
     const day = new Date().toISOString().slice(0, 19).replaceAll(":", "");
     download(`${given.name}-${day}.csv`, csvText(visible.map((each) => each.header), lines));
   };
+  useImperativeHandle(given.passes, () => (id) => found.some((row) => row.id === id), [found]);
   const isWhole = found.length === count;
   const all = found.length > 0 && isWhole && selected !== undefined && found.every((row) => selected.has(row.id));
   const span = visible.length + (selected ? 1 : 0);

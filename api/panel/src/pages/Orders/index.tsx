@@ -1,6 +1,6 @@
-import { Anchor, Button, Group, SegmentedControl } from "@mantine/core";
+import { Anchor, Button, Group, List, ScrollArea, SegmentedControl, Text } from "@mantine/core";
 import { IconPlus } from "@tabler/icons-react";
-import { useMemo, useState } from "react";
+import { useMemo, useRef, useState } from "react";
 import { useNavigate, useParams, useSearchParams } from "react-router";
 
 import { api, expect } from "@/api/client";
@@ -8,11 +8,15 @@ import { wordsOf } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { DataTable } from "@/components/DataTable";
 import { Page, Panel } from "@/components/Page";
+import { Price, Quantity } from "@/components/values";
 import { useMay } from "@/session/rights";
 import { OrderDetail } from "@/trading/OrderDetail";
-import { isOpen, orderColumns, orderKey, useOrders } from "@/trading/orders";
+import { isOpen, orderColumns, orderKey, Side, useOrders } from "@/trading/orders";
 import { OrderTicket } from "@/trading/OrderTicket";
 import { type Order, useFeedOf } from "@/trading/read";
+
+/** So many orders are named in the dialog that cancels them. */
+const NAMED = 200;
 
 export default function Orders() {
   const { account, key } = useParams();
@@ -27,13 +31,20 @@ export default function Orders() {
   const [dialog, confirm] = useConfirm();
   const chosen = orders.rows.filter((each) => selected.has(orderKey(each)) && isOpen(each));
   const query = search.size ? `?${search.toString()}` : "";
+  const passes = useRef<((id: string) => boolean) | null>(null);
 
   const cancelChosen = () => {
+    const words = `Cancel ${String(chosen.length)} ${chosen.length === 1 ? "order" : "orders"}`;
     confirm({
-      title: `Cancel ${String(chosen.length)} orders`,
-      verb: `Cancel ${String(chosen.length)} orders`,
+      title: words,
+      verb: words,
       danger: true,
-      children: "The brokers are asked to take them back. Each may still fill until its broker has.",
+      children: (
+        <>
+          <Text>The brokers are asked to take these back. Each may still fill until its broker has.</Text>
+          <Chosen orders={chosen} hidden={chosen.filter((each) => passes.current?.(orderKey(each)) === false)} />
+        </>
+      ),
       act: async () => {
         const refused = await cancelAll(chosen);
         setSelected(new Set());
@@ -85,7 +96,7 @@ export default function Orders() {
           onOpen={(order) =>
             void navigate(`/orders/${encodeURIComponent(order.account)}/${encodeURIComponent(order.client_order_id)}${query}`)
           }
-          {...(may ? { selected, onSelect: setSelected } : {})}
+          {...(may ? { selected, onSelect: setSelected, passes } : {})}
           tools={
             <Group gap="xs">
               <SegmentedControl
@@ -120,6 +131,38 @@ export default function Orders() {
       />
       {dialog}
     </Page>
+  );
+}
+
+/** What is about to be cancelled, each by what it is; those that a filter hides first. */
+function Chosen({ orders, hidden }: { orders: Order[]; hidden: Order[] }) {
+  const ordered = [...hidden, ...orders.filter((each) => !hidden.includes(each))];
+  const one = hidden.length === 1;
+  return (
+    <>
+      {hidden.length ? (
+        <Text mt="xs" c="var(--qd-warn)">
+          {hidden.length} of them {one ? "is" : "are"} not in the table now: the filters hide {one ? "it" : "them"}.
+        </Text>
+      ) : null}
+      <ScrollArea.Autosize mah={280} mt="xs">
+        <List size="sm" aria-label="Orders to cancel">
+          {ordered.slice(0, NAMED).map((each) => (
+            <List.Item key={orderKey(each)}>
+              <Side side={each.side} /> <Quantity value={each.quantity} /> {each.instrument}
+              {each.limit_price === null ? "" : <> at <Price value={each.limit_price} /></>}
+              {each.stop_price === null ? "" : <>, stop <Price value={each.stop_price} /></>}
+              {/[1-9]/.test(each.filled_quantity) ? <>, <Quantity value={each.filled_quantity} /> filled</> : ""}{" "}
+              <span className="muted">
+                on {each.account}
+                {hidden.includes(each) ? ", hidden" : ""}
+              </span>
+            </List.Item>
+          ))}
+        </List>
+        {ordered.length > NAMED ? <Text size="sm">and {ordered.length - NAMED} more</Text> : null}
+      </ScrollArea.Autosize>
+    </>
   );
 }
 
