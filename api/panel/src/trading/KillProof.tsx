@@ -9,12 +9,15 @@ import { Stat } from "@/components/Stat";
 import { StateBadge } from "@/components/StateBadge";
 import { Quantity, Time } from "@/components/values";
 import { useMay } from "@/session/rights";
+import { useIsOperator, useMe } from "@/session/session";
 
 import type { Kill } from "./KillForm";
 
 export function KillProof(given: { id: string; first?: Kill | undefined }) {
   const client = useQueryClient();
-  const may = useMay("trade");
+  const me = useMe();
+  const operator = useIsOperator();
+  const trades = useMay("trade");
   const [dialog, confirm] = useConfirm();
   const { data: kill, error, isError, refetch } = useQuery({
     queryKey: ["kill", given.id],
@@ -37,7 +40,8 @@ export function KillProof(given: { id: string; first?: Kill | undefined }) {
             <strong>{kill.scope}</strong>, by {kill.by} at <Time at={kill.at} />: {kill.reason}
           </span>
         </Group>
-        {may && !kill.lifted_at ? (
+        {/* Others' kills are for operators to lift. */}
+        {trades && (operator || kill.by === me.user) && !kill.lifted_at ? (
           <Button
             variant="default"
             onClick={() => {
@@ -60,7 +64,7 @@ export function KillProof(given: { id: string; first?: Kill | undefined }) {
         <Stat label="Orders taken back" value={kill.cancelled} />
         <Stat label="Still open" value={left} hint={left === 0 ? "none" : "being taken back"} />
         <Stat label="Last cancel asked for after" value={ms(kill.cancels_asked_ms)} />
-        <Stat label="All ended after" value={ms(kill.took_ms)} hint={kill.flatten ? "positions closed too" : ""} />
+        <Stat label="All ended after" value={ms(kill.took_ms)} hint={kill.flatten ? positionsOf(kill) : ""} />
       </div>
       {kill.waiting.length ? (
         <div>
@@ -137,3 +141,6 @@ export function KillProof(given: { id: string; first?: Kill | undefined }) {
     </Stack>
   );
 }
+
+const positionsOf = (kill: Kill): string =>
+  kill.done ? "positions closed too" : kill.lifted_at ? "lifted before all was closed" : "positions are being closed too";

@@ -8,9 +8,9 @@ import { LastPrice } from "./LastPrice";
 const NOW = new Date("2026-01-31T09:15:00Z");
 let line: ReturnType<typeof show>["line"];
 
-function ticks(at: string) {
+function ticks(at: string, body: object = { price: 5, bid: 4, ask: 6 }) {
   act(() => {
-    line.says({ updates: [{ n: 1, skipped: 0, topic: "ticks:f/A", key: "A", at, body: { price: 5, bid: 4, ask: 6 } }] });
+    line.says({ updates: [{ n: 1, skipped: 0, topic: "ticks:f/A", key: "A", at, body }] });
     vi.advanceTimersByTime(1);
   });
 }
@@ -45,4 +45,15 @@ it("is grey after a minute also where this computer's clock is behind", () => {
   expect(screen.getByText("5")).not.toHaveClass("stale");
   act(() => { vi.advanceTimersByTime(62_000); });
   expect(screen.getByText("5")).toHaveClass("stale");
+});
+
+it("is no quote where nothing was traded", () => {
+  ticks(NOW.toISOString(), { price: null, bid: 4, ask: 600 });
+  expect(screen.getByText("–")).toHaveAttribute("title", "No trade yet; bid 4, ask 600");
+  expect(screen.queryByText("4")).toBeNull();
+});
+
+it.each([[4e-9, "0.000000004"], [0.1 + 0.2, "0.3"], [1_234_567.25, "1,234,567.25"]])("shows all of %d", (price, words) => {
+  ticks(NOW.toISOString(), { price, bid: null, ask: null });
+  expect(screen.getByText(words)).toBeInTheDocument();
 });

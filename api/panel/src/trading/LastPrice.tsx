@@ -8,8 +8,16 @@ import { type Tick, useAge } from "./price";
 /** The last price of an instrument as it moves; a tick draws this cell and nothing else. */
 export const LastPrice = memo(function LastPrice(given: { feed: string | null; instrument: string }) {
   const update = useNewest<Tick>(given.feed === null ? null : `ticks:${given.feed}/${given.instrument}`);
-  const price = update?.body.price ?? update?.body.bid ?? null;
-  if (update === null || price === null) return <span className="muted">–</span>;
+  if (update === null) return <span className="muted">–</span>;
+  const { price, bid, ask } = update.body;
+  if (price == null) {
+    // A quote is no price that anybody has paid.
+    return (
+      <span className="muted" title={`No trade yet; bid ${shown(bid)}, ask ${shown(ask)}`}>
+        –
+      </span>
+    );
+  }
   return <Fresh price={price} update={update} />;
 });
 
@@ -17,7 +25,11 @@ function Fresh({ price, update }: { price: number; update: Update<Tick> }) {
   const { isOld, words } = useAge(update);
   return (
     <span className={`number${isOld ? " stale" : ""}`} title={words ? `${update.at}: ${words}` : update.at}>
-      {price.toLocaleString("en-US", { maximumFractionDigits: 8 })}
+      {shown(price)}
     </span>
   );
 }
+
+/** All digits that a float holds, also of what is far below a cent. */
+const shown = (price: number | null): string =>
+  price == null ? "–" : price.toLocaleString("en-US", { maximumSignificantDigits: 15 });

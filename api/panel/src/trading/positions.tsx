@@ -61,7 +61,7 @@ export const toldColumn: Column<Told> = {
   kind: "time",
   value: (row) => row.at,
   cell: (row) => <ToldAt {...row} />,
-  width: 100,
+  width: 84,
   title: "When its session told it; one that tells nothing any more leaves its last figures",
 };
 

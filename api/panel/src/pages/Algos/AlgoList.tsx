@@ -35,7 +35,6 @@ const COLUMNS: Column<Algo>[] = [
   { id: "tick", header: "Tick age s", kind: "number", value: (a) => a.live?.tick_age_s?.toFixed(1), width: 72 },
   { id: "latency", header: "p99 ms", kind: "number", value: (a) => a.live?.tick_to_strategy_ms.p99?.toFixed(1), width: 66, title: "From the tick's arrival to the strategy, 99 of 100", hidden: true },
   { id: "cpu", header: "CPU", kind: "number", value: (a) => (a.live?.cpu_share == null ? null : a.live.cpu_share.toFixed(2)), width: 58, title: "Cores that it takes", hidden: true },
-  { id: "labels", header: "Labels", value: (a) => Object.entries(a.labels).map(([key, value]) => `${key}=${value}`).join(" "), width: 110, hidden: true },
   { id: "updated", header: "Changed", kind: "time", value: (a) => a.updated_at, cell: (a) => <Time at={a.updated_at} />, width: 120, hidden: true },
 ];
 

@@ -42,3 +42,14 @@ it("goes by the server's clock where this computer's is wrong", async () => {
   const table = await screen.findByRole("grid", { name: "Accounts" });
   expect((await within(table).findByText("asha-1")).closest("tr")).toHaveTextContent("now");
 });
+
+it("has all its columns in sight on a screen of 1366 by 768", async () => {
+  answers({ "GET /v1/portfolios": () => Response.json({ items: [portfolio("asha", Date.now())], next: null }) });
+  show(<Positions />);
+  // Less the navigation, the page's padding, the panel's border and a scroll bar.
+  const room = 1_366 - 176 - 24 - 2 - 15;
+  for (const name of ["Accounts", "Positions"]) {
+    const columns = (await screen.findByRole("grid", { name })).querySelectorAll("col");
+    expect([...columns].reduce((sum, each) => sum + parseInt(each.style.width), 0)).toBeLessThanOrEqual(room);
+  }
+});
