@@ -46,7 +46,7 @@ class Surveillance:
             rows = await dicts(
                 connection,
                 """
-                SELECT e.number, e.kind, e.at, e.account, e.client_order_id, o.instrument, o.side, o.algo,
+                SELECT e.number, e.kind, e.at, e.account, e.client_order_id, o.instrument, o.side, o.type, o.algo,
                     o.reduce_only, e.cause, coalesce(e.quantity, o.quantity) AS quantity,
                     coalesce(e.limit_price, e.stop_price, o.limit_price, o.stop_price) AS price,
                     (e.fill ->> 'quantity')::numeric AS fill_quantity, (e.fill ->> 'price')::numeric AS fill_price

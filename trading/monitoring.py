@@ -22,7 +22,7 @@ import msgspec
 
 from trading.closing import PREFIXES, is_closing_key
 from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
-from trading.orders import ZERO, EventKind, Side
+from trading.orders import ZERO, EventKind, OrderType, Side
 from trading.surveillance_terms import MOST_COUNTED, Terms
 
 LARGE_ORDER: Final = "large_order"
@@ -41,6 +41,8 @@ _PER_OCTAVE: Final = 4
 #: Most instruments and actors that are remembered of an account, and orders that wait for a price.
 _MOST: Final = 500
 _PLACED: Final = (EventKind.PENDING, EventKind.ADOPTED)
+#: Types whose price is a limit.
+_LIMITED: Final = (OrderType.LIMIT, OrderType.STOP_LIMIT)
 _ENDED: Final = (EventKind.CANCELLED, EventKind.REJECTED, EventKind.EXPIRED, EventKind.DENIED)
 
 
@@ -60,8 +62,14 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     #: The order's quantity, as it is asked for with this event, and its limit or stop price.
     quantity: Decimal
     price: Decimal | None
+    type: OrderType = OrderType.LIMIT
     fill_quantity: Decimal | None = None
     fill_price: Decimal | None = None
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether it can never trade at more than its price."""
+        return self.side is Side.BUY and self.price is not None and self.type in _LIMITED
 
     @property
     def who(self) -> str:
@@ -79,6 +87,10 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = ""
     equity: Decimal | None = None
     equity_currency: str = ""
+
+
+#: How grave.
+_RANK: Final[Mapping[str, int]] = {"": 0, "info": 1, "warning": 2, "critical": 3}
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +183,14 @@ class Acting(msgspec.Struct, kw_only=True):
     at: int = 0
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """At which price an order was judged last, by which event, and as how grave at most ("": as usual)."""
+
+    price: Decimal
+    severity: str
+    number: int
+
+
 class Account(msgspec.Struct, kw_only=True):
     """What is remembered of an account."""
 
@@ -178,6 +198,8 @@ class Account(msgspec.Struct, kw_only=True):
     actors: dict[str, Acting] = {}
     #: Orders without a price, judged by that of their first execution.
     unpriced: list[ClientOrderId] = []
+    #: Orders that may yet trade at more than they were judged by: judged again by their first execution.
+    judged: dict[ClientOrderId, Judged] = {}
 
 
 K = TypeVar("K", bound=str)
@@ -194,32 +216,62 @@ def observe(state: Account, event: Watched, means: Means, terms: Terms) -> list[
         if event.price is None and not traded.price:
             state.unpriced = [*state.unpriced, event.client_order_id][-_MOST:]
         else:
-            found += _size(traded, event, event.quantity, means, terms, learn=True)
+            found += _judge(state, traded, event, means, terms, learn=True)
     elif event.kind is EventKind.MODIFY_REQUESTED:
-        found += _size(traded, event, event.quantity, means, terms, learn=False)
+        found += _judge(state, traded, event, means, terms, learn=False)
     elif event.kind is EventKind.CANCEL_REQUESTED:
         found += _cancel(acting, event, terms)
     elif event.kind is EventKind.FILLED and event.fill_quantity is not None and event.fill_price is not None:
         traded.price = event.fill_price
+        found += _judge_again(state, event, event.fill_price, means, terms)
+        found += _flip(traded, event, event.fill_quantity, terms)
+    elif event.kind in _ENDED:
+        state.judged.pop(event.client_order_id, None)
         if event.client_order_id in state.unpriced:
             state.unpriced.remove(event.client_order_id)
-            found += _size(traded, event, event.quantity, means, terms, learn=True)
-        found += _flip(traded, event, event.fill_quantity, terms)
-    elif event.kind in _ENDED and event.client_order_id in state.unpriced:
-        state.unpriced.remove(event.client_order_id)
     if event.price is not None and event.kind in _PLACED and not traded.price:
         traded.price = event.price
     return found
 
 
-def _size(traded: Traded, event: Watched, quantity: Decimal, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
-    price = event.price if event.price is not None else traded.price
-    worth = abs(quantity * price * means.multiplier)
-    if not worth or event.reduce_only or _stops(event):
+def _judge(state: Account, traded: Traded, event: Watched, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
+    """By its size, when it is placed or changed.
+
+    Its own price says little of what it is worth, but for a buy with a limit: a sell far below the market trades near
+    the market.
+    """
+    if event.price is not None and event.is_capped:
+        return _size(traded.sizes, event, event.price, means, terms, learn=learn)
+    price = max(event.price or ZERO, traded.price)
+    found = _size(traded.sizes, event, price, means, terms, learn=learn)
+    if price and not _reduces(event):
+        before = state.judged.pop(event.client_order_id, None)
+        severities = [before.severity if before is not None else "", *(alarm.severity for alarm in found)]
+        if len(state.judged) >= _MOST:
+            del state.judged[min(state.judged, key=lambda each: state.judged[each].number)]
+        state.judged[event.client_order_id] = Judged(price, max(severities, key=_RANK.__getitem__), event.number)
+    return found
+
+
+def _judge_again(state: Account, event: Watched, price: Decimal, means: Means, terms: Terms) -> list[Alarm]:
+    """By the price of its first execution, where that makes it worth more; told where it is graver so."""
+    sizes = state.instruments[event.instrument].sizes
+    before = state.judged.pop(event.client_order_id, None)
+    if event.client_order_id in state.unpriced:
+        state.unpriced.remove(event.client_order_id)
+        return _size(sizes, event, price, means, terms, learn=True)
+    if before is None or price <= before.price:
+        return []
+    found = _size(sizes, event, price, means, terms, learn=False)
+    return [alarm for alarm in found if _RANK[alarm.severity] > _RANK[before.severity]]
+
+
+def _size(sizes: Sizes, event: Watched, price: Decimal, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
+    worth = abs(event.quantity * price * means.multiplier)
+    if not worth or _reduces(event):
         return []
     reasons: list[str] = []
     severity: Literal["warning", "critical"] = "warning"
-    sizes = traded.sizes
     if sizes.total >= terms.enough_orders:
         middle = sizes.middle()
         usual = size_of(middle)
@@ -292,6 +344,11 @@ def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
         return []
     text = f"{event.who or 'somebody'} has taken back orders {count} times within {terms.cancels_s} s"
     return [_alarm(CANCEL_BURST, event, event.who or event.account, text)]
+
+
+def _reduces(event: Watched) -> bool:
+    """Whether it only closes: its size is what was held."""
+    return event.reduce_only or _stops(event)
 
 
 def _stops(event: Watched) -> bool:
