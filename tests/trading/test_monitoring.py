@@ -211,6 +211,46 @@ def test_an_order_made_large_by_a_change_is_told() -> None:
     assert kinds(taught(), event(EventKind.MODIFY_REQUESTED, quantity=D(9))) == [LARGE_ORDER]
 
 
+# Who it was
+
+
+def test_an_alarm_names_the_persons_who_did_it_and_no_algo() -> None:
+    state = taught()
+    by = {name: {"algo": None, "cause": f"api/{name}/k"} for name in ("olga", "bo")}
+    (alarm,) = observe(state, event(quantity=D(9), **by["olga"]), MEANS, TERMS)
+    assert alarm.persons == ("olga",)
+    (alarm,) = observe(state, event(quantity=D(9)), MEANS, TERMS)
+    assert alarm.persons == ()
+    placed = sale(1, 120, **by["bo"])
+    assert not kinds(state, placed)
+    larger = msgspec.structs.replace(placed, kind=EventKind.MODIFY_REQUESTED, quantity=D(9), cause="api/olga/m")
+    (alarm,) = observe(state, larger, MEANS, TERMS)
+    assert alarm.persons == ("bo", "olga")
+
+
+@pytest.mark.parametrize("price", [None, D(1)])
+def test_who_changed_an_order_is_named_when_its_execution_tells_its_worth(price: Decimal | None) -> None:
+    state = Account()
+    placed = event(side=Side.SELL, price=price, type=OrderType.STOP, algo=None, cause="api/bo/k")
+    larger = msgspec.structs.replace(placed, kind=EventKind.MODIFY_REQUESTED, quantity=D(9), cause="api/olga/m")
+    assert not kinds(state, placed, larger)
+    (alarm,) = observe(state, filled(larger, 100_000), MEANS, TERMS)
+    assert alarm.persons == ("bo", "olga")
+    assert state == Account(instruments=state.instruments, actors=state.actors)
+
+
+def test_all_whose_orders_turned_a_position_lately_are_named() -> None:
+    found: list[Alarm] = []
+    state = Account()
+    people = ["ann", *["olga"] * 4, *["bo"] * 3]
+    for n, name in enumerate(people):
+        at = Nanos(n * 60 * S + (TERMS.flips_s * S if n else 0))
+        placed = event(side=Side.BUY if n % 2 else Side.SELL, algo=None, cause=f"api/{name}/k{n}", at=at)
+        found += observe(state, filled(placed, 100, quantity=2 if n else 1), MEANS, TERMS)
+    assert found[0].kind == POSITION_FLIPS
+    assert found[0].persons == ("bo", "olga")
+
+
 # Hours
 
 
