@@ -209,7 +209,7 @@ class UserSession(SessionKills):
         if epoch is not None:
             self._incarnations.check((intent.algo for intent in intents), epoch)
         for intent in intents:
-            if intent.instrument not in core.exposure.marks and (price := self.marks.price(intent.instrument)):
+            if intent.instrument not in core.exposure.quoted and (price := self.marks.price(intent.instrument)):
                 self._do(core.set_marks({intent.instrument: price}, now()))
         return pack(await self._command(lambda token: core.place(token, intents, now())))
 
