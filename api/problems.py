@@ -38,6 +38,16 @@ log = logging.getLogger("quarterdeck")
 MEDIA_TYPE: Final = "application/problem+json"
 
 
+class _Answer(JSONResponse):
+    """JSON of whatever there is to tell: a text that UTF-8 cannot hold must not turn a refusal into an error of ours,
+    nor hide what was done for others before it."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
 class FieldError(BaseModel):
     """One wrong field."""
 
@@ -126,7 +136,7 @@ def problem(status: int, code: str, title: str, detail: str, headers: dict[str, 
         "detail": detail,
         **{name: value for name, value in more.items() if value is not None},
     }
-    return JSONResponse(content, status, headers, MEDIA_TYPE)
+    return _Answer(content, status, headers)
 
 
 def answer_for(error: TradeError, **more: Any) -> JSONResponse:
