@@ -117,6 +117,8 @@ def create_app(
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
+    app.include_router(strategies.submitting)
+    app.include_router(strategy_versions.submitting)
     panel_files.install(app)
     problems.install(app)
     idempotency.install(app)

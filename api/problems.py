@@ -219,13 +219,17 @@ async def _validation_error(_: Request, error: Exception) -> JSONResponse:
     if found and found[0]["type"] == "json_invalid":
         why = (found[0].get("ctx") or {}).get("error", "")
         return problem(400, "malformed_json", "Malformed JSON", f"the body is not JSON: {why}", {})
-    # Never the input itself: it may hold a key.
-    wrong = [{"field": _field(each["loc"]), "detail": _plain(each["msg"])} for each in found]
+    wrong = wrong_fields(error)
     first = wrong[0] if wrong else {"field": "body", "detail": "it cannot be understood"}
     detail = first["detail"] + "".join(f"; {each['field']}: {each['detail']}" for each in wrong[1:])
     return problem(
         422, "bad_input", "Bad input", detail, {}, field=first["field"], errors=wrong if len(wrong) > 1 else None
     )
+
+
+def wrong_fields(error: RequestValidationError) -> list[dict[str, str]]:
+    """``field`` and ``detail`` of each that is wrong; never the input itself: it may hold a key."""
+    return [{"field": _field(each["loc"]), "detail": _plain(each["msg"])} for each in error.errors()]
 
 
 def _field(loc: Sequence[Any]) -> str:
