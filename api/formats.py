@@ -10,8 +10,18 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from api.plain_text import unfit_place
 from trading.errors import BadInput
 
 T = TypeVar("T")
@@ -101,9 +111,21 @@ GivenInstant = Annotated[int, BeforeValidator(parse_time), _TIME_SCHEMA]
 
 
 class Body(BaseModel):
-    """Base of what clients send; fields that do not exist are refused."""
+    """Base of what clients send; fields that do not exist are refused, and so is text that cannot be kept, anywhere in
+    it (`api.plain_text`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_plain(cls, given: Any) -> Any:
+        wrong = unfit_place(given)
+        if wrong is not None:
+            place, words = wrong
+            # Never the input: it may be a password.
+            details = InitErrorDetails(type=PydanticCustomError("unfit_text", words), loc=place, input=None)
+            raise ValidationError.from_exception_data(cls.__name__, [details])
+        return given
 
 
 class Shown(BaseModel):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
-from api.refused_uploads import refusals_noted
+from api.refused_uploads import NotedRoute
 from api.routes.strategies import may_read
 from api.security import Author, Caller, Viewer
 from api.services import Deck, Services
@@ -18,6 +18,7 @@ from storage.records import StrategyRecord, StrategyVersion
 from trading.errors import BadInput, Conflict
 
 router = APIRouter(prefix="/v1/strategies", tags=["strategies"])
+submitting = APIRouter(prefix="/v1/strategies", tags=["strategies"], route_class=NotedRoute)
 
 _UPLOAD: Final = {
     "requestBody": {
@@ -101,7 +102,7 @@ async def list_versions(name: str, _: Viewer, deck: Deck, limit: Limit = 100, cu
     return page_of(versions, lambda version: places[version.version], limit, cursor)
 
 
-@router.post(
+@submitting.post(
     "/{name}/versions",
     response_model=VersionShown,
     status_code=201,
@@ -124,18 +125,17 @@ async def submit_file(
     """Submit a file, zip or wheel: the request's body.  Under a name that is there, it is another version of it.
 
     It is loaded and tried in a process of its own first.  The same content again is the same version: 200 then."""
-    async with refusals_noted(deck, caller, name, file):
-        handed = Submission(
-            name=name,
-            file_name=file,
-            data=await request.body(),
-            entry=entry,
-            requirements=tuple(requirement or ()),
-            parameters=_json_object(parameters),
-            instruments=tuple(instrument or ()),
-            smoke=smoke,
-        )
-        version, is_new = await deck.submissions.submit(handed, caller.user)
+    handed = Submission(
+        name=name,
+        file_name=file,
+        data=await request.body(),
+        entry=entry,
+        requirements=tuple(requirement or ()),
+        parameters=_json_object(parameters),
+        instruments=tuple(instrument or ()),
+        smoke=smoke,
+    )
+    version, is_new = await deck.submissions.submit(handed, caller.user)
     response.status_code = 201 if is_new else 200
     return await _single(deck, caller, version)
 
