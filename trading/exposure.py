@@ -266,6 +266,8 @@ class ExposureBook:
         self.marks: dict[InstrumentId, Decimal] = {}
         #: Instruments whose mark came from the market, not from an execution or a cost of ours.
         self.quoted: set[InstrumentId] = set()
+        #: When the market told these.
+        self.marked_at: dict[InstrumentId, Nanos] = {}
         self._lines: dict[tuple[AccountId, InstrumentId], Line] = {}
         self._parts: dict[tuple[AccountId, AlgoId | None, InstrumentId], Part] = {}
         self._by_instrument: dict[InstrumentId, tuple[list[Line], list[Part]]] = {}

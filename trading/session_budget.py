@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -131,11 +132,14 @@ class Budgeting(DayWatch):
             parked.asked = False
         return self._drain(now)
 
-    def set_marks(self, marks: dict[InstrumentId, Decimal], now: Nanos) -> list[Instruction]:
-        """Last prices; they value positions and market orders."""
+    def set_marks(
+        self, marks: dict[InstrumentId, Decimal], now: Nanos, heard: Mapping[InstrumentId, Nanos] | None = None
+    ) -> list[Instruction]:
+        """Last prices; they value positions and market orders.  ``heard``: when they came, if not now."""
         for instrument, price in marks.items():
             self.exposure.set_mark(instrument, price)
         self.exposure.quoted.update(marks)
+        self.exposure.marked_at.update(dict.fromkeys(marks, now) if heard is None else heard)
         return self._drain(now)
 
     def clock(self, now: Nanos) -> list[Instruction]:
