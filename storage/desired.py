@@ -238,8 +238,8 @@ class Desired:
     # --- algos ------------------------------------------------------------------------------------------
 
     async def create_algo(self, record: AlgoRecord, by: str) -> AlgoRecord:
-        """A new algo; its user, account, strategy and feed must exist."""
-        return await self._algos.create(record, by)
+        """A new algo; its user, account, strategy and feed must exist.  See `AlgoCommands.create`."""
+        return await self._algo_commands.create(record, by)
 
     async def algo(self, id: AlgoId) -> AlgoRecord:
         """One algo."""
@@ -259,7 +259,7 @@ class Desired:
         return await self._algos.update(id, changes, by, generation)
 
     async def delete_algo(self, id: AlgoId, by: str, generation: int | None = None) -> None:
-        """Remove an algo with its snapshot; its log, its events and its orders stay."""
+        """Remove an algo with its snapshot, and lift what stands on it; its log, its events and its orders stay."""
         await self._algo_commands.delete(id, by, generation)
 
     async def set_algo_state(self, id: AlgoId, epoch: Epoch, state: str, reason: str, by: str = "supervisor") -> bool:
@@ -324,6 +324,12 @@ class Desired:
                 {"user": user},
             )
             return {AlgoId(id): Epoch(epoch) for id, epoch in await rows.fetchall()}
+
+    async def reused_algos(self) -> set[AlgoId]:
+        """Algos whose name another algo bore before."""
+        async with self._db.connection() as connection:
+            rows = await connection.execute("SELECT id FROM algos JOIN gone_algos USING (id)")
+            return {AlgoId(id) for (id,) in await rows.fetchall()}
 
     # --- limits -----------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ Orders that only close (reduce-only, a kill's, a flattening's) are neither judge
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, Literal, TypeVar
@@ -23,7 +22,8 @@ import msgspec
 from trading.closing import PREFIXES, is_closing_key
 from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
 from trading.orders import ZERO, EventKind, OrderType, Side
-from trading.surveillance_terms import MOST_COUNTED, Terms
+from trading.surveillance_terms import Terms
+from trading.usual import Rate, Sizes, bucket_of, size_of
 
 LARGE_ORDER: Final = "large_order"
 UNUSUAL_HOUR: Final = "unusual_hour"
@@ -36,8 +36,6 @@ KINDS_OF_TRADING: Final = frozenset({LARGE_ORDER, UNUSUAL_HOUR, POSITION_FLIPS, 
 _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3_600 * _SECOND
 _DAY: Final = 24 * _HOUR
-#: Buckets of a size to each doubling.
-_PER_OCTAVE: Final = 4
 #: Most instruments and actors that are remembered of an account, and orders that wait for a price.
 _MOST: Final = 500
 _PLACED: Final = (EventKind.PENDING, EventKind.ADOPTED)
@@ -109,56 +107,6 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     at: Nanos
     persons: tuple[str, ...] = ()
-
-
-class Sizes(msgspec.Struct, kw_only=True):
-    """Sizes by bucket of their logarithm: middle and spread do not move for a few odd ones."""
-
-    counts: dict[int, int] = {}
-    total: int = 0
-
-    def add(self, size: float, memory: int) -> None:
-        """Learn one."""
-        bucket = bucket_of(size)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
-        self.total += 1
-        if self.total >= 2 * memory:
-            self.counts = {each: count // 2 for each, count in self.counts.items() if count > 1}
-            self.total = sum(self.counts.values())
-
-    def middle(self) -> float:
-        """The median, as a bucket."""
-        return _median(self.counts)
-
-    def spread(self) -> float:
-        """The median distance from the median, made comparable to a standard deviation; at least half a doubling."""
-        middle = self.middle()
-        distances: dict[float, int] = {}
-        for bucket, count in self.counts.items():
-            distance = abs(bucket - middle)
-            distances[distance] = distances.get(distance, 0) + count
-        return max(1.4826 * _median(distances), _PER_OCTAVE / 2)
-
-
-class Rate(msgspec.Struct, kw_only=True):
-    """How often something happens within a while, and how often is usual."""
-
-    times: list[int] = []
-    #: Of past whiles in which it happened at all; they fade by a tenth each.
-    usual: float = 0.0
-    began_at: int = 0
-    counted: int = 0
-
-    def add(self, at: int, within: int) -> int:
-        """It happened; how often within the while that ends now."""
-        if at >= self.began_at + within:
-            if self.counted:
-                self.usual = self.counted if not self.usual else 0.9 * self.usual + 0.1 * self.counted
-            self.began_at, self.counted = at, 0
-        self.counted += 1
-        self.times = [each for each in self.times if at - each < within][1 - MOST_COUNTED :]
-        self.times.append(at)
-        return len(self.times)
 
 
 class Traded(msgspec.Struct, kw_only=True):
@@ -417,23 +365,3 @@ def _of(known: dict[K, M], key: K, kind: type[M], at: int) -> M:
         found = known[key] = kind()
     found.at = at
     return found
-
-
-def bucket_of(size: float) -> int:
-    """The bucket of a size above 0."""
-    return math.floor(_PER_OCTAVE * math.log2(size))
-
-
-def size_of(bucket: float) -> float:
-    """A size in the middle of a bucket."""
-    return math.exp2((bucket + 0.5) / _PER_OCTAVE)
-
-
-def _median(counts: Mapping[int, int] | Mapping[float, int]) -> float:
-    half, seen = (sum(counts.values()) + 1) // 2, 0
-    pairs: list[tuple[float, int]] = [(float(value), count) for value, count in counts.items()]
-    for value, count in sorted(pairs):
-        seen += count
-        if seen >= half:
-            return value
-    return 0.0

@@ -19,14 +19,12 @@ from trading.monitoring import (
     Account,
     Alarm,
     Means,
-    Sizes,
     Watched,
-    bucket_of,
     observe,
-    size_of,
 )
 from trading.orders import EventKind, OrderType, Side
 from trading.surveillance_terms import Terms
+from trading.usual import Sizes, bucket_of, size_of
 
 D = Decimal
 S = 1_000_000_000
