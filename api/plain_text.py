@@ -79,7 +79,7 @@ def all_cleaned(value: Any) -> Any:
     return value
 
 
-def refuse_unfit_address(connection: HTTPConnection) -> None:
+async def refuse_unfit_address(connection: HTTPConnection) -> None:
     """A dependency: refuse a path or a query with text that cannot be kept, naming the parameter."""
     if connection.scope["type"] != "http":
         return  # a stream takes nothing from its address

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
+from api.algo_words import names_for
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.refused_uploads import NotedRoute
 from api.routes.strategies import may_read
@@ -185,7 +186,15 @@ async def reinstate_version(name: str, version: str, caller: Author, deck: Deck)
 async def delete_version(name: str, version: str, caller: Author, deck: Deck) -> None:
     """Delete a version that no algo pins, with its file."""
     found = await deck.strategies.version(name, version)
-    await deck.strategies.delete_version(name, found.version, by=caller.user)
+    try:
+        await deck.strategies.delete_version(name, found.version, by=caller.user)
+    except Conflict as error:
+        pins = set(await deck.strategies.pinned_by(name, found.version)) if error.code == "version_in_use" else set()
+        algos = [algo for algo in await deck.desired.algos() if algo.id in pins] if pins else []
+        if not algos:
+            raise
+        words = f"version {found.version[:12]} of {name} is pinned by algos ({names_for(caller, algos)})"
+        raise Conflict(error.code, f"{words}: upgrade or delete those first, or deprecate it") from error
 
 
 async def _single(deck: Services, caller: Caller, version: StrategyVersion) -> VersionShown:
