@@ -1,18 +1,21 @@
 import { Badge, Button, Checkbox, Fieldset, Group, Select, Stack, Textarea, TextInput } from "@mantine/core";
 import { type ReactNode, useMemo, useState } from "react";
 
-import { Cancelled, ProblemError } from "@/api/problem";
+import { ProblemError } from "@/api/problem";
 
 import { ErrorNote } from "./ErrorNote";
 import { type Draft, draftOf, type Field, fieldsOf, type Schema, valuesOf, WrongField } from "./schema";
+import { useAct } from "./useAct";
 
-export interface SchemaFormProps {
+export interface SchemaFormProps<Result = unknown> {
   schema: Schema;
   values?: Record<string, unknown>;
   /** The path under which the server names these fields: `parameters` for `parameters.fast`. */
   prefix?: string;
   verb: string;
-  onSubmit: (values: Record<string, unknown>) => Promise<unknown>;
+  onSubmit: (values: Record<string, unknown>) => Promise<Result>;
+  /** Where to go then, if somebody still looks at the form. */
+  onDone?: (result: Result) => void;
   onCancel?: () => void;
   /** Other fields of the same form, above. */
   children?: ReactNode;
@@ -20,39 +23,20 @@ export interface SchemaFormProps {
 }
 
 /** A form made of a JSON schema. What the server finds wrong is shown at the field that it names. */
-export function SchemaForm(given: SchemaFormProps) {
+export function SchemaForm<Result>(given: SchemaFormProps<Result>) {
   const fields = useMemo(() => fieldsOf(given.schema), [given.schema]);
   const [draft, setDraft] = useState<Draft>(() => draftOf(fields, given.values));
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct(given.verb);
   const wrong = useMemo(() => wrongFields(error, given.prefix), [error, given.prefix]);
   const known = useMemo(() => new Set(paths(fields)), [fields]);
   const isElsewhere = error !== null && ![...wrong.keys()].some((each) => known.has(each));
 
-  const submit = async () => {
-    setError(null);
-    let values: Record<string, unknown>;
-    try {
-      values = valuesOf(fields, draft);
-    } catch (found) {
-      setError(found);
-      return;
-    }
-    setBusy(true);
-    try {
-      await given.onSubmit(values);
-    } catch (found) {
-      if (!(found instanceof Cancelled)) setError(found);
-    } finally {
-      setBusy(false);
-    }
-  };
   return (
     <form
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy) void submit();
+        void run(async () => given.onSubmit(valuesOf(fields, draft)), given.onDone);
       }}
     >
       <Stack gap="sm">

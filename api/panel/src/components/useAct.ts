@@ -7,12 +7,30 @@ import { Cancelled, wordsOf } from "@/api/problem";
 export interface Act {
   busy: boolean;
   error: unknown;
-  /** Do it, and then `done` if the form is still there; what goes wrong is in `error`. Nothing while one is under way. */
-  run: (act: () => Promise<unknown>, done?: () => void) => Promise<void>;
+  /**
+   * Do it, and then `done` if the form is still there; what goes wrong is in `error`. Nothing while one is under way.
+   *
+   * Where the form is gone by then, what `left` makes of the result is told: null is nothing.
+   */
+  run: <Result>(
+    act: () => Promise<Result>,
+    done?: (result: Result) => void,
+    left?: (result: Result) => Told | null,
+  ) => Promise<void>;
   forget: () => void;
 }
 
-/** A dialog may be closed while its act is under way; a failure after that is told, as `what`, at the page's edge. */
+export interface Told {
+  title: string;
+  message: string;
+  /** Somebody has to look at it. */
+  isBad: boolean;
+}
+
+/**
+ * A dialog may be closed while its act is under way; a failure after that is told, as `what`, at the page's edge. So is what
+ * was refused of an act that went through otherwise, which only its form can tell (`left`).
+ */
 export function useAct(what: string): Act {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
@@ -25,19 +43,20 @@ export function useAct(what: string): Act {
     };
   }, []);
   const run = useCallback(
-    async (act: () => Promise<unknown>, done?: () => void) => {
+    async <Result>(act: () => Promise<Result>, done?: (result: Result) => void, left?: (result: Result) => Told | null) => {
       if (isBusy.current) return;
       isBusy.current = true;
       setBusy(true);
       setError(null);
       try {
-        await act();
+        const result = await act();
         // By now another form may stand where this one was closed.
-        if (isShown.current) done?.();
+        if (isShown.current) done?.(result);
+        else tell(left?.(result) ?? null);
       } catch (wrong) {
         if (wrong instanceof Cancelled) return;
         if (isShown.current) setError(wrong);
-        else notifications.show({ color: "red", autoClose: false, title: `${what}: it did not end well`, message: wordsOf(wrong) });
+        else tell({ title: `${what}: it did not end well`, message: wordsOf(wrong), isBad: true });
       } finally {
         isBusy.current = false;
         setBusy(false);
@@ -49,4 +68,10 @@ export function useAct(what: string): Act {
     setError(null);
   }, []);
   return { busy, error, run, forget };
+}
+
+function tell(told: Told | null): void {
+  if (!told) return;
+  const { title, message, isBad } = told;
+  notifications.show({ title, message, style: { whiteSpace: "pre-line" }, ...(isBad ? { color: "red", autoClose: false } : {}) });
 }

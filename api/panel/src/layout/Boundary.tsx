@@ -3,8 +3,8 @@ import { Component, type ReactNode } from "react";
 
 import { ErrorNote } from "@/components/ErrorNote";
 
-/** A page that fails is told so in its place; the rest of the panel goes on. */
-export class Boundary extends Component<{ children: ReactNode }, { error: Error | null }> {
+/** A page that fails is told so in its place; the rest of the panel goes on, and so does the page at another path, `at`. */
+export class Boundary extends Component<{ at: string; children: ReactNode }, { error: Error | null }> {
   override state: { error: Error | null } = { error: null };
 
   static getDerivedStateFromError(error: Error): { error: Error } {
@@ -13,6 +13,10 @@ export class Boundary extends Component<{ children: ReactNode }, { error: Error 
 
   override componentDidCatch(error: Error): void {
     console.error(error);
+  }
+
+  override componentDidUpdate(before: { at: string }): void {
+    if (before.at !== this.props.at && this.state.error) this.setState({ error: null });
   }
 
   override render(): ReactNode {

@@ -4,11 +4,11 @@ import {
   IconBell, IconLayoutSidebar, IconLogout, IconMenu2, IconMoon, IconShieldHalf, IconSun, IconUser,
 } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { Suspense, useEffect, useRef, useState } from "react";
+import { type RefObject, Suspense, useEffect, useRef, useState } from "react";
 import { Link, NavLink, Outlet, useLocation, useNavigate } from "react-router";
 
 import { api, expect } from "@/api/client";
-import { pages } from "@/pages";
+import { pageAt, pages } from "@/pages";
 import { forgetSession, useIsOperator, useMe } from "@/session/session";
 import { useChanges } from "@/stream/hooks";
 
@@ -25,13 +25,10 @@ export function Frame() {
   const [narrow, setNarrow] = useLocalStorage({ key: "qd-narrow", defaultValue: false, getInitialValueInEffect: false });
   const [open, setOpen] = useState(false);
   const { pathname } = useLocation();
-  const content = useRef<HTMLElement>(null);
-  const first = useRef(true);
+  const page = pageAt(pathname)?.path ?? pathname;
+  const content = useFocusAfter(page, pathname);
   useEffect(() => {
     setOpen(false);
-    // After a change of page the reading goes on there.
-    if (!first.current) content.current?.focus({ preventScroll: true });
-    first.current = false;
   }, [pathname]);
   return (
     <div className="frame" data-narrow={narrow}>
@@ -81,7 +78,7 @@ export function Frame() {
       <main className="content" id="content" ref={content} tabIndex={-1} style={{ outline: "none" }}>
         <UncertainNote />
         <RecoveredNote />
-        <Boundary key={pathname}>
+        <Boundary key={page} at={pathname}>
           <Suspense fallback={<Opening />}>
             <Outlet />
           </Suspense>
@@ -90,6 +87,35 @@ export function Frame() {
       <Palette />
     </div>
   );
+}
+
+/**
+ * The part of the frame where pages stand, focused after a change of page: the reading goes on there. Within a page the
+ * focus stays where it is; where it is gone, with a drawer that was closed, it goes back to where it was on the page.
+ */
+function useFocusAfter(page: string, pathname: string): RefObject<HTMLElement | null> {
+  const content = useRef<HTMLElement>(null);
+  const before = useRef({ page, pathname });
+  const last = useRef<HTMLElement | null>(null);
+  useEffect(() => {
+    const place = content.current;
+    const note = ({ target }: FocusEvent) => {
+      if (target !== place && target instanceof HTMLElement && !target.closest("[role=dialog]")) last.current = target;
+    };
+    place?.addEventListener("focusin", note);
+    return () => place?.removeEventListener("focusin", note);
+  }, []);
+  useEffect(() => {
+    const was = before.current;
+    before.current = { page, pathname };
+    if (was.pathname === pathname) return;
+    const isOther = was.page !== page;
+    if (isOther || document.activeElement === document.body) {
+      const back = isOther || !last.current?.isConnected ? content.current : last.current;
+      back?.focus({ preventScroll: true });
+    }
+  }, [page, pathname]);
+  return content;
 }
 
 /** Who lost the phone is led to where another is enrolled. */

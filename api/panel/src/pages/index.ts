@@ -19,6 +19,7 @@ import {
   IconWallet,
 } from "@tabler/icons-react";
 import { type ComponentType, lazy, type LazyExoticComponent } from "react";
+import { matchPath } from "react-router";
 
 export interface PageEntry {
   /** Below `/`; `:name` are parameters. */
@@ -27,7 +28,7 @@ export interface PageEntry {
   group: "Today" | "Machinery" | "Control" | "You";
   icon: ComponentType<{ size?: number; "aria-hidden"?: boolean }>;
   page: LazyExoticComponent<ComponentType>;
-  /** Further paths of the same page. */
+  /** Further paths of the same page: between them it stays as it is, with what is filtered, sorted and chosen in it. */
   more?: string[];
   /** Shown to operators only. */
   operator?: boolean;
@@ -52,6 +53,11 @@ export const pages: PageEntry[] = [
   { path: "/kill", title: "Kill switch", group: "Control", icon: IconShieldHalf, page: lazy(() => import("./Kill")), more: ["/kill/:id"] },
   { path: "/profile", title: "Profile", group: "You", icon: IconUser, page: lazy(() => import("./Profile")) },
 ];
+
+/** The page at a path of the browser; undefined where there is none. */
+export function pageAt(pathname: string): PageEntry | undefined {
+  return pages.find((each) => [each.path, ...(each.more ?? [])].some((path) => matchPath(path, pathname)));
+}
 
 /** Where a thing that the search found is shown. */
 export function placeOf(kind: string, id: string): string {

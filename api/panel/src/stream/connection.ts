@@ -84,6 +84,8 @@ function nextFrame(run: () => void): void {
 
 export class Connection {
   status: LinkStatus = { state: "connecting", since: Date.now(), detail: "" };
+  /** How often what was read before may have missed changes. */
+  resets = 0;
   /** Called when the server says that there is no session any more. */
   onSignedOut: () => void = () => undefined;
 
@@ -395,6 +397,7 @@ export class Connection {
   private reset(): void {
     // What came before it is older than what will be read.
     this.queue = this.queue.filter((each) => isLog(each.topic));
+    this.resets += 1;
     for (const each of this.resetListeners) each();
   }
 

@@ -1,9 +1,9 @@
 /** The stream in React. */
-import { useQuery, type QueryKey } from "@tanstack/react-query";
+import { hashKey, type QueryKey, useQuery } from "@tanstack/react-query";
 import { createContext, useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
 
 import type { Change, Connection, LinkStatus, Update } from "./connection";
-import { LiveRows } from "./rows";
+import { type Apply, Followed, type Read } from "./followed";
 
 export const StreamContext = createContext<Connection | null>(null);
 
@@ -85,49 +85,49 @@ export interface LiveQuery<Row> {
 /**
  * Rows read by REST and kept up to date by a topic of the stream.
  *
- * `apply` lays a change over the rows. Changes that come while the rows are being read are laid over them again
- * afterwards, so nothing falls between the two.
+ * They are read whenever a part that shows them appears or its key changes, and are loading until then: what was read for
+ * an earlier look misses the changes that nobody heard in between. `apply` lays a change over the rows; one that comes
+ * while they are being read is laid over them again afterwards, so nothing falls between the two.
  */
 export function useLiveRows<Row, Body>(given: {
   queryKey: QueryKey;
-  read: () => Promise<{ items: Row[]; whole: boolean }>;
+  read: () => Promise<Read<Row>>;
   keyOf: (row: Row) => string;
   topic: string;
-  apply: (rows: LiveRows<Row>, change: Change<Body>) => void;
+  apply: Apply<Row, Body>;
 }): LiveQuery<Row> {
   const { queryKey, read, keyOf, topic, apply } = given;
-  const [rows] = useState(() => new LiveRows<Row>(keyOf));
-  const during = useRef<Change<Body>[]>([]);
+  const stream = useStream();
+  const key = hashKey(queryKey);
+  const look = () => ({ key, stream, followed: new Followed<Row, Body>(stream, keyOf) });
+  const [held, setHeld] = useState(look);
+  let current = held;
+  if (held.key !== key || held.stream !== stream) {
+    current = look();
+    setHeld(current);
+  }
+  const { followed } = current;
   const query = useQuery({
-    queryKey: [...queryKey, "live"],
-    queryFn: async () => {
-      during.current = [];
-      return read();
-    },
+    // Under a key of its own: a read that another look began has not seen what this one must.
+    queryKey: [...queryKey, "live", followed.number],
+    queryFn: () => followed.read(read, apply),
+    gcTime: 0,
   });
   useChanges<Body>(topic, (changes) => {
-    during.current.push(...changes);
-    if (during.current.length > 20_000) during.current.splice(0, 10_000);
-    for (const change of changes) apply(rows, change);
+    followed.hear(changes, apply);
   });
-  const { data, dataUpdatedAt } = query;
-  const latest = useRef(apply);
-  useEffect(() => {
-    latest.current = apply;
-  });
-  useEffect(() => {
-    if (!data) return;
-    rows.fill(data.items);
-    for (const change of during.current) latest.current(rows, change);
-    // Each reading counts, also one that found what the one before had found.
-  }, [data, dataUpdatedAt, rows]);
-  const shown = useSyncExternalStore(rows.subscribe, rows.snapshot);
+  const rows = useSyncExternalStore(followed.rows.subscribe, followed.rows.snapshot);
+  const resets = useSyncExternalStore(
+    (changed) => stream.onReset(changed),
+    () => stream.resets,
+  );
+  const isBehind = followed.resets !== null && followed.resets !== resets;
   return {
-    rows: shown,
+    rows,
     isLoading: query.isLoading,
     error: query.error,
-    isStale: useStale() || query.isError,
-    isCut: data ? !data.whole : false,
+    isStale: useStale() || query.isError || isBehind,
+    isCut: query.data ? !query.data.whole : false,
     refetch: () => void query.refetch(),
   };
 }

@@ -4,6 +4,7 @@
  * On a computer that needs long to draw them they come less often, so that at least half of its time is left for
  * whoever scrolls and types.
  */
+import { replaceEqualDeep } from "@tanstack/react-query";
 
 const PACE_MS = 100;
 const SLOWEST_MS = 1_000;
@@ -17,10 +18,16 @@ export class LiveRows<Row> {
 
   constructor(private readonly keyOf: (row: Row) => string) {}
 
-  /** Replace everything by what was read. */
-  fill(rows: readonly Row[]): void {
+  /** Replace everything by what was read, and by what `lay` puts over it, at once. */
+  fill(rows: readonly Row[], lay: () => void): void {
+    const before = new Map(this.byKey);
     this.byKey.clear();
-    for (const row of rows) this.byKey.set(this.keyOf(row), row);
+    for (const row of rows) {
+      const key = this.keyOf(row);
+      // One that is as it was stays the same one, and is not drawn again.
+      this.byKey.set(key, replaceEqualDeep(before.get(key), row));
+    }
+    lay();
     this.publish();
   }
 

@@ -29,7 +29,8 @@ export function answers(routes: Record<string, Answer>): Asked[] {
     const request = new Request(input, init);
     const { pathname, searchParams } = new URL(request.url);
     const text = await request.clone().text();
-    const asked = { method: request.method, path: pathname, query: searchParams, body: text ? (JSON.parse(text) as unknown) : null };
+    const isJson = text !== "" && !request.headers.get("Content-Type")?.includes("octet-stream");
+    const asked = { method: request.method, path: pathname, query: searchParams, body: isJson ? (JSON.parse(text) as unknown) : text || null };
     all.push(asked);
     const answer = routes[`${asked.method} ${decodeURIComponent(pathname)}`];
     return answer ? answer(asked) : Response.json({ items: [], next: null });

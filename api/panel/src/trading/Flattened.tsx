@@ -2,6 +2,13 @@ import { List, Stack, Text } from "@mantine/core";
 
 import type { Shape } from "@/api/client";
 import { StateBadge } from "@/components/StateBadge";
+import type { Told } from "@/components/useAct";
+
+/** What must be told of it where nobody sees it below: null where nothing stood in the way. */
+export function notClosed(account: string, { refused }: Shape<"FlattenShown">): Told | null {
+  if (!refused.length) return null;
+  return { title: `Flattening ${account}: not all of it was closed`, message: refused.map((each) => each.detail).join("\n"), isBad: true };
+}
 
 /** What came of flattening an account: what closes it, or what stands in the way and what to do about it. */
 export function Flattened({ account, done }: { account: string; done: Shape<"FlattenShown"> }) {

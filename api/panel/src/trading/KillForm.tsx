@@ -19,7 +19,8 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
   const operator = useIsOperator();
   const accounts = useAccounts();
   const algos = useQuery({ queryKey: ["algos", "names"], queryFn: readAlgos, staleTime: 30_000 });
-  const [scope, setScope] = useState(given.scope ?? (operator ? "cluster" : `user:${me.user}`));
+  const usual = given.scope ?? (operator ? "cluster" : `user:${me.user}`);
+  const [scope, setScope] = useState(usual);
   const [flatten, setFlatten] = useState(false);
   const [reason, setReason] = useState("");
   const [dialog, confirm] = useConfirm();
@@ -35,11 +36,13 @@ export function KillForm(given: { scope?: string; onThrown: (kill: Kill) => void
   }, [accounts, algos.data, me.user, operator]);
   const words = scope === "cluster" ? "the whole cluster" : scope.replace(":", " ");
   const act = async () => {
-    given.onThrown(
-      await expect(
-        api.POST("/v1/risk/kill", { params: { query: { wait_s: 2 } }, body: { scope, flatten, reason: reason.trim() } }),
-      ),
+    const kill = await expect(
+      api.POST("/v1/risk/kill", { params: { query: { wait_s: 2 } }, body: { scope, flatten, reason: reason.trim() } }),
     );
+    setScope(usual);
+    setFlatten(false);
+    setReason("");
+    given.onThrown(kill);
   };
   return (
     <form

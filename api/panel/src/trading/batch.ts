@@ -1,10 +1,14 @@
 /** One command to many algos. */
 import { api, expect, type Shape } from "@/api/client";
+import type { Told } from "@/components/useAct";
 
 export type BatchOutcome = Shape<"BatchShown">;
 export type BatchWanted = Partial<Shape<"BatchWanted">> & Pick<Shape<"BatchWanted">, "action"> & { ids: string[] };
 
 const MOST = 1_000;
+export const NOT_HEARD = "Not every session has heard of it yet; those that have not are silent.";
+/** So many that were refused are named in a notice. */
+const NAMED = 5;
 
 /** The outcome for each of them; more than the server takes at once are sent one after the other. */
 export async function commandMany(wanted: BatchWanted): Promise<BatchOutcome> {
@@ -18,4 +22,18 @@ export async function commandMany(wanted: BatchWanted): Promise<BatchOutcome> {
     if (part.holds !== null && part.holds !== undefined) all.holds = (all.holds ?? true) && part.holds;
   }
   return all;
+}
+
+/** What must be told of it where nobody sees the outcome itself: null where all of it was done. */
+export function missedOf(what: string, { done, refused, holds, results }: BatchOutcome): Told | null {
+  if (!refused && holds !== false) return null;
+  const named = results.flatMap(({ id, problem }) => (problem ? [`${id}: ${problem.detail}`] : []));
+  const more = named.length - NAMED;
+  const message = [
+    `${String(done)} done, ${String(refused)} refused.`,
+    ...named.slice(0, NAMED),
+    ...(more > 0 ? [`and ${String(more)} more`] : []),
+    ...(holds === false ? [NOT_HEARD] : []),
+  ];
+  return { title: `${what}: not all of it was done`, message: message.join("\n"), isBad: true };
 }

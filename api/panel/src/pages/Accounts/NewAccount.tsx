@@ -44,8 +44,7 @@ export function NewAccount(given: { onClose: () => void }) {
         }),
       );
       await client.invalidateQueries({ queryKey: ["accounts"] });
-      given.onClose();
-      void navigate(`/accounts/${encodeURIComponent(made.id)}`);
+      return made;
     } catch (error) {
       setWrong(error);
       throw error;
@@ -81,6 +80,10 @@ export function NewAccount(given: { onClose: () => void }) {
             prefix="settings"
             verb="Add the account"
             onSubmit={create}
+            onDone={(made) => {
+              given.onClose();
+              void navigate(`/accounts/${encodeURIComponent(made.id)}`);
+            }}
             onCancel={given.onClose}
             disabled={!id.trim() || !user}
           >

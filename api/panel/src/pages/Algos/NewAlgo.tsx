@@ -80,7 +80,7 @@ function Form(given: { onClose: () => void }) {
       throw found;
     }
     await client.invalidateQueries({ queryKey: ["algos"] });
-    void navigate(`/algos/${encodeURIComponent(id.trim())}`);
+    return id.trim();
   };
   return (
     <>
@@ -92,6 +92,7 @@ function Form(given: { onClose: () => void }) {
         prefix="parameters"
         verb={start ? "Add and start" : "Add"}
         onSubmit={create}
+        onDone={(made) => void navigate(`/algos/${encodeURIComponent(made)}`)}
         onCancel={given.onClose}
         disabled={!id.trim() || !strategy || !account || !feed || !instruments.length || !labels}
       >

@@ -4,10 +4,11 @@ import { notifications } from "@mantine/notifications";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
-import { api, Cancelled, expect, type Shape } from "@/api/client";
+import { api, expect, type Shape } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { labelsText, readLabels } from "@/components/Labels";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { useAct } from "@/components/useAct";
 import type { Algo } from "@/trading/read";
 
 import { APPLIED } from "./algos";
@@ -55,35 +56,25 @@ export function EditPlacement(given: { algo: Algo; onClose: () => void }) {
   const client = useQueryClient();
   const [text, setText] = useState(labelsText(algo.labels));
   const [placement, setPlacement] = useState<Placement>(algo.placement);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct(`Changing ${algo.id}`);
   const labels = readLabels(text);
   const relabels = labels !== null && labelsText(labels) !== labelsText(algo.labels);
   const moves = !isSamePlacement(placement, algo.placement);
   const restarts = moves && algo.want === "running" && algo.state !== "failed";
   const save = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      const changed = await expect(
-        api.PATCH("/v1/algos/{id}", {
-          params: { path: { id: algo.id } },
-          body: {
-            generation: algo.generation,
-            ...(relabels ? { labels } : {}),
-            ...(moves ? { placement: { ...placement, selector: placement.selector.trim() } } : {}),
-          },
-        }),
-      );
-      await client.invalidateQueries({ queryKey: ["algo", algo.id] });
-      await client.invalidateQueries({ queryKey: ["algos"] });
-      notifications.show({ title: `${algo.id} changed`, message: moves ? APPLIED[changed.applied ?? "unchanged"] : "The labels hold from now on." });
-      given.onClose();
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    const changed = await expect(
+      api.PATCH("/v1/algos/{id}", {
+        params: { path: { id: algo.id } },
+        body: {
+          generation: algo.generation,
+          ...(relabels ? { labels } : {}),
+          ...(moves ? { placement: { ...placement, selector: placement.selector.trim() } } : {}),
+        },
+      }),
+    );
+    void client.invalidateQueries({ queryKey: ["algo", algo.id] });
+    void client.invalidateQueries({ queryKey: ["algos"] });
+    notifications.show({ title: `${algo.id} changed`, message: moves ? APPLIED[changed.applied ?? "unchanged"] : "The labels hold from now on." });
   };
   return (
     <Modal opened onClose={given.onClose} size="lg" title={<strong>Labels and placement of {algo.id}</strong>}>
@@ -91,7 +82,7 @@ export function EditPlacement(given: { algo: Algo; onClose: () => void }) {
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
-          if (!busy && labels && (relabels || moves)) void save();
+          if (labels && (relabels || moves)) void run(save, given.onClose);
         }}
       >
         <Stack gap="sm">

@@ -7,10 +7,10 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 
 import { api, expect } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { ErrorNote } from "@/components/ErrorNote";
+import { useAct } from "@/components/useAct";
 import { Outcome } from "@/pages/Deck/acts";
-import { type BatchOutcome, type BatchWanted, commandMany } from "@/trading/batch";
+import { type BatchOutcome, type BatchWanted, commandMany, missedOf } from "@/trading/batch";
 
 type Action = BatchWanted["action"];
 
@@ -79,29 +79,25 @@ function Command(given: { ids: string[]; action: Action; onClose: () => void }) 
   const [cancelOpen, setCancelOpen] = useState(false);
   const [node, setNode] = useState<string>("");
   const [force, setForce] = useState(false);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
   const [outcome, setOutcome] = useState<BatchOutcome | null>(null);
   const whom = ids.length === 1 ? (ids[0] ?? "") : `${String(ids.length)} algos`;
+  const title = `${TITLES[action]} ${whom}`;
+  const { busy, error, run } = useAct(title);
   const act = async () => {
-    setBusy(true);
-    setError(null);
     const own: Partial<BatchWanted> =
       action === "stop" ? { orders, position }
       : action === "pause" ? { because: because.trim(), cancel_open: cancelOpen }
       : action === "move" ? { node, force }
       : {};
-    try {
-      const done = await commandMany({ action, ids, ...own });
-      await client.invalidateQueries({ queryKey: ["algos"] });
-      for (const id of ids) void client.invalidateQueries({ queryKey: ["algo", id] });
-      if (done.refused || done.holds === false) setOutcome(done);
-      else given.onClose();
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    const sent = await commandMany({ action, ids, ...own });
+    void client.invalidateQueries({ queryKey: ["algos"] });
+    for (const id of ids) void client.invalidateQueries({ queryKey: ["algo", id] });
+    return sent;
+  };
+  const left = (sent: BatchOutcome) => missedOf(title, sent);
+  const done = (sent: BatchOutcome) => {
+    if (left(sent)) setOutcome(sent);
+    else given.onClose();
   };
   const words: Record<Action, ReactNode> = {
     start: "It starts on the machine it belongs to; what runs already goes on untouched.",
@@ -115,11 +111,7 @@ function Command(given: { ids: string[]; action: Action; onClose: () => void }) 
     <Modal
       opened
       onClose={given.onClose}
-      title={
-        <strong>
-          {TITLES[action]} {whom}
-        </strong>
-      }
+      title={<strong>{title}</strong>}
     >
       {outcome ? (
         <Outcome outcome={outcome} onClose={given.onClose} />
@@ -127,7 +119,7 @@ function Command(given: { ids: string[]; action: Action; onClose: () => void }) 
         <form
           onSubmit={(event) => {
             event.preventDefault();
-            if (!busy) void act();
+            void run(act, done, left);
           }}
         >
           <Stack gap="sm">
@@ -172,7 +164,7 @@ function Command(given: { ids: string[]; action: Action; onClose: () => void }) 
                 Cancel
               </Button>
               <Button type="submit" loading={busy} color={action === "stop" ? "red.9" : undefined} data-autofocus>
-                {TITLES[action]} {whom}
+                {title}
               </Button>
             </Group>
           </Stack>

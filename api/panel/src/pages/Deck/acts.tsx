@@ -7,8 +7,8 @@ import { api, expect, type Shape } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { StateBadge } from "@/components/StateBadge";
 import { useAct } from "@/components/useAct";
-import { type BatchOutcome, commandMany } from "@/trading/batch";
-import { Flattened } from "@/trading/Flattened";
+import { type BatchOutcome, commandMany, missedOf, NOT_HEARD } from "@/trading/batch";
+import { Flattened, notClosed } from "@/trading/Flattened";
 import { type Algo, readAlgos, useAccounts } from "@/trading/read";
 
 interface Dialog {
@@ -91,21 +91,23 @@ function Choose(
     setOffered(ids);
     setTicked(ids);
   }
-  const { busy, error, run } = useAct(`${given.verb} algos`);
+  const title = `${given.verb} algos`;
+  const { busy, error, run } = useAct(title);
   const [outcome, setOutcome] = useState<BatchOutcome | null>(null);
   const found = (algos.data?.items ?? []).filter((each) => offered?.has(each.id));
   const chosen = found.filter((each) => ticked.has(each.id)).map((each) => each.id);
   const act = async () => {
-    setOutcome(await given.send(chosen));
-    await client.invalidateQueries({ queryKey: ["algos"] });
-    await client.invalidateQueries({ queryKey: ["deck"] });
+    const sent = await given.send(chosen);
+    void client.invalidateQueries({ queryKey: ["algos"] });
+    void client.invalidateQueries({ queryKey: ["deck"] });
+    return sent;
   };
   if (outcome) return <Outcome outcome={outcome} onClose={given.onClose} />;
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (chosen.length) void run(act);
+        if (chosen.length) void run(act, setOutcome, (sent) => missedOf(title, sent));
       }}
     >
       <Stack gap="sm">
@@ -162,7 +164,7 @@ export function Outcome(given: { outcome: BatchOutcome; onClose: () => void }) {
         label={`${String(outcome.done)} done${outcome.refused ? `, ${String(outcome.refused)} refused` : ""}`}
       />
       {outcome.holds === false ? (
-        <Text c="var(--qd-warn)">Not every session has heard of it yet; those that have not are silent.</Text>
+        <Text c="var(--qd-warn)">{NOT_HEARD}</Text>
       ) : null}
       {refused.length ? (
         <List size="sm">
@@ -201,8 +203,8 @@ function Flatten(given: Dialog & { account?: string }) {
     const answer = await expect(
       api.POST("/v1/accounts/{id}/flatten", { params: { path: { id } }, body: { reason: reason.trim() } }),
     );
-    setDone({ account: id, answer });
-    await client.invalidateQueries({ queryKey: ["deck"] });
+    void client.invalidateQueries({ queryKey: ["deck"] });
+    return { account: id, answer };
   };
   if (done) {
     return (
@@ -228,7 +230,7 @@ function Flatten(given: Dialog & { account?: string }) {
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (account && reason.trim()) void run(() => act(account));
+        if (account && reason.trim()) void run(() => act(account), setDone, ({ answer }) => notClosed(account, answer));
       }}
     >
       <Stack gap="sm">

@@ -42,8 +42,7 @@ export function NewFeed(given: { onClose: () => void }) {
         }),
       );
       await client.invalidateQueries({ queryKey: ["feeds"] });
-      given.onClose();
-      void navigate(`/feeds/${encodeURIComponent(made.id)}`);
+      return made;
     } catch (error) {
       setWrong(error);
       throw error;
@@ -68,6 +67,10 @@ export function NewFeed(given: { onClose: () => void }) {
             prefix="settings"
             verb="Add the feed"
             onSubmit={create}
+            onDone={(made) => {
+              given.onClose();
+              void navigate(`/feeds/${encodeURIComponent(made.id)}`);
+            }}
             onCancel={given.onClose}
             disabled={!id.trim()}
           >

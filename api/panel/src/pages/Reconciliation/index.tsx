@@ -10,6 +10,7 @@ import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
+import { useAct } from "@/components/useAct";
 import { Time } from "@/components/values";
 import { formatSpan } from "@/format/time";
 import { useMe } from "@/session/session";
@@ -114,14 +115,16 @@ function Decide(given: { found: Break; mayDecide: boolean; onClose: () => void }
   const params = { path: { id: found.id } };
   // Both sides as they were seen: where they have changed meanwhile, the server refuses.
   const body = { ours: found.ours, theirs: found.theirs, note: note.trim() };
-  const settle = useMutation({
-    mutationFn: (how: "accept" | "explain") =>
-      how === "accept"
-        ? expect(api.POST("/v1/breaks/{id}/accept", { params, body }))
-        : expect(api.POST("/v1/breaks/{id}/explain", { params, body })),
-    onSuccess: given.onClose,
-    onSettled: () => client.invalidateQueries({ queryKey: ["breaks"] }),
-  });
+  const { busy, error, run } = useAct(`The break of ${found.instrument || found.account}`);
+  const settle = (how: "accept" | "explain") =>
+    void run(async () => {
+      try {
+        if (how === "accept") await expect(api.POST("/v1/breaks/{id}/accept", { params, body }));
+        else await expect(api.POST("/v1/breaks/{id}/explain", { params, body }));
+      } finally {
+        void client.invalidateQueries({ queryKey: ["breaks"] });
+      }
+    }, given.onClose);
   const isOpen = !found.resolved_at;
   return (
     <Modal opened onClose={given.onClose} title={<strong>{`${found.kind} of ${found.instrument || found.account}`}</strong>} size="lg">
@@ -155,23 +158,23 @@ function Decide(given: { found: Break; mayDecide: boolean; onClose: () => void }
                 setNote(event.currentTarget.value);
               }}
             />
-            <ErrorNote error={settle.error} />
+            <ErrorNote error={error} />
             <Group justify="flex-end" gap="xs">
               <Button
                 variant="default"
                 disabled={!note.trim()}
-                loading={settle.isPending}
+                loading={busy}
                 onClick={() => {
-                  settle.mutate("explain");
+                  settle("explain");
                 }}
               >
                 Explain: it stays, and trading goes on
               </Button>
               <Button
                 disabled={!note.trim()}
-                loading={settle.isPending}
+                loading={busy}
                 onClick={() => {
-                  settle.mutate("accept");
+                  settle("accept");
                 }}
               >
                 Accept the broker&apos;s side

@@ -3,16 +3,16 @@
  * than what is in force when the button is pressed is confirmed first; nothing is set over what somebody has set since.
  */
 import { Button, Group, Modal, Select, Stack, TextInput } from "@mantine/core";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { readAll } from "@/api/all";
 import { api, expect } from "@/api/client";
-import { Cancelled } from "@/api/problem";
-import { useConfirm } from "@/components/ConfirmAction";
+import { type Confirmation, useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { useAct } from "@/components/useAct";
 
 import { type Asked, whatBecomesPossible } from "./raising";
 
@@ -44,38 +44,36 @@ export function LimitForm(given: {
       void client.invalidateQueries({ queryKey: ["limit-tree"] });
     }
   };
-  const set = useMutation({
-    mutationFn: async () => {
-      const asked = { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() };
-      const held = await inForce(asked);
-      const words = chosen ? whatBecomesPossible(asked, chosen, held, unit) : null;
-      if (words === null) {
+  const { busy, error, run } = useAct(isNew ? "Setting a limit" : "Changing a limit");
+  const set = async () => {
+    const asked = { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() };
+    const held = await inForce(asked);
+    const words = chosen ? whatBecomesPossible(asked, chosen, held, unit) : null;
+    if (words === null) {
+      await put(asked, held);
+      return null;
+    }
+    return {
+      title: `Allow more: ${asked.kind.replaceAll("_", " ")} of ${asked.scope}`,
+      verb: "Allow it",
+      danger: true,
+      children: words.map((each) => <p key={each}>{each}</p>),
+      act: async () => {
         await put(asked, held);
-        return true;
-      }
-      confirm({
-        title: `Allow more: ${asked.kind.replaceAll("_", " ")} of ${asked.scope}`,
-        verb: "Allow it",
-        danger: true,
-        children: words.map((each) => <p key={each}>{each}</p>),
-        act: async () => {
-          await put(asked, held);
-          given.onClose();
-        },
-      });
-      return false;
-    },
-    onSuccess: (done) => {
-      if (done) given.onClose();
-    },
-  });
-  const error = set.error instanceof Cancelled ? null : set.error;
+        given.onClose();
+      },
+    };
+  };
+  const done = (question: Confirmation | null) => {
+    if (question) confirm(question);
+    else given.onClose();
+  };
   return (
     <Modal opened onClose={given.onClose} title={<strong>{isNew ? "Set a limit" : "Change a limit"}</strong>}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          set.mutate();
+          void run(set, done);
         }}
       >
         <Stack gap="sm">
@@ -129,7 +127,7 @@ export function LimitForm(given: {
             <Button variant="default" onClick={given.onClose}>
               Cancel
             </Button>
-            <Button type="submit" loading={set.isPending} disabled={!kind || !value.trim()}>
+            <Button type="submit" loading={busy} disabled={!kind || !value.trim()}>
               {isNew ? "Set the limit" : "Change the limit"}
             </Button>
           </Group>

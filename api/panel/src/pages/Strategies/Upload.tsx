@@ -1,6 +1,6 @@
 /** Upload code: checked, tried over a made-up market, and kept under the digest of what it is. */
 import { Autocomplete, Button, Checkbox, FileInput, Group, Modal, Stack, TagsInput, Textarea, TextInput } from "@mantine/core";
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { useNavigate } from "react-router";
 
@@ -8,6 +8,7 @@ import { api, expect } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentsInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { useAct } from "@/components/useAct";
 
 /** As the server's own bound: a larger file is not sent at all. */
 export const MOST_BYTES = 20_000_000;
@@ -25,41 +26,47 @@ export function Upload(given: { known: string[]; name?: string; onClose: () => v
   const [instruments, setInstruments] = useState<string[]>([]);
   const [smoke, setSmoke] = useState(true);
   const isLarge = file !== null && file.size > MOST_BYTES;
-  const submit = useMutation({
-    mutationFn: async (code: File) =>
-      expect(
-        api.POST("/v1/strategies/{name}/versions", {
-          params: {
-            path: { name: name.trim() },
-            query: {
-              file: code.name,
-              entry: entry.trim(),
-              requirement: requirements,
-              parameters: parameters.trim(),
-              instrument: instruments,
-              smoke,
-            },
+  const { busy, error, run } = useAct("Uploading a strategy");
+  const send = async (code: File) => {
+    const made = await expect(
+      api.POST("/v1/strategies/{name}/versions", {
+        params: {
+          path: { name: name.trim() },
+          query: {
+            file: code.name,
+            entry: entry.trim(),
+            requirement: requirements,
+            parameters: parameters.trim(),
+            instrument: instruments,
+            smoke,
           },
-          // The document says bytes; openapi-typescript calls them a string.
-          body: code as unknown as string,
-          bodySerializer: (body) => body as unknown as Blob,
-          headers: { "Content-Type": "application/octet-stream" },
-        }),
-      ),
-    onSuccess: async (made) => {
-      await client.invalidateQueries({ queryKey: ["strategies"] });
-      await client.invalidateQueries({ queryKey: ["versions", made.strategy] });
-      given.onClose();
-      void navigate(`/strategies/${encodeURIComponent(made.strategy)}`);
-    },
+        },
+        // The document says bytes; openapi-typescript calls them a string.
+        body: code as unknown as string,
+        bodySerializer: (body) => body as unknown as Blob,
+        headers: { "Content-Type": "application/octet-stream" },
+      }),
+    );
+    void client.invalidateQueries({ queryKey: ["strategies"] });
+    void client.invalidateQueries({ queryKey: ["versions", made.strategy] });
+    return made;
+  };
+  const done = ({ strategy }: { strategy: string }) => {
+    given.onClose();
+    void navigate(`/strategies/${encodeURIComponent(strategy)}`);
+  };
+  // It takes minutes: by then people are elsewhere, and stay there.
+  const left = ({ strategy, version }: { strategy: string; version: string }) => ({
+    title: `${strategy} was uploaded`,
+    message: `It was checked, and is version ${version.slice(0, 8)}.`,
+    isBad: false,
   });
-  const { error } = submit;
   return (
     <Modal opened onClose={given.onClose} title={<strong>Upload a strategy</strong>} size="lg">
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          if (file && !isLarge) submit.mutate(file);
+          if (file && !isLarge) void run(() => send(file), done, left);
         }}
       >
         <Stack gap="sm">
@@ -135,7 +142,7 @@ export function Upload(given: { known: string[]; name?: string; onClose: () => v
             <Button variant="default" onClick={given.onClose}>
               Cancel
             </Button>
-            <Button type="submit" loading={submit.isPending} disabled={!file || isLarge || !name.trim()}>
+            <Button type="submit" loading={busy} disabled={!file || isLarge || !name.trim()}>
               Check and upload
             </Button>
           </Group>

@@ -6,12 +6,12 @@ import { useNavigate } from "react-router";
 
 import { readAll } from "@/api/all";
 import { api, expect, type Shape } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
+import { useAct } from "@/components/useAct";
 import { Ago, Time } from "@/components/values";
 import { SecretOnce } from "@/people/Secret";
 import { Sessions } from "@/people/Sessions";
@@ -94,25 +94,17 @@ export function UserList() {
 function AddUser(given: { onMade: (user: string, password: string | null) => void }) {
   const [id, setId] = useState("");
   const [roles, setRoles] = useState<string[]>(["viewer"]);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct("Adding a user");
   const add = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      const made = await expect(api.POST("/v1/users", { body: { id: id.trim(), roles } }));
-      given.onMade(made.id, made.one_time_password);
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    const made = await expect(api.POST("/v1/users", { body: { id: id.trim(), roles } }));
+    // The password is shown also where the form was closed: it is shown once.
+    given.onMade(made.id, made.one_time_password);
   };
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy && id.trim() && roles.length) void add();
+        if (id.trim() && roles.length) void run(add);
       }}
     >
       <Stack gap="sm">
