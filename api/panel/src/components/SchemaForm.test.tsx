@@ -50,6 +50,44 @@ describe("a schema", () => {
     expect(valuesOf(fields, draftOf(fields, values))).toEqual(values);
   });
 
+  const one = (schema: Schema) =>
+    fieldsOf({
+      $defs: { Stop: { type: "object", properties: { pct: { type: "number", default: 2 } } }, Size: { type: "integer", enum: [1, 2] } },
+      properties: { x: schema },
+    });
+  const orNull = (schema: Schema, fallback: unknown = null): Schema => ({ anyOf: [schema, { type: "null" }], default: fallback });
+  const texts: Schema = { type: "array", items: { type: "string" } };
+
+  it.each<[string, Schema, unknown]>([
+    ["no group", orNull({ $ref: "#/$defs/Stop" }), null],
+    ["no group that has a needed field", orNull({ type: "object", properties: { pct: { type: "number" } }, required: ["pct"] }), null],
+    ["a group that may be none", orNull({ $ref: "#/$defs/Stop" }), { pct: 5 }],
+    ["texts with commas", texts, ["a, b", "c"]],
+    ["texts with spaces around them, empty ones, several lines", texts, [" a ", "", "b\nc"]],
+    ["a text that looks like JSON", texts, ["[a]", "b"]],
+    ["texts of a choice", { type: "array", items: { enum: ["a", "b"], type: "string" } }, ["a", "b"]],
+    ["numbers of a choice", { type: "array", items: { $ref: "#/$defs/Size" } }, [1, 2]],
+    ["flags", { type: "array", items: { type: "boolean" } }, [true, false]],
+    ["no list", orNull(texts), null],
+    ["an empty list that may be none", orNull(texts), []],
+    ["an empty list", texts, []],
+    ["an empty text that may be none", orNull({ type: "string" }, "z"), ""],
+    ["no text", orNull({ type: "string" }, "z"), null],
+    ["a whole number or a text: the number", { anyOf: [{ type: "integer" }, { type: "string" }] }, 5],
+    ["a whole number or a text: the text", { anyOf: [{ type: "integer" }, { type: "string" }] }, "5"],
+    ["null among the choices", { enum: ["a", null], default: "a" }, null],
+    ["no flag", orNull({ type: "boolean" }), null],
+    ["a small number", { type: "number" }, 1e-7],
+  ])("gives back %s", (_, schema, x) => {
+    const field = one(schema);
+    expect(valuesOf(field, draftOf(field, { x }))).toEqual({ x });
+  });
+
+  it("has no group where none is the default", () => {
+    const field = one(orNull({ $ref: "#/$defs/Stop" }));
+    expect(valuesOf(field, draftOf(field))).toEqual({ x: null });
+  });
+
   it("leaves out what is empty, so that the strategy's default counts", () => {
     const draft = { ...draftOf(fields, { fast: 5 }), ratio: "" };
     expect(valuesOf(fields, draft)).not.toHaveProperty("ratio");
@@ -58,6 +96,8 @@ describe("a schema", () => {
   it.each([
     ["fast", "five", "not a number"],
     ["fast", "1.5", "not a whole number"],
+    ["fast", "0x10", "not a number"],
+    ["windows", "[1", "not JSON"],
     ["fast", "", "needed"],
     ["fast", "9007199254740993", "too large"],
     ["windows", "1, x", "not a number"],
@@ -92,6 +132,34 @@ describe("its form", () => {
     await userEvent.click(screen.getByLabelText("Exits"));
     await userEvent.click(screen.getByRole("button", { name: "Change" }));
     expect(onSubmit).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ fast: 8, exits: false, size: "0.01" }));
+  });
+
+  it("sets a group that may be none only where somebody says so, and takes it away again", async () => {
+    const schema = { properties: { stop: { anyOf: [{ type: "object", properties: { pct: { type: "number", default: 2 } } }, { type: "null" }], default: null, title: "Stop" } } };
+    const onSubmit = show({ schema, values: { stop: null } });
+    const sends = async (value: unknown) => {
+      await userEvent.click(screen.getByRole("button", { name: "Change" }));
+      expect(onSubmit).toHaveBeenLastCalledWith({ stop: value });
+    };
+    await sends(null);
+    expect(screen.queryByLabelText("pct")).toBeNull();
+    await userEvent.click(screen.getByLabelText("Set Stop"));
+    await sends({ pct: 2 });
+    await userEvent.click(screen.getByLabelText("Set Stop"));
+    await sends(null);
+  });
+
+  it("takes an emptied text that may be none as none", async () => {
+    const onSubmit = show({ schema: { properties: { note: { anyOf: [{ type: "string" }, { type: "null" }], title: "Note" } } }, values: { note: "a" } });
+    await userEvent.clear(screen.getByLabelText("Note"));
+    await userEvent.click(screen.getByRole("button", { name: "Change" }));
+    expect(onSubmit).toHaveBeenLastCalledWith({ note: null });
+  });
+
+  it("shows words about a group as a whole there", async () => {
+    show({ onSubmit: () => Promise.reject(problem("parameters.stop", "a stop is needed")) });
+    await userEvent.click(screen.getByRole("button", { name: "Change" }));
+    expect(await screen.findByText("a stop is needed")).toBeVisible();
   });
 
   it("shows the server's words at the field that it names", async () => {

@@ -1,4 +1,4 @@
-import { Badge, Button, Checkbox, Fieldset, Group, Select, Stack, Textarea, TextInput } from "@mantine/core";
+import { Badge, Button, Checkbox, Fieldset, Group, Input as MantineInput, Select, Stack, Textarea, TextInput } from "@mantine/core";
 import { type ReactNode, useMemo, useState } from "react";
 
 import { ProblemError } from "@/api/problem";
@@ -72,16 +72,26 @@ function Fields(given: {
       given.onChange({ ...given.draft, [field.name]: value });
     };
     if (field.kind === "group") {
+      const held = given.draft[field.name] ?? null;
+      const error = given.wrong.get(path);
       return (
         <Fieldset key={field.name} legend={field.label}>
           <Stack gap="sm">
-            <Fields
-              fields={field.fields}
-              draft={(given.draft[field.name] ?? {}) as Draft}
-              onChange={set}
-              wrong={given.wrong}
-              path={`${path}.`}
-            />
+            {field.nullable ? (
+              <Checkbox
+                size="xs"
+                label={`Set ${field.label}`}
+                description={held === null ? "None is set" : undefined}
+                checked={held !== null}
+                onChange={(event) => {
+                  set(event.currentTarget.checked ? draftOf(field.fields) : null);
+                }}
+              />
+            ) : null}
+            {held === null ? null : (
+              <Fields fields={field.fields} draft={held as Draft} onChange={set} wrong={given.wrong} path={`${path}.`} />
+            )}
+            {error === undefined ? null : <MantineInput.Error>{error}</MantineInput.Error>}
           </Stack>
         </Fieldset>
       );
@@ -119,7 +129,8 @@ function Input(given: {
     value: text,
     placeholder,
     onChange: (event: { currentTarget: { value: string } }) => {
-      set(event.currentTarget.value);
+      const value = event.currentTarget.value;
+      set(value === "" && field.nullable ? null : value);
     },
   };
   switch (field.kind) {
@@ -142,14 +153,14 @@ function Input(given: {
           data={field.choices.map((each) => ({ value: JSON.stringify(each), label: show(each) }))}
           value={text || null}
           onChange={(value) => {
-            set(value ?? "");
+            set(value ?? (field.nullable ? null : ""));
           }}
         />
       );
     case "json":
       return <Textarea {...typed} styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }} />;
     case "list":
-      return <TextInput {...typed} placeholder="separated by commas" />;
+      return <TextInput {...typed} placeholder={field.nullable && given.value === null ? "none" : "separated by commas, or a JSON list"} />;
     case "integer":
     case "number":
     case "decimal":

@@ -2,6 +2,10 @@ import { Skeleton } from "@mantine/core";
 import type { ReactNode } from "react";
 import { Link } from "react-router";
 
+import { signOf } from "@/format/decimal";
+
+import { StateBadge } from "./StateBadge";
+
 /** One figure with its name; with `to` it leads to the page about it. */
 export function Stat(given: {
   label: string;
@@ -29,9 +33,24 @@ export function Stat(given: {
   );
 }
 
-/** How much of a limit is used, 0 to 1 and beyond: a bar and the percentage. */
-export function UseBar(given: { use: number | null | undefined; label: string }) {
-  if (given.use == null) return <span className="muted">no limit</span>;
+/**
+ * How much of a limit is used, 0 to 1 and beyond: a bar and the percentage.
+ *
+ * `limit` is null where none is in force. One that nothing is a part of, zero or one without a figure of its own, has no
+ * use and holds all the same; `isKnown` is false where its use cannot be told now.
+ */
+export function UseBar(given: {
+  use: number | null;
+  used: string | null;
+  limit: string | null;
+  label: string;
+  isKnown?: boolean;
+}) {
+  if (given.limit === null) return <span className="muted">no limit</span>;
+  if (given.use === null) {
+    if (given.used !== null && signOf(given.limit) <= 0 && signOf(given.used) > 0) return <StateBadge state="breached" label="reached" />;
+    return <span className="muted">{given.isKnown === false ? "not known" : "–"}</span>;
+  }
   const percent = Math.round(given.use * 100);
   const tone = given.use >= 1 ? "bad" : given.use >= 0.8 ? "warn" : "good";
   return (

@@ -1,4 +1,9 @@
-/** JSON schemas (as pydantic writes them) as fields of a form. */
+/**
+ * JSON schemas (as pydantic writes them) as fields of a form.
+ *
+ * A form that nobody touches sends what it was given: the server replaces all values by those that are sent.
+ */
+import { isDecimal } from "@/format/decimal";
 
 export interface Schema {
   type?: string | string[];
@@ -92,17 +97,22 @@ function fieldOf(name: string, given: Schema, root: Schema, required: boolean): 
     const types = new Set(real.map(typeOf));
     if (real.length === 1) schema = { ...real[0], ...without(schema) };
     // A Decimal is a number or a string: it is sent as a string, so that nothing is rounded.
-    else if (types.size === 2 && types.has("string") && (types.has("number") || types.has("integer"))) {
+    else if (types.size === 2 && types.has("string") && types.has("number")) {
       kind = "decimal";
       schema = { ...real.find((each) => typeOf(each) !== "string"), ...without(schema) };
     } else if (real.every((each) => each.const !== undefined)) {
       schema = { ...without(schema), enum: real.map((each) => each.const) };
     } else kind = "json";
   }
+  if (schema.enum?.includes(null)) {
+    nullable = true;
+    schema = { ...schema, enum: schema.enum.filter((each) => each !== null) };
+  }
   let of: FieldKind = "text";
   if (kind === null && typeOf(schema) === "array" && schema.items) {
-    of = kindOf(resolve(schema.items, root));
-    kind = of === "group" || of === "json" ? "json" : "list";
+    const items = resolve(schema.items, root);
+    of = items.enum?.every((each) => typeof each === "string") ? "text" : kindOf(items);
+    kind = of === "text" || of === "integer" || of === "number" ? "list" : "json";
   }
   kind ??= kindOf(schema);
   return {
@@ -132,24 +142,32 @@ export function fieldsOf(schema: Schema, root: Schema = schema): Field[] {
   return Object.entries(schema.properties ?? {}).map(([name, each]) => fieldOf(name, each, root, required.has(name)));
 }
 
-/** What the inputs hold: texts, flags, and groups of these. */
+/** What the inputs hold: texts, flags, and groups of these; null where there is none. */
 export type Draft = { [name: string]: string | boolean | null | Draft };
 
-const asText = (value: unknown, kind: FieldKind): string => {
+const asText = (value: unknown, { kind, nullable }: Field): string => {
   if (value == null) return "";
-  if (kind === "list" && Array.isArray(value)) return value.map(String).join(", ");
+  if (kind === "list" && Array.isArray(value)) return asList(value, nullable);
   if (kind === "choice") return JSON.stringify(value);
-  return typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
+  return kind === "json" || typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
 };
+
+/** Its members with commas between them; as JSON where these would be others when they are read again. */
+function asList(members: unknown[], nullable: boolean): string {
+  const texts = members.map(String);
+  const isPlain = texts.every((each) => each !== "" && each === each.trim() && !/[,\n]/.test(each)) && !texts[0]?.startsWith("[");
+  return isPlain && (members.length > 0 || !nullable) ? texts.join(", ") : JSON.stringify(members);
+}
 
 /** The inputs for these values; what has none begins with its default. */
 export function draftOf(fields: Field[], values: Record<string, unknown> = {}): Draft {
   const draft: Draft = {};
   for (const field of fields) {
     const value = field.name in values ? values[field.name] : field.fallback;
-    if (field.kind === "group") draft[field.name] = draftOf(field.fields, (value ?? {}) as Record<string, unknown>);
-    else if (field.kind === "flag") draft[field.name] = value == null ? (field.nullable ? null : false) : value === true;
-    else draft[field.name] = asText(value, field.kind);
+    if (value == null && field.nullable) draft[field.name] = null;
+    else if (field.kind === "group") draft[field.name] = draftOf(field.fields, (value ?? {}) as Record<string, unknown>);
+    else if (field.kind === "flag") draft[field.name] = value === true;
+    else draft[field.name] = asText(value, field);
   }
   return draft;
 }
@@ -167,7 +185,7 @@ export class WrongField extends Error {
 function scalarOf(kind: FieldKind, text: string, path: string): unknown {
   if (kind === "integer" || kind === "number") {
     const number = Number(text);
-    if (!Number.isFinite(number)) throw new WrongField(path, `“${text}” is not a number`);
+    if (!isDecimal(text) || !Number.isFinite(number)) throw new WrongField(path, `“${text}” is not a number`);
     if (kind === "integer" && !Number.isInteger(number)) throw new WrongField(path, `“${text}” is not a whole number`);
     if (Number.isInteger(number) && !Number.isSafeInteger(number)) throw new WrongField(path, `${text} is too large to be sent exactly`);
     return number;
@@ -181,6 +199,10 @@ export function valuesOf(fields: Field[], draft: Draft, prefix = ""): Record<str
   for (const field of fields) {
     const path = `${prefix}${field.name}`;
     const held = draft[field.name];
+    if (held === null && field.nullable) {
+      values[field.name] = null;
+      continue;
+    }
     if (field.kind === "group") {
       values[field.name] = valuesOf(field.fields, (held ?? {}) as Draft, `${path}.`);
       continue;
@@ -195,9 +217,8 @@ export function valuesOf(fields: Field[], draft: Draft, prefix = ""): Record<str
       else if (field.required) throw new WrongField(path, "this is needed");
       continue;
     }
-    if (text === "" && field.nullable) values[field.name] = null;
-    else if (field.kind === "choice") values[field.name] = JSON.parse(text) as unknown;
-    else if (field.kind === "json") {
+    if (field.kind === "choice") values[field.name] = JSON.parse(text) as unknown;
+    else if (field.kind === "json" || (field.kind === "list" && text.startsWith("["))) {
       try {
         values[field.name] = JSON.parse(text) as unknown;
       } catch {

@@ -2,7 +2,7 @@
  * Decimal amounts as the API writes them. They are never made floats: what is shown is what the book says.
  */
 
-const SHAPE = /^([+-]?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d+))?$/;
+const SHAPE = /^([+-]?)(?=\.?\d)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?$/;
 
 interface Parts {
   negative: boolean;
@@ -13,7 +13,7 @@ interface Parts {
 function parts(text: string): Parts | null {
   const found = SHAPE.exec(text.trim());
   if (!found) return null;
-  let whole = found[2] ?? "0";
+  let whole = found[2] || "0";
   let fraction = found[3] ?? "";
   const shift = Number(found[4] ?? 0);
   if (shift > 0) {

@@ -39,7 +39,7 @@ const columns: Column<Row>[] = [
   {
     id: "use", header: "Of its limit", value: ({ now }) => now?.gross_use, kind: "number", width: 130,
     cell: ({ account, now }) =>
-      now?.gross === null ? <span className="muted">not known</span> : <UseBar use={now?.gross_use} label={`Gross exposure of ${account.id}`} />,
+      now === undefined || now.gross === null ? <span className="muted">not known</span> : <UseBar use={now.gross_use} used={now.gross} limit={now.gross_limit} label={`Gross exposure of ${account.id}`} />,
   },
   { id: "selector", header: "Connects from", value: ({ account }) => account.selector || "the head", width: 130, hidden: true },
   { id: "detail", header: "Why", value: ({ now }) => now?.detail, width: 240 },

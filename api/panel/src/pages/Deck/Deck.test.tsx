@@ -34,3 +34,13 @@ it("names the currency of the sums, and has none where there are several", async
   show(<Deck />);
   expect(await stat(/^P&L today, INR$/)).toHaveTextContent("+5.001 accounts");
 });
+
+it("tells a limit of nothing from none at all", async () => {
+  const accounts = [account("a-1", "INR", "5"), { ...account("b-1", "INR", "5"), gross_limit: "0" }];
+  const sums = { currency: "INR", currencies: ["INR"], pnl_today: "5", gross: "2", net: "2", gross_limit: null };
+  answers({ "GET /v1/deck": () => Response.json({ ...deck, ...sums, accounts }) });
+  show(<Deck />);
+  const row = async (name: string) => (await screen.findByText(name)).closest("tr");
+  expect(await row("a-1")).toHaveTextContent("no limit");
+  expect(await row("b-1")).toHaveTextContent("reached");
+});

@@ -34,7 +34,7 @@ const ACCOUNTS: Column<DeckAccount>[] = [
   { id: "pnl", header: "P&L today", kind: "decimal", value: (row) => row.pnl_today, cell: (row) => <Summed value={row.pnl_today} of={row} signed />, width: 125 },
   { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Summed value={row.equity} of={row} />, width: 155 },
   { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Summed value={row.gross} of={row} />, width: 120 },
-  { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} label={`Gross exposure of ${row.account}`} />), width: 120 },
+  { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} used={row.gross} limit={row.gross_limit} label={`Gross exposure of ${row.account}`} />), width: 120 },
   { id: "prices", header: "Old prices", kind: "number", value: (row) => row.old_marks, cell: (row) => (row.old_marks ? <span className="state" data-tone="warn">{row.old_marks} old</span> : <span className="muted">none</span>), width: 80, title: "Of how many instruments that it holds the market has told no price for a minute" },
   { id: "user", header: "User", value: (row) => row.user, width: 90 },
   { id: "connector", header: "Broker", value: (row) => row.connector, width: 80, hidden: true },
@@ -124,7 +124,7 @@ export default function Deck() {
       ) : null}
       <div className="stats">
         <Stat {...valued} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={data ? mixed || old || accountsIn(data) : ""} to="/positions" />
-        <Stat {...valued} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...valued} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} used={data.gross} limit={data.gross_limit} label="Gross exposure" /> : ""} to="/risk" />
         <Stat {...valued} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint={mixed || "longs less shorts"} to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />

@@ -13,8 +13,9 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { useAct } from "@/components/useAct";
+import { isDecimal } from "@/format/decimal";
 
-import { type Asked, whatBecomesPossible } from "./raising";
+import { type Asked, type Kind, NO_NUMBER, whatBecomesPossible } from "./raising";
 
 export function LimitForm(given: {
   scope: string;
@@ -45,10 +46,11 @@ export function LimitForm(given: {
     }
   };
   const { busy, error, run } = useAct(isNew ? "Setting a limit" : "Changing a limit");
-  const set = async () => {
-    const asked = { scope: scope.trim(), kind: kind ?? "", instrument: chosen?.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() };
+  const isNumber = isDecimal(value);
+  const set = async (kindOf: Kind & { instrument: string }) => {
+    const asked = { scope: scope.trim(), kind: kind ?? "", instrument: kindOf.instrument === "no" ? "" : (instrument ?? ""), value: value.trim() };
     const held = await inForce(asked);
-    const words = chosen ? whatBecomesPossible(asked, chosen, held, unit) : null;
+    const words = whatBecomesPossible(asked, kindOf, held, unit);
     if (words === null) {
       await put(asked, held);
       return null;
@@ -73,7 +75,8 @@ export function LimitForm(given: {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          void run(set, done);
+          // Without what its kind means nobody can say whether it allows more.
+          if (chosen && isNumber) void run(() => set(chosen), done);
         }}
       >
         <Stack gap="sm">
@@ -117,17 +120,18 @@ export function LimitForm(given: {
             inputMode="decimal"
             autoComplete="off"
             value={value}
-            error={errorAt(error, "value")}
+            error={value.trim() && !isNumber ? NO_NUMBER : errorAt(error, "value")}
             onChange={(event) => {
               setValue(event.currentTarget.value);
             }}
           />
+          <ErrorNote error={kinds.error} retry={() => void kinds.refetch()} />
           {isAboutNone(error, ["scope", "kind", "instrument", "value"]) ? <ErrorNote error={error} /> : null}
           <Group justify="flex-end" gap="xs">
             <Button variant="default" onClick={given.onClose}>
               Cancel
             </Button>
-            <Button type="submit" loading={busy} disabled={!kind || !value.trim()}>
+            <Button type="submit" loading={busy} disabled={!chosen || !isNumber}>
               {isNew ? "Set the limit" : "Change the limit"}
             </Button>
           </Group>

@@ -61,3 +61,20 @@ it("shows losses of what is silent as old too", async () => {
   expect(await row("account:asha-1")).not.toHaveClass("stale");
   expect(await row("account:asha-1")).toHaveTextContent("ok");
 });
+
+it("calls no limit that is in force none", async () => {
+  const limits = [
+    { ...LIMIT, kind: "halted", unit: "0, 1 or 2", value: "1", used: null, use: null },
+    { ...LIMIT, kind: "open_orders", unit: "orders", value: "0", used: "2", use: null },
+    { ...LIMIT, kind: "order_notional", value: "25000", used: null, use: null },
+    { ...LIMIT, kind: "short_exposure", value: "0", used: "0", use: null },
+  ];
+  const silent = level("account:bo-1", [], { limits, figures: null });
+  answers({ "GET /v1/risk/tree": () => Response.json(level("cluster", [], { limits, children: [silent] })) });
+  show(<Limits />);
+  const uses = async (name: string) =>
+    within(await screen.findByRole("table", { name: `Limits of ${name}` })).getAllByRole("row").slice(1).map((row) => row.children[3]?.textContent);
+  expect(await uses("cluster")).toEqual(["–", "reached", "–", "–"]);
+  expect(await uses("bo-1")).toEqual(["not known", "reached", "not known", "not known"]);
+  expect(screen.queryByText("no limit")).toBeNull();
+});

@@ -206,7 +206,7 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
         <Amount value={limit.value} node={node} unit={limit.unit} />
       </td>
       <td style={{ width: 170 }}>
-        <UseBar use={limit.use} label={`${limit.kind} of ${node.title}`} />
+        <UseBar use={limit.use} used={limit.used} limit={limit.value} isKnown={node.figures !== null} label={`${limit.kind} of ${node.title}`} />
       </td>
       <td>
         {given.mayEdit && limit.kind !== "paused" ? (

@@ -71,11 +71,35 @@ it("sets nothing where what is in force cannot be read", async () => {
   expect(puts()).toEqual([]);
 });
 
+it.each(["1_000", "９０００", "1,000", "2.5 million", "0x10"])("sets nothing for %s, which the server may take for a number", async (value) => {
+  const { puts } = open("0");
+  await change(value);
+  expect(screen.getByText(/^Write a number/)).toBeVisible();
+  expect(screen.getByRole("button", { name: "Change the limit" })).toBeDisabled();
+  await userEvent.type(screen.getByLabelText(/^Value/), "{Enter}");
+  expect(puts()).toEqual([]);
+});
+
+it("compares a fraction that begins with its point", async () => {
+  const { puts } = open("0.1");
+  await change(".9");
+  expect(await screen.findByRole("dialog", { name: /^Allow more/ })).toHaveTextContent("from 0.1 INR to 0.9 INR");
+  expect(puts()).toEqual([]);
+});
+
+it("sets nothing where it cannot be read what the limit means, and says why", async () => {
+  const { puts } = open("300", { "GET /v1/risk/kinds": () => refusal(503, "not_ready", "the database is away") });
+  expect(await screen.findByText("the database is away")).toBeVisible();
+  await userEvent.type(screen.getByLabelText(/^Value/), "9{Enter}");
+  expect(screen.getByRole("button", { name: "Change the limit" })).toBeDisabled();
+  expect(puts()).toEqual([]);
+});
+
 it("knows that of a state the smaller number allows more", () => {
   expect(whatBecomesPossible(asked("0", "halted"), HALTED, "2", "")?.[1]).toContain("All of these orders pass then");
   expect(whatBecomesPossible(asked("1", "halted"), HALTED, "2", "")?.[0]).toContain("halted goes from 2 to 1");
   expect(whatBecomesPossible(asked("2", "halted"), HALTED, "1", "")).toBeNull();
   expect(whatBecomesPossible(asked("5"), GROSS, null, "")).toBeNull();
   expect(whatBecomesPossible(asked("1000.0"), GROSS, "1000", "")).toBeNull();
-  expect(whatBecomesPossible(asked("much"), GROSS, "1000", "")).toBeNull();
+  expect(() => whatBecomesPossible(asked("much"), GROSS, "1000", "")).toThrow("much: Write a number");
 });

@@ -16,11 +16,16 @@ export interface Kind {
 
 /** On or off, or how far something is shut: there it is the smaller number that allows more. */
 const isState = (kind: Kind): boolean => /^0[ ,]/.test(kind.unit);
+export const NO_NUMBER = "Write a number such as 2500.50";
 const HOLDS_NOTHING = new Set(["day_start"]);
 
-/** In words what becomes possible; null where nothing does: no limit was in force, or none that was tighter. */
+/**
+ * In words what becomes possible; null where nothing does: no limit was in force, or none that was tighter. It throws where
+ * the value cannot be read: the server reads more than a person would take for a number.
+ */
 export function whatBecomesPossible(asked: Asked, kind: Kind, inForce: string | null, unit: string): string[] | null {
-  if (inForce === null || !isDecimal(asked.value) || HOLDS_NOTHING.has(kind.kind)) return null;
+  if (!isDecimal(asked.value)) throw new Error(`${asked.value}: ${NO_NUMBER}`);
+  if (inForce === null || HOLDS_NOTHING.has(kind.kind)) return null;
   const more = compareDecimals(asked.value, inForce) * (isState(kind) ? -1 : 1);
   if (more <= 0) return null;
   const where = `${asked.instrument ? `${asked.instrument} on ` : ""}${asked.scope}`;
