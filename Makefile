@@ -16,7 +16,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev panel-test
 	$(BIN)/python -m pytest -m "not cluster and not browser" -n 4 --dist loadfile
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -m cluster -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/.dev

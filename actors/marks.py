@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from trading.ids import InstrumentId
+from trading.ids import InstrumentId, Nanos
 from trading.instruments import Instrument
 from trading.ticks import TickArray
 
@@ -19,6 +19,8 @@ class Marks:
         self._instruments: dict[InstrumentId, Instrument] = {}
         self._id_of: dict[int, InstrumentId] = {}
         self._last: dict[int, float] = {}
+        #: When each was received.
+        self._at: dict[int, int] = {}
         self._changed: set[int] = set()
 
     def know(self, instruments: Iterable[Instrument]) -> None:
@@ -34,6 +36,7 @@ class Marks:
         good = np.isfinite(prices) & (prices > 0)
         fresh = dict(zip(last["instrument"][good].tolist(), prices[good].tolist(), strict=True))
         self._last.update(fresh)
+        self._at.update(zip(last["instrument"][good].tolist(), last["received_at"][good].tolist(), strict=True))
         self._changed.update(fresh)
 
     def changes(self, of_interest: Iterable[InstrumentId]) -> dict[InstrumentId, Decimal]:
@@ -52,6 +55,11 @@ class Marks:
         if instrument is None or instrument.number not in self._last:
             return None
         return self._price(instrument)
+
+    def heard(self, instruments: Iterable[InstrumentId]) -> dict[InstrumentId, Nanos]:
+        """When the prices of these were received, of those that are known."""
+        known = {each: self._instruments[each].number for each in instruments if each in self._instruments}
+        return {each: Nanos(self._at[number]) for each, number in known.items() if number in self._at}
 
     def _price(self, instrument: Instrument) -> Decimal:
         price = instrument.round_price(self._last[instrument.number])

@@ -180,6 +180,7 @@ class TradeSurveillance(Shell):
                         subject=str(event.number),
                         text=f"order {event.client_order_id} could not be judged: see the log of surveillance",
                         at=event.at,
+                        persons=(event.person,) if event.person else (),
                     )
                 ]
             if event.at >= place.since:
@@ -246,5 +247,6 @@ def alerts_of(alarms: Iterable[Alarm], owners: Mapping[AccountId, UserId]) -> li
             at=alarm.at if before is None else before.at,
             times=1 if before is None else before.times + 1,
             last_at=alarm.at,
+            persons=tuple(sorted({*alarm.persons, *(() if before is None else before.persons)})),
         )
     return list(found.values())

@@ -176,7 +176,7 @@ class UserSession(SessionKills):
             core = self._core()
             core_marks = self.marks.changes({instrument for _, instrument in core.exposure.lines()})
             if core_marks:
-                self._do(core.set_marks(core_marks, now()))
+                self._do(core.set_marks(core_marks, now(), self.marks.heard(core_marks)))
             self._do(core.clock(now()))
             await asyncio.sleep(0.1)
 
@@ -209,8 +209,8 @@ class UserSession(SessionKills):
         if epoch is not None:
             self._incarnations.check((intent.algo for intent in intents), epoch)
         for intent in intents:
-            if intent.instrument not in core.exposure.marks and (price := self.marks.price(intent.instrument)):
-                self._do(core.set_marks({intent.instrument: price}, now()))
+            if intent.instrument not in core.exposure.quoted and (price := self.marks.price(intent.instrument)):
+                self._do(core.set_marks({intent.instrument: price}, now(), self.marks.heard([intent.instrument])))
         return pack(await self._command(lambda token: core.place(token, intents, now())))
 
     async def modify(self, change: ModifyOrder, epoch: int | None = None, algo: str = "") -> Order | TradeError:

@@ -1,10 +1,12 @@
-"""An algo's events in words."""
+"""Algos in words: their events, and which ones stand in somebody's way."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from storage.records import AlgoEvent
+from api.security import Caller
+from storage.records import AlgoEvent, AlgoRecord
 
 _CHANGES: Final = {
     "parameters": "its parameters changed",
@@ -38,3 +40,14 @@ def in_words(event: AlgoEvent) -> str:
         else:
             told.append(_CHANGES.get(part, part))
     return ", ".join(told) + (f" (by {event.by})" if event.by else "")
+
+
+def names_for(caller: Caller, algos: Sequence[AlgoRecord], most: int = 10) -> str:
+    """Names of those that the caller sees; how many more of them there are, and how many that are not theirs to see."""
+    seen = sorted(algo.id for algo in algos if caller.sees_algo(algo))
+    words: list[str] = [*seen[:most]]
+    if len(seen) > most:
+        words.append(f"{len(seen) - most} more")
+    if len(seen) < len(algos):
+        words.append(f"{len(algos) - len(seen)} that you do not see")
+    return ", ".join(words)

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import docs_page, idempotency, openapi, panel_files, problems
 from api.headers import SecurityHeaders
+from api.plain_text import refuse_unfit_address
 from api.routes import (
     accounts,
     alerts,
@@ -99,6 +100,8 @@ def create_app(
         version="0.1.0",
         description=_DESCRIPTION,
         lifespan=life,
+        # Of all routes, before anything of theirs.
+        dependencies=[Depends(refuse_unfit_address)],
         separate_input_output_schemas=False,
         # The page that shows the document is `docs_page`'s.
         docs_url=None,
@@ -114,6 +117,8 @@ def create_app(
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
+    app.include_router(strategies.submitting)
+    app.include_router(strategy_versions.submitting)
     panel_files.install(app)
     problems.install(app)
     idempotency.install(app)

@@ -5,21 +5,37 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from api.plain_text import unfit_place
 from trading.errors import BadInput
 
 T = TypeVar("T")
 
 #: Beyond this exponent a decimal is a mistake, and its plain notation would be megabytes long.
 _LARGEST_EXPONENT: Final = 30
+#: Characters of an amount: more than its digits and leading zeros can need.
+_LONGEST_AMOUNT: Final = 100
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:([Zz])|([+-])(\d\d):?(\d\d))")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: Days whose every moment, and the day after them, can be counted.
+_FIRST_DAY: Final = date(1970, 1, 1)
+_LAST_DAY: Final = date(2261, 12, 31)
 
 
 def _amount(value: object) -> object:
@@ -29,10 +45,13 @@ def _amount(value: object) -> object:
         raise ValueError('write numbers as strings, such as "0.01": a JSON number cannot keep every decimal')
     if not isinstance(value, str | int):
         raise ValueError('write a number as a string, such as "0.01"')
+    text = str(value)
+    if len(text) > _LONGEST_AMOUNT:
+        raise ValueError(f"more than {_LONGEST_AMOUNT} characters are no amount")
     try:
-        amount = Decimal(str(value)[:100])
+        amount = Decimal(text)
     except InvalidOperation:
-        raise ValueError(f'{str(value)[:40]!r} is not a number; write it such as "0.01"') from None
+        raise ValueError(f'{text[:40]!r} is not a number; write it such as "0.01"') from None
     if not amount.is_finite():
         raise ValueError(f"{amount} is not a number that can be used")
     if amount and not -_LARGEST_EXPONENT <= amount.adjusted() <= _LARGEST_EXPONENT:
@@ -45,7 +64,8 @@ def _amount(value: object) -> object:
 def time_text(at: int) -> str:
     """Nanoseconds since the Unix epoch as ISO 8601 in UTC, to the nanosecond."""
     seconds, nanos = divmod(at, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09d}+00:00"
+    # Not strftime: it writes the year 987 with three digits.
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{nanos:09d}+00:00"
 
 
 def parse_time(text: object) -> int:
@@ -65,6 +85,12 @@ def parse_time(text: object) -> int:
     if not 0 <= at < 2**63:
         raise ValueError("give a time between 1970 and 2262: nanoseconds are counted from 1970 in 63 bits")
     return at
+
+
+def _day(value: date) -> date:
+    if not _FIRST_DAY <= value <= _LAST_DAY:
+        raise ValueError(f"give a day from {_FIRST_DAY} to {_LAST_DAY}: nanoseconds are counted from 1970 in 63 bits")
+    return value
 
 
 #: An exact number; a string both ways.
@@ -100,10 +126,26 @@ NameOrNone = Annotated[
 GivenInstant = Annotated[int, BeforeValidator(parse_time), _TIME_SCHEMA]
 
 
+#: A date that a client tells.
+GivenDay = Annotated[date, AfterValidator(_day)]
+
+
 class Body(BaseModel):
-    """Base of what clients send; fields that do not exist are refused."""
+    """Base of what clients send; fields that do not exist are refused, and so is text that cannot be kept, anywhere in
+    it (`api.plain_text`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_plain(cls, given: Any) -> Any:
+        wrong = unfit_place(given)
+        if wrong is not None:
+            place, words = wrong
+            # Never the input: it may be a password.
+            details = InitErrorDetails(type=PydanticCustomError("unfit_text", words), loc=place, input=None)
+            raise ValidationError.from_exception_data(cls.__name__, [details])
+        return given
 
 
 class Shown(BaseModel):

@@ -34,6 +34,8 @@ FRESH_S: Final = 0.8
 CURRENCIES_S: Final = 3.0
 #: What a session, or central risk, told longer ago is not known any more: they tell every two seconds.
 QUIET_NS: Final = 10_000_000_000
+#: A price that the market has not told anew for so long is old.
+OLD_MARK_NS: Final = 60_000_000_000
 _MOST_REMEMBERED: Final = 1_000
 
 
@@ -58,6 +60,7 @@ class HeldTold(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Decimal
     mark: Decimal | None
     exposure: Decimal
+    mark_at: Nanos = Nanos(0)
 
 
 class PortfolioTold(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +150,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         if any(held.mark is None for held in mine):
             return None
         return told.cash + sum((held.exposure for held in mine), ZERO)
+
+    def old_marks(self, account: AccountRecord) -> int:
+        """Of how many instruments that it holds the market has told no price for `OLD_MARK_NS`."""
+        view = self.portfolios.get(account.user)
+        held = [each for each in view.positions if each.account == account.id and each.quantity] if view else []
+        return sum(1 for each in held if self.at - each.mark_at > OLD_MARK_NS)
 
     def uses(self) -> dict[str, LevelUse]:
         """Use of whole levels, by scope."""

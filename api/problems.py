@@ -38,6 +38,16 @@ log = logging.getLogger("quarterdeck")
 MEDIA_TYPE: Final = "application/problem+json"
 
 
+class _Answer(JSONResponse):
+    """JSON of whatever there is to tell: a text that UTF-8 cannot hold must not turn a refusal into an error of ours,
+    nor hide what was done for others before it."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
 class FieldError(BaseModel):
     """One wrong field."""
 
@@ -126,7 +136,7 @@ def problem(status: int, code: str, title: str, detail: str, headers: dict[str, 
         "detail": detail,
         **{name: value for name, value in more.items() if value is not None},
     }
-    return JSONResponse(content, status, headers, MEDIA_TYPE)
+    return _Answer(content, status, headers)
 
 
 def answer_for(error: TradeError, **more: Any) -> JSONResponse:
@@ -209,13 +219,17 @@ async def _validation_error(_: Request, error: Exception) -> JSONResponse:
     if found and found[0]["type"] == "json_invalid":
         why = (found[0].get("ctx") or {}).get("error", "")
         return problem(400, "malformed_json", "Malformed JSON", f"the body is not JSON: {why}", {})
-    # Never the input itself: it may hold a key.
-    wrong = [{"field": _field(each["loc"]), "detail": _plain(each["msg"])} for each in found]
+    wrong = wrong_fields(error)
     first = wrong[0] if wrong else {"field": "body", "detail": "it cannot be understood"}
     detail = first["detail"] + "".join(f"; {each['field']}: {each['detail']}" for each in wrong[1:])
     return problem(
         422, "bad_input", "Bad input", detail, {}, field=first["field"], errors=wrong if len(wrong) > 1 else None
     )
+
+
+def wrong_fields(error: RequestValidationError) -> list[dict[str, str]]:
+    """``field`` and ``detail`` of each that is wrong; never the input itself: it may hold a key."""
+    return [{"field": _field(each["loc"]), "detail": _plain(each["msg"])} for each in error.errors()]
 
 
 def _field(loc: Sequence[Any]) -> str:

@@ -348,28 +348,40 @@ def key_of(connection: HTTPConnection) -> str | None:
     return connection.headers.get("x-api-key") or None
 
 
+async def admitted(connection: HTTPConnection) -> Caller:
+    """Whoever sent this, by a key or a session; raises the 401 problem where that is nobody, and the audit hears of it.
+
+    The 403 problem for a request of a browser that another site made it send.
+    """
+    doorkeeper: Doorkeeper = connection.app.state.services.doorkeeper
+    if key := key_of(connection):
+        return await doorkeeper.admit(key, connection)
+    if has_session(connection):
+        return await doorkeeper.admit_session(connection)
+    raise nobody_here(connection, "sign in, or give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'")
+
+
+def caller_known(connection: HTTPConnection) -> Caller | None:
+    """Who was let in to the route, with all the rights that it asks for; None: nobody, or not yet."""
+    caller: Caller | None = getattr(connection.state, "caller", None)
+    return caller
+
+
 def allowed(right: Right, *, fresh: bool = False) -> Callable[..., Coroutine[Any, Any, Caller]]:
     """A dependency: the caller, who may do ``right``; ``fresh``: a session must have shown its second factor lately."""
 
     async def authenticate(
         connection: HTTPConnection,
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-        header: Annotated[str | None, Depends(_header)],
-        _: Annotated[str | None, Depends(COOKIE_SCHEME)],
+        # For the document: `key_of` reads them.
+        _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        _header: Annotated[str | None, Depends(_header)],
+        _cookie: Annotated[str | None, Depends(COOKIE_SCHEME)],
     ) -> Caller:
-        key = bearer.credentials.strip() if bearer is not None else header
-        doorkeeper: Doorkeeper = connection.app.state.services.doorkeeper
-        if key:
-            caller = await doorkeeper.admit(key, connection)
-        elif has_session(connection):
-            caller = await doorkeeper.admit_session(connection)
-        else:
-            raise nobody_here(
-                connection, "sign in, or give an API key: 'Authorization: Bearer qd_…' or 'X-API-Key: qd_…'"
-            )
+        caller = await admitted(connection)
         caller.require(right)
         if fresh:
             caller.require_fresh()
+        connection.state.caller = caller
         # Last: what is refused for want of a right or a code has not happened, and is kept under no key.
         await take_key(connection, caller.user, caller.limits, caller.standing)
         return caller

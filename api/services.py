@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
+import msgspec
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
@@ -17,6 +18,7 @@ from api.glance import Answers, Glance
 from api.idempotency import Keys
 from api.link import Link
 from api.market import Market
+from api.plain_text import all_cleaned, cleaned
 from api.problems import unknown_reference
 from api.security import Caller, Doorkeeper, forbidden
 from api.stream import Hub
@@ -366,12 +368,19 @@ class Services:
         return [row for raw in kept.values() for row in decode(raw)]
 
     async def note(self, caller: Caller, action: str, subject: str, after: Any) -> None:
-        """Audit an act on orders.  Without the database it is only logged: an exit must not wait for it, and
-        the order's own events name the caller too."""
+        """Audit an act that was done, or refused; never fails, for the answer must tell what was done.
+
+        Without the database it is only logged: an exit must not wait for it, and an order's own events name the caller
+        too.
+        """
+        subject = cleaned(subject)
         try:
-            await self.desired.audit(caller.user, action, subject, None, after)
+            told = all_cleaned(msgspec.to_builtins(after))
+            await self.desired.audit(caller.user, action, subject, None, told)
         except NotReady as error:
             log.warning("%s of %s by %s is not in the audit: %s", action, subject, caller.user, error)
+        except Exception:
+            log.exception("%s of %s by %s is not in the audit", action, subject, caller.user)
 
 
 def _feed_for(instrument: Instrument, feeds: Sequence[FeedRecord]) -> FeedRecord | None:

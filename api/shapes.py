@@ -156,6 +156,8 @@ class ValuedPosition(Shown):
     quantity: Amount
     average_cost: Amount
     mark: Amount | None
+    #: When the market told it; null: it is that of an execution.
+    mark_at: InstantOrNone = 0
     realised: Amount
     unrealised: Amount
     fees: Amount

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -53,6 +53,8 @@ class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_at: Nanos
     acknowledged_by: str
     change: int
+    #: Whose acts it is about, besides ``user``.
+    persons: tuple[str, ...] = ()
 
 
 class NewAlert(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,8 @@ class NewAlert(msgspec.Struct, frozen=True, kw_only=True):
     #: How often it has happened, and the last time (None: ``at``).
     times: int = 1
     last_at: Nanos | None = None
+    #: Whose acts it is about: in an account of ``user`` others may act as well.
+    persons: tuple[str, ...] = ()
 
 
 class AlertFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +102,19 @@ class Alerts:
         at: Nanos,
         account: str | None = None,
         algo: str | None = None,
+        persons: tuple[str, ...] = (),
     ) -> AlertRecord:
         """Raise one, or count it where the same one is open; the graver severity stays.  `NotReady`."""
         new = NewAlert(
-            kind=kind, severity=severity, user=user, account=account, algo=algo, subject=subject, text=text, at=at
+            kind=kind,
+            severity=severity,
+            user=user,
+            account=account,
+            algo=algo,
+            subject=subject,
+            text=text,
+            at=at,
+            persons=persons,
         )
         async with self._db.connection() as connection, connection.transaction():
             (raised,) = await raise_within(connection, [new])
@@ -110,16 +123,18 @@ class Alerts:
     async def acknowledge(self, id: str, by: str) -> AlertRecord:
         """Close one.  Raises `UnknownThing`, and `Conflict` where somebody has already.
 
-        Operators judge what others do, so what is about themselves is for another of them: `Conflict` ``own_alert``.
-        Where there is no other, they do it themselves, and the audit says so.
+        Operators judge what others do, so what is about themselves, or about what they did in another's account, is
+        for one whom it is not about: `Conflict` ``own_alert``.  Where there is none, they do it themselves, and the
+        audit says so.
         """
         async with self._db.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             before = await _one(connection, id)
             if before.acknowledged_at:
                 raise Conflict("alert_is_acknowledged", f"{before.acknowledged_by} has acknowledged {id} already")
-            alone = before.user == by and await _is_operator(connection, by)
-            if alone and (others := await _other_operators(connection, by)):
+            about = {before.user, *before.persons}
+            alone = by in about and await _is_operator(connection, by)
+            if alone and (others := await _other_operators(connection, about)):
                 raise Conflict("own_alert", f"it is about you: another operator closes it ({', '.join(others)})")
             rows = await dicts(
                 connection,
@@ -198,12 +213,13 @@ async def raise_within(connection: Connection, alerts: Sequence[NewAlert]) -> li
             connection,
             """
             INSERT INTO alerts (id, kind, severity, "user", account, algo, subject, text, at, last_at, times,
-                change)
+                persons, change)
             VALUES (%(id)s, %(kind)s, %(severity)s, %(user)s, %(account)s, %(algo)s, %(subject)s, %(text)s,
-                %(at)s, %(last_at)s, %(times)s, nextval('alert_changes'))
+                %(at)s, %(last_at)s, %(times)s, %(persons)s, nextval('alert_changes'))
             ON CONFLICT (kind, "user", account, algo, subject) WHERE acknowledged_at = 0 DO UPDATE SET
                 times = alerts.times + excluded.times, last_at = greatest(alerts.last_at, excluded.last_at),
                 text = excluded.text,
+                persons = ARRAY(SELECT DISTINCT unnest(alerts.persons || excluded.persons) ORDER BY 1),
                 severity = CASE WHEN 'critical' IN (alerts.severity, excluded.severity) THEN 'critical'
                     WHEN 'warning' IN (alerts.severity, excluded.severity) THEN 'warning' ELSE 'info' END,
                 change = excluded.change
@@ -213,6 +229,7 @@ async def raise_within(connection: Connection, alerts: Sequence[NewAlert]) -> li
                 **msgspec.structs.asdict(alert),
                 "last_at": alert.at if alert.last_at is None else alert.last_at,
                 "id": f"alert-{secrets.token_hex(6)}",
+                "persons": list(alert.persons),
                 "subject": _storable(alert.subject, _LONGEST_SUBJECT),
                 "text": _storable(alert.text, _LONGEST_TEXT),
             },
@@ -252,11 +269,11 @@ async def _is_operator(connection: Connection, user: str) -> bool:
     )
 
 
-async def _other_operators(connection: Connection, user: str) -> list[str]:
+async def _other_operators(connection: Connection, users: Collection[str]) -> list[str]:
     rows = await dicts(
         connection,
-        "SELECT id FROM users WHERE id <> %(user)s AND roles ? 'operator' AND enabled ORDER BY id",
-        {"user": user},
+        "SELECT id FROM users WHERE id <> ALL(%(users)s) AND roles ? 'operator' AND enabled ORDER BY id",
+        {"users": list(users)},
     )
     return [row["id"] for row in rows]
 

@@ -2,6 +2,8 @@
 
 Each is one transaction: the wish, the limit or the kill that makes it hold, the audit, and the event (which the
 database itself writes, see migration 0021) stand or fall together.
+
+What stood on an algo ends with it: another may bear the name one day.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from storage.database import Connection, Database
-from storage.kills import Left, left_of, lift_within, throw_within
-from storage.limits import put_limit
+from storage.database import Connection, Database, dicts
+from storage.kills import Left, left_of, lift_within, standing_on, throw_within
+from storage.limits import lift_all, put_limit
 from storage.records import AlgoRecord, KillRecord
 from storage.resource import Resource, change, sign, write_audit
 from trading import ids
@@ -37,6 +39,12 @@ _QUIET: Final = frozenset(
 )
 #: How an algo that is to run will be stopped, if nobody says otherwise.
 AS_USUAL: Final[Mapping[str, str]] = {"stop_orders": "cancel", "stop_position": "keep", "flatten": ""}
+
+#: Whether an algo of somebody else bore a name and placed orders.
+_USED_BY_OTHERS: Final = """
+    SELECT 1 FROM gone_algos g WHERE g.id = %(id)s AND g."user" <> %(user)s AND EXISTS (
+        SELECT FROM orders o JOIN accounts a ON a.id = o.account WHERE o.algo = g.id AND a."user" <> %(user)s)
+    """
 
 
 class AlgoRows(Resource[AlgoRecord]):
@@ -66,6 +74,22 @@ class AlgoCommands:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._rows = AlgoRows(db)
+
+    async def create(self, record: AlgoRecord, by: str) -> AlgoRecord:
+        """A new one; whatever stands on its name still is lifted.
+
+        Raises `Conflict` ``name_was_anothers`` where another user's algo has placed orders under the name: the other's
+        session goes on reckoning by it what those came to, and two of one name would be held to each other's losses.
+        """
+        async with change(self._db) as connection:
+            if await dicts(connection, _USED_BY_OTHERS, {"id": record.id, "user": record.user}):
+                raise Conflict(
+                    "name_was_anothers",
+                    f"algo {record.id!r} was somebody else's, whose orders are kept under this name: take another name",
+                )
+            made = await self._rows.create_within(connection, record, by)
+            await self._end_standing(connection, record.id, by)
+            return made
 
     async def pause(self, id: AlgoId, because: str, by: str) -> AlgoRecord:
         """Refuse its entries from now on; one that is paused stays paused by whoever did it first."""
@@ -120,16 +144,15 @@ class AlgoCommands:
             return record, kill
 
     async def delete(self, id: AlgoId, by: str, generation: int | None = None) -> None:
-        """Remove an algo with its snapshot, its pause and its flattening; log, events and orders stay.
+        """Remove an algo with its snapshot, and what stands on it: pause, flattening, kills, limits.
 
-        Raises `Conflict` while it is being flattened.
+        Log, events and orders stay.  Raises `Conflict` while it is being flattened, or a kill is not done with it.
         """
         async with change(self._db) as connection:
             record = await self._rows.locked(connection, id)
             await self._end_flattening(connection, record, by, done=True)
-            if record.paused_by:
-                # Another algo may bear the name one day.
-                await put_limit(connection, algo_scope(id), PAUSED, "", None, by)
+            await self._require_kills_done(connection, record)
+            await self._end_standing(connection, id, by)
             await self._rows.delete_within(connection, id, by, generation)
 
     async def left(self, record: AlgoRecord) -> Left:
@@ -149,6 +172,25 @@ class AlgoCommands:
         before = {"epoch": record.epoch, "state": record.state, "reason": record.reason}
         await write_audit(connection, by, "forget_failure", record.id, before, after)
 
+    async def _require_kills_done(self, connection: Connection, record: AlgoRecord) -> None:
+        """Once they are lifted nobody takes back or closes what they have not come to yet."""
+        if not (kills := await standing_on(connection, algo_scope(record.id))):
+            return
+        left = (await left_of(connection, [record.account], record.id))[record.account]
+        positions = left.positions if any(kill.flatten for kill in kills) else {}
+        if left.open_orders or positions:
+            raise Conflict(
+                "kill_is_not_done",
+                f"{kills[0].id} is not done with algo {record.id!r}: {left.open_orders} orders are open, to be closed "
+                f"is {_held(positions)}; wait, or let who threw it lift it",
+            )
+
+    async def _end_standing(self, connection: Connection, id: AlgoId, by: str) -> None:
+        """Lift every kill and every limit of an algo's own level."""
+        for kill in await standing_on(connection, algo_scope(id)):
+            await lift_within(connection, kill.id, by)
+        await lift_all(connection, algo_scope(id), by)
+
     async def _end_flattening(self, connection: Connection, record: AlgoRecord, by: str, *, done: bool) -> None:
         """Lift what closes its position; with ``done`` only once it is closed."""
         if not record.flatten:
@@ -156,13 +198,16 @@ class AlgoCommands:
         if done:
             left = (await left_of(connection, [record.account], record.id))[record.account]
             if left.open_orders or left.positions:
-                held = ", ".join(f"{quantity:f} {each}" for each, quantity in sorted(left.positions.items()))
                 raise Conflict(
                     "algo_is_flattening",
                     f"algo {record.id!r} is being flattened: {left.open_orders} orders are open, it holds "
-                    f"{held or 'nothing'}; wait, or stop it with position 'keep'",
+                    f"{_held(left.positions)}; wait, or stop it with position 'keep'",
                 )
         await lift_within(connection, record.flatten, by)
+
+
+def _held(positions: Mapping[str, Decimal]) -> str:
+    return ", ".join(f"{quantity:f} {each}" for each, quantity in sorted(positions.items())) or "nothing"
 
 
 def _check(record: AlgoRecord) -> None:

@@ -28,6 +28,7 @@ from storage.records import (
     UserRecord,
 )
 from storage.resource import CHANNEL, Resource, change, jsonb, sign, write_audit
+from storage.secrets import Sealed, drop_secret, keep_secret, secret_name
 from trading import ids
 from trading.errors import BadInput, Conflict, Fenced, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, NodeName, UserId
@@ -101,8 +102,8 @@ class Desired:
 
     # --- accounts ---------------------------------------------------------------------------------------
 
-    async def create_account(self, record: AccountRecord, by: str) -> AccountRecord:
-        """A new trading account of an existing user.
+    async def create_account(self, record: AccountRecord, by: str, credentials: Sealed | None = None) -> AccountRecord:
+        """A new trading account of an existing user, with what it logs in with: both or neither.
 
         Raises `Conflict` ``name_was_anothers`` where an account of this name was deleted that was somebody else's: its
         orders, executions and profits are still there, under this name.
@@ -114,7 +115,17 @@ class Desired:
                 "name_was_anothers",
                 f"account {record.id!r} was somebody else's, whose history is kept under this name: take another name",
             )
-        return await self._accounts.create(record, by)
+        async with change(self._db) as connection:
+            made = await self._accounts.create_within(connection, record, by)
+            if credentials is not None:
+                await _keep_credentials(connection, record.id, credentials, by)
+        return made
+
+    async def set_credentials(self, id: AccountId, credentials: Sealed, by: str) -> None:
+        """Let an account log in with something else; whoever does so for it wakes.  Raises `UnknownThing`."""
+        async with change(self._db) as connection:
+            await self._accounts.locked(connection, id)
+            await _keep_credentials(connection, id, credentials, by)
 
     async def account(self, id: AccountId) -> AccountRecord:
         """One account."""
@@ -131,8 +142,10 @@ class Desired:
         return await self._accounts.update(id, changes, by, generation)
 
     async def delete_account(self, id: AccountId, by: str, generation: int | None = None) -> None:
-        """Remove an account that no algo uses; its orders stay in the journal."""
-        await self._accounts.delete(id, by, generation)
+        """Remove an account that no algo uses, with its credentials; its orders stay in the journal."""
+        async with change(self._db) as connection:
+            await self._accounts.delete_within(connection, id, by, generation)
+            await drop_secret(connection, secret_name(id))
 
     # --- feeds ------------------------------------------------------------------------------------------
 
@@ -225,8 +238,8 @@ class Desired:
     # --- algos ------------------------------------------------------------------------------------------
 
     async def create_algo(self, record: AlgoRecord, by: str) -> AlgoRecord:
-        """A new algo; its user, account, strategy and feed must exist."""
-        return await self._algos.create(record, by)
+        """A new algo; its user, account, strategy and feed must exist.  See `AlgoCommands.create`."""
+        return await self._algo_commands.create(record, by)
 
     async def algo(self, id: AlgoId) -> AlgoRecord:
         """One algo."""
@@ -246,7 +259,7 @@ class Desired:
         return await self._algos.update(id, changes, by, generation)
 
     async def delete_algo(self, id: AlgoId, by: str, generation: int | None = None) -> None:
-        """Remove an algo with its snapshot; its log, its events and its orders stay."""
+        """Remove an algo with its snapshot, and lift what stands on it; its log, its events and its orders stay."""
         await self._algo_commands.delete(id, by, generation)
 
     async def set_algo_state(self, id: AlgoId, epoch: Epoch, state: str, reason: str, by: str = "supervisor") -> bool:
@@ -312,6 +325,12 @@ class Desired:
             )
             return {AlgoId(id): Epoch(epoch) for id, epoch in await rows.fetchall()}
 
+    async def reused_algos(self) -> set[AlgoId]:
+        """Algos whose name another algo bore before."""
+        async with self._db.connection() as connection:
+            rows = await connection.execute("SELECT id FROM algos JOIN gone_algos USING (id)")
+            return {AlgoId(id) for (id,) in await rows.fetchall()}
+
     # --- limits -----------------------------------------------------------------------------------------
 
     async def set_limit(
@@ -341,11 +360,6 @@ class Desired:
             return msgspec.convert(await cursor.fetchall(), list[LimitRecord])
 
     # --- audit and changes ------------------------------------------------------------------------------
-
-    async def changed(self, actor: str, action: str, subject: str, after: Any = None) -> None:
-        """Say that something beside the rows here has changed, such as credentials: readers wake, the audit has it."""
-        async with change(self._db) as connection:
-            await write_audit(connection, actor, action, subject, None, after)
 
     async def audit(self, actor: str, action: str, subject: str, before: Any = None, after: Any = None) -> None:
         """Note an act that changed no row of ours (a kill switch, an accepted break)."""
@@ -402,6 +416,11 @@ class Desired:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             finally:
                 await connection.close()
+
+
+async def _keep_credentials(connection: Connection, account: AccountId, credentials: Sealed, by: str) -> None:
+    await keep_secret(connection, credentials)
+    await write_audit(connection, by, "set_credentials", account, None, {"names": list(credentials.fields)})
 
 
 async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> dict[str, Any] | None:

@@ -266,6 +266,11 @@ async def _note_open(connection: Connection, kill: KillRecord) -> None:
         log.warning("%s: what was open took too long to note; its proof shows only what it takes back itself", kill.id)
 
 
+async def standing_on(connection: Connection, scope: str) -> list[KillRecord]:
+    """Kills in force on one scope, in a `change` that does more."""
+    return await _kills(connection, "WHERE scope = %s AND lifted_at = 0 ORDER BY at, id FOR UPDATE", (scope,))
+
+
 async def lift_within(connection: Connection, id: str, by: str) -> KillRecord:
     """As `Kills.lift`, in a `change` that does more."""
     found = await _kills(connection, "WHERE id = %s FOR UPDATE", (id,))

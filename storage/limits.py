@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 from psycopg.rows import dict_row
 
-from storage.database import Connection
+from storage.database import Connection, dicts
 from storage.records import LimitRecord
 from storage.resource import write_audit
 from trading.errors import Conflict
@@ -66,6 +66,15 @@ async def put_limit(
     subject = f"{scope}/{kind}" + (f"/{instrument}" if instrument else "")
     await write_audit(connection, by, "set_limit", subject, known, record)
     return record
+
+
+async def lift_all(connection: Connection, scope: str, by: str) -> None:
+    """Lift what is in force on a level, within a `change`."""
+    rows = await dicts(connection, "SELECT DISTINCT kind, instrument FROM limits WHERE scope = %(s)s", {"s": scope})
+    for row in rows:
+        (known,) = await read_limits(connection, (scope, row["kind"], row["instrument"]))
+        if known.value is not None:
+            await put_limit(connection, scope, known.kind, known.instrument, None, by)
 
 
 async def read_limits(connection: Connection, key: tuple[str, str, str] | None) -> list[LimitRecord]:

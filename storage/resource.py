@@ -94,21 +94,25 @@ class Resource(Generic[R]):
 
     async def create(self, record: R, by: str) -> R:
         """Insert.  Raises `Conflict` when the name exists, `UnknownThing` for a name it refers to."""
+        async with change(self._db) as connection:
+            return await self.create_within(connection, record, by)
+
+    async def create_within(self, connection: Connection, record: R, by: str) -> R:
+        """As `create`, in a `change` that does more."""
         if self._check is not None:
             self._check(record)
         name = getattr(record, self._key)
-        async with change(self._db) as connection:
-            await sign(connection, by)
-            with self._errors(name):
-                await connection.execute(
-                    sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-                        self._table,
-                        self._columns,
-                        sql.SQL(", ").join([sql.Placeholder()] * len(self._fields)),
-                    ),
-                    [_parameter(getattr(record, field)) for field in self._fields],
-                )
-            await write_audit(connection, by, f"create_{self._kind}", name, None, self._shown(record))
+        await sign(connection, by)
+        with self._errors(name):
+            await connection.execute(
+                sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                    self._table,
+                    self._columns,
+                    sql.SQL(", ").join([sql.Placeholder()] * len(self._fields)),
+                ),
+                [_parameter(getattr(record, field)) for field in self._fields],
+            )
+        await write_audit(connection, by, f"create_{self._kind}", name, None, self._shown(record))
         return record
 
     async def find(self, name: str) -> R | None:

@@ -18,7 +18,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.database import Database
+from storage.database import Connection, Database
 from trading.errors import NeedsOperator, UnknownThing
 
 VARIABLE = "QUARTERDECK_SECRET_KEY"
@@ -100,6 +100,28 @@ def secret_name(account: str) -> str:
     return f"account/{account}"
 
 
+class Sealed(msgspec.Struct, frozen=True):
+    """A secret as it is stored, and what its values are called."""
+
+    name: str
+    sealed: bytes
+    fields: tuple[str, ...]
+
+
+async def keep_secret(connection: Connection, secret: Sealed) -> None:
+    """Write or replace, in a transaction of the caller's."""
+    await connection.execute(
+        "INSERT INTO secrets (name, sealed, updated_at) VALUES (%s, %s, %s) "
+        "ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, updated_at = excluded.updated_at",
+        (secret.name, secret.sealed, time.time_ns()),
+    )
+
+
+async def drop_secret(connection: Connection, name: str) -> None:
+    """Remove; nothing happens where there is none.  That takes no key."""
+    await connection.execute("DELETE FROM secrets WHERE name = %s", (name,))
+
+
 class Secrets:
     """Named mappings of secret strings, such as the log-in of an account."""
 
@@ -110,16 +132,16 @@ class Secrets:
     def __repr__(self) -> str:
         return f"Secrets({self._db.address})"
 
-    async def put(self, name: str, values: Mapping[str, str]) -> None:
-        """Write or replace."""
+    def seal(self, name: str, values: Mapping[str, str]) -> Sealed:
+        """A secret ready to be written; nothing is yet."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(dict(values)), name.encode())
+        return Sealed(name=name, sealed=sealed, fields=tuple(sorted(values)))
+
+    async def put(self, name: str, values: Mapping[str, str]) -> None:
+        """Write or replace."""
         async with self._db.connection() as connection:
-            await connection.execute(
-                "INSERT INTO secrets (name, sealed, updated_at) VALUES (%s, %s, %s) "
-                "ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, updated_at = excluded.updated_at",
-                (name, sealed, time.time_ns()),
-            )
+            await keep_secret(connection, self.seal(name, values))
 
     async def get(self, name: str) -> dict[str, str]:
         """Read.  Raises `UnknownThing`, or `NeedsOperator` when our key does not open it."""
@@ -141,4 +163,4 @@ class Secrets:
     async def delete(self, name: str) -> None:
         """Remove; nothing happens where there is none."""
         async with self._db.connection() as connection:
-            await connection.execute("DELETE FROM secrets WHERE name = %s", (name,))
+            await drop_secret(connection, name)

@@ -154,7 +154,8 @@ class Strategies:
         return msgspec.structs.replace(before, deprecated_at=at, deprecated_by=who, deprecated_because=why)
 
     async def delete_version(self, name: str, version: str, by: str) -> None:
-        """Delete a version with its files; raises `Conflict` where algos pin it, and names them."""
+        """Delete a version with its files; raises `Conflict` ``version_in_use`` where algos pin it, by their count: who
+        asks may not see them (`pinned_by`)."""
         async with change(self._db) as connection:
             before = await _find(connection, name, version, lock=True)
             if before is None:
@@ -162,7 +163,7 @@ class Strategies:
             if pinned := await _pinned_by(connection, name, version):
                 raise Conflict(
                     "version_in_use",
-                    f"version {version[:12]} of {name} is pinned by {', '.join(pinned[:20])}: upgrade or delete those "
+                    f"version {version[:12]} of {name} is pinned by algos ({len(pinned)}): upgrade or delete those "
                     "first, or deprecate it",
                 )
             await connection.execute(

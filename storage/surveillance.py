@@ -46,8 +46,15 @@ class Surveillance:
             rows = await dicts(
                 connection,
                 """
-                SELECT e.number, e.kind, e.at, e.account, e.client_order_id, o.instrument, o.side, o.algo,
-                    o.reduce_only, e.cause, coalesce(e.quantity, o.quantity) AS quantity,
+                SELECT e.number, e.kind, e.at, e.account, e.client_order_id, o.instrument, o.side, o.type, o.algo,
+                    o.reduce_only,
+                    -- An execution is of whoever placed the order.
+                    CASE WHEN e.kind = 'filled' AND e.cause = '' THEN coalesce((
+                        SELECT f.cause FROM order_events f
+                        WHERE f.account = e.account AND f.client_order_id = e.client_order_id
+                        ORDER BY f.number LIMIT 1
+                    ), '') ELSE e.cause END AS cause,
+                    coalesce(e.quantity, o.quantity) AS quantity,
                     coalesce(e.limit_price, e.stop_price, o.limit_price, o.stop_price) AS price,
                     (e.fill ->> 'quantity')::numeric AS fill_quantity, (e.fill ->> 'price')::numeric AS fill_price
                 FROM unnest(%(accounts)s::text[], %(numbers)s::bigint[]) AS p(account, number)

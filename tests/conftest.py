@@ -1,11 +1,12 @@
-"""What all tests share: one deck for the whole run (it takes some ten seconds to come up)."""
+"""What all tests share: one deck for a process's whole run (it takes some ten seconds to come up)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import xdist.scheduler
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
 # How fast this machine is today says nothing about an example.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+class _Shares(xdist.scheduler.LoadFileScheduling):
+    """Over several processes: a file is one's, and so is the folder of chaos, whose tests share one world."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/chaos" if nodeid.startswith("tests/chaos/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Shares:
+    """Called in the process that gives out tests."""
+    return _Shares(config, log)
 
 
 @pytest.fixture(scope="session")

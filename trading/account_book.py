@@ -42,9 +42,11 @@ class WantedCheck(msgspec.Struct):
 
 
 class Rise(msgspec.Struct):
-    """A larger quantity that the broker has been asked for and has not confirmed yet."""
+    """A larger quantity, or a dearer price, that the broker has been asked for and has not confirmed yet."""
 
     target: Decimal
+    #: The dearer price, where only the order's own tells what it is worth; 0 elsewhere.
+    price: Decimal = Decimal(0)
     #: When the request was answered, however; 0: not yet.
     answered_at: Nanos = Nanos(0)
 

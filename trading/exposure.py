@@ -3,6 +3,9 @@
 The use of an instrument counts the worst case: the position plus everything that open orders may still add on one
 side.  A buy and a sell that are both open do not cancel out, nor do two accounts.
 
+What the market has told no price of is valued by the open orders themselves: each at its own price.  That is kept apart
+from the mark, for it is somebody's own choice and says nothing of any other order.
+
 A `Line` is one instrument in one account, or what one algo has of it; a `Level` sums lines: the whole session (one
 user), an account, an algo.  A `Part` is what one algo, or nobody's algo, does in one instrument of one account.
 """
@@ -27,6 +30,7 @@ from trading.limits import (
     position_resource,
 )
 from trading.money_at_risk import STOPS, Working, money_at_risk, working
+from trading.order_worth import own_price
 from trading.orders import ZERO, Order, Side
 
 RATE_NS: Final = 1_000_000_000
@@ -91,9 +95,13 @@ class Line(msgspec.Struct):
     #: Signed money if all buys, or all sells, filled.
     up: Decimal = ZERO
     down: Decimal = ZERO
+    #: 0: no price is known.
     mark: Decimal = ZERO
     #: Value of one unit at the mark.
     unit: Decimal = ZERO
+    #: While no price is known: open buys, and open sells, in money at their own prices.
+    bought: Decimal = ZERO
+    sold: Decimal = ZERO
     #: Of an account's line: what its algos have of it.
     shares: list[Line] = []
 
@@ -109,7 +117,10 @@ class Line(msgspec.Struct):
         position, unit = self.position, self.unit
         high, low = position + self.open_buys, position - self.open_sells
         worst = max(abs(high), abs(low), abs(position))
-        value, up, down = worst * unit, high * unit, low * unit
+        if unit:
+            value, up, down = worst * unit, high * unit, low * unit
+        else:
+            value, up, down = max(self.bought, self.sold), self.bought, -self.sold
         for level in self.levels:
             if worst != self.worst:
                 level.positions[self.instrument] = level.positions.get(self.instrument, ZERO) + worst - self.worst
@@ -130,16 +141,22 @@ class Effect(msgspec.Struct, frozen=True):
     down: Decimal
 
 
-def effect_of(line: Line, side: Side, quantity: Decimal, price: Decimal) -> Effect:
-    """What an order does to a line.  ``price`` values it where no mark is known."""
+def effect_of(line: Line, side: Side, quantity: Decimal, price: Decimal, dearer: Decimal = ZERO) -> Effect:
+    """What an order does to a line.
+
+    Where no mark is known ``price`` values it; a change of an order raises by ``dearer`` what was open of it already.
+    """
     is_buy = side is Side.BUY
     # It moves one end of what may come to be held, away from the other: the worst can only be there.
     end = line.position + line.open_buys + quantity if is_buy else line.position - line.open_sells - quantity
     worst = max(line.worst, abs(end))
-    unit = line.unit or price * line.multiplier
-    change = quantity * unit
     more = worst - line.worst
-    money = worst * unit - line.value if more else ZERO
+    if line.unit:
+        change = quantity * line.unit
+        money = worst * line.unit - line.value if more else ZERO
+    else:
+        change = (quantity * price + dearer) * line.multiplier
+        money = max((line.bought if is_buy else line.sold) + change - line.value, ZERO)
     return Effect(more, money, change, ZERO) if is_buy else Effect(more, money, ZERO, -change)
 
 
@@ -154,8 +171,8 @@ class Part:
         #: Of the account; and the algo's own.
         self.line = line
         self.own = own
-        #: Open orders, and how much of each counts.
-        self.orders: dict[ClientOrderId, tuple[Order, Decimal]] = {}
+        #: Open orders, and how much of each counts; at which price, while no mark is known.
+        self.orders: dict[ClientOrderId, tuple[Order, Decimal, Decimal]] = {}
         self.levels = (*line.levels, *(own.levels if own is not None else ()))
         #: Of these: those that protect; and the open quantity of all others, summed up as it changes.
         self._stops: dict[ClientOrderId, tuple[Order, Decimal]] = {}
@@ -178,24 +195,43 @@ class Part:
         return self._risk
 
     def risk_with(self, key: ClientOrderId | None, more: Working | None, price: Decimal = ZERO) -> Decimal:
-        """The money at risk with one more order, which stands for the open one under ``key``."""
+        """The money at risk with one more order, which stands for the open one under ``key``.
+
+        ``price`` values that one while no mark is known: then all that is open counts, for no stop has a distance yet.
+        """
+        if not self.line.unit:
+            return self._risk_without_mark(key, more, price)
         orders = [working(order, quantity) for k, (order, quantity) in self._stops.items() if k != key]
         if more is not None:
             orders.append(more)
         buys, sells = self._open[Side.BUY], self._open[Side.SELL]
         if key is not None and key not in self._stops and key in self.orders:
-            order, quantity = self.orders[key]
+            order, quantity, _ = self.orders[key]
             if order.side is Side.BUY:
                 buys -= quantity
             else:
                 sells -= quantity
-        return money_at_risk(self.position, self.line.mark or price, self.line.multiplier, orders, buys, sells)
+        return money_at_risk(self.position, self.line.mark, self.line.multiplier, orders, buys, sells)
 
-    def count(self, order: Order, before: Decimal, quantity: Decimal) -> None:
+    def _risk_without_mark(self, key: ClientOrderId | None, more: Working | None, price: Decimal) -> Decimal:
+        worth = {Side.BUY: ZERO, Side.SELL: ZERO}
+        for each, (order, quantity, own) in self.orders.items():
+            if each != key:
+                worth[order.side] += quantity * own
+        if more is not None:
+            worth[more[0]] += more[1] * price
+        return max(worth.values()) * self.line.multiplier
+
+    def counted(self, key: ClientOrderId) -> tuple[Decimal, Decimal]:
+        """How much of an order counts as open, and, while no mark is known, at which price."""
+        known = self.orders.get(key)
+        return (ZERO, ZERO) if known is None else known[1:]
+
+    def count(self, order: Order, before: Decimal, quantity: Decimal, price: Decimal = ZERO) -> None:
         """Count ``quantity`` of an order as open, where ``before`` was counted."""
         key = order.client_order_id
         if quantity:
-            self.orders[key] = (order, quantity)
+            self.orders[key] = (order, quantity, price)
         else:
             self.orders.pop(key, None)
         if order.type not in STOPS:
@@ -228,8 +264,10 @@ class ExposureBook:
         self.accounts: dict[AccountId, Level] = {}
         self.algos: dict[AlgoId, Level] = {}
         self.marks: dict[InstrumentId, Decimal] = {}
-        #: Instruments whose mark came from the market, not from an order or a cost of ours.
+        #: Instruments whose mark came from the market, not from an execution or a cost of ours.
         self.quoted: set[InstrumentId] = set()
+        #: When the market told these.
+        self.marked_at: dict[InstrumentId, Nanos] = {}
         self._lines: dict[tuple[AccountId, InstrumentId], Line] = {}
         self._parts: dict[tuple[AccountId, AlgoId | None, InstrumentId], Part] = {}
         self._by_instrument: dict[InstrumentId, tuple[list[Line], list[Part]]] = {}
@@ -284,16 +322,26 @@ class ExposureBook:
         for part in self._by_instrument[line.instrument][1]:
             part.changed()
 
-    def count(self, part: Part, order: Order, before: Decimal, quantity: Decimal) -> None:
-        """Count ``quantity`` of an order as open from now on, where ``before`` was counted."""
+    def count(self, part: Part, order: Order, before: Decimal, quantity: Decimal, at_least: Decimal = ZERO) -> None:
+        """Count ``quantity`` of an order as open from now on, where ``before`` was counted.
+
+        Without a mark it counts at its own price, or ``at_least`` at that: a change to it may be under way.
+        """
         change = quantity - before
+        price = worth = ZERO
+        if not part.line.unit:
+            price = max(own_price(order.side, order.limit_price, order.stop_price), at_least)
+            counted, at = part.counted(order.client_order_id)
+            worth = (quantity * price - counted * at) * part.line.multiplier
         for line in (part.line,) if part.own is None else (part.line, part.own):
             if order.side is Side.BUY:
                 line.open_buys += change
+                line.bought += worth
             else:
                 line.open_sells += change
+                line.sold += worth
             line.settle()
-        part.count(order, before, quantity)
+        part.count(order, before, quantity, price)
         opened = (quantity > 0) - (before > 0)
         if opened:
             for level in part.levels:

@@ -13,7 +13,6 @@ Orders that only close (reduce-only, a kill's, a flattening's) are neither judge
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, Literal, TypeVar
@@ -22,8 +21,9 @@ import msgspec
 
 from trading.closing import PREFIXES, is_closing_key
 from trading.ids import AccountId, ClientOrderId, InstrumentId, Nanos
-from trading.orders import ZERO, EventKind, Side
-from trading.surveillance_terms import MOST_COUNTED, Terms
+from trading.orders import ZERO, EventKind, OrderType, Side
+from trading.surveillance_terms import Terms
+from trading.usual import Rate, Sizes, bucket_of, size_of
 
 LARGE_ORDER: Final = "large_order"
 UNUSUAL_HOUR: Final = "unusual_hour"
@@ -36,11 +36,11 @@ KINDS_OF_TRADING: Final = frozenset({LARGE_ORDER, UNUSUAL_HOUR, POSITION_FLIPS, 
 _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3_600 * _SECOND
 _DAY: Final = 24 * _HOUR
-#: Buckets of a size to each doubling.
-_PER_OCTAVE: Final = 4
 #: Most instruments and actors that are remembered of an account, and orders that wait for a price.
 _MOST: Final = 500
 _PLACED: Final = (EventKind.PENDING, EventKind.ADOPTED)
+#: Types whose price is a limit.
+_LIMITED: Final = (OrderType.LIMIT, OrderType.STOP_LIMIT)
 _ENDED: Final = (EventKind.CANCELLED, EventKind.REJECTED, EventKind.EXPIRED, EventKind.DENIED)
 
 
@@ -60,15 +60,26 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     #: The order's quantity, as it is asked for with this event, and its limit or stop price.
     quantity: Decimal
     price: Decimal | None
+    type: OrderType = OrderType.LIMIT
     fill_quantity: Decimal | None = None
     fill_price: Decimal | None = None
 
     @property
+    def is_capped(self) -> bool:
+        """Whether it can never trade at more than its price."""
+        return self.side is Side.BUY and self.price is not None and self.type in _LIMITED
+
+    @property
+    def person(self) -> str:
+        """Whose request it was; "" where it was no person's."""
+        kind, _, rest = self.cause.partition("/")
+        return rest.partition("/")[0] if kind == "api" else ""
+
+    @property
     def who(self) -> str:
         """The person whose request it was, else the algo; "" where neither is told."""
-        kind, _, rest = self.cause.partition("/")
-        if kind == "api" and rest:
-            return f"user {rest.partition('/')[0]}"
+        if self.person:
+            return f"user {self.person}"
         return f"algo {self.algo}" if self.algo else ""
 
 
@@ -81,8 +92,12 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     equity_currency: str = ""
 
 
+#: How grave.
+_RANK: Final[Mapping[str, int]] = {"": 0, "info": 1, "warning": 2, "critical": 3}
+
+
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """Something unusual.  ``subject`` is the same for what belongs together."""
+    """Something unusual.  ``subject`` is the same for what belongs together, ``persons`` are those who did it."""
 
     kind: str
     severity: Literal["info", "warning", "critical"]
@@ -91,56 +106,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     text: str
     at: Nanos
-
-
-class Sizes(msgspec.Struct, kw_only=True):
-    """Sizes by bucket of their logarithm: middle and spread do not move for a few odd ones."""
-
-    counts: dict[int, int] = {}
-    total: int = 0
-
-    def add(self, size: float, memory: int) -> None:
-        """Learn one."""
-        bucket = bucket_of(size)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
-        self.total += 1
-        if self.total >= 2 * memory:
-            self.counts = {each: count // 2 for each, count in self.counts.items() if count > 1}
-            self.total = sum(self.counts.values())
-
-    def middle(self) -> float:
-        """The median, as a bucket."""
-        return _median(self.counts)
-
-    def spread(self) -> float:
-        """The median distance from the median, made comparable to a standard deviation; at least half a doubling."""
-        middle = self.middle()
-        distances: dict[float, int] = {}
-        for bucket, count in self.counts.items():
-            distance = abs(bucket - middle)
-            distances[distance] = distances.get(distance, 0) + count
-        return max(1.4826 * _median(distances), _PER_OCTAVE / 2)
-
-
-class Rate(msgspec.Struct, kw_only=True):
-    """How often something happens within a while, and how often is usual."""
-
-    times: list[int] = []
-    #: Of past whiles in which it happened at all; they fade by a tenth each.
-    usual: float = 0.0
-    began_at: int = 0
-    counted: int = 0
-
-    def add(self, at: int, within: int) -> int:
-        """It happened; how often within the while that ends now."""
-        if at >= self.began_at + within:
-            if self.counted:
-                self.usual = self.counted if not self.usual else 0.9 * self.usual + 0.1 * self.counted
-            self.began_at, self.counted = at, 0
-        self.counted += 1
-        self.times = [each for each in self.times if at - each < within][1 - MOST_COUNTED :]
-        self.times.append(at)
-        return len(self.times)
+    persons: tuple[str, ...] = ()
 
 
 class Traded(msgspec.Struct, kw_only=True):
@@ -148,6 +114,8 @@ class Traded(msgspec.Struct, kw_only=True):
 
     sizes: Sizes = msgspec.field(default_factory=Sizes)
     flips: Rate = msgspec.field(default_factory=Rate)
+    #: Person -> when their orders last did that.
+    flipped_by: dict[str, int] = {}
     #: Last price paid or asked for; 0: none is known.
     price: Decimal = ZERO
     position: Decimal = ZERO
@@ -171,13 +139,24 @@ class Acting(msgspec.Struct, kw_only=True):
     at: int = 0
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """At which price an order was judged last, by which event, as how grave at most ("": as usual); whose it is."""
+
+    price: Decimal
+    severity: str
+    number: int
+    persons: tuple[str, ...]
+
+
 class Account(msgspec.Struct, kw_only=True):
     """What is remembered of an account."""
 
     instruments: dict[InstrumentId, Traded] = {}
     actors: dict[str, Acting] = {}
-    #: Orders without a price, judged by that of their first execution.
+    #: Orders without a price, judged by that of their first execution; they are in ``judged`` too, for whose they are.
     unpriced: list[ClientOrderId] = []
+    #: Orders that may yet trade at more than they were judged by: judged again by their first execution.
+    judged: dict[ClientOrderId, Judged] = {}
 
 
 K = TypeVar("K", bound=str)
@@ -193,33 +172,74 @@ def observe(state: Account, event: Watched, means: Means, terms: Terms) -> list[
         found += _hour(acting, event, terms)
         if event.price is None and not traded.price:
             state.unpriced = [*state.unpriced, event.client_order_id][-_MOST:]
-        else:
-            found += _size(traded, event, event.quantity, means, terms, learn=True)
+        found += _judge(state, traded, event, means, terms, learn=True)
     elif event.kind is EventKind.MODIFY_REQUESTED:
-        found += _size(traded, event, event.quantity, means, terms, learn=False)
+        found += _judge(state, traded, event, means, terms, learn=False)
     elif event.kind is EventKind.CANCEL_REQUESTED:
         found += _cancel(acting, event, terms)
     elif event.kind is EventKind.FILLED and event.fill_quantity is not None and event.fill_price is not None:
         traded.price = event.fill_price
+        found += _judge_again(state, event, event.fill_price, means, terms)
+        found += _flip(traded, event, event.fill_quantity, terms)
+    elif event.kind in _ENDED:
+        state.judged.pop(event.client_order_id, None)
         if event.client_order_id in state.unpriced:
             state.unpriced.remove(event.client_order_id)
-            found += _size(traded, event, event.quantity, means, terms, learn=True)
-        found += _flip(traded, event, event.fill_quantity, terms)
-    elif event.kind in _ENDED and event.client_order_id in state.unpriced:
-        state.unpriced.remove(event.client_order_id)
     if event.price is not None and event.kind in _PLACED and not traded.price:
         traded.price = event.price
     return found
 
 
-def _size(traded: Traded, event: Watched, quantity: Decimal, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
-    price = event.price if event.price is not None else traded.price
-    worth = abs(quantity * price * means.multiplier)
-    if not worth or event.reduce_only or _stops(event):
+def _judge(state: Account, traded: Traded, event: Watched, means: Means, terms: Terms, *, learn: bool) -> list[Alarm]:
+    """By its size, when it is placed or changed.
+
+    Its own price says little of what it is worth, but for a buy with a limit: a sell far below the market trades near
+    the market.
+    """
+    if event.price is not None and event.is_capped:
+        return _size(traded.sizes, event, event.price, means, terms, _with((), event.person), learn=learn)
+    price = max(event.price or ZERO, traded.price)
+    before = state.judged.pop(event.client_order_id, None)
+    persons = _with(before.persons if before is not None else (), event.person)
+    found = _size(traded.sizes, event, price, means, terms, persons, learn=learn)
+    if not _reduces(event):
+        severities = [before.severity if before is not None else "", *(alarm.severity for alarm in found)]
+        if len(state.judged) >= _MOST:
+            del state.judged[min(state.judged, key=lambda each: state.judged[each].number)]
+        gravest = max(severities, key=_RANK.__getitem__)
+        state.judged[event.client_order_id] = Judged(price, gravest, event.number, persons)
+    return found
+
+
+def _judge_again(state: Account, event: Watched, price: Decimal, means: Means, terms: Terms) -> list[Alarm]:
+    """By the price of its first execution, where that makes it worth more; told where it is graver so."""
+    sizes = state.instruments[event.instrument].sizes
+    before = state.judged.pop(event.client_order_id, None)
+    persons = _with(before.persons if before is not None else (), event.person)
+    if event.client_order_id in state.unpriced:
+        state.unpriced.remove(event.client_order_id)
+        return _size(sizes, event, price, means, terms, persons, learn=True)
+    if before is None or price <= before.price:
+        return []
+    found = _size(sizes, event, price, means, terms, persons, learn=False)
+    return [alarm for alarm in found if _RANK[alarm.severity] > _RANK[before.severity]]
+
+
+def _size(
+    sizes: Sizes,
+    event: Watched,
+    price: Decimal,
+    means: Means,
+    terms: Terms,
+    persons: tuple[str, ...],
+    *,
+    learn: bool,
+) -> list[Alarm]:
+    worth = abs(event.quantity * price * means.multiplier)
+    if not worth or _reduces(event):
         return []
     reasons: list[str] = []
     severity: Literal["warning", "critical"] = "warning"
-    sizes = traded.sizes
     if sizes.total >= terms.enough_orders:
         middle = sizes.middle()
         usual = size_of(middle)
@@ -237,7 +257,7 @@ def _size(traded: Traded, event: Watched, quantity: Decimal, means: Means, terms
         return []
     money = f"{worth:.2f} {means.currency}".rstrip()
     text = f"order {event.client_order_id} {_from(event)} is worth {money}: {' and '.join(reasons)}"
-    return [_alarm(LARGE_ORDER, event, event.instrument, text, severity=severity)]
+    return [_alarm(LARGE_ORDER, event, event.instrument, text, persons, severity=severity)]
 
 
 def _hour(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
@@ -260,7 +280,7 @@ def _hour(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
     if not unusual:
         return []
     text = f"{event.who} trades between {hour:02d}:00 and {hour + 1:02d}:00 UTC: never seen then on {known} days"
-    return [_alarm(UNUSUAL_HOUR, event, f"{event.who} {hour:02d}:00", text)]
+    return [_alarm(UNUSUAL_HOUR, event, f"{event.who} {hour:02d}:00", text, _with((), event.person))]
 
 
 def _flip(traded: Traded, event: Watched, quantity: Decimal, terms: Terms) -> list[Alarm]:
@@ -272,14 +292,18 @@ def _flip(traded: Traded, event: Watched, quantity: Decimal, terms: Terms) -> li
     if not is_flip:
         return []
     usual = traded.flips.usual
-    count = traded.flips.add(event.at, terms.flips_s * _SECOND)
+    within = terms.flips_s * _SECOND
+    count = traded.flips.add(event.at, within)
+    traded.flipped_by = {each: at for each, at in traded.flipped_by.items() if event.at - at < within}
+    if event.person:
+        traded.flipped_by[event.person] = event.at
     if count < max(terms.flips, terms.above_usual * usual):
         return []
     text = (
         f"the position in {event.instrument} has gone from one side to the other {count} times within "
         f"{terms.flips_s / 60:g} minutes, last by order {event.client_order_id} {_from(event)}"
     )
-    return [_alarm(POSITION_FLIPS, event, event.instrument, text)]
+    return [_alarm(POSITION_FLIPS, event, event.instrument, text, tuple(sorted(traded.flipped_by)))]
 
 
 def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
@@ -291,7 +315,12 @@ def _cancel(acting: Acting, event: Watched, terms: Terms) -> list[Alarm]:
     if count < max(terms.cancels, terms.above_usual * usual):
         return []
     text = f"{event.who or 'somebody'} has taken back orders {count} times within {terms.cancels_s} s"
-    return [_alarm(CANCEL_BURST, event, event.who or event.account, text)]
+    return [_alarm(CANCEL_BURST, event, event.who or event.account, text, _with((), event.person))]
+
+
+def _reduces(event: Watched) -> bool:
+    """Whether it only closes: its size is what was held."""
+    return event.reduce_only or _stops(event)
 
 
 def _stops(event: Watched) -> bool:
@@ -300,11 +329,28 @@ def _stops(event: Watched) -> bool:
 
 
 def _alarm(
-    kind: str, event: Watched, subject: str, text: str, *, severity: Literal["warning", "critical"] = "warning"
+    kind: str,
+    event: Watched,
+    subject: str,
+    text: str,
+    persons: tuple[str, ...],
+    *,
+    severity: Literal["warning", "critical"] = "warning",
 ) -> Alarm:
     return Alarm(
-        kind=kind, severity=severity, account=event.account, algo=event.algo, subject=subject, text=text, at=event.at
+        kind=kind,
+        severity=severity,
+        account=event.account,
+        algo=event.algo,
+        subject=subject,
+        text=text,
+        at=event.at,
+        persons=persons,
     )
+
+
+def _with(persons: tuple[str, ...], person: str) -> tuple[str, ...]:
+    return tuple(sorted({*persons, person} - {""}))
 
 
 def _from(event: Watched) -> str:
@@ -319,23 +365,3 @@ def _of(known: dict[K, M], key: K, kind: type[M], at: int) -> M:
         found = known[key] = kind()
     found.at = at
     return found
-
-
-def bucket_of(size: float) -> int:
-    """The bucket of a size above 0."""
-    return math.floor(_PER_OCTAVE * math.log2(size))
-
-
-def size_of(bucket: float) -> float:
-    """A size in the middle of a bucket."""
-    return math.exp2((bucket + 0.5) / _PER_OCTAVE)
-
-
-def _median(counts: Mapping[int, int] | Mapping[float, int]) -> float:
-    half, seen = (sum(counts.values()) + 1) // 2, 0
-    pairs: list[tuple[float, int]] = [(float(value), count) for value, count in counts.items()]
-    for value, count in sorted(pairs):
-        seen += count
-        if seen >= half:
-            return value
-    return 0.0

@@ -29,6 +29,8 @@ class PositionView(msgspec.Struct, frozen=True, kw_only=True):
     exposure: Decimal
     #: Of the price, and so of all amounts; "" where the instrument is not known.
     currency: str = ""
+    #: When the market told the mark; 0: it is that of an execution, or there is none.
+    mark_at: Nanos = Nanos(0)
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ def portfolio(
                     fees=position.fees,
                     exposure=position.exposure(mark) if mark is not None else ZERO,
                     currency=currency,
+                    mark_at=exposure.marked_at.get(position.instrument, Nanos(0)),
                 )
             )
         accounts.append(

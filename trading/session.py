@@ -46,7 +46,7 @@ from trading.orders import (
     PlaceOrder,
     order_from,
 )
-from trading.session_budget import Parked, key_of, price_of
+from trading.session_budget import Parked, key_of
 from trading.session_replace import Replacing
 from trading.session_replies import Answers, reused
 
@@ -166,8 +166,6 @@ class SessionCore(Replacing):
     def _accept(self, book: AccountBook, intent: PlaceOrder, slots: list[tuple[Answers, int]], now: Nanos) -> None:
         order = order_from(intent, broker_tag(intent.account, intent.client_order_id), now)
         self._placed_at = now
-        if intent.instrument not in self.exposure.marks and (price := price_of(intent)) is not None:
-            self.exposure.set_mark(intent.instrument, price)
         self._open(book, order, EventKind.PENDING, now, cause=intent.cause)
         ticket = OrderTicket(
             tag=order.tag,
@@ -235,8 +233,10 @@ class SessionCore(Replacing):
         if book.capabilities is not None and not book.capabilities.native_modify:
             self._begin_replacing(book, order, change, now)
             return
-        if change.quantity is not None and change.quantity > order.quantity:
-            book.rising[order.client_order_id] = Rise(target=change.quantity)
+        if demand.is_larger:
+            # Where no price is known the order counts at its own, and so at the dearer one from now on.
+            price = demand.price if demand.dearer else ZERO
+            book.rising[order.client_order_id] = Rise(target=max(change.quantity or ZERO, order.quantity), price=price)
             self._count_open(book, order)
         ticket = AmendTicket(
             tag=order.tag,

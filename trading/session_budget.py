@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -25,6 +26,7 @@ from trading.limits import (
     Violation,
 )
 from trading.money_at_risk import Working, working
+from trading.order_worth import own_price, prices_after
 from trading.orders import ZERO, ModifyOrder, PlaceOrder, Side
 from trading.session_days import DayWatch
 from trading.session_replies import Answers
@@ -56,7 +58,9 @@ class Demand(msgspec.Struct):
     side: Side
     #: What it adds to the open quantity of its side.
     quantity: Decimal
+    #: Values it while no mark is known; and by how much a change then raises what is open already.
     price: Decimal
+    dearer: Decimal
     #: It could only make the position smaller.
     is_exit: bool
     #: On the account's line.
@@ -67,6 +71,11 @@ class Demand(msgspec.Struct):
     #: The order as it would stand.
     stands: Working
     _risk: Decimal | None = None
+
+    @property
+    def is_larger(self) -> bool:
+        """Whether it adds to what is open: in quantity, or in worth where only its own price tells that."""
+        return self.quantity > 0 or self.dearer > 0
 
     def risk(self) -> Decimal:
         """By how much it raises the money at risk."""
@@ -123,11 +132,14 @@ class Budgeting(DayWatch):
             parked.asked = False
         return self._drain(now)
 
-    def set_marks(self, marks: dict[InstrumentId, Decimal], now: Nanos) -> list[Instruction]:
-        """Last prices; they value positions and market orders."""
+    def set_marks(
+        self, marks: dict[InstrumentId, Decimal], now: Nanos, heard: Mapping[InstrumentId, Nanos] | None = None
+    ) -> list[Instruction]:
+        """Last prices; they value positions and market orders.  ``heard``: when they came, if not now."""
         for instrument, price in marks.items():
             self.exposure.set_mark(instrument, price)
         self.exposure.quoted.update(marks)
+        self.exposure.marked_at.update(dict.fromkeys(marks, now) if heard is None else heard)
         return self._drain(now)
 
     def clock(self, now: Nanos) -> list[Instruction]:
@@ -205,7 +217,7 @@ class Budgeting(DayWatch):
         if demand.is_exit:
             return False
         # A change that makes nothing larger needs no word of central risk beyond what it draws on.
-        is_heard = demand.quantity <= 0 or self.purse.is_fresh(now)
+        is_heard = not demand.is_larger or self.purse.is_fresh(now)
         if is_heard and not any(self._is_lacking(need, now) for need in self._needs(demand, now)):
             return False
         self._parked[key_of(parked.intent)] = parked
@@ -254,8 +266,8 @@ class Budgeting(DayWatch):
             part = self.exposure.part(
                 intent.account, intent.algo, intent.instrument, self.instruments[intent.instrument].multiplier
             )
-            side, more, orders = intent.side, intent.quantity, ONE
-            price = price_of(intent) or part.line.mark
+            side, more, orders, dearer = intent.side, intent.quantity, ONE, ZERO
+            price = own_price(side, intent.limit_price, intent.stop_price)
             stands = working(intent, more)
         else:
             order = self._book(intent.account).orders[intent.client_order_id]
@@ -263,7 +275,11 @@ class Budgeting(DayWatch):
                 order.account, order.algo, order.instrument, self.instruments[order.instrument].multiplier
             )
             side, more, orders = order.side, max((intent.quantity or order.quantity) - order.quantity, ZERO), ZERO
-            price = intent.limit_price or order.limit_price or part.line.mark
+            price, dearer = own_price(side, *prices_after(intent, order)), ZERO
+            if not part.line.unit:
+                # Until it is confirmed either price may stand.
+                counted, at = part.counted(order.client_order_id)
+                price, dearer = max(price, at), counted * max(price - at, ZERO)
             stands = (
                 side,
                 order.open_quantity + more,
@@ -278,8 +294,9 @@ class Budgeting(DayWatch):
             side=side,
             quantity=more,
             price=price,
+            dearer=dearer,
             is_exit=part.line.reduces(side, more),
-            effect=effect_of(part.line, side, more, price),
+            effect=effect_of(part.line, side, more, price, dearer),
             orders=orders,
             key=intent.client_order_id,
             stands=stands,
@@ -294,7 +311,3 @@ def _one_side(total: Decimal, change: Decimal) -> tuple[Decimal, Decimal]:
 
 def key_of(intent: PlaceOrder | ModifyOrder) -> Key:
     return intent.account, intent.client_order_id, type(intent)
-
-
-def price_of(intent: PlaceOrder) -> Decimal | None:
-    return intent.limit_price if intent.limit_price is not None else intent.stop_price

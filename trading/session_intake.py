@@ -73,9 +73,6 @@ class Intake(Checks):
         # What left just before the restart can reach the broker until then, and show there some time later.
         handed_over_until = Nanos(now + SEND_NS)
         for order in list(book.open.values()):
-            price = order.limit_price or order.stop_price
-            if order.instrument not in self.exposure.marks and price is not None:
-                self.exposure.set_mark(order.instrument, price)
             if (rise := book.rising.get(order.client_order_id)) is not None:
                 rise.answered_at = handed_over_until
             self._count_open(book, order)
@@ -313,7 +310,8 @@ class Intake(Checks):
         for key, rise in list(book.rising.items()):
             if rise.answered_at and rise.answered_at + self.late_arrival_ns[book.account] < report.requested_at:
                 order = book.orders[key]
-                reason = f"the broker's book shows {order.quantity}"
+                price = order.limit_price or order.stop_price
+                reason = f"the broker's book shows {order.quantity}{f' at {price}' if rise.price else ''}"
                 self._record(book, order, EventKind.MODIFY_REJECTED, now, reason=reason)
 
     def _adopt(self, book: AccountBook, theirs: BrokerOrder, fills: list[BrokerFill], now: Nanos) -> None:

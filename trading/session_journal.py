@@ -25,6 +25,7 @@ from trading.ids import AccountId, AlgoId, CauseId, ClientOrderId, Epoch, Instru
 from trading.instructions import Append, Instruction, Note, Tell, Wake
 from trading.instruments import Instrument
 from trading.journal import Break, BreakKind, JournalBatch, Settlement
+from trading.order_worth import own_price, prices_after
 from trading.orders import ZERO, EventKind, Fill, Order, OrderEvent, OrderState, Side, apply, can_apply
 from trading.positions import Position
 
@@ -286,27 +287,29 @@ class Recorder:
         book.modified.add(order.client_order_id)
         self._part(book, order).changed()
         rise = book.rising.get(order.client_order_id)
-        if rise is not None and order.quantity >= rise.target:
+        own = own_price(order.side, order.limit_price, order.stop_price)
+        if rise is not None and order.quantity >= rise.target and own >= rise.price:
             del book.rising[order.client_order_id]
 
     def _count_open(self, book: AccountBook, order: Order) -> None:
-        """Let the exposure count what may still fill, at the larger size where one has been asked for."""
-        quantity = order.open_quantity
+        """Let the exposure count what may still fill, at the larger size and price where such has been asked for."""
+        quantity, price = order.open_quantity, ZERO
         rise = book.rising.get(order.client_order_id)
         if rise is not None:
-            quantity = max(quantity, rise.target - order.filled_quantity)
+            quantity, price = max(quantity, rise.target - order.filled_quantity), rise.price
         replacement = book.replacing.get(order.client_order_id)
         if replacement is not None:
             target = replacement.change.quantity or order.quantity
             quantity = max(quantity, target - order.filled_quantity)
-        self._count(book, order, quantity)
+            price = own_price(order.side, *prices_after(replacement.change, order))
+        self._count(book, order, quantity, price)
 
-    def _count(self, book: AccountBook, order: Order, quantity: Decimal) -> None:
-        """Let the exposure count ``quantity`` as this order's open part."""
+    def _count(self, book: AccountBook, order: Order, quantity: Decimal, at_least: Decimal = ZERO) -> None:
+        """Let the exposure count ``quantity`` as this order's open part; see `ExposureBook.count` for ``at_least``."""
         counted = book.counted.get(order.client_order_id, ZERO)
-        if quantity == counted:
+        if quantity == counted and (not quantity or order.instrument in self.exposure.marks):
             return
-        self.exposure.count(self._part(book, order), order, counted, quantity)
+        self.exposure.count(self._part(book, order), order, counted, quantity, at_least)
         if quantity:
             book.counted[order.client_order_id] = quantity
         else:
@@ -333,7 +336,8 @@ class Recorder:
         if order.side is Side.BUY:
             book.add_bought(now, fill.quantity * fill.price * multiplier)
         book.moved_at[order.instrument] = now
-        if order.instrument not in self.exposure.marks:
+        # An accepted break may have adjusted at 0 what nobody knew a price of: that is no price.
+        if order.instrument not in self.exposure.marks and fill.price > 0:
             self.exposure.set_mark(order.instrument, fill.price)
         self._count_open(book, order)
         part = self._part(book, order)

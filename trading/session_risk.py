@@ -32,8 +32,9 @@ from trading.limits import (
     POSITION,
     Violation,
 )
+from trading.order_worth import prices_after, worst_price
 from trading.orders import ZERO, ModifyOrder, Order, OrderState, PlaceOrder, TimeInForce
-from trading.session_budget import ONE, Budgeting, Demand, price_of
+from trading.session_budget import ONE, Budgeting, Demand
 
 _HUNDRED = Decimal(100)
 _INFINITE = Decimal("Infinity")
@@ -94,9 +95,10 @@ class RiskChecks(Budgeting):
             if found:
                 return found
             raise NotReady("central risk has not given its limits yet", 1.0)
-        price = price_of(intent) or self.exposure.marks.get(intent.instrument)
+        mark = self.exposure.marks.get(intent.instrument)
+        price = worst_price(intent.side, intent.limit_price, intent.stop_price, mark)
         if price is None:
-            return [*found, f"no price of {intent.instrument} is known yet, so its risk cannot be judged"]
+            return [*found, _unknown(intent.instrument)]
         broken = self._refusals(demand)
         broken += self._hours(demand, instrument, intent.time_in_force, now)
         broken += self._of_order(demand, intent.quantity, instrument.notional(intent.quantity, price))
@@ -113,24 +115,25 @@ class RiskChecks(Budgeting):
     ) -> list[str]:
         """Everything that forbids a change, in words.  One that makes an order smaller or cheaper passes."""
         mark = self.exposure.marks.get(order.instrument)
-        before = order.limit_price or order.stop_price or mark
-        price = change.limit_price or change.stop_price or before
-        is_larger = demand.quantity > 0
+        before = worst_price(order.side, order.limit_price, order.stop_price, mark)
+        price = worst_price(order.side, *prices_after(change, order), mark)
         is_dearer = price is not None and before is not None and price > before
         found = [v.text for v in demand.path.stopping]
-        if is_larger:
+        if demand.is_larger:
             found += self._reduce_only_reasons(book, demand, order.reduce_only)
         if demand.is_exit:
             return found
+        if price is None and demand.is_larger:
+            return [*found, _unknown(order.instrument)]
         broken: list[Violation] = []
-        if is_larger:
+        if demand.is_larger:
             if not self.purse.has_limits:
                 raise NotReady("central risk has not given its limits yet", 1.0)
             broken += self._refusals(demand)
             broken += self._of_levels(demand, now)
-        if is_larger or is_dearer:
+        if price is not None and (demand.is_larger or is_dearer):
             quantity = max(change.quantity or order.quantity, order.quantity)
-            broken += self._of_order(demand, quantity, instrument.notional(quantity, price) if price else ZERO)
+            broken += self._of_order(demand, quantity, instrument.notional(quantity, price))
         broken += self._of_prices(demand, (change.limit_price, change.stop_price))
         return found + _texts(broken)
 
@@ -222,7 +225,7 @@ class RiskChecks(Budgeting):
     def _own_effect(demand: Demand) -> Effect:
         own = demand.part.own
         assert own is not None, "limits of an algo are on the path of its orders only"
-        return effect_of(own, demand.side, demand.quantity, demand.price)
+        return effect_of(own, demand.side, demand.quantity, demand.price, demand.dearer)
 
     def _level(self, demand: Demand, level: int) -> Level:
         exposure = self.exposure
@@ -297,6 +300,13 @@ _SECOND = 1_000_000_000
 
 def _above(bound: Bound, value: Decimal, instrument: InstrumentId | str) -> Violation:
     return Violation(kind=bound.kind, scope=bound.scope, instrument=instrument, value=value, limit=bound.limit)
+
+
+def _unknown(instrument: InstrumentId) -> str:
+    return (
+        f"no price of {instrument} is known yet, so its risk cannot be judged: only a buy with a limit price says by "
+        "itself what it may cost"
+    )
 
 
 def _divided(part: Decimal, whole: Decimal) -> Decimal:

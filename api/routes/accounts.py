@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from api.formats import Amount, Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.problems import unknown_reference
-from api.security import Caller, CredentialGiver, Operator, Right, Trader, Viewer, forbidden
-from api.services import Deck, Services, referenced
+from api.security import CredentialGiver, Operator, Right, Trader, Viewer, forbidden
+from api.services import Deck, referenced
 from api.shapes import BreakShown, OrderShown, break_shown
 from cluster import catalog
 from cluster.selectors import read_selector
@@ -167,12 +167,12 @@ async def create_account(body: NewAccount, caller: Operator, deck: Deck) -> Acco
         selector=str(read_selector(body.selector)),
         created_at=Nanos(time.time_ns()),
     )
+    # Before anything is done: where it cannot be read, nothing is made, and no log-in is used up.
+    secrets = deck.secrets if body.credentials else None
     credentials = await catalog.finish_log_in(body.connector, body.settings, _open(body.credentials))
     catalog.check_credentials(body.connector, credentials)
-    made = await deck.desired.create_account(record, by=caller.user)
-    if credentials:
-        await _keep(deck, caller, account, credentials)
-    return made
+    sealed = secrets.seal(secret_name(account), credentials) if secrets is not None and credentials else None
+    return await deck.desired.create_account(record, by=caller.user, credentials=sealed)
 
 
 @router.get("", response_model=Page[AccountShown])
@@ -222,14 +222,11 @@ async def put_credentials(id: str, body: NewCredentials, caller: CredentialGiver
     record = await deck.account_of(caller, id)
     if not caller.owns_account(record):
         raise forbidden(f"account {record.id} is {record.user}'s: its credentials are theirs to give")
+    secrets = deck.secrets
     credentials = await catalog.finish_log_in(record.connector, record.settings, _open(body.credentials))
     catalog.check_credentials(record.connector, credentials)
-    await _keep(deck, caller, record.id, credentials)
-
-
-async def _keep(deck: Services, caller: Caller, account: AccountId, credentials: dict[str, str]) -> None:
-    await deck.secrets.put(secret_name(account), credentials)
-    await deck.desired.changed(caller.user, "set_credentials", account, {"names": sorted(credentials)})
+    sealed = secrets.seal(secret_name(record.id), credentials)
+    await deck.desired.set_credentials(record.id, sealed, by=caller.user)
 
 
 def _open(credentials: dict[str, SecretStr]) -> dict[str, str]:
@@ -259,8 +256,6 @@ async def delete_account(
             f"account {id!r} holds {some}: flatten it first, or use force",
         )
     await deck.desired.delete_account(record.id, by=caller.user)
-    if catalog.needed_credentials(record.connector):
-        await deck.secrets.delete(secret_name(record.id))
 
 
 @router.post("/{id}/reconcile", response_model=CheckShown)

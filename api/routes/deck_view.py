@@ -45,6 +45,8 @@ class AccountGlance(InCurrencies):
     gross_limit: Amount | None
     #: From 0, at 1 the limit is reached.
     gross_use: float | None
+    #: Of how many instruments that it holds the market has told no price for a minute: all amounts are as of then.
+    old_marks: int
 
 
 class AlgosGlance(Shown):
@@ -244,6 +246,7 @@ def _account(
         gross=None if use is None else use.gross,
         gross_limit=limit,
         gross_use=None if use is None else share(use.gross, limit),
+        old_marks=seen.old_marks(record),
     )
 
 

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
+from api.algo_words import names_for
 from api.formats import Body, Cursor, Limit, Page, Shown, page_of
 from api.listing import parse_instruments, require_listed
 from api.security import Caller, FeedKeeper, Viewer
 from api.services import Deck, Services
 from cluster import catalog
 from cluster.feeds import OWN_LIST, subscriptions_of
-from storage.records import FeedRecord
+from storage.records import AlgoRecord, FeedRecord
 from storage.wishes import WishesByClient
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import FeedId, InstrumentId, instrument_id, name
@@ -192,19 +193,24 @@ def capacity_shown(record: FeedRecord, subscriptions: Subscriptions) -> Capacity
     )
 
 
-async def traded_by_algos(deck: Services, feed: str) -> dict[InstrumentId, str]:
-    """Instruments that algos on this feed trade now, each with one of them."""
-    running = [algo for algo in await deck.desired.algos() if algo.feed == feed and algo.want == "running"]
-    return {instrument: algo.id for algo in running for instrument in algo.instruments}
+async def traded_by_algos(deck: Services, feed: str) -> dict[InstrumentId, list[AlgoRecord]]:
+    """Instruments that algos on this feed trade now, each with these algos."""
+    found: dict[InstrumentId, list[AlgoRecord]] = {}
+    for algo in await deck.desired.algos():
+        if algo.feed == feed and algo.want == "running":
+            for instrument in algo.instruments:
+                found.setdefault(instrument, []).append(algo)
+    return found
 
 
-def refuse_to_take_from_algos(removed: Iterable[InstrumentId], traded: Mapping[InstrumentId, str]) -> None:
+def refuse_to_take_from_algos(
+    caller: Caller, removed: Iterable[InstrumentId], traded: Mapping[InstrumentId, Sequence[AlgoRecord]]
+) -> None:
     """Raise `Conflict` where a running algo trades what nobody wants any more."""
     for instrument in removed:
         if instrument in traded:
-            raise Conflict(
-                "instrument_in_use", f"algo {traded[instrument]} trades {instrument} on this feed: stop it first"
-            )
+            named = names_for(caller, traded[instrument])
+            raise Conflict("instrument_in_use", f"algos trade {instrument} on this feed ({named}): stop them first")
 
 
 async def _change(
@@ -231,7 +237,7 @@ async def _change(
         subscriptions = subscriptions_of(record, wishes, limits)
         had = subscriptions.wanted()
         want(subscriptions, record)
-        refuse_to_take_from_algos((each for each in had if not subscriptions.channels(each)), traded)
+        refuse_to_take_from_algos(caller, (each for each in had if not subscriptions.channels(each)), traded)
         found.append((had, subscriptions))
         return subscriptions.wish(client)
 

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
+from api.algo_words import names_for
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
 from api.listing import parse_instruments, require_listed
 from api.problems import unknown_reference
@@ -285,7 +286,7 @@ async def remove_instrument(id: str, instrument: str, caller: FeedKeeper, deck: 
             raise UnknownThing("instrument", gone, f"in feed {id}")
         return {"instruments": tuple(each for each in feed.instruments if each != gone)}
 
-    return await _shown(deck, await _change(deck, caller.user, id, without))
+    return await _shown(deck, await _change(deck, caller, id, without))
 
 
 @router.patch("/{id}", response_model=FeedShown)
@@ -311,7 +312,7 @@ async def change_feed(id: str, body: FeedChange, caller: FeedKeeper, deck: Deck)
             _check_fit(len(subscriptions.wanted()), workers, capacity)
         return given
 
-    return await _shown(deck, await _change(deck, caller.user, id, changed))
+    return await _shown(deck, await _change(deck, caller, id, changed))
 
 
 @router.delete("/{id}", status_code=204)
@@ -333,22 +334,19 @@ async def delete_feed(
             with contextlib.suppress(UnknownThing):  # somebody was quick to delete it
                 await deck.algo_log.append(algo.id, algo.epoch, [line])
         return
-    users = [algo.id for algo in await deck.desired.algos() if algo.feed == id]
+    users = [algo for algo in await deck.desired.algos() if algo.feed == id]
     if users:
+        named = names_for(caller, users)
         raise Conflict(
             "feed_in_use",
-            f"feed {id!r} is used by algos ({_join(users[:10])}): delete them first, or add force=true to stop them",
+            f"feed {id!r} is used by algos ({named}): delete them first, or add force=true to stop them",
         )
     if first := await stands_by_for(deck, id):
         raise Conflict(
             "feed_in_use",
-            f"feed {id!r} stands by for feeds ({_join(first[:10])}): change their seconds first, or add force=true",
+            f"feed {id!r} stands by for feeds ({', '.join(first[:10])}): change their seconds first, or add force=true",
         )
     await deck.desired.delete_feed(FeedId(id), by=caller.user)
-
-
-def _join(words: Sequence[str]) -> str:
-    return ", ".join(words)
 
 
 def _check_fit(instruments: int, workers: int, capacity: Capacity) -> None:
@@ -370,11 +368,11 @@ async def _add(deck: Services, caller: Caller, id: str, texts: Sequence[str], fi
         subscriptions.subscribe(OWN_LIST, fresh, feed.channels, feed.workers)
         return {"instruments": tuple(dict.fromkeys((*feed.instruments, *fresh)))}
 
-    return await _shown(deck, await _change(deck, caller.user, id, added))
+    return await _shown(deck, await _change(deck, caller, id, added))
 
 
 async def _change(
-    deck: Services, by: str, id: str, changes: Callable[[FeedRecord, Subscriptions], dict[str, Any]]
+    deck: Services, caller: Caller, id: str, changes: Callable[[FeedRecord, Subscriptions], dict[str, Any]]
 ) -> FeedRecord:
     """Set what ``changes`` says of the feed and all that is wanted of it; nothing where it stands so already."""
     for attempt in range(_ATTEMPTS):
@@ -387,10 +385,10 @@ async def _change(
         if "instruments" in wanted:
             left = {*wanted["instruments"], *(each for wish in wishes.values() for each in wish)}
             removed = [each for each in feed.instruments if each not in left]
-            refuse_to_take_from_algos(removed, await traded_by_algos(deck, id) if removed else {})
+            refuse_to_take_from_algos(caller, removed, await traded_by_algos(deck, id) if removed else {})
         try:
             # Wishes raise the generation too.
-            return await deck.desired.update_feed(feed.id, wanted, by=by, generation=feed.generation)
+            return await deck.desired.update_feed(feed.id, wanted, by=caller.user, generation=feed.generation)
         except Conflict as error:
             if error.code != "generation_changed" or attempt + 1 == _ATTEMPTS:
                 raise

@@ -13,13 +13,13 @@ from pydantic import ConfigDict, Field
 from api.formats import Amount, Body, Instant, Shown
 from api.idempotency import token_of
 from api.problems import ProblemError
-from api.routes.risk import check_scope, scopes_of
+from api.routes.risk import check_scope, made_of, scopes_of
 from api.security import Caller, Killer, Viewer
 from api.services import Deck, Services
 from api.shapes import ALIVE
 from storage.records import AccountRecord, AlgoRecord, KillRecord
 from trading.errors import TradeError, UnknownThing
-from trading.ids import AlgoId, UserId
+from trading.ids import AlgoId, Nanos, UserId
 from trading.kill_switch import Kill
 from trading.limits import CLUSTER, HALTED, account_scope, algo_scope, check_limit, user_scope
 
@@ -150,9 +150,8 @@ async def kill(
 @router.get("/kills", response_model=list[KillLine])
 async def list_kills(caller: Viewer, deck: Deck) -> list[dict[str, Any]]:
     """Kills, newest first; those who are not operators see their own and the cluster's."""
-    scopes = await scopes_of(caller, deck)
-    found = [k for k in await deck.kills.all() if scopes is None or k.scope in {CLUSTER, *scopes}]
-    return [_line(kill) for kill in found]
+    scopes, made = await scopes_of(caller, deck), await made_of(caller, deck)
+    return [_line(kill) for kill in await deck.kills.all() if _is_seen(kill, scopes, made)]
 
 
 @router.get("/kills/{id}", response_model=KillShown)
@@ -177,9 +176,14 @@ async def lift_kill(id: str, caller: Killer, deck: Deck) -> dict[str, Any]:
 async def _seen_kill(deck: Services, caller: Caller, id: str) -> KillRecord:
     """A kill that the caller may see, as the list has it; `UnknownThing` otherwise."""
     record, scopes = await deck.kills.get(id), await scopes_of(caller, deck)
-    if scopes is not None and record.scope not in {CLUSTER, *scopes}:
+    if not _is_seen(record, scopes, await made_of(caller, deck)):
         raise UnknownThing("kill", id, "GET /v1/risk/kills lists them")
     return record
+
+
+def _is_seen(kill: KillRecord, scopes: list[str] | None, made: dict[str, Nanos]) -> bool:
+    """Whether a kill is of these scopes, and of an algo as it is and not of one that bore its name before."""
+    return scopes is None or (kill.scope in {CLUSTER, *scopes} and kill.at >= made.get(kill.scope, 0))
 
 
 async def _require_own(deck: Services, caller: Caller, scope: str, *, to_trade: bool = True) -> None:

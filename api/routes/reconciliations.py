@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from api.csv_text import safe
-from api.formats import Amount, Cursor, Instant, InstantOrNone, Limit, Page, Shown
+from api.formats import Amount, Cursor, GivenDay, Instant, InstantOrNone, Limit, Page, Shown
 from api.security import Viewer
 from api.services import Deck
 from api.shapes import BreakShown, break_shown
@@ -91,7 +91,7 @@ async def list_reconciliations(
     caller: Viewer,
     deck: Deck,
     account: str | None = None,
-    day: Annotated[date | None, Query(description="The date (UTC) at which the day begins")] = None,
+    day: Annotated[GivenDay | None, Query(description="The date (UTC) at which the day begins")] = None,
     format: Annotated[Format, Query(description="csv: one line for each count, difference and break")] = Format.JSON,
     limit: Limit = 100,
     cursor: Cursor = None,

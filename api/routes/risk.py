@@ -180,11 +180,13 @@ async def list_kinds(caller: Viewer) -> list[dict[str, Any]]:
 @router.get("/limits", response_model=Page[LimitShown])
 async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
     """Limits in force: of the cluster and of the own accounts and algos; operators see all."""
-    scopes = await scopes_of(caller, deck)
+    scopes, made = await scopes_of(caller, deck), await made_of(caller, deck)
     found = [
         each
         for each in await deck.desired.limits()
-        if each.value is not None and (scopes is None or each.scope in {CLUSTER, *scopes})
+        if each.value is not None
+        and (scopes is None or each.scope in {CLUSTER, *scopes})
+        and each.changed_at >= made.get(each.scope, 0)
     ]
     page = page_of(found, lambda each: f"{each.scope} {each.kind} {each.instrument}", limit, cursor)
     view = await deck.hot.get("risk", dict[str, Any]) or {}
@@ -288,12 +290,24 @@ async def maxima(
 
 
 async def maxima_of(deck: Services, caller: Caller, since: Nanos, scopes: list[str] | None) -> list[MaximaRecord]:
-    """Maxima of these levels (None: of all); to others than operators only of days since an algo has its name."""
-    found = await deck.days.maxima(since, scopes)
-    if caller.is_operator:
+    """Maxima of these levels (None: of all); to others than operators only of days since an algo has its name.
+
+    Of the day on which it took that from another, the figures are of both: they are left out.
+    """
+    found, made = await deck.days.maxima(since, scopes), await made_of(caller, deck)
+    if not made:
         return found
-    made = {algo_scope(each.id): each.created_at for each in await deck.desired.algos()}
-    return [each for each in found if each.day + _DAY_NS > made.get(each.scope, 0)]
+    reused = {algo_scope(each) for each in await deck.desired.reused_algos()}
+    return [
+        each for each in found if each.day + (0 if each.scope in reused else _DAY_NS - 1) >= made.get(each.scope, 0)
+    ]
+
+
+async def made_of(caller: Caller, deck: Services) -> dict[str, Nanos]:
+    """Since when each algo's level is of that algo; nothing to operators, who see what went before too."""
+    if caller.is_operator:
+        return {}
+    return {algo_scope(each.id): each.created_at for each in await deck.desired.algos()}
 
 
 _FLAT = {"instrument": "", "blocked": ()}

@@ -8,14 +8,15 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
-from api.refused_uploads import refusals_noted
+from api.refused_uploads import NotedRoute
 from api.security import Author, Caller, Right, Viewer
 from api.services import Deck, Services
 from cluster.submissions import Submission
 from storage.records import StrategyRecord, StrategyVersion
-from trading.errors import BadInput, Conflict
+from trading.errors import Conflict
 
 router = APIRouter(prefix="/v1/strategies", tags=["strategies"])
+submitting = APIRouter(prefix="/v1/strategies", tags=["strategies"], route_class=NotedRoute)
 
 _SOURCE = """from strategies import Strategy, StrategyParameters, Tick
 
@@ -86,7 +87,7 @@ async def get_strategy(name: str, caller: Viewer, deck: Deck) -> StrategyShown:
     return _shown(record, await _source(deck, await deck.strategies.version(name, record.version)))
 
 
-@router.post(
+@submitting.post(
     "",
     response_model=StrategyShown,
     status_code=201,
@@ -96,14 +97,10 @@ async def submit_source(body: NewStrategy, caller: Author, deck: Deck, response:
     """Submit a strategy in one module; under a name that is there, another version of it.
 
     It is loaded and tried in a process of its own first.  The same content again is the same version: 200 then."""
-    try:
-        source = body.source.encode()
-    except UnicodeEncodeError as error:
-        raise BadInput("source", f"it is not Unicode text: {error}") from error
     handed = Submission(
         name=body.name,
         file_name=f"{body.name}.py",
-        data=source,
+        data=body.source.encode(),
         entry=body.entry,
         requirements=tuple(body.requirements),
         parameters=body.parameters,
@@ -111,8 +108,7 @@ async def submit_source(body: NewStrategy, caller: Author, deck: Deck, response:
         smoke=body.smoke,
         field="source",
     )
-    async with refusals_noted(deck, caller, body.name, handed.file_name):
-        version, is_new = await deck.submissions.submit(handed, caller.user)
+    version, is_new = await deck.submissions.submit(handed, caller.user)
     response.status_code = 201 if is_new else 200
     return StrategyShown(
         name=version.strategy,

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
+from api.algo_words import names_for
 from api.formats import Body, Cursor, Instant, Limit, Page, Shown, page_of
-from api.refused_uploads import refusals_noted
+from api.refused_uploads import NotedRoute
 from api.routes.strategies import may_read
 from api.security import Author, Caller, Viewer
 from api.services import Deck, Services
@@ -18,6 +19,7 @@ from storage.records import StrategyRecord, StrategyVersion
 from trading.errors import BadInput, Conflict
 
 router = APIRouter(prefix="/v1/strategies", tags=["strategies"])
+submitting = APIRouter(prefix="/v1/strategies", tags=["strategies"], route_class=NotedRoute)
 
 _UPLOAD: Final = {
     "requestBody": {
@@ -101,7 +103,7 @@ async def list_versions(name: str, _: Viewer, deck: Deck, limit: Limit = 100, cu
     return page_of(versions, lambda version: places[version.version], limit, cursor)
 
 
-@router.post(
+@submitting.post(
     "/{name}/versions",
     response_model=VersionShown,
     status_code=201,
@@ -124,18 +126,17 @@ async def submit_file(
     """Submit a file, zip or wheel: the request's body.  Under a name that is there, it is another version of it.
 
     It is loaded and tried in a process of its own first.  The same content again is the same version: 200 then."""
-    async with refusals_noted(deck, caller, name, file):
-        handed = Submission(
-            name=name,
-            file_name=file,
-            data=await request.body(),
-            entry=entry,
-            requirements=tuple(requirement or ()),
-            parameters=_json_object(parameters),
-            instruments=tuple(instrument or ()),
-            smoke=smoke,
-        )
-        version, is_new = await deck.submissions.submit(handed, caller.user)
+    handed = Submission(
+        name=name,
+        file_name=file,
+        data=await request.body(),
+        entry=entry,
+        requirements=tuple(requirement or ()),
+        parameters=_json_object(parameters),
+        instruments=tuple(instrument or ()),
+        smoke=smoke,
+    )
+    version, is_new = await deck.submissions.submit(handed, caller.user)
     response.status_code = 201 if is_new else 200
     return await _single(deck, caller, version)
 
@@ -185,7 +186,15 @@ async def reinstate_version(name: str, version: str, caller: Author, deck: Deck)
 async def delete_version(name: str, version: str, caller: Author, deck: Deck) -> None:
     """Delete a version that no algo pins, with its file."""
     found = await deck.strategies.version(name, version)
-    await deck.strategies.delete_version(name, found.version, by=caller.user)
+    try:
+        await deck.strategies.delete_version(name, found.version, by=caller.user)
+    except Conflict as error:
+        pins = set(await deck.strategies.pinned_by(name, found.version)) if error.code == "version_in_use" else set()
+        algos = [algo for algo in await deck.desired.algos() if algo.id in pins] if pins else []
+        if not algos:
+            raise
+        words = f"version {found.version[:12]} of {name} is pinned by algos ({names_for(caller, algos)})"
+        raise Conflict(error.code, f"{words}: upgrade or delete those first, or deprecate it") from error
 
 
 async def _single(deck: Services, caller: Caller, version: StrategyVersion) -> VersionShown:

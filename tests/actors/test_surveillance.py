@@ -31,9 +31,9 @@ from tests.storage.test_keeping import instrument
 from trading import monitoring
 from trading.day_profit import Day
 from trading.errors import Fenced, NotReady
-from trading.ids import Nanos
+from trading.ids import CauseId, Nanos
 from trading.journal import JournalBatch
-from trading.orders import EventKind, Order, Side
+from trading.orders import EventKind, Order, OrderType, Side
 
 __all__ = ["database_url", "db", "redis_url", "server_url"]
 
@@ -142,6 +142,57 @@ async def test_an_order_unlike_the_others_raises_an_alert_of_its_owner(
     await watch.watch()
     assert [each.times for each in await told(db)] == [1]
     assert watch.facts() == {"accounts": 1, "events": 31, "alerts": 1}
+
+
+async def test_a_sell_far_below_the_market_is_as_large_as_it_trades(
+    db: Database, session: Session, begin: Begin
+) -> None:
+    watch = await begin()
+    await watch.watch()
+    await session.habit()
+    early = sized("early", D(20), LATER + 10**13, side=Side.SELL, limit_price=D(1))
+    await session.place(early)
+    await watch.watch()
+    (alert,) = await told(db)
+    assert alert.text.startswith("order early of algo momo-1 is worth 540002.00"), "the first price asked for"
+    paid = fill("x-1", "1", "60000", at=LATER + 10**13 + S)
+    await session.journal(JournalBatch(events=[event(early, EventKind.FILLED, LATER + 10**13 + S, fill=paid)]))
+    await session.place(
+        sized("stop", D(10), LATER + 10**13 + 2 * S, type=OrderType.STOP, limit_price=None, stop_price=D(1))
+    )
+    watch = await begin()
+    await watch.watch()
+    (alert,) = await told(db)
+    assert (alert.times, alert.text.partition(":")[0]) == (2, "order stop of algo momo-1 is worth 600000.00 USDT")
+
+
+async def test_who_acted_in_anothers_account_is_kept_with_the_alert(
+    db: Database, session: Session, begin: Begin
+) -> None:
+    watch = await begin()
+    await watch.watch()
+    await session.habit()
+    orders = [sized(f"big-{who}", D(20), LATER + 10**13, algo=None) for who in ("olga", "omar")]
+    blind = sized("blind", D(20), LATER + 10**13, algo=None, limit_price=None, type=OrderType.MARKET)
+    events = [
+        event(
+            each, EventKind.PENDING, LATER + 10**13, cause=CauseId(f"api/{each.client_order_id.removeprefix('big-')}/k")
+        )
+        for each in [*orders, blind]
+    ]
+    await session.journal(JournalBatch(orders=[*orders, blind], events=events))
+    turns = [sized(f"t-{n}", D(1), LATER + 10**13, algo=None, side=Side.SELL if n % 2 else Side.BUY) for n in range(8)]
+    places = [event(each, EventKind.PENDING, LATER + 10**13, cause=CauseId("api/olga/t")) for each in turns]
+    await session.journal(JournalBatch(orders=turns, events=places))
+    for n, each in enumerate(turns):
+        paid = fill(f"x-{n}", "2" if n else "1", at=LATER + 10**13 + n)
+        filled = event(each, EventKind.FILLED, LATER + 10**13 + n, fill=paid)
+        await session.journal(JournalBatch(events=[filled]))
+    await watch.watch()
+    found = {(each.kind, each.algo): each for each in await told(db)}
+    assert found["large_order", None].user == "u1"
+    assert found["large_order", None].persons == ("blind", "olga", "omar")
+    assert found["position_flips", None].persons == ("olga",)
 
 
 async def test_terms_that_are_set_hold_from_the_next_look_on(

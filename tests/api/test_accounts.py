@@ -5,10 +5,11 @@ from decimal import Decimal
 
 import pytest
 
+from storage import desired
 from storage.leases import Leases
 from storage.secrets import secret_name
 from tests.api.playing import BTC, Stage, algo_body, order_body
-from trading.errors import UnknownThing
+from trading.errors import NotReady, UnknownThing
 from trading.ids import AccountId, Nanos
 from trading.journal import JournalBatch
 from trading.positions import Position
@@ -127,6 +128,43 @@ async def test_credentials_are_replaced_and_go_with_the_account(stage: Stage) ->
     assert (await stage.ask("DELETE", "/v1/accounts/alpaca-1")).status_code == 204
     with pytest.raises(UnknownThing):
         await stage.services.secrets.get(secret_name("alpaca-1"))
+
+
+async def test_without_the_secret_key_nothing_is_made_and_nothing_changed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = base64.urlsafe_b64encode(bytes(32)).decode()
+    services = stage.services
+    monkeypatch.setenv("QUARTERDECK_SECRET_KEY", "too short")
+    version = await services.desired.version()
+    await stage.refused(424, "needs_operator", "POST", "/v1/accounts", ALPACA | {"credentials": KEYS})
+    await stage.refused(404, "unknown_account", "GET", "/v1/accounts/alpaca-1")
+    assert await services.desired.version() == version
+    monkeypatch.setenv("QUARTERDECK_SECRET_KEY", good)
+    await stage.make("/v1/accounts", ALPACA | {"credentials": KEYS})
+    assert await services.secrets.get(secret_name("alpaca-1")) == KEYS
+    # An account goes with its credentials, whether anybody can read them or not.
+    monkeypatch.setattr(services, "_secrets", None)
+    monkeypatch.setenv("QUARTERDECK_SECRET_KEY", "too short")
+    path = "/v1/accounts/alpaca-1/credentials"
+    await stage.refused(424, "needs_operator", "PUT", path, {"credentials": KEYS})
+    assert (await stage.ask("DELETE", "/v1/accounts/alpaca-1")).status_code == 204
+    monkeypatch.setenv("QUARTERDECK_SECRET_KEY", good)
+    with pytest.raises(UnknownThing):
+        await services.secrets.get(secret_name("alpaca-1"))
+
+
+@pytest.mark.usefixtures("secret_key")
+async def test_credentials_that_cannot_be_written_leave_no_account(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise NotReady("the database went away")
+
+    monkeypatch.setattr(desired, "keep_secret", away)
+    await stage.refused(503, "not_ready", "POST", "/v1/accounts", ALPACA | {"credentials": KEYS})
+    await stage.refused(404, "unknown_account", "GET", "/v1/accounts/alpaca-1")
+    assert "create_account" not in [entry.action for entry in await stage.services.desired.audit_of()]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,26 @@ async def test_an_operator_closes_no_alert_about_themselves_while_there_is_anoth
     assert all("because" not in each["after"] for each in entries)
 
 
+async def test_an_operator_closes_no_alert_about_what_they_did_in_anothers_account(stage: Stage) -> None:
+    asha = await stage.trading()
+    olga, _ = await stage.person("olga", "operator", "trader"), await stage.person("omar", "operator")
+    id = await raised(stage, persons=("olga", "omar"))
+    path = f"/v1/alerts/{id}/acknowledge"
+    said = await stage.refused(409, "own_alert", "POST", path, key=olga)
+    assert "another operator closes it (admin)" in said["detail"]
+    await stage.refused(403, "forbidden", "POST", path, key=asha)
+    assert (await stage.ask("POST", path)).json()["acknowledged_by"] == "admin"
+    # What somebody else did there is theirs to close.
+    id = await raised(stage, persons=("admin",))
+    await stage.refused(409, "own_alert", "POST", f"/v1/alerts/{id}/acknowledge")
+    assert (await stage.ask("POST", f"/v1/alerts/{id}/acknowledge", key=olga)).status_code == 200
+    # All who could are concerned.
+    id = await raised(stage, persons=("admin", "olga", "omar"))
+    assert (await stage.ask("POST", f"/v1/alerts/{id}/acknowledge", key=olga)).status_code == 200
+    entry = (await stage.get("/v1/audit?action=acknowledge_alert"))["items"][0]
+    assert entry["after"]["because"] == "it is about them, and there was no other operator"
+
+
 async def test_an_operator_who_is_alone_closes_their_own_and_the_audit_says_so(stage: Stage) -> None:
     await stage.person("olga", "operator")
     await stage.person("asha", "trader")

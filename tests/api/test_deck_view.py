@@ -48,8 +48,8 @@ def account(id: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def held(exposure: str, mark: str | None = "250.5") -> dict[str, Any]:
-    return {"account": "paper-1", "quantity": "-1", "mark": mark, "exposure": exposure}
+def held(exposure: str, mark: str | None = "250.5", marked_at: int = 0) -> dict[str, Any]:
+    return {"account": "paper-1", "quantity": "-1", "mark": mark, "exposure": exposure, "mark_at": marked_at}
 
 
 async def told(stage: Stage, user: str, *accounts: dict[str, Any], held: Any = (), at: int = 0) -> None:
@@ -124,6 +124,15 @@ async def test_others_see_their_own_part_of_the_deck(stage: Stage, key: str) -> 
     empty = await stage.get("/v1/deck", key=nobody)
     assert (empty["accounts"], empty["pnl_today"], empty["open_orders"], empty["kills"]) == ([], "0", 0, [])
     assert (empty["gross_limit"], empty["alerts"]) == (None, 0)
+
+
+async def test_prices_that_the_market_has_not_told_of_late_are_counted(stage: Stage, key: str) -> None:
+    now = time.time_ns()
+    fresh, old = held("-250.5", marked_at=now - 30_000_000_000), held("-9", marked_at=now - 61_000_000_000)
+    gone = {**old, "quantity": "0"}
+    for positions, count in (([fresh], 0), ([fresh, old, gone], 1), ([old, held("-1")], 2)):
+        await told(stage, "asha", account("paper-1"), held=positions)
+        assert (await stage.get("/v1/deck"))["accounts"][0]["old_marks"] == count
 
 
 async def test_states_of_accounts_are_in_words(stage: Stage, key: str) -> None:

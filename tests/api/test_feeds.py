@@ -117,6 +117,46 @@ async def test_what_an_algo_uses_is_not_taken_away(stage: Stage) -> None:
     await stage.refused(404, "unknown_instrument", "DELETE", f"/v1/feeds/crypto/instruments/{ETH}")
 
 
+async def test_who_is_refused_for_algos_is_told_the_names_only_of_those_that_they_see(stage: Stage) -> None:
+    await stage.trading()
+    await stage.fed()
+    quant = await stage.person("quinn", "quant")
+    quiet = "from strategies import Strategy\n\nclass Quiet(Strategy):\n    pass\n"
+    answer = await stage.upload("quiet", "quiet.py", quiet.encode(), key=quant, smoke=False)
+    version = answer.json()["version"]
+    of_quiet = {"strategy": "quiet", "parameters": {}}
+    await stage.make("/v1/algos", algo_body("hidden-1", start=True, **of_quiet))
+    asks = [
+        ("feed_in_use", "DELETE", "/v1/feeds/crypto", None),
+        ("instrument_in_use", "DELETE", f"/v1/feeds/crypto/instruments/{BTC}", None),
+        ("instrument_in_use", "PATCH", "/v1/feeds/crypto", {"instruments": [ETH]}),
+        ("version_in_use", "DELETE", f"/v1/strategies/quiet/versions/{version}", None),
+        ("strategy_in_use", "DELETE", "/v1/strategies/quiet", None),
+    ]
+    for code, method, path, body in asks:
+        said = await stage.refused(409, code, method, path, body, key=quant)
+        assert "hidden" not in said["detail"], said
+        if code != "strategy_in_use":
+            assert "(1 that you do not see)" in said["detail"], said
+    await stage.make("/v1/accounts", {"id": "own", "user": "quinn", "connector": "paper"})
+    await stage.make("/v1/algos", algo_body("own-1", account="own", start=True, **of_quiet))
+    for code, method, path, body in asks[:-1]:
+        said = await stage.refused(409, code, method, path, body, key=quant)
+        assert "(own-1, 1 that you do not see)" in said["detail"], said
+        assert "(hidden-1, own-1)" in (await stage.refused(409, code, method, path, body))["detail"]
+
+
+async def test_what_a_client_wants_is_not_taken_from_algos_that_it_does_not_see(stage: Stage) -> None:
+    await stage.trading()
+    await stage.fed("crypto", BTC)
+    quant = await stage.person("quinn", "quant")
+    wish = "/v1/feeds/crypto/clients/a/instruments"
+    assert (await stage.ask("PUT", wish, {"instruments": [ETH]})).status_code == 200
+    await stage.make("/v1/algos", algo_body("hidden-1", instruments=[ETH], start=True))
+    said = await stage.refused(409, "instrument_in_use", "PUT", wish, {"instruments": []}, key=quant)
+    assert "hidden" not in said["detail"]
+
+
 async def test_a_feed_shows_what_its_workers_tell(stage: Stage) -> None:
     await stage.trading()
     await stage.fed()

@@ -21,6 +21,20 @@ def test_a_time_survives_the_way_out_and_back(at: int) -> None:
     assert parse_time(time_text(at)) == at
 
 
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000000+00:00"),
+        (-1, "1969-12-31T23:59:59.999999999+00:00"),
+        (2**63 - 1, "2262-04-11T23:47:16.854775807+00:00"),
+        (-62_135_596_800 * 10**9, "0001-01-01T00:00:00.000000000+00:00"),
+        (253_402_300_799 * 10**9 + 5, "9999-12-31T23:59:59.000000005+00:00"),
+    ],
+)
+def test_a_year_has_four_digits(at: int, text: str) -> None:
+    assert time_text(at) == text
+
+
 @given(st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(2200, 1, 1), timezones=st.just(UTC)))
 def test_times_mean_what_python_says(moment: datetime) -> None:
     whole = int(moment.replace(microsecond=0).timestamp())
@@ -66,6 +80,15 @@ def test_a_decimal_survives_the_way_out_and_back(amount: Decimal) -> None:
 def test_what_is_no_exact_number_is_refused(raw: str) -> None:
     with pytest.raises(ValidationError):
         Holder.model_validate_json(f'{{"amount": {raw}}}')
+
+
+def test_an_amount_is_taken_whole_or_refused() -> None:
+    assert Holder.model_validate_json(f'{{"amount": "{"0" * 98}15"}}').amount == 15
+    for long in ("0" * 99 + "15", "1" + " " * 100, "9" * 101):
+        with pytest.raises(ValidationError, match="more than 100 characters"):
+            Holder.model_validate_json(f'{{"amount": "{long}"}}')
+    with pytest.raises(ValidationError, match="more than 100 characters"):
+        Holder.model_validate({"amount": 10**100})
 
 
 @given(st.sets(st.text(min_size=1, max_size=8)), st.integers(min_value=1, max_value=7))

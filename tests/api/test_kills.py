@@ -13,11 +13,13 @@ from storage.database import dicts
 from storage.days import Days
 from storage.leases import Leases
 from storage.records import MaximaRecord
-from tests.api.playing import BTC, Stage
+from tests.api.playing import BTC, Stage, algo_body
 from trading.errors import NotReady, Unreachable
 from trading.ids import AccountId, CauseId, Nanos, UserId
 from trading.limits import KINDS
 from trading.orders import CancelOrder
+
+_DAY = 86_400_000_000_000
 
 
 @pytest.fixture
@@ -317,6 +319,45 @@ async def test_levels_are_shown_by_sort_and_to_whom_they_belong(stage: Stage, ke
     assert [u["scope"] for u in users] == ["user:asha", "user:bo"]
     assert len((await stage.get("/v1/risk/exposure?by=instrument"))["levels"]) == 2
     assert (await stage.ask("GET", "/v1/risk/exposure?by=colour")).status_code == 422
+
+
+async def test_an_algos_name_brings_nothing_of_who_bore_it_before(stage: Stage, key: str) -> None:
+    await stage.fed()
+    bo = await stage.person("bo", "trader", "quant")
+    await stage.make("/v1/accounts", {"id": "bo-1", "user": "bo", "connector": "paper"})
+    await stage.make("/v1/algos", algo_body("momo-1"))
+    wish = {"scope": "algo:momo-1", "reason": "mine alone"}
+    thrown = (await stage.ask("POST", "/v1/risk/kill?wait_s=0", wish, key=key)).json()["id"]
+    bound = {"scope": "algo:momo-1", "kind": "order_quantity", "value": "7"}
+    assert (await stage.ask("PUT", "/v1/risk/limits", bound)).status_code == 200
+    zero: dict[str, Any] = dict.fromkeys(("long", "short", "money_at_risk", "loss", "drawdown"), Decimal(0))
+    today = Nanos(time.time_ns() // _DAY * _DAY)
+    for name in ("momo-1", "new-1"):
+        epoch = await Leases(stage.services.database).take("risk/main", "test", 60)
+        top = MaximaRecord(
+            day=today, scope=f"algo:{name}", instrument="", gross=Decimal(5), open_orders=0, sampled_at=today, **zero
+        )
+        await Days(stage.services.database).save_maxima(epoch, [top])
+    assert [each["kind"] for each in (await stage.get("/v1/risk/limits", key=key))["items"]] == [
+        "halted",
+        "order_quantity",
+    ]
+    assert (await stage.ask("DELETE", "/v1/algos/momo-1", key=key)).status_code == 204
+    for name in ("momo-1", "new-1"):
+        await stage.make("/v1/algos", algo_body(name, account="bo-1"), key=bo)
+    assert await stage.get("/v1/risk/kills", key=bo) == []
+    await stage.refused(404, "unknown_kill", "GET", f"/v1/risk/kills/{thrown}", key=bo)
+    await stage.refused(404, "unknown_kill", "POST", f"/v1/risk/kills/{thrown}/lift", key=bo)
+    assert (await stage.get("/v1/risk/limits", key=bo))["items"] == []
+    assert [each["scope"] for each in await stage.get("/v1/risk/maxima", key=bo)] == ["algo:new-1"]
+    points = (await stage.get("/v1/risk/maxima/series?kind=gross", key=bo))["items"]
+    assert [each["scope"] for each in points] == ["algo:new-1"]
+    # Operators see what was; and what is the new one's own is shown.
+    assert [each["id"] for each in await stage.get("/v1/risk/kills")] == [thrown]
+    assert len(await stage.get("/v1/risk/maxima")) == 2
+    own = (await stage.ask("POST", "/v1/risk/kill?wait_s=0", wish, key=bo)).json()["id"]
+    assert [each["id"] for each in await stage.get("/v1/risk/kills", key=bo)] == [own]
+    assert [each["kind"] for each in (await stage.get("/v1/risk/limits", key=bo))["items"]] == ["halted"]
 
 
 async def test_maxima_are_kept_by_day_and_only_rise(stage: Stage, key: str) -> None:

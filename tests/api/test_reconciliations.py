@@ -124,12 +124,24 @@ async def test_a_day_without_a_report_says_why(stage: Stage, key: str) -> None:
         assert shown["orders"] is None
         return str(shown["reason"])
 
-    assert await reason("2999-01-01") == "the day is not over"
+    assert await reason("2261-12-31") == "the day is not over"
     assert await reason("2020-01-01") == "the account did not exist yet"
     async with stage.services.database.connection() as connection:
         await connection.execute("UPDATE accounts SET created_at = 0")
+        await connection.execute("UPDATE accounts SET settings = '{\"day_starts_at_h\": 23.9}'")
     assert "no session" in await reason("2020-01-01")
+    assert "no session" in await reason("1970-01-01")
+    assert await reason("2261-12-31") == "the day is not over"
     await stage.refused(422, "bad_input", "GET", "/v1/reconciliations?day=someday")
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2262-01-01", "9999-12-31"])
+@pytest.mark.parametrize("account", ["", "&account=paper-1"])
+@pytest.mark.usefixtures("key")
+async def test_a_day_whose_times_cannot_be_counted_is_refused(stage: Stage, day: str, account: str) -> None:
+    said = await stage.refused(422, "bad_input", "GET", f"/v1/reconciliations?day={day}{account}")
+    assert said["field"] == "day"
+    assert "from 1970-01-01 to 2261-12-31" in said["detail"]
 
 
 @pytest.mark.parametrize(

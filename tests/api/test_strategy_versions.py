@@ -11,8 +11,11 @@ import pytest
 from api import traffic
 from storage.artefacts import Artefacts
 from tests.api.playing import Stage, algo_body
+from tests.api.signing_in import clock, signed_in
 from tests.support.wheels import index, packed, wheel
 from trading.ids import AlgoId
+
+__all__ = ["clock"]
 
 MODULE = """
 from pydantic import Field
@@ -97,9 +100,6 @@ async def test_a_wrong_file_is_refused_by_field_and_keeps_nothing(
     said = await submit(stage, file, data, 422, **query)
     assert said["field"] == field
     assert says in said["detail"]
-    if file == "../m.py":
-        await stage.refused(404, "unknown_strategy", "GET", "/v1/strategies/mine/versions")
-        return  # nothing was handed in under such a name
     (noted,) = (await stage.get("/v1/audit?action=strategy_refused"))["items"]
     assert (noted["actor"], noted["subject"], noted["after"]["file"]) == ("admin", "mine", file)
     assert says in noted["after"]["why"]
@@ -111,9 +111,49 @@ async def test_an_upload_may_be_large_but_not_without_end(stage: Stage) -> None:
     assert (await stage.upload("mine", "mine.zip", noise + bytes(traffic.MOST_UPLOADED))).status_code == 413
     (noted,) = (await stage.get("/v1/audit?action=strategy_refused"))["items"]
     assert f"more than {traffic.MOST_UPLOADED} bytes" in noted["after"]["why"]
+    # So does one that is read to its end before it comes to the route: the panel's uploads bear keys.
+    data = bytes(traffic.MOST_UPLOADED + 100)
+    headers = {"Authorization": f"Bearer {stage.operator_key}", "Idempotency-Key": "k-1"}
+    answer = await stage.http.post(
+        "/v1/strategies/mine/versions", params={"file": "m.zip"}, content=data, headers=headers
+    )
+    assert answer.status_code == 413
+    again, _ = (await stage.get("/v1/audit?action=strategy_refused"))["items"]
+    assert (again["actor"], again["subject"], again["after"]["file"]) == ("admin", "mine", "m.zip")
+    assert f"more than {traffic.MOST_UPLOADED} bytes" in again["after"]["why"]
     padded = packed({"own.py": ONE + "#" * (6 << 20)})
     assert len(padded) > traffic.MOST_BYTES
     await submit(stage, "mine.zip", padded)
+
+
+async def test_a_module_that_is_refused_is_noted_wherever_that_is_found_and_only_of_those_who_may_submit(
+    stage: Stage,
+) -> None:
+    quant, viewer = await stage.person("quinn", "quant"), await stage.person("vera", "viewer")
+    large = {"name": "big", "source": "#" * (traffic.MOST_BYTES + 1)}
+    for key in ("", "qd_of_nobody", viewer):
+        assert (await stage.ask("POST", "/v1/strategies", large, key=key)).status_code == 413
+    assert (await stage.upload("mine", "../m.py", b"", key=viewer)).status_code == 403
+    assert (await stage.get("/v1/audit?action=strategy_refused"))["items"] == []
+    assert (await stage.ask("POST", "/v1/strategies", large, key=quant)).status_code == 413
+    for body in ({"name": "mine"}, {"name": "mine", "source": "a\0b"}, {"name": "a\0b", "source": "x"}):
+        assert (await stage.ask("POST", "/v1/strategies", body, key=quant)).status_code == 422
+    json = {"Authorization": f"Bearer {quant}", "Content-Type": "application/json"}
+    assert (await stage.http.post("/v1/strategies", content=b"{", headers=json)).status_code == 400
+    noted = (await stage.get("/v1/audit?action=strategy_refused"))["items"][::-1]
+    assert {each["actor"] for each in noted} == {"quinn"}
+    assert [(each["subject"], each["after"]["file"]) for each in noted] == [
+        ("", ""), ("mine", "mine.py"), ("mine", "mine.py"), ("a\ufffdb", "a\ufffdb.py"), ("", ""),
+    ]  # fmt: skip
+    whys = [each["after"]["why"] for each in noted]
+    assert f"more than {traffic.MOST_BYTES} bytes" in whys[0]
+    assert [why.partition(":")[0] for why in whys[1:4]] == ["source", "source", "name"]
+    browser = await signed_in(stage, "olga", "operator")
+    assert (await browser.ask("POST", "/v1/strategies", large)).status_code == 413
+    assert (await stage.get("/v1/audit?action=strategy_refused&actor=olga"))["items"]
+    forged = await browser.ask("POST", "/v1/strategies", large, origin="https://elsewhere.example")
+    assert forged.status_code == 413
+    assert len((await stage.get("/v1/audit?action=strategy_refused&actor=olga"))["items"]) == 1
 
 
 async def test_requirements_are_resolved_once_and_kept_with_their_wheels(

@@ -10,6 +10,7 @@ import pytest
 from storage.alerts import AlertFilter, Alerts
 from storage.database import Database
 from storage.desired import Desired
+from storage.migrate import known_migrations
 from trading.errors import BadInput, Conflict, UnknownThing
 from trading.ids import AccountId, Nanos, UserId
 
@@ -52,6 +53,29 @@ async def test_after_it_is_acknowledged_it_is_raised_anew(db: Database) -> None:
     assert (await alerts.raise_alert(**about())).id != first.id
     (entry,) = await Desired(db).audit_of(first.id)
     assert (entry.actor, entry.action) == ("admin", "acknowledge_alert")
+
+
+async def test_who_did_it_adds_up_while_it_is_open(db: Database) -> None:
+    alerts = Alerts(db)
+    first = await alerts.raise_alert(**about(persons=("olga", "bo")))
+    again = await alerts.raise_alert(**about(persons=("ann", "bo")))
+    assert (first.id, first.persons, again.persons) == (again.id, ("olga", "bo"), ("ann", "bo", "olga"))
+
+
+async def test_those_who_are_open_when_persons_come_to_be_kept_get_theirs_from_the_text(db: Database) -> None:
+    alerts = Alerts(db)
+    texts = {
+        "order big-user 7 of user olga is worth 9 USDT: 9 times": ("olga",),
+        "user bo.b trades between 03:00 and 04:00 UTC": ("bo.b",),
+        "order k of algo momo is worth 9 USDT": (),
+    }
+    for n, text in enumerate(texts):
+        await alerts.raise_alert(**about(f"o-{n}", text=text))
+    backfill = known_migrations()["0044_alert_persons"].partition(";")[2]
+    async with db.connection() as connection:
+        await connection.execute(backfill.encode())
+    found, _ = await alerts.page(AlertFilter())
+    assert {each.text: each.persons for each in found} == texts
 
 
 async def test_pages_are_newest_first_and_filtered(db: Database) -> None:

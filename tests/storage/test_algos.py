@@ -18,12 +18,13 @@ from storage.journal import Journal
 from storage.kills import Kills
 from storage.leases import Leases
 from storage.records import LimitRecord, LogFilter, UserRecord
-from tests.storage.samples import ACCOUNT, ALGO, FEED, fill_desired, order
+from tests.storage.samples import ACCOUNT, ALGO, FEED, INSTRUMENT, TRADING_ACCOUNT, USER, fill_desired, order
 from trading.errors import BadInput, Conflict, UnknownThing
-from trading.ids import AlgoId, Epoch, Nanos, UserId
+from trading.ids import AccountId, AlgoId, Epoch, Nanos, UserId
 from trading.journal import JournalBatch
-from trading.limits import HALTED, PAUSED
+from trading.limits import GROSS_EXPOSURE, HALTED, ORDER_QUANTITY, PAUSED
 from trading.orders import OrderState
+from trading.positions import Position
 
 
 @pytest.fixture
@@ -127,6 +128,81 @@ async def test_a_kill_of_the_algo_outlives_the_flattening_of_its_stop(
     assert HALTED in await in_force(desired), "the switch is still thrown"
     await Kills(db).lift(kill.id, "op")
     assert await in_force(desired) == {}
+
+
+async def test_what_stands_on_an_algo_ends_with_it(db: Database, desired: Desired, commands: AlgoCommands) -> None:
+    await commands.pause(ALGO.id, "", "asha")
+    kill, _ = await Kills(db).throw("algo:momo-1", True, "enough", "op")
+    wider, _ = await Kills(db).throw("account:acc-1", False, "wider", "op")
+    for kind, instrument in ((ORDER_QUANTITY, ""), (ORDER_QUANTITY, INSTRUMENT), (GROSS_EXPOSURE, "")):
+        await desired.set_limit("algo:momo-1", kind, instrument, Decimal(7), "op")
+    await commands.delete(ALGO.id, "asha")
+    assert await in_force(desired) == {}
+    assert [each.id for each in await Kills(db).in_force()] == [wider.id], "what is of others stays"
+    assert (await Kills(db).get(kill.id)).lifted_by == "asha"
+    (entry,) = [e for e in await desired.audit_of("algo:momo-1") if e.action == "lift_kill"]
+    assert entry.actor == "asha"
+    await desired.create_algo(ALGO, "bo")
+    assert await in_force(desired) == {}
+
+
+@pytest.mark.parametrize("flatten", [True, False])
+async def test_an_algo_stays_until_a_kill_is_done_with_it(
+    db: Database, desired: Desired, commands: AlgoCommands, flatten: bool
+) -> None:
+    journal = Journal(db)
+    epoch = await Leases(db).take("session/u1", "here", 60)
+    resting = order("momo-1-1", state=OrderState.SUBMITTED)
+    held = Position(account=ACCOUNT, instrument=INSTRUMENT, quantity=Decimal(3), algo=ALGO.id)
+    batch = JournalBatch(orders=[resting], positions=[held])
+    await journal.append("session/u1", epoch, 1, journal.prepare(batch))
+    kill, _ = await Kills(db).throw("algo:momo-1", flatten, "enough", "op")
+    with pytest.raises(Conflict, match=f"{kill.id} is not done with algo 'momo-1': 1 orders are open") as caught:
+        await commands.delete(ALGO.id, "asha")
+    assert caught.value.code == "kill_is_not_done"
+    assert (f"3 {INSTRUMENT}" in str(caught.value)) is flatten
+    assert [each.id for each in await Kills(db).in_force()] == [kill.id]
+    resting.state = OrderState.CANCELLED
+    await journal.append("session/u1", epoch, 2, journal.prepare(JournalBatch(heads=[resting])))
+    if flatten:
+        with pytest.raises(Conflict, match="0 orders are open"):
+            await commands.delete(ALGO.id, "asha")
+        await Kills(db).lift(kill.id, "op")
+    await commands.delete(ALGO.id, "asha")
+
+
+async def test_what_an_earlier_release_left_on_a_name_is_lifted_for_who_takes_it(
+    db: Database, desired: Desired
+) -> None:
+    await Kills(db).throw("algo:momo-1", True, "enough", "op")
+    await desired.set_limit("algo:momo-1", ORDER_QUANTITY, "", Decimal(7), "op")
+    async with db.connection() as connection:
+        await connection.execute("DELETE FROM algos")
+    assert await desired.reused_algos() == set()
+    await desired.create_algo(ALGO, "test")
+    assert (await in_force(desired), await Kills(db).in_force()) == ({}, [])
+    assert await desired.reused_algos() == {ALGO.id}
+
+
+async def test_a_name_that_another_users_algo_has_traded_under_is_not_given_out_again(
+    db: Database, desired: Desired, commands: AlgoCommands
+) -> None:
+    other = msgspec.structs.replace(TRADING_ACCOUNT, id=AccountId("acc-2"), user=UserId("u2"))
+    await desired.create_user(msgspec.structs.replace(USER, id=UserId("u2")), "test")
+    await desired.create_account(other, "test")
+    theirs = msgspec.structs.replace(ALGO, user=UserId("u2"), account=other.id)
+    await commands.delete(ALGO.id, "test")
+    await desired.create_algo(theirs, "test")
+    await commands.delete(ALGO.id, "test")
+    await desired.create_algo(ALGO, "test")
+    journal = Journal(db)
+    epoch = await Leases(db).take("session/u1", "here", 60)
+    await journal.append("session/u1", epoch, 1, journal.prepare(JournalBatch(orders=[order("momo-1-1")])))
+    await commands.delete(ALGO.id, "test")
+    with pytest.raises(Conflict, match="take another name") as caught:
+        await desired.create_algo(theirs, "test")
+    assert caught.value.code == "name_was_anothers"
+    await desired.create_algo(ALGO, "test")
 
 
 async def test_orders_cannot_be_left_of_a_position_that_is_closed(desired: Desired, commands: AlgoCommands) -> None:

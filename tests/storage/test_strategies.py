@@ -133,7 +133,7 @@ async def test_an_algo_can_only_pin_what_is_there_and_holds_it(db: Database, str
         with pytest.raises(UnknownThing):
             await desired.create_algo(wrong, "test")
     assert await strategies.pinned_by("mine", version.version) == ["mine-1"]
-    with pytest.raises(Conflict, match="pinned by mine-1"):
+    with pytest.raises(Conflict, match=r"pinned by algos \(1\)"):
         await strategies.delete_version("mine", version.version, "bo")
     with pytest.raises(Conflict, match="still used by algos"):
         await strategies.delete("mine", "bo")

@@ -17,6 +17,9 @@ ACCOUNTS = [AccountId("a"), AccountId("b")]
 ALGOS = [None, AlgoId("g1"), AlgoId("g2")]
 INSTRUMENTS = {InstrumentId("T:A"): D(1), InstrumentId("T:B"): D(50)}
 
+#: The prices of the orders here: what values them while no mark is known.
+OWN = {OrderType.LIMIT: D(9), OrderType.STOP: D(7)}
+
 accounts = st.sampled_from(ACCOUNTS)
 algos = st.sampled_from(ALGOS)
 instruments = st.sampled_from(sorted(INSTRUMENTS))
@@ -43,7 +46,8 @@ def made(key: str, side: Side, kind: OrderType = OrderType.LIMIT) -> Order:
         side=side,
         type=kind,
         quantity=D(60),
-        stop_price=D(7) if kind is OrderType.STOP else None,
+        limit_price=None if kind is OrderType.STOP else OWN[kind],
+        stop_price=OWN[kind] if kind is OrderType.STOP else None,
     )
     return order_from(wanted, key, Nanos(0))
 
@@ -68,13 +72,22 @@ class Naive:
         buys = sum((q for o, q in opened if o.side is Side.BUY), D(0))
         sells = sum((q for o, q in opened if o.side is Side.SELL), D(0))
         worst = max(abs(held), abs(held + buys), abs(held - sells))
-        unit = self.marks.get(instrument, D(0)) * INSTRUMENTS[instrument]
+        if instrument not in self.marks:
+            up, down = (self.worth(opened, side, instrument) for side in Side)
+            return [worst, max(up, down), up, -down]
+        unit = self.marks[instrument] * INSTRUMENTS[instrument]
         return [worst, worst * unit, (held + buys) * unit, (held - sells) * unit]
 
+    def worth(self, orders: list[tuple[Order, Decimal]], side: Side, instrument: InstrumentId) -> Decimal:
+        """Orders of one side at their own prices."""
+        return sum((q * OWN[o.type] for o, q in orders if o.side is side), D(0)) * INSTRUMENTS[instrument]
+
     def risk(self, key: Key) -> Decimal:
-        mine = [working(o, q) for (k, _), (o, q) in self.orders.items() if k == key]
-        mark = self.marks.get(key[2], D(0))
-        return money_at_risk(self.held.get(key, D(0)), mark, INSTRUMENTS[key[2]], mine)
+        opened = [(o, q) for (k, _), (o, q) in self.orders.items() if k == key]
+        if key[2] not in self.marks:
+            return max(self.worth(opened, side, key[2]) for side in Side)
+        mine = [working(o, q) for o, q in opened]
+        return money_at_risk(self.held.get(key, D(0)), self.marks[key[2]], INSTRUMENTS[key[2]], mine)
 
 
 def play(moves: list[Move]) -> tuple[ExposureBook, Naive]:
@@ -133,14 +146,15 @@ def test_effect_of_an_order_is_by_how_much_it_raises_the_worst_case(
     book, naive = play(moves)
     multiplier = INSTRUMENTS[instrument]
     part = book.part(account, None, instrument, multiplier)
-    effect = effect_of(part.line, side, D(quantity), D(7))
-    worst = naive.figures(account, None, instrument, whole=True)[0]
+    effect = effect_of(part.line, side, D(quantity), OWN[OrderType.LIMIT])
+    worst, value, *_ = naive.figures(account, None, instrument, whole=True)
     key: Key = (account, None, instrument)
     naive.held.setdefault(key, D(0))
     naive.orders[(key, "new")] = (made("new", side), D(quantity))
-    after = naive.figures(account, None, instrument, whole=True)[0]
+    after, worth, *_ = naive.figures(account, None, instrument, whole=True)
     assert effect.quantity == after - worst
-    unit = (naive.marks.get(instrument) or D(7)) * multiplier
+    assert effect.money == worth - value
+    unit = (naive.marks.get(instrument) or OWN[OrderType.LIMIT]) * multiplier
     assert effect.up - effect.down == quantity * unit
 
 
@@ -162,7 +176,7 @@ def test_risk_of_a_change_counts_the_order_once_as_it_would_stand(
     naive.held.setdefault(name, D(0))
     before = naive.orders.get((name, key))
     order = before[0] if before is not None else made(f"{key}-{account}-{algo}-{instrument}", Side.SELL, kind)
-    shown = part.risk_with(order.client_order_id, working(order, D(quantity)))
+    shown = part.risk_with(order.client_order_id, working(order, D(quantity)), OWN[order.type])
     naive.orders[(name, key)] = (order, D(quantity))
     assert shown == naive.risk(name)
     assert part.money_at_risk() == play(moves)[0].part(account, algo, instrument, D(1)).money_at_risk()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.trading.rig import AAA, ACC, BBB, Rig, buy, held
+from tests.trading.rig import AAA, ACC, BBB, START, Rig, buy, held
 from trading.histogram import Histogram
 from trading.ids import Nanos, UserId
 from trading.last_values import LastValues
@@ -120,7 +120,7 @@ def test_portfolio_sums_profit_and_exposure() -> None:
     rig.filled(buy("a", 5))
     rig.filled(buy("b", 2, of=BBB.id))
     rig.working(buy("c", 1))
-    rig.do(rig.core.set_marks({AAA.id: D(103)}, rig.now))
+    rig.do(rig.core.set_marks({AAA.id: D(103)}, rig.now, {AAA.id: Nanos(rig.now - 7)}))
     view = portfolio(UserId("u"), rig.core.accounts.values(), rig.core.exposure, Nanos(9), rig.core.instruments)
     (account,) = view.accounts
     assert (account.account, account.connected, account.reconciled) == (ACC, True, True)
@@ -131,6 +131,7 @@ def test_portfolio_sums_profit_and_exposure() -> None:
         AAA.id: (10, 1030, 103),
         BBB.id: (2, 200, 100),
     }
+    assert {p.instrument: p.mark_at for p in view.positions} == {AAA.id: rig.now - 7, BBB.id: START}
 
 
 def test_a_portfolio_tells_the_currencies_of_what_was_held_and_of_what_is_open() -> None:

@@ -19,14 +19,12 @@ from trading.monitoring import (
     Account,
     Alarm,
     Means,
-    Sizes,
     Watched,
-    bucket_of,
     observe,
-    size_of,
 )
-from trading.orders import EventKind, Side
+from trading.orders import EventKind, OrderType, Side
 from trading.surveillance_terms import Terms
+from trading.usual import Sizes, bucket_of, size_of
 
 D = Decimal
 S = 1_000_000_000
@@ -129,8 +127,126 @@ def test_a_market_order_is_judged_by_the_last_price_or_else_by_its_first_executi
     assert fresh.unpriced == []
 
 
+def filled(placed: Watched, price: int, quantity: int = 1) -> Watched:
+    return msgspec.structs.replace(
+        placed, kind=EventKind.FILLED, fill_quantity=D(quantity), fill_price=D(price), number=placed.number + 1
+    )
+
+
+def sale(quantity: int, price: int | None, key: str = "s", **more: Any) -> Watched:
+    return event(
+        side=Side.SELL,
+        quantity=D(quantity),
+        price=None if price is None else D(price),
+        client_order_id=ClientOrderId(key),
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    "cheap",
+    [
+        sale(9, 1),
+        sale(9, 1, type=OrderType.STOP_LIMIT),
+        sale(9, 1, type=OrderType.STOP),
+        event(quantity=D(9), price=D(1), type=OrderType.STOP),
+    ],
+    ids=lambda each: f"{each.side} {each.type}",
+)
+def test_a_large_order_is_not_made_small_by_a_price_far_below_the_market(cheap: Watched) -> None:
+    state = taught()
+    assert not kinds(state, filled(event(), 100))
+    (alarm,) = observe(state, cheap, MEANS, TERMS)
+    assert "is worth 900.00 USDT" in alarm.text
+    assert kinds(state, filled(cheap, 100)) == [], "told already, and it is no graver"
+
+
+def test_a_sell_of_what_has_not_traded_yet_is_judged_again_by_its_first_execution() -> None:
+    state = taught(price=D(1))
+    cheap = sale(9, 1)
+    assert kinds(state, cheap) == [LARGE_ORDER]
+    state = taught(price=D(1))
+    small = sale(1, 1)
+    assert not kinds(state, small)
+    (alarm,) = observe(state, filled(small, 60_000), MEANS, TERMS)
+    assert "is worth 60000.00 USDT" in alarm.text
+    assert not kinds(state, filled(small, 70_000)), "once"
+    assert state.judged == {}
+
+
+def test_an_order_that_turns_out_to_be_graver_is_told_again() -> None:
+    state = Account()
+    placed = sale(10, 50_000)
+    (alarm,) = observe(state, placed, MEANS, TERMS)
+    assert alarm.severity == "warning"
+    (alarm,) = observe(state, filled(placed, 100_000), MEANS, TERMS)
+    assert alarm.severity == "critical"
+
+
+def test_a_sell_made_large_and_cheap_by_a_change_is_told_by_its_execution_at_the_latest() -> None:
+    state = taught(price=D(1))
+    placed = sale(1, 1)
+    assert not kinds(state, placed)
+    more = msgspec.structs.replace(placed, kind=EventKind.MODIFY_REQUESTED, quantity=D(2))
+    assert not kinds(state, more)
+    assert kinds(state, filled(more, 100)) == [LARGE_ORDER]
+
+
+def test_a_buy_is_worth_its_limit_and_what_has_ended_is_forgotten() -> None:
+    state = taught()
+    assert not kinds(state, filled(event(), 100))
+    assert not kinds(state, event(quantity=D(90), price=D(1)))
+    assert not kinds(state, event(quantity=D(90), price=D(1), type=OrderType.STOP_LIMIT))
+    assert not state.judged
+    resting = sale(1, 110)
+    kinds(state, resting)
+    assert list(state.judged) == ["s"]
+    kinds(state, msgspec.structs.replace(resting, kind=EventKind.CANCELLED))
+    assert not state.judged
+
+
 def test_an_order_made_large_by_a_change_is_told() -> None:
     assert kinds(taught(), event(EventKind.MODIFY_REQUESTED, quantity=D(9))) == [LARGE_ORDER]
+
+
+# Who it was
+
+
+def test_an_alarm_names_the_persons_who_did_it_and_no_algo() -> None:
+    state = taught()
+    by = {name: {"algo": None, "cause": f"api/{name}/k"} for name in ("olga", "bo")}
+    (alarm,) = observe(state, event(quantity=D(9), **by["olga"]), MEANS, TERMS)
+    assert alarm.persons == ("olga",)
+    (alarm,) = observe(state, event(quantity=D(9)), MEANS, TERMS)
+    assert alarm.persons == ()
+    placed = sale(1, 120, **by["bo"])
+    assert not kinds(state, placed)
+    larger = msgspec.structs.replace(placed, kind=EventKind.MODIFY_REQUESTED, quantity=D(9), cause="api/olga/m")
+    (alarm,) = observe(state, larger, MEANS, TERMS)
+    assert alarm.persons == ("bo", "olga")
+
+
+@pytest.mark.parametrize("price", [None, D(1)])
+def test_who_changed_an_order_is_named_when_its_execution_tells_its_worth(price: Decimal | None) -> None:
+    state = Account()
+    placed = event(side=Side.SELL, price=price, type=OrderType.STOP, algo=None, cause="api/bo/k")
+    larger = msgspec.structs.replace(placed, kind=EventKind.MODIFY_REQUESTED, quantity=D(9), cause="api/olga/m")
+    assert not kinds(state, placed, larger)
+    (alarm,) = observe(state, filled(larger, 100_000), MEANS, TERMS)
+    assert alarm.persons == ("bo", "olga")
+    assert state == Account(instruments=state.instruments, actors=state.actors)
+
+
+def test_all_whose_orders_turned_a_position_lately_are_named() -> None:
+    found: list[Alarm] = []
+    state = Account()
+    people = ["ann", *["olga"] * 4, *["bo"] * 3]
+    for n, name in enumerate(people):
+        at = Nanos(n * 60 * S + (TERMS.flips_s * S if n else 0))
+        placed = event(side=Side.BUY if n % 2 else Side.SELL, algo=None, cause=f"api/{name}/k{n}", at=at)
+        found += observe(state, filled(placed, 100, quantity=2 if n else 1), MEANS, TERMS)
+    assert found[0].kind == POSITION_FLIPS
+    assert found[0].persons == ("bo", "olga")
 
 
 # Hours
@@ -291,4 +407,6 @@ def test_what_is_remembered_is_bounded() -> None:
             instrument=InstrumentId(f"T:{n}"), client_order_id=ClientOrderId(f"o{n}"), algo=f"g{n}", price=None
         )
         observe(state, msgspec.structs.replace(named, at=Nanos(n)), MEANS, TERMS)
-    assert max(len(state.instruments), len(state.actors), len(state.unpriced)) <= 500
+        observe(state, sale(1, 100, f"s{n}", number=n), MEANS, TERMS)
+    assert max(len(state.instruments), len(state.actors), len(state.unpriced), len(state.judged)) <= 500
+    assert "s1999" in state.judged

@@ -2524,6 +2524,8 @@ export interface components {
             gross_limit: string | null;
             /** Gross Use */
             gross_use: number | null;
+            /** Old Marks */
+            old_marks: number;
         };
         /**
          * AccountOfKill
@@ -7623,6 +7625,8 @@ export interface components {
             average_cost: string;
             /** Mark */
             mark: string | null;
+            /** Mark At */
+            mark_at?: string | null;
             /**
              * Realised
              * Format: decimal

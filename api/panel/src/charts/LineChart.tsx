@@ -2,6 +2,8 @@ import { useMantineColorScheme } from "@mantine/core";
 import { BaselineSeries, createChart, type IChartApi, type ISeriesApi, type UTCTimestamp } from "lightweight-charts";
 import { useEffect, useRef } from "react";
 
+import { localSecond } from "@/format/time";
+
 import { chartColors, chartOptions } from "./look";
 
 export interface Point {
@@ -38,9 +40,8 @@ export function LineChart(given: { points: Point[]; label: string; height?: numb
   useEffect(() => {
     // One point a second, in their order: the chart takes nothing else.
     const bySecond = new Map<number, number>();
-    const offset = -new Date().getTimezoneOffset() * 60;
     for (const each of points) {
-      if (Number.isFinite(each.at) && Number.isFinite(each.value)) bySecond.set(Math.floor(each.at / 1000) + offset, each.value);
+      if (Number.isFinite(each.at) && Number.isFinite(each.value)) bySecond.set(localSecond(each.at), each.value);
     }
     const data = [...bySecond].sort(([a], [b]) => a - b).map(([time, value]) => ({ time: time as UTCTimestamp, value }));
     series.current?.setData(data);

@@ -2,7 +2,7 @@ import { useComputedColorScheme } from "@mantine/core";
 import { createChart, type IChartApi, type ISeriesApi, LineSeries, type UTCTimestamp } from "lightweight-charts";
 import { useEffect, useRef } from "react";
 
-import { instant } from "@/format/time";
+import { instant, localSecond } from "@/format/time";
 
 import { chartColors, chartOptions } from "./look";
 
@@ -12,12 +12,16 @@ export interface Line {
   color?: string;
 }
 
-/** Lines over time. What they show stands as figures beside it or in a table: a picture alone tells not everybody. */
-export default function TimeChart(given: { label: string; lines: Line[]; height?: number }) {
+/**
+ * Lines over time, by the reader's clock; of `days`, which begin at 00:00 UTC, by their dates. What they show  stands as
+ * figures beside it or in a table: a picture alone tells not everybody.
+ */
+export default function TimeChart(given: { label: string; lines: Line[]; days?: boolean; height?: number }) {
   const holder = useRef<HTMLDivElement>(null);
   const chart = useRef<IChartApi | null>(null);
   const series = useRef<ISeriesApi<"Line">[]>([]);
   const scheme = useComputedColorScheme("dark");
+  const { lines, days = false } = given;
   useEffect(() => {
     const inside = holder.current;
     if (!inside) return;
@@ -34,26 +38,27 @@ export default function TimeChart(given: { label: string; lines: Line[]; height?
     if (!made) return;
     const colors = chartColors();
     for (const each of series.current) made.removeSeries(each);
-    series.current = given.lines.map((line, index) => {
+    series.current = lines.map((line, index) => {
       const drawn = made.addSeries(LineSeries, {
         color: line.color ?? colors.line[index % colors.line.length] ?? colors.text,
         lineWidth: 2,
-        title: given.lines.length > 1 ? line.title : "",
+        title: lines.length > 1 ? line.title : "",
         priceLineVisible: false,
       });
-      drawn.setData(inOrder(line.points));
+      drawn.setData(inOrder(line.points, days));
       return drawn;
     });
     made.timeScale().fitContent();
-  }, [given.lines, scheme]);
+  }, [lines, days, scheme]);
   return <div ref={holder} role="img" aria-label={given.label} style={{ height: given.height ?? 180, width: "100%" }} />;
 }
 
 /** One point for a second, in the order of time, as the library wants them. */
-function inOrder(points: Line["points"]): { time: UTCTimestamp; value: number }[] {
+function inOrder(points: Line["points"], days: boolean): { time: UTCTimestamp; value: number }[] {
   const bySecond = new Map<number, number>();
   for (const { at, value } of points) {
-    if (value !== null && Number.isFinite(value)) bySecond.set(Math.floor(instant(at) / 1000), value);
+    const ms = instant(at);
+    if (value !== null && Number.isFinite(value)) bySecond.set(days ? Math.floor(ms / 1000) : localSecond(ms), value);
   }
   return [...bySecond].sort(([a], [b]) => a - b).map(([time, value]) => ({ time: time as UTCTimestamp, value }));
 }

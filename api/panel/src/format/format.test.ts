@@ -1,9 +1,9 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 
 import { csvField, csvText } from "./csv";
 import cases from "./csv_marks.json";
 import { addDecimals, compareDecimals, formatDecimal, signOf, trimDecimal } from "./decimal";
-import { formatSpan, formatTime, instant } from "./time";
+import { formatSpan, formatTime, instant, localSecond } from "./time";
 
 const marks = cases as [string, string][];
 
@@ -99,4 +99,14 @@ describe("CSV", () => {
     expect(csvField('a "b", c\nd', false)).toBe('"a ""b"", c\nd"');
     expect(csvText(["a", "b"], [[{ value: "x,y", isNumber: false }, { value: null, isNumber: true }]])).toBe('a,b\r\n"x,y",\r\n');
   });
+});
+
+it("shows each instant on the reader's clock of that day, before summer time ends and after", () => {
+  vi.stubEnv("TZ", "America/New_York");
+  const shown = (ms: number) => new Date(localSecond(ms) * 1_000).toISOString().slice(11, 16);
+  expect(shown(Date.UTC(2026, 9, 31, 16, 0))).toBe("12:00");
+  expect(shown(Date.UTC(2026, 10, 2, 16, 0))).toBe("11:00");
+  vi.stubEnv("TZ", "Asia/Kolkata");
+  expect(shown(Date.UTC(2026, 9, 31, 12, 30))).toBe("18:00");
+  vi.unstubAllEnvs();
 });

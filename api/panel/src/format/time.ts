@@ -10,6 +10,11 @@ export function instant(text: string | null | undefined): number {
   return Date.parse(text.replace(/(\.\d{3})\d+/, "$1"));
 }
 
+/** The second as a chart counts that knows no zones: what the reader's clock shows then, with the offset of that day. */
+export function localSecond(ms: number): number {
+  return Math.floor(ms / 1000) - new Date(ms).getTimezoneOffset() * 60;
+}
+
 /** The clock time, with the day in front unless it is today; local to the reader. */
 export function formatTime(text: string | null | undefined, now: number = Date.now()): string {
   const at = instant(text);

@@ -18,10 +18,10 @@ import { useEffect, useRef } from "react";
 
 import type { Shape } from "@/api/client";
 import { chartColors, chartOptions } from "@/charts/look";
-import { roughly } from "@/format/decimal";
+import { roughly, trimDecimal } from "@/format/decimal";
 import { instant } from "@/format/time";
 
-import { type Bar, secondOf } from "./bars";
+import { type Bar, barAt, secondOf } from "./bars";
 import { bollinger, ema, rsi, type Series, sma } from "./indicators";
 
 export type Indicator = "sma" | "ema" | "bollinger" | "rsi";
@@ -35,6 +35,9 @@ interface Parts {
   prices: IPriceLine[];
 }
 
+/** Places after the point of a decimal, those that tell nothing left off. */
+const placesOf = (decimal: string): number => trimDecimal(decimal).split(".")[1]?.length ?? 0;
+
 const timeOf = (bar: Bar) => secondOf(bar) as UTCTimestamp;
 const candleOf = (bar: Bar) => ({ time: timeOf(bar), open: bar.open, high: bar.high, low: bar.low, close: bar.close });
 
@@ -44,6 +47,10 @@ export default function Candles(given: {
   indicators: Indicator[];
   orders: Shape<"OrderShown">[];
   fills: Shape<"FillOfOrder">[];
+  /** Seconds that a bar spans. */
+  width: number;
+  /** The smallest step of its price, a decimal; undefined while that is not known. */
+  tick: string | undefined;
   /** Gets what draws a newest bar without drawing all again. */
   onReady: (draw: (bar: Bar) => void) => void;
 }) {
@@ -51,7 +58,7 @@ export default function Candles(given: {
   const parts = useRef<Parts | null>(null);
   const fitted = useRef(false);
   const scheme = useComputedColorScheme("dark");
-  const { bars, indicators, orders, fills, onReady } = given;
+  const { bars, indicators, orders, fills, width, tick, onReady } = given;
 
   useEffect(() => {
     const inside = holder.current;
@@ -75,6 +82,12 @@ export default function Candles(given: {
       parts.current = null;
     };
   }, [scheme, onReady]);
+
+  useEffect(() => {
+    if (tick === undefined) return;
+    const size = Number(trimDecimal(tick));
+    if (size > 0) parts.current?.candles.applyOptions({ priceFormat: { type: "price", precision: placesOf(tick), minMove: size } });
+  }, [tick, scheme]);
 
   useEffect(() => {
     const all = parts.current;
@@ -146,8 +159,8 @@ export default function Candles(given: {
     const starts = bars.map(secondOf);
     const marks = fills.flatMap((each): SeriesMarker<Time>[] => {
       const at = Math.floor(instant(each.fill.at) / 1000);
-      // The bar in which it fell: markers stand on bars only.
-      const start = starts.findLast((one) => one <= at);
+      // Markers stand on bars only.
+      const start = barAt(starts, at, width);
       if (start === undefined) return [];
       const isBuy = each.side === "buy";
       return [
@@ -161,7 +174,7 @@ export default function Candles(given: {
       ];
     });
     all.markers.setMarkers(marks.sort((a, b) => Number(a.time) - Number(b.time)));
-  }, [fills, bars, scheme]);
+  }, [fills, bars, width, scheme]);
 
   return <div ref={holder} role="img" aria-label={given.label} style={{ position: "absolute", inset: 0 }} />;
 }

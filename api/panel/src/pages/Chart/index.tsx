@@ -2,7 +2,7 @@
 import { Checkbox, Group, SegmentedControl, Select } from "@mantine/core";
 import { useLocalStorage } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense, useCallback, useRef, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { readAll } from "@/api/all";
@@ -10,21 +10,28 @@ import { api, expect, type Shape } from "@/api/client";
 import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentInput } from "@/components/InstrumentInput";
 import { Page } from "@/components/Page";
+import { instant } from "@/format/time";
 import { useChanges, useNewest, useStale, useUpdates } from "@/stream/hooks";
 import { useSpaced } from "@/stream/useSpaced";
 import { OPEN } from "@/trading/orders";
 import { type Tick, useAge } from "@/trading/price";
 import { type Order, useFeedOf } from "@/trading/read";
 
-import { type Bar, Bars, type Live, secondOf } from "./bars";
+import { type Bar, barAt, Bars, type Live, secondOf, underWay } from "./bars";
 import type { Indicator } from "./Candles";
+import { readBack, type Told } from "./readBack";
 
 const Candles = lazy(() => import("./Candles"));
 
 const INTERVALS: Record<string, number> = { "1s": 1, "5s": 5, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 86_400 };
+/** Of what the bar is made that is under way when the chart is opened: its stream begins with the next one. */
+const NARROWER: Record<string, string> = { "5s": "1s", "5m": "1m", "15m": "1m", "1h": "1m" };
 const NO_ORDERS: Order[] = [];
+const NO_FILLS: Shape<"FillOfOrder">[] = [];
 /** Bars of history at the beginning. */
 const BARS = 600;
+/** What a provider has told of the last minute it may still add to. */
+const FINAL_MS = 65_000;
 
 const INDICATORS: { value: Indicator; label: string }[] = [
   { value: "sma", label: "SMA 20" },
@@ -36,8 +43,8 @@ const INDICATORS: { value: Indicator; label: string }[] = [
 export default function Chart() {
   const { instrument = null } = useParams();
   const navigate = useNavigate();
-  const [interval, setInterval] = useLocalStorage({ key: "qd-chart-interval", defaultValue: "1m" });
-  const [shown, setShown] = useLocalStorage<Indicator[]>({ key: "qd-chart-indicators", defaultValue: ["sma"] });
+  const [interval, setInterval] = useLocalStorage({ key: "qd-chart-interval", defaultValue: "1m", getInitialValueInEffect: false });
+  const [shown, setShown] = useLocalStorage<Indicator[]>({ key: "qd-chart-indicators", defaultValue: ["sma"], getInitialValueInEffect: false });
   const [account, setAccount] = useState("");
   const accounts = useQuery({
     queryKey: ["accounts"],
@@ -104,40 +111,64 @@ export default function Chart() {
 
 function Drawn(given: { instrument: string; interval: string; indicators: Indicator[]; account: string }) {
   const { instrument, interval } = given;
+  const width = INTERVALS[interval] ?? 60;
   const [bars] = useState(() => new Bars());
   const [all, setAll] = useState<Bar[]>([]);
-  const [gaps, setGaps] = useState<Shape<"GapShown">[]>([]);
+  const [told, setTold] = useState<Pick<Told, "gaps" | "isPart">>({ gaps: [], isPart: true });
   const newest = useRef<((bar: Bar) => void) | null>(null);
   const latest = useRef(0);
   const history = useQuery({
     queryKey: ["history", instrument, interval],
-    queryFn: async () => {
-      const start = new Date(Date.now() - BARS * (INTERVALS[interval] ?? 60) * 1000).toISOString();
-      const found = await expect(api.GET("/v1/history", { params: { query: { instrument, interval, start, limit: 1000 } } }));
-      bars.history(found.items as Bar[]);
-      setAll(bars.all());
-      setGaps(found.gaps);
-      return found;
-    },
+    queryFn: ({ signal }) =>
+      readBack({
+        instrument, interval, width, count: BARS, now: Math.floor(Date.now() / 1000), signal,
+        take: (found) => {
+          bars.history(found.bars, found.until);
+          setAll(bars.all());
+          setTold(found);
+        },
+      }),
     gcTime: 0,
     staleTime: Infinity,
     retry: 1,
   });
+  const final = useRef<ReturnType<typeof setTimeout> | null>(null);
+  useEffect(
+    () => () => {
+      if (final.current) clearTimeout(final.current);
+    },
+    [],
+  );
+  // Of what the stream did not tell whole: now, and once its provider adds nothing to it any more.
+  const readAgain = () => {
+    void history.refetch();
+    if (final.current) clearTimeout(final.current);
+    final.current = setTimeout(() => void history.refetch(), FINAL_MS);
+  };
+  const take = (body: Bar): boolean => {
+    const start = secondOf(body);
+    const isNew = start > latest.current;
+    latest.current = Math.max(latest.current, start);
+    if (isNew && bars.isOpenBefore(start)) readAgain();
+    const where = bars.put(body);
+    // Indicators are drawn of whole bars: again when the next one begins.
+    if (where === "older" || (where === "newest" && isNew)) return true;
+    if (where === "newest") newest.current?.(body);
+    return false;
+  };
   useUpdates<Live>(interval === "1d" ? null : `bars:${instrument}/${interval}`, (updates) => {
     let isOther = false;
     for (const { body } of updates) {
       if ("missing" in body) {
         bars.distrust(body.missing.start, body.missing.end);
         void history.refetch();
-      } else {
-        const isNew = secondOf(body) > latest.current;
-        latest.current = Math.max(latest.current, secondOf(body));
-        // Indicators are drawn of whole bars: again when the next one begins.
-        if (bars.put(body) === "older" || isNew) isOther = true;
-        else newest.current?.(body);
-      }
+      } else if (take(body)) isOther = true;
     }
     if (isOther) setAll(bars.all());
+  });
+  useUnderWay(instrument, interval, width, (bar) => {
+    // Once a bar of the stream is there, this one is history's.
+    if (secondOf(bar) >= latest.current && take(bar)) setAll(bars.all());
   });
   const orders = useQuery({
     queryKey: ["chart-orders", instrument, given.account],
@@ -170,7 +201,17 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
   useChanges<{ order?: Shape<"OrderShown"> } | null>("orders", (changes) => {
     if (changes.some((change) => change.body?.order?.instrument === instrument)) markAgain();
   });
+  const tick = useQuery({
+    queryKey: ["instrument", instrument],
+    queryFn: () => expect(api.GET("/v1/instruments/{instrument}", { params: { path: { instrument } } })),
+    staleTime: Infinity,
+  }).data?.tick_size;
   const open = orders.data?.items ?? NO_ORDERS;
+  const starts = useMemo(() => all.map(secondOf), [all]);
+  const marked = useMemo(
+    () => (fills.data?.items ?? NO_FILLS).filter((each) => barAt(starts, Math.floor(instant(each.fill.at) / 1000), width) !== undefined),
+    [fills.data, starts, width],
+  );
   const onReady = useCallback((draw: (bar: Bar) => void) => {
     newest.current = draw;
   }, []);
@@ -181,16 +222,19 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
       <header>
         <Prices instrument={instrument} />
         <span className="actions muted" role="status">
-          {String(open.length)} open orders, {String(fills.data?.items.length ?? 0)} fills marked
-          {gaps.length ? `, ${String(gaps.length)} gaps in history` : ""}
+          {String(open.length)} open orders, {String(marked.length)} fills marked
+          {told.gaps.length ? `, ${String(told.gaps.length)} gaps in history` : ""}
+          {history.isFetching && told.isPart && last ? ", older bars are being read" : ""}
+          {interval === "1d" ? ", closed days only" : ""}
         </span>
       </header>
       <div className="body flush" style={{ flex: 1, minHeight: 380, position: "relative" }}>
         <ErrorNote error={history.error} retry={() => void history.refetch()} />
         <ErrorNote error={orders.error ?? fills.error} />
-        {!history.error && !last && !history.isLoading ? (
+        {!history.error && !last && !history.isFetching ? (
           <p className="grid-note">
-            <strong>No bar yet</strong>Nothing was recorded of it in this span; what comes is drawn at once.
+            <strong>No bar yet</strong>Nothing was recorded of it in this span;{" "}
+            {interval === "1d" ? "a day is drawn once it has closed." : "what comes is drawn at once."}
           </p>
         ) : null}
         <Suspense fallback={null}>
@@ -199,13 +243,59 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
             bars={all}
             indicators={given.indicators}
             orders={open}
-            fills={fills.data?.items ?? []}
+            fills={marked}
+            width={width}
+            tick={tick}
             onReady={onReady}
           />
         </Suspense>
       </div>
     </section>
   );
+}
+
+/**
+ * The bar that is under way when the chart is opened, made of narrower ones until the first whole bar of the stream: else
+ * an hour's chart would show nothing of the hour.
+ */
+function useUnderWay(instrument: string, interval: string, width: number, draw: (bar: Bar) => void): void {
+  const narrower = NARROWER[interval] ?? "";
+  const [start] = useState(() => Math.floor(Date.now() / 1000 / width) * width);
+  const [bars] = useState(() => new Bars());
+  const [isOver, setOver] = useState(narrower === "");
+  const feed = useFeedOf()(instrument);
+  const isWanted = !isOver && feed !== undefined;
+  const show = () => {
+    const bar = underWay(bars.all(), start, width);
+    if (bar) draw(bar);
+  };
+  const past = useQuery({
+    queryKey: ["history-under-way", instrument, interval],
+    queryFn: async ({ signal }) => {
+      const found = await readBack({
+        instrument, interval: narrower, width: INTERVALS[narrower] ?? 60, now: Math.floor(Date.now() / 1000), signal,
+        count: Math.ceil((Date.now() / 1000 - start) / (INTERVALS[narrower] ?? 60)),
+        take: () => undefined,
+      });
+      bars.history(found.bars, found.until);
+      show();
+      return found;
+    },
+    enabled: isWanted,
+    gcTime: 0,
+    staleTime: Infinity,
+    retry: 1,
+  });
+  useUpdates<Live>(isWanted ? `bars:${instrument}/${narrower}` : null, (updates) => {
+    for (const { body } of updates) {
+      if ("missing" in body) void past.refetch();
+      else if (secondOf(body) >= start + width) {
+        setOver(true);
+        return;
+      } else bars.put(body);
+    }
+    if (past.data) show();
+  });
 }
 
 function Prices(given: { instrument: string }) {

@@ -6,7 +6,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
 import { Ago } from "@/components/values";
-import { useChanges } from "@/stream/hooks";
+import { useChanges, useStale } from "@/stream/hooks";
 
 /** The newest alerts that nobody has looked at. */
 export function RecentAlerts(given: { className: string }) {
@@ -19,9 +19,10 @@ export function RecentAlerts(given: { className: string }) {
   useChanges("alerts", () => {
     void client.invalidateQueries({ queryKey: ["alerts", "recent"] });
   });
+  const isStale = useStale() || alerts.isError;
   const items = alerts.data?.items ?? [];
   return (
-    <Panel title="Needs a look" className={given.className} actions={<Link to="/alerts">all alerts</Link>} stale={alerts.isError}>
+    <Panel title="Needs a look" className={given.className} actions={<Link to="/alerts">all alerts</Link>} stale={isStale}>
       {alerts.isError && !items.length ? <ErrorNote error={alerts.error} retry={() => void alerts.refetch()} /> : null}
       {alerts.isSuccess && !items.length ? <StateBadge state="ok" label="Nothing is waiting for you" /> : null}
       {/* Scrolled by the keyboard too. */}

@@ -35,9 +35,11 @@ const ACCOUNTS: Column<DeckAccount>[] = [
   { id: "equity", header: "Equity", kind: "decimal", value: (row) => row.equity, cell: (row) => <Summed value={row.equity} of={row} />, width: 155 },
   { id: "gross", header: "Gross", kind: "decimal", value: (row) => row.gross, cell: (row) => <Summed value={row.gross} of={row} />, width: 120 },
   { id: "use", header: "Of limit", kind: "number", value: (row) => row.gross_use, cell: (row) => (row.gross === null ? <span className="muted">not known</span> : <UseBar use={row.gross_use} used={row.gross} limit={row.gross_limit} label={`Gross exposure of ${row.account}`} />), width: 120 },
+  { id: "prices", header: "Old prices", kind: "number", value: (row) => row.old_marks, cell: (row) => (row.old_marks ? <span className="state" data-tone="warn">{row.old_marks} old</span> : <span className="muted">none</span>), width: 80, title: "Of how many instruments that it holds the market has told no price for a minute" },
   { id: "user", header: "User", value: (row) => row.user, width: 90 },
   { id: "connector", header: "Broker", value: (row) => row.connector, width: 80, hidden: true },
 ];
+const hasOldMarks = (row: DeckAccount) => row.old_marks > 0;
 const FEEDS: Column<DeckFeed>[] = [
   { id: "feed", header: "Feed", value: (row) => row.feed, width: 100 },
   { id: "state", header: "State", value: (row) => row.state, cell: (row) => <StateBadge state={row.enabled ? row.state : "disabled"} />, width: 95 },
@@ -76,6 +78,9 @@ export default function Deck() {
   const mixed = data && data.currencies.length > 1 ? `${inWords(data.currencies)} are not added up` : "";
   const loading = deck.isPending;
   const stat = { loading: loading || !data, stale: isStale };
+  const oldMarks = (data?.accounts ?? NO_ACCOUNTS).reduce((sum, each) => sum + each.old_marks, 0);
+  const valued = { ...stat, stale: isStale || oldMarks > 0 };
+  const old = oldMarks ? `${String(oldMarks)} prices over a minute old` : "";
   const table = { loading, error: deck.error, retry: () => void deck.refetch(), stale: isStale };
   return (
     <Page
@@ -118,9 +123,9 @@ export default function Deck() {
         </Alert>
       ) : null}
       <div className="stats">
-        <Stat {...stat} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={data ? mixed || accountsIn(data) : ""} to="/positions" />
-        <Stat {...stat} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} used={data.gross} limit={data.gross_limit} label="Gross exposure" /> : ""} to="/risk" />
-        <Stat {...stat} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint={mixed || "longs less shorts"} to="/risk" />
+        <Stat {...valued} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={data ? mixed || old || accountsIn(data) : ""} to="/positions" />
+        <Stat {...valued} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} used={data.gross} limit={data.gross_limit} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...valued} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint={mixed || "longs less shorts"} to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />
         <Stat {...stat} label="Breaks" value={data ? <Count count={data.breaks} /> : ""} hint="books against brokers" to="/reconciliation" />
@@ -128,7 +133,7 @@ export default function Deck() {
       </div>
       <div className="columns">
         <Panel title="Accounts" flush className="span-8">
-          <DataTable {...table} height={236} name="deck-accounts" label="Accounts" rows={data?.accounts ?? NO_ACCOUNTS} columns={ACCOUNTS} rowId={(row) => row.account} onOpen={(row) => void navigate(`/accounts/${encodeURIComponent(row.account)}`)} empty={{ title: "No account yet", hint: <Link to="/accounts">Add one</Link> }} />
+          <DataTable {...table} height={236} name="deck-accounts" label="Accounts" rows={data?.accounts ?? NO_ACCOUNTS} columns={ACCOUNTS} rowId={(row) => row.account} isOld={hasOldMarks} onOpen={(row) => void navigate(`/accounts/${encodeURIComponent(row.account)}`)} empty={{ title: "No account yet", hint: <Link to="/accounts">Add one</Link> }} />
         </Panel>
         <RecentAlerts className="span-4" />
         <Panel title="Feeds" flush className="span-6">

@@ -32,8 +32,8 @@ const ACCOUNTS: Column<HeldAccount>[] = [
   { id: "cash", header: "Cash", kind: "decimal", value: (a) => a.cash, cell: (a) => <Money value={a.cash} currency={a.currency} />, width: 148 },
   { id: "profit", header: "Profit", kind: "decimal", value: (a) => a.profit, cell: (a) => <Summed value={a.profit} of={sumsOf(a)} signed />, width: 130, title: "Realised and unrealised, less fees, since the account began" },
   { id: "unrealised", header: "Unrealised", kind: "decimal", value: (a) => a.unrealised, cell: (a) => <Summed value={a.unrealised} of={sumsOf(a)} signed />, width: 118 },
-  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Summed value={a.fees} of={sumsOf(a)} />, width: 96 },
-  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Summed value={a.gross_exposure} of={sumsOf(a)} />, width: 140 },
+  { id: "fees", header: "Fees", kind: "decimal", value: (a) => a.fees, cell: (a) => <Summed value={a.fees} of={sumsOf(a)} />, width: 92 },
+  { id: "gross", header: "Gross", kind: "decimal", value: (a) => a.gross_exposure, cell: (a) => <Summed value={a.gross_exposure} of={sumsOf(a)} />, width: 130 },
   { id: "orders", header: "Open", title: "Open orders", kind: "number", value: (a) => a.open_orders, width: 60 },
   toldColumn,
 ];
@@ -61,17 +61,17 @@ export default function Positions() {
   const [flattens, setFlattens] = useState(false);
   const columns = useMemo<Column<Position>[]>(
     () => [
-      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 138 },
+      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 132 },
       { id: "account", header: "Account", value: (p) => p.account, width: 78 },
       { id: "quantity", header: "Quantity", kind: "decimal", value: (p) => p.quantity, cell: (p) => <span className={signOf(p.quantity) < 0 ? "down" : "up"}><Quantity value={p.quantity} signed /></span>, width: 74 },
-      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 92 },
+      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 88 },
       { id: "mark", header: "Mark", kind: "decimal", value: (p) => p.mark, cell: (p) => <Price value={p.mark} />, width: 82, title: "The price that it is valued at" },
       { id: "last", header: "Last", kind: "number", value: () => null, cell: (p) => <LastPrice feed={feedOf(p.instrument)} instrument={p.instrument} />, width: 82 },
-      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} currency={p.currency} signed />, width: 108 },
-      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} currency={p.currency} signed />, width: 108 },
+      { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} currency={p.currency} signed />, width: 104 },
+      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} currency={p.currency} signed />, width: 104 },
       { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} currency={p.currency} />, width: 105, hidden: true },
-      { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} currency={p.currency} signed />, width: 108, title: "Realised and unrealised, less fees" },
-      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} currency={p.currency} />, width: 118 },
+      { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} currency={p.currency} signed />, width: 104, title: "Realised and unrealised, less fees" },
+      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} currency={p.currency} />, width: 108 },
       toldColumn,
       ...(may
         ? [

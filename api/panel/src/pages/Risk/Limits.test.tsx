@@ -4,6 +4,7 @@ import { afterEach, expect, it, vi } from "vitest";
 import { answers, show } from "@/testing/deck";
 
 import { Limits } from "./Limits";
+import { Losses } from "./Losses";
 
 const FIGURES = { gross: "200", net: "100", money_at_risk: "20", pnl_today: "-4", drawdown: "0", open_orders: 1 };
 const LIMIT = { kind: "gross_exposure", value: "500", used: "200", use: 0.4, unit: "money", generation: 1 };
@@ -42,6 +43,23 @@ it("shows what a session that is silent told last as old, of whom and with its a
   expect(present.querySelector(".stale")).toBeNull();
   const root = (await of("cluster")).querySelector(".tree-head");
   expect(root).toHaveTextContent(/Old: bo-1 as of .*, cy-1 not known, others as of/);
+});
+
+it("shows losses of what is silent as old too", async () => {
+  const bo = { account: "bo-1", at: new Date(Date.now() - 125_000).toISOString() };
+  const use = (scope: string) => ({ scope, instrument: "", profit: "-4", drawdown: "4", money_at_risk: "0", gross: "9", open_orders: 0, limits: {}, blocked: [], currency: "USDT", currencies: ["USDT"] });
+  answers({
+    "GET /v1/risk/tree": () => Response.json(level("cluster", [bo], { children: [level("account:asha-1", []), level("account:bo-1", [bo])] })),
+    "GET /v1/risk/exposure": () => Response.json({ levels: ["cluster", "account:asha-1", "account:bo-1"].map(use), exposure: [], over: [] }),
+  });
+  show(<Losses />);
+  const table = await screen.findByRole("grid", { name: "Losses of the day by level" });
+  const row = async (scope: string) => (await within(table).findByText(scope)).closest("tr") as HTMLElement;
+  await vi.waitFor(async () => { expect(await row("account:bo-1")).toHaveClass("stale"); });
+  expect(await row("account:bo-1")).toHaveTextContent("old");
+  expect(await row("cluster")).toHaveClass("stale");
+  expect(await row("account:asha-1")).not.toHaveClass("stale");
+  expect(await row("account:asha-1")).toHaveTextContent("ok");
 });
 
 it("calls no limit that is in force none", async () => {

@@ -13,18 +13,23 @@ import { useStale } from "@/stream/hooks";
 import { useView } from "@/stream/views";
 
 import { LimitForm } from "./LimitForm";
+import { useTree } from "./Limits";
 
-type Level = Shape<"LevelShown">;
+type TreeNode = Shape<"TreeNode">;
+/** With the accounts of which nothing was told lately: its figures are not of now. */
+type Level = Shape<"LevelShown"> & { old: string[] };
 
 const minus = (text: string) => (text.startsWith("-") ? text.slice(1) : `-${text}`);
 
 const columns: Column<Level>[] = [
   { id: "scope", header: "Level", value: (level) => level.scope, width: 170 },
   {
-    id: "state", header: "State", value: (level) => (level.blocked.length ? "reached" : "ok"), width: 110,
+    id: "state", header: "State", value: (level) => (level.blocked.length ? "reached" : level.old.length ? "old" : "ok"), width: 110,
     cell: (level) =>
       level.blocked.length ? (
         <StateBadge state="breached" label="reached" reason={level.blocked.map((each) => `${each.kind}: ${each.value ?? "?"} of ${each.limit ?? "?"}`).join("; ")} />
+      ) : level.old.length ? (
+        <StateBadge state="warning" label="old" reason={`nothing new is known of ${level.old.join(", ")}`} />
       ) : (
         <StateBadge state="ok" />
       ),
@@ -45,6 +50,16 @@ const columns: Column<Level>[] = [
   { id: "open", header: "Open orders", value: (level) => level.open_orders, kind: "number", width: 90 },
 ];
 
+const isOld = (level: Level) => level.old.length > 0;
+
+/** Of each level, the accounts of which nothing was told lately. */
+function oldIn(node: TreeNode | undefined, found = new Map<string, string[]>()): Map<string, string[]> {
+  if (!node) return found;
+  if (!node.instrument) found.set(node.scope, (node.old ?? []).map((each) => each.account ?? "others"));
+  for (const each of node.children) oldIn(each, found);
+  return found;
+}
+
 export function Losses() {
   const isOperator = useIsOperator();
   const [open, setOpen] = useState<Level | null>(null);
@@ -54,7 +69,11 @@ export function Losses() {
     queryKey: ["exposure"],
     read: () => expect(api.GET("/v1/risk/exposure", { params: { query: {} } })),
   });
-  const rows = useMemo(() => (query.data?.levels ?? []).filter((level) => !level.instrument), [query.data]);
+  const tree = useTree().data;
+  const rows = useMemo(() => {
+    const old = oldIn(tree);
+    return (query.data?.levels ?? []).filter((level) => !level.instrument).map((level) => ({ ...level, old: old.get(level.scope) ?? [] }));
+  }, [query.data, tree]);
   const isStale = useStale() || query.isError;
   const shown = open ? (rows.find((level) => level.scope === open.scope) ?? open) : null;
   const edit = (scope: string, kind: string, value = "", money = "") => {
@@ -99,6 +118,7 @@ export function Losses() {
           error={query.error}
           retry={() => void query.refetch()}
           stale={isStale}
+          isOld={isOld}
           openId={open?.scope ?? null}
           onOpen={setOpen}
           empty={{ title: "Nothing is traded yet" }}

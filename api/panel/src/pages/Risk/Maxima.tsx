@@ -80,7 +80,7 @@ export function Maxima() {
       {rows.length ? (
         <>
           <Suspense fallback={<div style={{ height: 200 }} />}>
-            <TimeChart label={`The highest ${kind.replaceAll("_", " ")} of ${scope} by day; the table below has the figures`} lines={lines} height={200} />
+            <TimeChart label={`The highest ${kind.replaceAll("_", " ")} of ${scope} by day; the table below has the figures`} lines={lines} days height={200} />
           </Suspense>
           <DataTable name="maxima" label="The highest of each day" rows={rows} columns={columns} rowId={(point) => `${point.day} ${point.scope}`} sort="-day" height={220} />
         </>

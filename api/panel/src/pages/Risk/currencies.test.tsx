@@ -52,6 +52,7 @@ it("sums up money at risk by currency", async () => {
 it("shows losses in the currency of their level, and says where there is none", async () => {
   const known = { instrument: "", limits: { daily_loss: "50" }, blocked: [], long: "0", short: "0", ...figures, profit: "-7" };
   answers({
+    "GET /v1/risk/tree": () => Response.json({ ...level, currency: "", currencies: [] }),
     "GET /v1/risk/exposure": () =>
       Response.json({
         at: new Date().toISOString(), epoch: 1, limits_version: 1, exposure: [], over: [],
