@@ -223,7 +223,7 @@ function Drawn(given: { instrument: string; interval: string; indicators: Indica
         <Prices instrument={instrument} />
         <span className="actions muted" role="status">
           {String(open.length)} open orders, {String(marked.length)} fills marked
-          {told.gaps.length ? `, ${String(told.gaps.length)} gaps in history` : ""}
+          {told.gaps.length ? `, ${String(told.gaps.length)} ${told.gaps.length === 1 ? "gap" : "gaps"} in history` : ""}
           {history.isFetching && told.isPart && last ? ", older bars are being read" : ""}
           {interval === "1d" ? ", closed days only" : ""}
         </span>

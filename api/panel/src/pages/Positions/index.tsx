@@ -61,17 +61,17 @@ export default function Positions() {
   const [flattens, setFlattens] = useState(false);
   const columns = useMemo<Column<Position>[]>(
     () => [
-      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 132 },
-      { id: "account", header: "Account", value: (p) => p.account, width: 78 },
-      { id: "quantity", header: "Quantity", kind: "decimal", value: (p) => p.quantity, cell: (p) => <span className={signOf(p.quantity) < 0 ? "down" : "up"}><Quantity value={p.quantity} signed /></span>, width: 74 },
-      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 88 },
+      { id: "instrument", header: "Instrument", value: (p) => p.instrument, width: 162 },
+      { id: "account", header: "Account", value: (p) => p.account, width: 104 },
+      { id: "quantity", header: "Quantity", kind: "decimal", value: (p) => p.quantity, cell: (p) => <span className={signOf(p.quantity) < 0 ? "down" : "up"}><Quantity value={p.quantity} signed /></span>, width: 84 },
+      { id: "cost", header: "Average cost", kind: "decimal", value: (p) => p.average_cost, cell: (p) => <Price value={p.average_cost} />, width: 104 },
       { id: "mark", header: "Mark", kind: "decimal", value: (p) => p.mark, cell: (p) => <Price value={p.mark} />, width: 82, title: "The price that it is valued at" },
       { id: "last", header: "Last", kind: "number", value: () => null, cell: (p) => <LastPrice feed={feedOf(p.instrument)} instrument={p.instrument} />, width: 82 },
       { id: "unrealised", header: "Unrealised", kind: "decimal", value: (p) => p.unrealised, cell: (p) => <Money value={p.unrealised} currency={p.currency} signed />, width: 104 },
-      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} currency={p.currency} signed />, width: 104 },
+      { id: "realised", header: "Realised", kind: "decimal", value: (p) => p.realised, cell: (p) => <Money value={p.realised} currency={p.currency} signed />, width: 104, hidden: true },
       { id: "fees", header: "Fees", kind: "decimal", value: (p) => p.fees, cell: (p) => <Money value={p.fees} currency={p.currency} />, width: 105, hidden: true },
       { id: "total", header: "Profit", kind: "decimal", value: total, cell: (p) => <Money value={total(p)} currency={p.currency} signed />, width: 104, title: "Realised and unrealised, less fees" },
-      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} currency={p.currency} />, width: 108 },
+      { id: "exposure", header: "Exposure", kind: "decimal", value: (p) => p.exposure, cell: (p) => <Money value={p.exposure} currency={p.currency} />, width: 128 },
       toldColumn,
       ...(may
         ? [
