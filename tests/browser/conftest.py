@@ -229,10 +229,13 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def wait(what: str, ready: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Wait until ``ready()`` is true; the failure says what was awaited."""
+def wait(what: str, ready: Callable[[], Any], seconds: float = 60.0, page: Page | None = None) -> Any:
+    """Wait until ``ready()`` is true; the failure says what was awaited.  ``page``: its events are heard."""
     deadline = time.monotonic() + seconds * PATIENCE
     while not (found := ready()):
         assert time.monotonic() < deadline, f"{what} was not so within {seconds * PATIENCE:g} s"
-        time.sleep(0.2)
+        if page is None:
+            time.sleep(0.2)
+        else:
+            page.wait_for_timeout(100)
     return found

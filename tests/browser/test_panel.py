@@ -137,7 +137,7 @@ def test_a_machine_registered_in_the_panel_turns_green(
     page.get_by_label("Name").fill(NEW)
     page.get_by_label("Labels").fill("region=moon")
     page.get_by_role("button", name="Make the command").click()
-    wait_fresh(operator)
+    answer_fresh(operator, page.get_by_test_id("join-command"))
     command = page.get_by_test_id("join-command").inner_text()
     assert command.startswith("quarterdeck join ")
     expect(page.get_by_role("status").filter(has_text="has not joined yet")).to_be_visible()
@@ -223,8 +223,9 @@ def test_an_order_by_hand_fills_and_a_changed_limit_refuses_the_next(
     limits.get_by_role("option", name=re.compile("order quantity")).click()
     dialog.get_by_label("Value").fill("0.005")
     dialog.get_by_role("button", name="Set the limit").click()
-    wait_fresh(operator)
-    expect(limits.get_by_role("table", name="Limits of bob-paper")).to_contain_text("order quantity")
+    set_there = limits.get_by_role("table", name="Limits of bob-paper").filter(has_text="order quantity")
+    answer_fresh(operator, set_there)
+    expect(set_there).to_be_visible()
 
     trader.go("/orders", "Orders")
     order("0.01")
@@ -237,10 +238,11 @@ def _traded(executions: Locator) -> Decimal:
     return sum((Decimal(row.get_by_role("gridcell").nth(3).inner_text()) for row in executions.all()), Decimal(0))
 
 
-def wait_fresh(person: Person) -> None:
+def answer_fresh(person: Person, done: Locator) -> None:
     """A fresh code is asked for unless one was given in the last minutes."""
-    person.page.wait_for_timeout(1_500)
-    if person.page.get_by_role("dialog", name="Confirm that it is you").is_visible():
+    asked = person.page.get_by_role("dialog", name="Confirm that it is you")
+    wait("an answer", lambda: asked.is_visible() or done.first.is_visible(), 30)
+    if asked.is_visible():
         person.give_fresh_code()
 
 
@@ -326,7 +328,7 @@ def test_an_action_cut_off_in_the_middle_happens_once_and_is_known(operator: Per
     expect(page.get_by_role("button", name="Take algos again")).to_be_visible()
     assert cut
     # What it did is pushed, and may be shown before the panel has asked again; time for its request to be heard of.
-    wait("the same request again", lambda: page.wait_for_timeout(50) or len(again) == 2, 30)
+    wait("the same request again", lambda: len(again) == 2, 30, page)
     assert set(again) == {cut[0]}
     assert api.get("/nodes/node-2")["generation"] == before + 1
     entries = api.get("/audit", action="update_node", subject="node-2")["items"]
@@ -359,9 +361,11 @@ def test_the_kill_switch_stops_everything_and_shows_the_proof(operator: Person, 
         confirm = dialog.get_by_role("button", name=re.compile("Stop"))
         if confirm.count():
             confirm.last.click()
-    wait_fresh(operator)
     proof = page.get_by_role("region", name="Proof")
+    answer_fresh(operator, proof)
     expect(proof).to_contain_text("Done: nothing is open any more", timeout=60_000)
     expect(proof).to_contain_text("Orders taken back")
     assert api.get("/orders", state="submitted")["items"] == []
-    assert {each["state"] for each in api.get("/algos")["items"]} <= {"stopped", "failed"}
+    wait(
+        "all algos at rest", lambda: {each["state"] for each in api.get("/algos")["items"]} <= {"stopped", "failed"}, 30
+    )
