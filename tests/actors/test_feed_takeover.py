@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.chaos]
 
 OWN, OTHER = "doubly", "standby"
 SYMBOLS = 4
-PATIENCE = {"least_s": 1.5, "first_s": 1.5, "pending_s": 3.0, "step_s": 1.0, "again_s": 2.0}
+FRESHNESS = {"least_s": 1.5, "first_s": 1.5, "pending_s": 3.0, "step_s": 1.0, "again_s": 2.0}
 #: From the last tick of the first provider: the patience of one without a habit, the pace of looking, and a second.
 TAKEN_OVER_S = 1.5 + 0.5 + 1.0
 #: Instruments of a worker that is killed tick again within.
@@ -89,7 +89,7 @@ class Scene:
         body = {"id": OWN, **twins.source(0), "instruments": names, "workers": 2, "seconds": seconds}
         deck.api.post("/feeds", body)
         for feed in (OWN, OTHER):
-            deck.api.put(f"/feeds/{feed}/tuning", {"freshness": PATIENCE})
+            deck.api.put(f"/feeds/{feed}/tuning", {"freshness": FRESHNESS})
         deck.wait("all subscribed", lambda: all(twins.subscribed(each) == 2 * SYMBOLS for each in (0, 1)))
         twins.go()
         deck.wait("all live", lambda: all(deck.live_instruments(each) == set(names) for each in (OWN, OTHER)))
@@ -98,6 +98,9 @@ class Scene:
         self.numbers = {each["id"]: each["number"] for each in listed}
         # What is set is taken up within a second.
         time.sleep(1.5)
+        # Before the market began, the second may have taken over from a first that had not come; it goes back by itself.
+        for name in names:
+            self.in_use(name, used=False)
 
     def shown(self, name: str) -> dict[str, Any]:
         found = self.deck.api.get(f"/feeds/{OWN}/instruments")["items"]
@@ -126,22 +129,26 @@ def scene(deck: DeckUnderTest) -> Iterator[Scene]:
 def test_a_silent_instrument_comes_from_the_second_within_seconds_and_back(scene: Scene) -> None:
     quiet = scene.names[0]
     number = scene.numbers[quiet]
-    assert scene.shown(quiet)["second"]["in_use"] is False
+    switches = scene.shown(quiet)["second"]["switches"]
     assert scene.deck.api.get(f"/feeds/{OTHER}/clients/second:{OWN}")["instruments"].keys() == set(scene.names)
     scene.twins.silence(0, quiet)
     silent = time.monotonic()
-    scene.deck.wait("ticks of the second", lambda: scene.both.by_second(number), 20)
-    took = scene.both.by_second(number)[0] - silent
+    scene.deck.wait("ticks of the second", lambda: scene.both.by_second(number, since=silent), 20)
+    took = scene.both.by_second(number, since=silent)[0] - silent
     print(f"taken over {took:.2f} s after the last tick")
     assert took < TAKEN_OVER_S
     scene.in_use(quiet)
     shown = scene.shown(quiet)
-    assert (shown["state"], shown["second"]["feed"], shown["second"]["switches"]) == ("stale", OTHER, 1)
+    assert (shown["state"], shown["second"]["feed"]) == ("stale", OTHER)
+    assert shown["second"]["switches"] > switches
     scene.twins.silence(0, quiet, begin=False)
     scene.in_use(quiet, used=False)
     back = time.monotonic()
+    switches = scene.shown(quiet)["second"]["switches"]
     time.sleep(1.0)
-    assert not scene.both.by_second(number, since=back + 0.2)
+    came = scene.both.by_second(number, since=back + 0.2)
+    # A machine that stands still for a second and a half makes a silent instrument of any.
+    assert not came or scene.shown(quiet)["second"]["switches"] > switches
     for each in scene.names:
         scene.both.check(scene.numbers[each])
 
