@@ -34,14 +34,8 @@ export interface Told {
 export function useAct(what: string): Act {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  const isShown = useRef(false);
+  const isShown = useIsShown();
   const isBusy = useRef(false);
-  useEffect(() => {
-    isShown.current = true;
-    return () => {
-      isShown.current = false;
-    };
-  }, []);
   const run = useCallback(
     async <Result>(act: () => Promise<Result>, done?: (result: Result) => void, left?: (result: Result) => Told | null) => {
       if (isBusy.current) return;
@@ -56,13 +50,13 @@ export function useAct(what: string): Act {
       } catch (wrong) {
         if (wrong instanceof Cancelled) return;
         if (isShown.current) setError(wrong);
-        else tell({ title: `${what}: it did not end well`, message: wordsOf(wrong), isBad: true });
+        else tellFailed(what, wrong);
       } finally {
         isBusy.current = false;
         setBusy(false);
       }
     },
-    [what],
+    [what, isShown],
   );
   const forget = useCallback(() => {
     setError(null);
@@ -70,8 +64,41 @@ export function useAct(what: string): Act {
   return { busy, error, run, forget };
 }
 
-function tell(told: Told | null): void {
-  if (!told) return;
-  const { title, message, isBad } = told;
+/** For `onError` of a mutation: a failure after its form is gone is told as that of `what`, at the page's edge. */
+export function useLateFailure(what: string): (wrong: unknown) => void {
+  const isShown = useIsShown();
+  return useCallback(
+    (wrong: unknown) => {
+      if (!isShown.current && !(wrong instanceof Cancelled)) tellFailed(what, wrong);
+    },
+    [what, isShown],
+  );
+}
+
+function useIsShown() {
+  const isShown = useRef(false);
+  useEffect(() => {
+    isShown.current = true;
+    return () => {
+      isShown.current = false;
+    };
+  }, []);
+  return isShown;
+}
+
+/** A mutation in a dialog of a form that is gone too has two that would tell. */
+const told = new WeakSet();
+
+function tellFailed(what: string, wrong: unknown): void {
+  if (typeof wrong === "object" && wrong !== null) {
+    if (told.has(wrong)) return;
+    told.add(wrong);
+  }
+  tell({ title: `${what}: it did not end well`, message: wordsOf(wrong), isBad: true });
+}
+
+function tell(what: Told | null): void {
+  if (!what) return;
+  const { title, message, isBad } = what;
   notifications.show({ title, message, style: { whiteSpace: "pre-line" }, ...(isBad ? { color: "red", autoClose: false } : {}) });
 }

@@ -5,13 +5,13 @@ import { useMemo, useState } from "react";
 
 import { readAll } from "@/api/all";
 import { api, expect, type Shape } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
+import { useAct } from "@/components/useAct";
 import { Ago, Time, useNow } from "@/components/values";
 import { instant } from "@/format/time";
 import { useMe } from "@/session/session";
@@ -138,36 +138,28 @@ function MakeKey(given: { user: string; roles: string[]; onMade: (key: string) =
   const [rights, setRights] = useState<string[]>([]);
   const [only, setOnly] = useState<string[]>([]);
   const [days, setDays] = useState("90");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct(`Make a key for ${given.user}`);
   const make = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      const made = await expect(
-        api.POST("/v1/keys", {
-          body: {
-            user: given.user,
-            roles,
-            label: label.trim(),
-            rights: limits && rights.length ? (rights as NonNullable<NewKey["rights"]>) : null,
-            accounts: limits && only.length ? only : null,
-            expires_at: new Date(Date.now() + Number(days) * DAY).toISOString(),
-          },
-        }),
-      );
-      given.onMade(made.key);
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    const made = await expect(
+      api.POST("/v1/keys", {
+        body: {
+          user: given.user,
+          roles,
+          label: label.trim(),
+          rights: limits && rights.length ? (rights as NonNullable<NewKey["rights"]>) : null,
+          accounts: limits && only.length ? only : null,
+          expires_at: new Date(Date.now() + Number(days) * DAY).toISOString(),
+        },
+      }),
+    );
+    // Though the dialog may be closed by now: this is the one time that the key is shown.
+    given.onMade(made.key);
   };
   return (
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy && roles.length) void make();
+        if (roles.length) void run(make);
       }}
     >
       <Stack gap="sm">

@@ -10,6 +10,7 @@ import { Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
 import { Summed } from "@/components/Summed";
+import { useLateFailure } from "@/components/useAct";
 import { Time } from "@/components/values";
 import { useMay } from "@/session/rights";
 import { useIsOperator } from "@/session/session";
@@ -157,6 +158,7 @@ function LogIn(given: { account: Account; mayGive: boolean }) {
     onSuccess: () => {
       setValues({});
     },
+    onError: useLateFailure(`The log-in of ${account.id}`),
     onSettled: () => client.invalidateQueries({ queryKey: ["credentials", account.id] }),
   });
   const needed = query.data?.needed ?? [];
@@ -212,6 +214,7 @@ function Steer(given: { account: Account; onDeleted: () => void }) {
   const again = () => client.invalidateQueries({ queryKey: ["accounts"] });
   const change = useMutation({
     mutationFn: (body: { enabled?: boolean; selector?: string }) => expect(api.PATCH("/v1/accounts/{id}", { params, body })),
+    onError: useLateFailure(`Change ${account.id}`),
     onSettled: again,
   });
   return (

@@ -36,7 +36,8 @@ export function useAlgos(): LiveQuery<Algo> {
   });
   useEffect(() => {
     const timer = setInterval(() => {
-      if (!document.hidden) void client.invalidateQueries({ queryKey: KEY });
+      // A read that is still under way is let come to its end.
+      if (!document.hidden) void client.invalidateQueries({ queryKey: KEY }, { cancelRefetch: false });
     }, LOOK_MS);
     return () => {
       clearInterval(timer);

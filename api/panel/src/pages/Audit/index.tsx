@@ -10,6 +10,7 @@ import { api, expect, type Shape } from "@/api/client";
 import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
+import { useLateFailure } from "@/components/useAct";
 import { Time } from "@/components/values";
 import { formatNumber } from "@/format/measure";
 
@@ -137,7 +138,7 @@ function Detail(given: { entry: Entry }) {
 }
 
 function Verification() {
-  const verify = useMutation({ mutationFn: () => expect(api.POST("/v1/audit/verify")) });
+  const verify = useMutation({ mutationFn: () => expect(api.POST("/v1/audit/verify")), onError: useLateFailure("Verify the audit") });
   const verdict = verify.data;
   return (
     <Panel

@@ -10,6 +10,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
+import { useLateFailure } from "@/components/useAct";
 import { useMe } from "@/session/session";
 import { useStale } from "@/stream/hooks";
 import { useView } from "@/stream/views";
@@ -80,6 +81,7 @@ function Steer(given: { feed: Feed }) {
   const params = { path: { id: feed.id } };
   const change = useMutation({
     mutationFn: (body: { workers?: number; enabled?: boolean }) => expect(api.PATCH("/v1/feeds/{id}", { params, body })),
+    onError: useLateFailure(`Change ${feed.id}`),
     onSettled: () => client.invalidateQueries({ queryKey: ["feed", feed.id] }),
   });
   return (

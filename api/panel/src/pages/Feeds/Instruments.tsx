@@ -9,6 +9,7 @@ import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentsInput } from "@/components/InstrumentInput";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
+import { useLateFailure } from "@/components/useAct";
 
 import type { Feed } from "./feed";
 import { AllRows, MOST_PUSHED, WindowOfRows } from "./rows";
@@ -36,6 +37,7 @@ export function Instruments(given: { feed: Feed; mayManage: boolean }) {
     onSuccess: () => {
       setWanted([]);
     },
+    onError: useLateFailure(`Add instruments to ${feed.id}`),
     onSettled: again,
   });
   return (

@@ -9,6 +9,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { InstrumentsInput } from "@/components/InstrumentInput";
 import type { Schema } from "@/components/schema";
 import { errorAt, SchemaForm } from "@/components/SchemaForm";
+import { useLateFailure } from "@/components/useAct";
 import { settingsOf, useConnectors } from "@/trading/connectors";
 
 const CHANNELS = ["trade", "quote", "depth", "bar"];
@@ -32,6 +33,7 @@ export function NewFeed(given: { onClose: () => void }) {
       setImported(`${String(told.imported)} instruments are listed now.`);
       await client.invalidateQueries({ queryKey: ["instruments"] });
     },
+    onError: useLateFailure(`List the instruments of ${provider ?? ""}`),
   });
   const create = async (settings: Record<string, unknown>) => {
     setWrong(null);

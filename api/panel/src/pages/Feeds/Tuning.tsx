@@ -9,6 +9,7 @@ import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Panel } from "@/components/Page";
 import { SchemaForm } from "@/components/SchemaForm";
+import { useLateFailure } from "@/components/useAct";
 
 import type { Feed } from "./feed";
 
@@ -213,6 +214,7 @@ function Standby(given: { feed: Feed; mayManage: boolean }) {
         }),
       );
     },
+    onError: useLateFailure(`The standby of ${feed.id}`),
     onSettled: again,
   });
   const clear = useMutation({ mutationFn: () => expect(api.DELETE("/v1/feeds/{id}/seconds", { params })), onSettled: again });

@@ -10,6 +10,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { Labels, labelsText, readLabels } from "@/components/Labels";
 import { Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
+import { useLateFailure } from "@/components/useAct";
 import { Ago } from "@/components/values";
 import { formatMegabytes, formatNumber, formatPercent, formatRate } from "@/format/measure";
 import { formatSpan } from "@/format/time";
@@ -71,6 +72,7 @@ function Actions(given: { node: Node; onRemoved: () => void }) {
     onSuccess: (changed, body) => {
       if (body.labels || changed.generation === opened.generation + 1) setOpened(changed);
     },
+    onError: useLateFailure(`Change ${node.name}`),
     onSettled: again,
   });
   const drain = () => {

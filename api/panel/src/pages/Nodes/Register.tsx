@@ -9,6 +9,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { readLabels } from "@/components/Labels";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
+import { useLateFailure } from "@/components/useAct";
 
 import type { Node } from "./node";
 
@@ -27,6 +28,7 @@ export function Register(given: { nodes: Node[]; onClose: () => void }) {
         }),
       ),
     onSuccess: () => client.invalidateQueries({ queryKey: ["join-tokens"] }),
+    onError: useLateFailure("Register a machine"),
   });
   const joined = made.data ? given.nodes.find((node) => node.name === made.data.node) : undefined;
   return (

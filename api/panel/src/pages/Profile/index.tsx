@@ -4,12 +4,12 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { api, expect } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
+import { useAct } from "@/components/useAct";
 import { Ago, Time } from "@/components/values";
 import { Keys } from "@/people/Keys";
 import { Sessions } from "@/people/Sessions";
@@ -39,30 +39,21 @@ function Password() {
   const [current, setCurrent] = useState("");
   const [chosen, setChosen] = useState("");
   const [again, setAgain] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct("Change your password");
   const change = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      await expect(api.POST("/v1/auth/password", { body: { current, new: chosen } }));
-      setCurrent("");
-      setChosen("");
-      setAgain("");
-      notifications.show({ title: "Password changed", message: "Your other sessions have ended." });
-      await client.invalidateQueries({ queryKey: ["sessions"] });
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    await expect(api.POST("/v1/auth/password", { body: { current, new: chosen } }));
+    setCurrent("");
+    setChosen("");
+    setAgain("");
+    notifications.show({ title: "Password changed", message: "Your other sessions have ended." });
+    await client.invalidateQueries({ queryKey: ["sessions"] });
   };
   return (
     <Panel title="Password" className="span-6">
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          if (!busy && chosen === again) void change();
+          if (chosen === again) void run(change);
         }}
       >
         <Stack gap="xs" maw={380}>

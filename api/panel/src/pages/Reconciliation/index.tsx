@@ -10,7 +10,7 @@ import { type Column, DataTable } from "@/components/DataTable";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { StateBadge } from "@/components/StateBadge";
-import { useAct } from "@/components/useAct";
+import { useAct, useLateFailure } from "@/components/useAct";
 import { Time } from "@/components/values";
 import { formatSpan } from "@/format/time";
 import { useMe } from "@/session/session";
@@ -197,6 +197,7 @@ function Check() {
   });
   const check = useMutation({
     mutationFn: (id: string) => expect(api.POST("/v1/accounts/{id}/reconcile", { params: { path: { id } } })),
+    onError: useLateFailure("Compare with the broker"),
     onSettled: () => client.invalidateQueries({ queryKey: ["breaks"] }),
   });
   const told = check.data;

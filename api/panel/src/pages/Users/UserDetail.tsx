@@ -4,12 +4,12 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
 import { api, expect, type Shape } from "@/api/client";
-import { Cancelled } from "@/api/problem";
 import { useConfirm } from "@/components/ConfirmAction";
 import { ErrorNote } from "@/components/ErrorNote";
 import { Page, Panel } from "@/components/Page";
 import { errorAt, isAboutNone } from "@/components/SchemaForm";
 import { StateBadge } from "@/components/StateBadge";
+import { useAct } from "@/components/useAct";
 import { Ago, Time } from "@/components/values";
 import { Keys } from "@/people/Keys";
 import { SecretOnce } from "@/people/Secret";
@@ -63,8 +63,7 @@ function Roles({ user }: { user: User }) {
   const client = useQueryClient();
   const [roles, setRoles] = useState(user.roles);
   const [dialog, confirm] = useConfirm();
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(null);
+  const { busy, error, run } = useAct(`Change the roles of ${user.id}`);
   useEffect(() => {
     setRoles(user.roles);
   }, [user.roles]);
@@ -73,21 +72,13 @@ function Roles({ user }: { user: User }) {
   // Out of the operator's role.
   const steps = user.roles.includes("operator") && !roles.includes("operator");
   const change = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      const path = { id: user.id };
-      client.setQueryData(
-        ["user", user.id],
-        await expect(api.PATCH("/v1/users/{id}", { params: { path }, body: { roles, generation: user.generation } })),
-      );
-      await client.invalidateQueries({ queryKey: ["users"] });
-      notifications.show({ title: "Roles changed", message: "It holds at once, for sessions and keys too." });
-    } catch (wrong) {
-      if (!(wrong instanceof Cancelled)) setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    const path = { id: user.id };
+    client.setQueryData(
+      ["user", user.id],
+      await expect(api.PATCH("/v1/users/{id}", { params: { path }, body: { roles, generation: user.generation } })),
+    );
+    await client.invalidateQueries({ queryKey: ["users"] });
+    notifications.show({ title: "Roles changed", message: "It holds at once, for sessions and keys too." });
   };
   return (
     <Panel title="Roles" className="span-6">
@@ -99,7 +90,7 @@ function Roles({ user }: { user: User }) {
             loading={busy}
             disabled={isSame || !roles.length}
             onClick={() => {
-              if (!steps && !added.length) void change();
+              if (!steps && !added.length) void run(change);
               else
                 confirm({
                   title: `${user.id} ${steps ? "is no operator any more" : `becomes ${added.map((each) => (each === "operator" ? "an operator" : `a ${each}`)).join(" and ")}`}`,

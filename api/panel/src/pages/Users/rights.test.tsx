@@ -1,8 +1,8 @@
-import { screen, waitFor } from "@testing-library/react";
+import { screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, expect, it, vi } from "vitest";
 
-import { answers, show } from "@/testing/deck";
+import { answers, refusal, show } from "@/testing/deck";
 
 import { UserDetail } from "./UserDetail";
 
@@ -12,10 +12,11 @@ afterEach(() => {
 
 const USER = { id: "bo", roles: ["trader"], enabled: true, generation: 1, created_at: "2026-01-01T00:00:00Z", totp: true };
 
-function open(roles = USER.roles, level: string | null = null) {
+function open(roles = USER.roles, level: string | null = null, moved = false) {
   const all = answers({
     "GET /v1/users/bo": () => Response.json({ ...USER, roles }),
-    "PATCH /v1/users/bo": ({ body }) => Response.json({ ...USER, ...(body as object), generation: 2 }),
+    "PATCH /v1/users/bo": ({ body }) =>
+      moved ? refusal(409, "generation_changed", "somebody has changed bo") : Response.json({ ...USER, ...(body as object), generation: 2 }),
     "GET /v1/accounts": () => Response.json({ items: [{ id: "a-1", user: "asha", connector: "paper", enabled: true }], next: null }),
     "GET /v1/grants": () => Response.json({ items: level ? [{ account: "a-1", user: "bo", level, granted_at: "2026-01-01T00:00:00Z", granted_by: "olga" }] : [], next: null }),
     "PUT /v1/grants/a-1/bo": () => Response.json({}),
@@ -70,4 +71,12 @@ it("asks nothing where a role is taken away", async () => {
   const sent = open(["viewer", "trader"]);
   await role(/^trader/);
   await waitFor(() => { expect(sent("PATCH")).toEqual([{ roles: ["viewer"], generation: 1 }]); });
+});
+
+it("keeps the dialog open, and says why, where the role is refused", async () => {
+  open(["viewer"], null, true);
+  await role(/^trader/);
+  const dialog = await screen.findByRole("dialog", { name: "bo becomes a trader" });
+  await userEvent.click(screen.getAllByRole("button", { name: "Change roles" }).at(-1) as HTMLElement);
+  expect(await within(dialog).findByText("somebody has changed bo")).toBeVisible();
 });
