@@ -29,10 +29,10 @@ from storage.journal import Journal
 from storage.leases import Leases
 from storage.paper_ledger import PaperLedger
 from storage.records import AccountRecord, OrderFilter
-from storage.secrets import Secrets, load_key, secret_name
+from storage.secrets import Secrets, load_key
 from trading.broker import AmendTicket, Answer, BrokerReport, BrokerUpdate, CancelTicket, OrderTicket, Verdict
 from trading.connection import ConnectionCore, UpdatePage
-from trading.errors import Fenced, NeedsOperator, NotReady, TradeError, UnknownThing
+from trading.errors import Fenced, NotReady, TradeError
 from trading.histogram import Histogram
 from trading.ids import AccountId, Epoch, InstrumentId, Nanos
 from trading.instructions import Lane
@@ -114,14 +114,7 @@ class BrokerConnection(Shell):
     async def _credentials(self, account: AccountRecord) -> dict[str, str]:
         if not secrets_of(account.connector):
             return {}
-        store = Secrets(self.database, load_key(self.deck.home))
-        try:
-            return await store.get(secret_name(account.id))
-        except UnknownThing as error:
-            raise NeedsOperator(
-                f"account {account.id} has no credentials",
-                f"give them: PUT /v1/accounts/{account.id}/credentials",
-            ) from error
+        return await Secrets(self.database, load_key(self.deck.home)).log_in(account.id)
 
     async def _open_tags(self) -> list[str]:
         """Tags of the orders that the journal has as open: what became of them must show in the first report."""

@@ -32,12 +32,12 @@ from storage.feed_seconds import FeedSeconds
 from storage.instruments import Instruments
 from storage.leases import Leases
 from storage.records import FeedRecord
-from storage.secrets import Secrets, load_key, secret_name
+from storage.secrets import Secrets, load_key
 from trading.arbitration import Arbiter, Source
 from trading.bars import Bar
 from trading.continuity import Mark
 from trading.depth import DepthArray
-from trading.errors import NeedsOperator, NotReady, TradeError, UnknownThing
+from trading.errors import NotReady, TradeError
 from trading.feed_plan import Phase, WorkerReport
 from trading.gaps import Edge
 from trading.handover import Cuts, Handover
@@ -163,13 +163,7 @@ class FeedWorker(Shell):
         account = record.settings.get("account")
         if not account:
             return {}
-        try:
-            return await Secrets(self.database, load_key(self.deck.home)).get(secret_name(str(account)))
-        except UnknownThing as error:
-            raise NeedsOperator(
-                f"account {account}, whose key feed {self.feed} uses, has no credentials",
-                f"give them: PUT /v1/accounts/{account}/credentials",
-            ) from error
+        return await Secrets(self.database, load_key(self.deck.home)).log_in(str(account))
 
     async def _renew_log_in(self, record: FeedRecord) -> None:
         """Take up credentials that were given since; a broker's token may end each day."""

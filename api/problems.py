@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from storage import redaction
 from trading.errors import (
     BadInput,
     Conflict,
@@ -40,12 +41,14 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 class _Answer(JSONResponse):
     """JSON of whatever there is to tell: a text that UTF-8 cannot hold must not turn a refusal into an error of ours,
-    nor hide what was done for others before it."""
+    nor hide what was done for others before it.  What a provider's error text gives away of a log-in is taken out."""
 
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return redaction.cleaned(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode(
+            errors="replace"
+        )
 
 
 class FieldError(BaseModel):

@@ -312,10 +312,9 @@ class Services:
         record = await referenced("settings.account", self.account_of(caller, str(account)))
         if not caller.owns_account(record):
             raise forbidden(f"account {record.id} is {record.user}'s: its log-in is theirs to lend", "settings.account")
-        try:
-            return await self.secrets.get(secret_name(record.id))
-        except UnknownThing:
+        if not await self.secrets.has(secret_name(record.id)):
             return {}
+        return await self.secrets.log_in(record.id)
 
     async def _fetch_bars(self, instrument: Instrument, interval: str, start: Nanos, end: Nanos) -> Sequence[Bar]:
         """Bars of the provider, reached as a feed that carries the instrument reaches it.
@@ -327,16 +326,8 @@ class Services:
         feed = _feed_for(instrument, await self.desired.feeds())
         if feed is None:
             return await catalog.history(instrument.provider, {}, {}, instrument, interval, start, end)
-        credentials: dict[str, str] = {}
         account = feed.settings.get("account")
-        if account:
-            try:
-                credentials = await self.secrets.get(secret_name(AccountId(str(account))))
-            except UnknownThing as error:
-                raise NeedsOperator(
-                    f"account {account}, whose key feed {feed.id} uses, has no credentials",
-                    f"give them: PUT /v1/accounts/{account}/credentials",
-                ) from error
+        credentials = await self.secrets.log_in(str(account)) if account else {}
         return await catalog.history(feed.provider, feed.settings, credentials, instrument, interval, start, end)
 
     async def look(self, key: str) -> tuple[dict[str, Any] | None, str]:

@@ -20,6 +20,7 @@ from storage.paper_ledger import PaperLedger
 from storage.records import StrategyRecord
 from strategies import loader
 from trading.bars import Bar
+from trading.credentials import flaw_in
 from trading.errors import BadInput, NotReady, Unreachable
 from trading.ids import AccountId, AlgoId, Epoch, Nanos
 from trading.instruments import Instrument
@@ -122,8 +123,13 @@ def _data_account(connector: str, settings: Mapping[str, Any]) -> None:
 async def finish_log_in(connector: str, settings: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
     """The credentials to keep of those that were given: a token that works once is exchanged here.
 
-    Raises `NeedsOperator` or `Unreachable` where the broker does not give what it should.
+    Raises `BadInput` for what no broker's key looks like, `NeedsOperator` or `Unreachable` where the broker does not
+    give what it should.
     """
+    for name, value in given.items():
+        flaw = flaw_in(value) if value else None
+        if flaw is not None:
+            raise BadInput(f"credentials.{name}", flaw)
     try:
         async with asyncio.timeout(LISTING_S):
             return await registry.log_in(connector, settings, given)

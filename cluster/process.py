@@ -9,6 +9,7 @@ import sys
 import time
 from typing import NoReturn
 
+from storage import redaction
 from trading.ids import Nanos
 
 
@@ -31,9 +32,9 @@ def end(reason: str, code: int = 0) -> NoReturn:
 
 
 def set_up_logging(name: str) -> None:
-    """One line a record, with the actor's name, to this process's stderr (Ray keeps that in a file)."""
+    """One line a record, with the actor's name and no secret, to this process's stderr (Ray keeps that in a file)."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
+    handler.setFormatter(redaction.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
     root = logging.getLogger("quarterdeck")
     root.handlers[:] = [handler]
     root.setLevel(os.environ.get("QUARTERDECK_LOG_LEVEL", "INFO"))

@@ -18,7 +18,9 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage import redaction
 from storage.database import Connection, Database
+from trading.credentials import flaw_in, hidden
 from trading.errors import NeedsOperator, UnknownThing
 
 VARIABLE = "QUARTERDECK_SECRET_KEY"
@@ -159,6 +161,29 @@ class Secrets:
                 f"give this machine the key it was written with ({VARIABLE} or secret.key), or enter it anew",
             ) from error
         return msgspec.json.decode(plain, type=dict[str, str])
+
+    async def has(self, name: str) -> bool:
+        """Whether there is one of this name, whatever it is."""
+        async with self._db.connection() as connection:
+            cursor = await connection.execute("SELECT 1 FROM secrets WHERE name = %s", (name,))
+            return await cursor.fetchone() is not None
+
+    async def log_in(self, account: str) -> dict[str, str]:
+        """What an account logs in with; this process says nothing of it from then on.
+
+        Raises `NeedsOperator` where it has been given nothing, or what no header carries, or our key does not open it.
+        """
+        action = f"give them: PUT /v1/accounts/{account}/credentials"
+        try:
+            found = await self.get(secret_name(account))
+        except UnknownThing as error:
+            raise NeedsOperator(f"account {account} has no credentials", action) from error
+        redaction.note(hidden(found))
+        for field, value in found.items():
+            flaw = flaw_in(value)
+            if flaw is not None:
+                raise NeedsOperator(f"account {account} cannot log in with its {field}: {flaw}", action)
+        return found
 
     async def delete(self, name: str) -> None:
         """Remove; nothing happens where there is none."""

@@ -16,9 +16,11 @@ from api.services import Deck, referenced
 from api.shapes import BreakShown, OrderShown, break_shown
 from cluster import catalog
 from cluster.selectors import read_selector
+from storage import redaction
 from storage.records import AccountRecord, OrderFilter
 from storage.secrets import secret_name
 from trading.account_check import AccountCheck
+from trading.credentials import hidden
 from trading.errors import Conflict, TradeError, UnknownThing
 from trading.ids import AccountId, FeedId, Nanos, UserId, name
 from trading.orders import OrderState
@@ -230,7 +232,9 @@ async def put_credentials(id: str, body: NewCredentials, caller: CredentialGiver
 
 
 def _open(credentials: dict[str, SecretStr]) -> dict[str, str]:
-    return {name: value.get_secret_value() for name, value in credentials.items()}
+    opened = {name: value.get_secret_value() for name, value in credentials.items()}
+    redaction.note(hidden(opened))
+    return opened
 
 
 @router.delete("/{id}", status_code=204)

@@ -52,6 +52,9 @@ class AlpacaClient:
             return await self._send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSent(f"{type(error).__name__} {error}".strip()) from error
+        except httpx.LocalProtocolError as error:
+            # Refused before it is written; its text shows the header: the key.
+            raise NotSent(type(error).__name__) from None
         except (httpx.HTTPError, TimeoutError):
             return None
 

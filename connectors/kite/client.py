@@ -113,6 +113,9 @@ class KiteClient:
                     answer = await self._open().request(
                         method, self._host + path, params=list(query), content=body or None, headers=headers
                     )
+            except httpx.LocalProtocolError:
+                # Its text shows the header that cannot be sent: the token.
+                raise token_missing(self._credentials, "the token is none that can be sent") from None
             except (httpx.HTTPError, TimeoutError) as error:
                 failure = Unreachable(self._host, f"{path}: {type(error).__name__} {error}".strip())
                 failure.__cause__ = error

@@ -139,7 +139,9 @@ def data_in(body: bytes, kind: Any, what: str) -> Any:
     try:
         return msgspec.json.decode(_envelope(body).data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unreachable("kite", f"{what}: the answer cannot be read ({error}): {body[:200]!r}") from error
+        # An answer to a log-in bears the token.
+        shown = "" if kind is Session else f": {body[:200]!r}"
+        raise Unreachable("kite", f"{what}: the answer cannot be read ({error}){shown}") from None
 
 
 def error_in(body: bytes) -> ErrorBody:

@@ -14,6 +14,7 @@ from connectors.kite.simulator import KiteSimulator
 from connectors.kite.wire import login_url
 from storage.secrets import secret_name
 from tests.api.playing import Stage
+from trading.errors import Unreachable
 
 pytestmark = pytest.mark.usefixtures("secret_key")
 PATH = "/v1/accounts/asha-kite/credentials"
@@ -124,3 +125,72 @@ async def test_it_cannot_be_switched_to_trading(stage: Stage, kite: KiteSimulato
     said = await stage.refused(422, "bad_input", "PATCH", "/v1/accounts/asha-kite", {"enabled": True})
     assert "market data only" in said["detail"]
     assert (await stage.get("/v1/accounts/asha-kite"))["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("access_token", "planted-token ", "a blank"),
+        ("access_token", "planted-token\n", "end of a line"),
+        ("api_secret", "planted\u200bsecret", "U+200B"),
+        ("api_key", "pl\u00e4nted", "U+00E4"),
+        ("request_token", "planted\r\nX: 1", "U+000D"),
+    ],
+)
+async def test_a_log_in_that_was_copied_badly_is_refused_at_its_field_and_not_told(
+    stage: Stage, kite: KiteSimulator, field: str, value: str, words: str
+) -> None:
+    good = kite.credentials()
+    given = good | {field: value}
+    said = await stage.refused(422, "bad_input", "POST", "/v1/accounts", account(kite, credentials=given))
+    assert said["field"] == f"credentials.{field}"
+    assert words in said["detail"]
+    assert value.strip() not in repr(said)
+    await stage.make("/v1/accounts", account(kite, credentials=good))
+    said = await stage.refused(422, "bad_input", "PUT", PATH, {"credentials": given})
+    assert said["field"] == f"credentials.{field}"
+    assert await stage.services.secrets.get(secret_name("asha-kite")) == good
+
+
+@pytest.mark.parametrize("end", [" ", "\n", "\t", "\u200b", "\u00e9"])
+async def test_one_that_was_stored_badly_comes_out_nowhere(
+    stage: Stage, kite: KiteSimulator, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.make("/v1/accounts", account(kite))
+    feed = {
+        "id": "india",
+        "provider": "kite",
+        "settings": {"account": "asha-kite", "base_url": kite.url},
+        "instruments": ["NSE:INFY"],
+    }
+    await stage.make("/v1/feeds", feed)
+    planted = kite.credentials() | {"access_token": f"planted-token{end}"}
+    await stage.services.secrets.put(secret_name("asha-kite"), planted)
+    viewer = await stage.person("vera", "viewer")
+    asked = (
+        ("GET", "/v1/history?instrument=NSE:INFY&interval=1d&start=2026-01-05T00:00:00Z", None, viewer),
+        ("GET", "/v1/history?instrument=NSE:INFY&interval=1d&start=2026-01-05T00:00:00Z", None, None),
+        ("POST", "/v1/instruments/import", {"provider": "kite", "settings": feed["settings"]}, None),
+        ("POST", "/v1/feeds", feed | {"id": "other", "instruments": ["BSE:INFYNEW"]}, None),
+    )
+    for method, path, body, key in asked:
+        answer = await stage.ask(method, path, body, key=key)
+        assert answer.status_code == 424, (path, answer.text)
+        assert "its access_token" in answer.text
+        assert "planted" not in answer.text
+    assert "planted" not in caplog.text
+
+
+async def test_what_a_provider_echoes_of_a_log_in_is_taken_out(stage: Stage, kite: KiteSimulator) -> None:
+    good = kite.credentials()
+    token = good["access_token"]
+    await stage.make("/v1/accounts", account(kite, credentials=good))
+
+    async def echoes() -> None:
+        raise Unreachable("kite", f"it refuses token {token}")
+
+    stage.app.add_api_route("/v1/echo", echoes)
+    answer = await stage.ask("GET", "/v1/echo")
+    assert answer.status_code == 504
+    assert token not in answer.text
+    assert "[secret]" in answer.text
