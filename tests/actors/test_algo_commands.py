@@ -44,7 +44,7 @@ class Holder(Strategy[Parameters]):
     Parameters = Parameters
 
     def set_up(self):
-        self.began = False
+        self.began = 0
         self.again = []
 
     def snapshot(self):
@@ -65,9 +65,11 @@ class Holder(Strategy[Parameters]):
             order = self.again.pop(0)
             place = self.buy if order.side == "buy" else self.sell
             place(tick.instrument, order.quantity, limit=order.limit_price)
-        if not self.began:
-            self.began = True
+        if self.began == 0:
+            self.began = 1
             self.buy(tick.instrument, self.size(tick))
+        elif self.began == 1 and self.position(tick.instrument).quantity and not self.open_orders():
+            self.began = 2
             self.buy(tick.instrument, self.size(tick), limit=tick.instrument.round_price(tick.price * 0.8))
 
     def on_order(self, order):
@@ -119,7 +121,8 @@ def make(deck: DeckUnderTest, name: str, account: str, **more: Any) -> None:
     deck.wait(f"{name} holding", lambda: states(deck, name) == ["filled", "submitted"], 30)
     # What it did is in its snapshot too, so it does not begin again where it is killed.
     kept = (
-        "SELECT 1 FROM algo_snapshots WHERE algo = %(a)s AND saved_at > (SELECT max(at) FROM fills WHERE algo = %(a)s)"
+        "SELECT 1 FROM algo_snapshots WHERE algo = %(a)s "
+        "AND saved_at > (SELECT max(created_at) FROM orders WHERE algo = %(a)s)"
     )
     deck.wait(f"a snapshot of {name}", lambda: deck.rows(kept, {"a": name}), 10)
     knows(deck, name)
