@@ -271,7 +271,7 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
 ) -> None:
     first, second, *_ = listed
     account = deck.account("barry", FEED)
-    deck.api.post("/strategies", {"name": "keeps-bars", "source": KEEPS_BARS})
+    deck.api.post("/strategies", {"name": "keeps-bars", "source": KEEPS_BARS, "smoke": False})
     deck.wait("the feed", lambda: deck.live_instruments(FEED) == set(listed))
     deck.wait("a minute seen from its beginning", lambda: seen_this_minute(deck, list(listed.values())), 90)
     body = {"id": "keeper", "strategy": "keeps-bars", "account": account, "feed": FEED, "instruments": [first, second],
