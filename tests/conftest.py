@@ -33,8 +33,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Shares:
 def deck() -> Iterator[DeckUnderTest]:
     """Real Ray on two nodes, PostgreSQL, Redis, the API and a synthetic market of 20 instruments."""
     from tests.support.deck import DeckUnderTest
+    from tests.support.patience import PATIENCE
 
     running = DeckUnderTest()
+    # Where nothing else is left of the machine: what checks an algo's parameters gives way to all other processes.
+    running.api._http.timeout = 30.0 * PATIENCE
     try:
         yield running
     finally:

@@ -45,7 +45,7 @@ class Blocks(Strategy):
     def on_tick(self, tick):
         if not self.done:
             self.done = True
-            time.sleep(8)
+            time.sleep(15)
 '''
 
 EATS = """
@@ -114,19 +114,22 @@ def remove(deck: DeckUnderTest, name: str) -> None:
 
 def test_a_market_maker_trades_on_the_second_node_stops_and_starts_again(deck: DeckUnderTest, alice: str) -> None:
     make(deck, "maker", "market-maker", alice, node=SECOND_NODE, parameters=MAKER)
-    deck.wait("fills", lambda: (algo(deck, "maker").get("live") or {}).get("fills", 0) > 0, 60)
-    shown = algo(deck, "maker")
-    assert shown["state"] == "running"
+
+    def trades() -> dict[str, Any] | None:
+        now = algo(deck, "maker")
+        return now if now["state"] == "running" and (now["live"] or {}).get("fills", 0) > 0 else None
+
+    shown = deck.wait("fills of a running algo", trades, 60)
     assert shown["live"]["node"] == SECOND_NODE
     assert shown["live"]["tick_to_strategy_ms"]["p50"] > 0
     deck.api.post("/algos/maker/stop")
     deck.wait("the stop", lambda: algo(deck, "maker")["state"] == "stopped", 40)
-    settle(deck, alice)
-    still_open = deck.rows(
+    still_open = (
         "SELECT count(*) FROM orders WHERE algo = 'maker' "
         "AND state IN ('pending', 'submitted', 'partially_filled', 'unknown')"
     )
-    assert still_open == [(0,)]
+    deck.wait("the end of its orders", lambda: deck.rows(still_open) == [(0,)], 20)
+    settle(deck, alice)
     before = deck.rows("SELECT count(*) FROM orders WHERE algo = 'maker'")[0][0]
     deck.api.post("/algos/maker/start")
     deck.wait(
@@ -154,8 +157,12 @@ def test_a_strategy_knows_the_last_values_at_its_start_and_fails_alone_with_its_
     make(deck, "bad", "raises", alice)
     deck.wait("the failure", lambda: algo(deck, "bad")["state"] == "failed", 60)
     assert "the tenth tick was too much" in algo(deck, "bad")["reason"]
-    text = "\n".join(line["text"] for line in deck.api.get("/algos/bad/logs", limit=100)["items"])
-    assert "Traceback" in text
+
+    def logged() -> str:
+        return "\n".join(line["text"] for line in deck.api.get("/algos/bad/logs", limit=100)["items"])
+
+    # The failure may be known a moment before its log is written.
+    text = deck.wait("the traceback", lambda: found if "Traceback" in (found := logged()) else "", 10)
     assert "RuntimeError: the tenth tick was too much" in text
     price, bid, ask, age = map(float, text.partition("LAST ")[2].splitlines()[0].split(" "))
     assert price > 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.deck import DeckUnderTest, Simulator
+from tests.support.orders import filled
 
 pytestmark = pytest.mark.cluster
 
@@ -126,8 +127,12 @@ def test_an_order_is_placed_changed_and_cancelled_at_alpaca(shares: Shares) -> N
 
 def test_every_type_fills_and_both_books_agree(shares: Shares) -> None:
     shares.quote()
-    bought = shares.place(type="market", limit_price=None, quantity="30")
-    assert D(shares.wait(bought, "filled")["average_price"]) == D("100.1")
+
+    def at_market() -> dict[str, Any]:
+        key = shares.place(type="market", limit_price=None, quantity="30")
+        return {"account": shares.account, "client_order_id": key}
+
+    assert D(filled(shares.deck, at_market, 30)["average_price"]) == D("100.1")
     trailing = shares.place(type="trailing_stop", side="sell", limit_price=None, trail_price="2", quantity="10")
     stop = shares.place(type="stop", side="sell", limit_price=None, stop_price="97", quantity="10")
     limit = shares.place(side="sell", limit_price="105", quantity="10")

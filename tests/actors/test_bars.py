@@ -26,11 +26,12 @@ from connectors.tick_files import read_ticks
 from storage.bus import Bus
 from tests.chaos.processes import Processes
 from tests.support.deck import DeckUnderTest, Simulator
+from tests.support.patience import PATIENCE
 from trading.errors import TradeError
 from trading.ids import InstrumentId
 from trading.ticks import TRADE, unpack_batch
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -183,14 +184,14 @@ def test_the_past_is_fetched_once_whoever_asks_and_however_many_at_once(
         "history", instrument, "--since", time_text(start), "--until", time_text(end), "--csv", str(file),
         "--url", deck.deck.api_url, "--api-key", deck.key,
     ]  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "cluster", *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "cluster", *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     rows = file.read_text().splitlines()
     assert len(rows) == 1 + len(pages[0]["items"])
     assert rows[1].split(",")[0] == pages[0]["items"][0]["opened_at"]
     told = subprocess.run(
         [sys.executable, "-m", "cluster", *words[:6], "--interval", "1h", "--json", *words[-4:]],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert len(json.loads(told.stdout)["items"]) == 4
@@ -207,20 +208,26 @@ def test_what_was_not_seen_whole_is_not_known(
     processes = Processes(deck)
     kills: list[int] = []
     for victim in ("recorder/bars", "worker/bars/0", "asleep", "postgres"):
-        at = time.time_ns()
-        kills.append(at)
         if victim == "postgres":
             assert processes.kill(processes.servers()["postgres"])
+            at = time.time_ns()
         elif victim == "asleep":
             # It is given up meanwhile, and what waits in its socket is not published when it wakes.
-            pid = int(deck.actor("worker/bars/1")["pid"])
+            deck.wait("something for it to carry", lambda: deck.api.get(f"/feeds/{FEED}")["assignment"].get("1"))
+            pid = int(deck.wait("its process", lambda: deck.actor("worker/bars/1").get("pid")))
             processes.pause(pid)
-            time.sleep(6)
-            processes.go_on(pid)
+            at = time.time_ns()
+            try:
+                time.sleep(6)
+                deck.wait("it given up", lambda: not deck.api.get(f"/feeds/{FEED}")["assignment"].get("1"), 30)
+            finally:
+                processes.go_on(pid)
             deck.wait_reborn("worker/bars/1", pid)
         else:
             old = deck.kill(victim)
+            at = time.time_ns()
             deck.wait_reborn(victim, old)
+        kills.append(at)
         deck.wait(
             f"bars after the end of {victim}",
             # What `quarterdeck up` does all the time.
@@ -228,9 +235,15 @@ def test_what_was_not_seen_whole_is_not_known(
             120,
         )
     troubles.ended = time.time_ns()
+    known = {number: covered(deck, number) for number in numbers}
+
+    def heard(number: int) -> bool:
+        return bool(tap.trades(number)["exchange_at"].max() >= known[number][-1][1])
+
+    # What is called known has come here as well.
+    deck.wait("later trades", lambda: all(heard(number) for number in numbers), 30)
     # The recorder and the workers were away for some time, which nobody can have seen.
-    for number in numbers:
-        spans = covered(deck, number)
+    for number, spans in known.items():
         assert not any(a <= kills[0] + SECOND and kills[0] + 2 * SECOND <= b for a, b in spans), spans
         trades = tap.trades(number)
         slots = trades["exchange_at"] // SECOND * SECOND
@@ -258,7 +271,7 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
 ) -> None:
     first, second, *_ = listed
     account = deck.account("barry", FEED)
-    deck.api.post("/strategies", {"name": "keeps-bars", "source": KEEPS_BARS})
+    deck.api.post("/strategies", {"name": "keeps-bars", "source": KEEPS_BARS, "smoke": False})
     deck.wait("the feed", lambda: deck.live_instruments(FEED) == set(listed))
     deck.wait("a minute seen from its beginning", lambda: seen_this_minute(deck, list(listed.values())), 90)
     body = {"id": "keeper", "strategy": "keeps-bars", "account": account, "feed": FEED, "instruments": [first, second],
@@ -268,11 +281,11 @@ def test_an_algo_and_a_client_go_on_from_history_to_live_bars_without_a_seam(
     live: dict[int, dict[str, Any]] = {}
     with connect(deck.deck.api_url.replace("http", "ws") + "/v1/stream") as socket:
         socket.send(json.dumps({"key": deck.key, "topics": [topic]}))
-        since = parse_time(json.loads(socket.recv(10))["since"][topic])
+        since = parse_time(json.loads(socket.recv(10 * PATIENCE))["since"][topic])
         page = history(deck, first, since - 5 * MINUTE, time.time_ns())
         past = {bar["opened_at"]: bar for bar in shown(page["items"])}
         assert max(past) >= since - MINUTE
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 150 * PATIENCE
         while not live and time.monotonic() < deadline:
             try:
                 message = json.loads(socket.recv(5))
@@ -341,9 +354,15 @@ def test_the_ticks_of_a_day_are_on_disk_once_the_feed_has_ended(
     tap = Tap(deck.deck.settings.redis_url)
     began = time.time_ns()
     time.sleep(6)
+
+    def some(number: int) -> bool:
+        return bool(tap.batches) and int((tap.trades(number)["received_at"] > began + 2 * SECOND).sum()) > 10
+
+    deck.wait("trades of each", lambda: all(some(number) for number in listed.values()), 20)
     market.control("hold")
-    time.sleep(2)
     held = time.time_ns()
+    # What came until then is with the recorder.
+    time.sleep(3)
     deck.api.delete(f"/feeds/{FEED}")
     deck.wait("no actors of it", lambda: not any(f"/{FEED}" in a["name"] for a in deck.api.get("/cluster")["actors"]))
     files = [*(deck.home / "ticks" / FEED).rglob("*.parquet")]

@@ -133,6 +133,8 @@ def test_an_explained_difference_survives_the_session(bea: Bea) -> None:
 
 
 def test_a_dividend_is_a_break_of_cash_that_stops_nobody(bea: Bea) -> None:
+    # A session that has started anew reckons cash from a figure on which two reports agree.
+    bea.deck.wait("a confirmed figure of cash", lambda: bea.check()["cash_not_compared"] == "", 30)
     bea.transfer(cash=25)
     found = bea.deck.wait("the difference", lambda: bea.check()["breaks"], 30)
     assert [each["kind"] for each in found] == ["cash"]

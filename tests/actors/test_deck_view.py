@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.actors.test_order_path import BTC, limit_order, wait_state
+from tests.support import orders
 from tests.support.books import settle
 from tests.support.deck import DeckUnderTest
 
@@ -17,20 +18,24 @@ D = Decimal
 
 
 def shown(deck: DeckUnderTest, account: str) -> dict[str, Any]:
-    """The account on the deck."""
-    found: dict[str, Any] = next(each for each in deck.api.get("/deck")["accounts"] if each["account"] == account)
-    return found
+    """The account on the deck ({}: not there yet)."""
+    found: list[dict[str, Any]] = deck.api.get("/deck")["accounts"]
+    return next((each for each in found if each["account"] == account), {})
 
 
 def market(deck: DeckUnderTest, account: str, quantity: str, **more: Any) -> None:
     """A market order, filled."""
-    order = {k: v for k, v in limit_order(account, type="market", limit_price=None, **more).items() if v is not None}
-    deck.api.post("/orders", {**order, "quantity": quantity})
-    wait_state(deck, order, "filled")
+
+    def place() -> dict[str, Any]:
+        order = limit_order(account, type="market", limit_price=None, quantity=quantity, **more)
+        made: dict[str, Any] = deck.api.post("/orders", {k: v for k, v in order.items() if v is not None})
+        return made
+
+    orders.filled(deck, place)
 
 
 def test_what_is_held_is_shown_judged_and_closed_on_request(deck: DeckUnderTest, bob: str) -> None:
-    deck.wait("the account", lambda: shown(deck, bob)["state"] == "ready", 60)
+    deck.wait("the account", lambda: shown(deck, bob).get("state") == "ready", 60)
     market(deck, bob, "0.01")
     resting = limit_order(bob)
     deck.api.post("/orders", resting)
@@ -40,12 +45,14 @@ def test_what_is_held_is_shown_judged_and_closed_on_request(deck: DeckUnderTest,
         now = shown(deck, bob)
         return now["gross"] is not None and D(now["gross"]) > 0 and now["equity"] is not None
 
+    def heated() -> bool:
+        cells = deck.api.get("/risk/heat")["cells"]
+        return any(cell["instrument"] == BTC and cell["algo"] == "" for cell in cells)
+
     deck.wait("what is held on the deck", told, 20)
-    assert deck.api.get("/deck")["open_orders"] >= 1
-    heat = deck.api.get("/risk/heat")
-    assert any(cell["instrument"] == BTC and cell["algo"] == "" for cell in heat["cells"])
-    scopes = {child["scope"] for child in deck.api.get("/risk/tree")["children"]}
-    assert scopes
+    deck.wait("what is open on the deck", lambda: deck.api.get("/deck")["open_orders"] >= 1, 20)
+    deck.wait("its heat", heated, 20)
+    deck.wait("the levels of risk", lambda: deck.api.get("/risk/tree")["children"], 20)
 
     # Surveillance: an order of a large part of the equity, refused by nobody, is told of.
     cash = D(shown(deck, bob)["equity"])

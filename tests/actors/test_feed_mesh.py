@@ -11,6 +11,7 @@ import pytest
 
 from cluster.children import end_tree
 from tests.support.deck import SECOND_NODE, DeckUnderTest, Simulator
+from tests.support.patience import PATIENCE
 from tests.support.tap import Tap
 
 pytestmark = pytest.mark.cluster
@@ -43,10 +44,11 @@ def feed(deck: DeckUnderTest, market: Simulator, name: str, instruments: list[st
     """A feed that is settled and ticks, and everything published of it from the first tick on."""
     market.control("ignore", streams=[])
     tap = Tap(deck.deck.settings.redis_url, name)
-    before = market.stats()["subscribed"]
+    # The feed before this one is gone, and so are its connections.
+    deck.wait("nobody subscribed", lambda: market.stats()["subscribed"] == 0, 20)
     wanted = {"id": name, **deck.source(market), "instruments": instruments, "workers": workers, **more}
     deck.api.post("/feeds", wanted)
-    deck.wait("all subscribed", lambda: market.stats()["subscribed"] >= before + 2 * len(instruments))
+    deck.wait("all subscribed", lambda: market.stats()["subscribed"] >= 2 * len(instruments))
     market.control("start")
     settled(deck, name)
     return tap
@@ -69,8 +71,13 @@ def sizes(deck: DeckUnderTest, name: str) -> list[int]:
 
 
 def worker(deck: DeckUnderTest, name: str, shard: int) -> dict[str, Any]:
-    found: dict[str, Any] = deck.wait("the worker", lambda: deck.actor(f"worker/{name}/{shard}").get("pid"))
-    return deck.actor(f"worker/{name}/{shard}") if found else {}
+
+    def answers() -> dict[str, Any]:
+        actor = deck.actor(f"worker/{name}/{shard}")
+        return actor if actor.get("pid") else {}
+
+    found: dict[str, Any] = deck.wait("the worker", answers)
+    return found
 
 
 def end(deck: DeckUnderTest, market: Simulator, name: str) -> None:
@@ -108,12 +115,13 @@ def test_instruments_of_a_killed_worker_are_live_again_within_seconds_and_go_bac
     victims = [numbers[each] for each in deck.api.get("/feeds/dying")["assignment"]["1"]]
     assert len(victims) == SYMBOLS // 3
     epoch = worker(deck, "dying", 1)["epoch"]
+    tap.forget_who()
     pid = deck.kill("worker/dying/1")
     at = time.monotonic()
     deck.wait("all live again", lambda: all(tap.published(n, at, but=(1, epoch)) for n in victims), 30)
     took = [round((tap.published(n, at, but=(1, epoch)) or 0.0) - at, 2) for n in victims]
     print("live again after", took)
-    assert max(took) <= AGAIN_S
+    assert max(took) <= AGAIN_S * PATIENCE
     deck.wait_reborn("worker/dying/1", pid)
     settled(deck, "dying")
     deck.wait("an even split", lambda: sizes(deck, "dying") == [4, 4, 4])
@@ -129,6 +137,7 @@ def test_a_worker_that_slept_publishes_nothing_when_it_wakes_up(
     tap = feed(deck, market, "sleeping", wanted, 3)
     victims = [numbers[each] for each in deck.api.get("/feeds/sleeping")["assignment"]["2"]]
     epoch = worker(deck, "sleeping", 2)["epoch"]
+    tap.forget_who()
     pid = deck.kill("worker/sleeping/2", number=signal.SIGSTOP)
     at = time.monotonic()
     try:
@@ -141,10 +150,10 @@ def test_a_worker_that_slept_publishes_nothing_when_it_wakes_up(
         os.kill(pid, signal.SIGCONT)
     deck.wait_reborn("worker/sleeping/2", pid)
     settled(deck, "sleeping")
+    deck.wait("an even split", lambda: sizes(deck, "sleeping") == [4, 4, 4])
     all_arrived(deck, market, tap)
     assert tap.last_from[(2, epoch)] < woken_at
     assert tap.doubled() == 0
-    assert sizes(deck, "sleeping") == [4, 4, 4]
     carried_once_each(deck, "sleeping", wanted)
     end(deck, market, "sleeping")
 
@@ -158,20 +167,21 @@ def test_instruments_of_a_machine_that_is_gone_are_live_again_on_another(
     victims = [numbers[each] for each in deck.api.get("/feeds/spread")["assignment"]["1"]]
     before = worker(deck, "spread", 1)
     machine = deck.deck._nodes[SECOND_NODE]
+    tap.forget_who()
     at = time.monotonic()
     end_tree(machine.pid, 0.0)
     try:
         deck.wait("others have them", lambda: all(tap.published(n, at, but=(1, before["epoch"])) for n in victims), 60)
         took = [round((tap.published(n, at, but=(1, before["epoch"])) or 0.0) - at, 2) for n in victims]
         print("live again after", took)
-        assert max(took) <= AGAIN_S
+        assert max(took) <= AGAIN_S * PATIENCE
     finally:
         deck.deck.add_node(SECOND_NODE)
     deck.wait_reborn("worker/spread/1", before["pid"], 120)
     settled(deck, "spread", 60)
+    deck.wait("an even split", lambda: sizes(deck, "spread") == [4, 4, 4])
     all_arrived(deck, market, tap)
     assert tap.doubled() == 0
-    assert sizes(deck, "spread") == [4, 4, 4]
     carried_once_each(deck, "spread", wanted)
     end(deck, market, "spread")
 
@@ -181,9 +191,14 @@ def test_a_coordinator_killed_amid_a_resize_loses_and_doubles_nothing(
 ) -> None:
     tap = feed(deck, market, "steered", wanted, 2)
     for workers, even in ((4, [3, 3, 3, 3]), (2, [6, 6])):
-        pid = deck.actor("coordinator/steered")["pid"]
+        pid = int(deck.wait("the coordinator", lambda: deck.actor("coordinator/steered").get("pid")))
         deck.api.patch("/feeds/steered", {"workers": workers})
-        deck.wait("the resize to begin", lambda: not deck.api.get("/feeds/steered")["settled"], 20)
+        # Shown twice a second: it may be done before it was shown to have begun.
+        deck.wait(
+            "the resize to begin",
+            lambda: not deck.api.get("/feeds/steered")["settled"] or sizes(deck, "steered") == even,  # noqa: B023
+            20,
+        )
         deck.wait(
             "moves under way",
             lambda: deck.api.get("/feeds/steered")["moving"] or sizes(deck, "steered") == even,  # noqa: B023
@@ -196,7 +211,7 @@ def test_a_coordinator_killed_amid_a_resize_loses_and_doubles_nothing(
     all_arrived(deck, market, tap)
     carried_once_each(deck, "steered", wanted)
     assert tap.doubled() == 0
-    assert tap.missing_trades() == 0
+    deck.wait("every trade", lambda: tap.missing_trades() == 0, 10)
     end(deck, market, "steered")
 
 
@@ -222,10 +237,10 @@ def test_what_the_provider_passes_over_in_silence_stays_where_it_ticks(
     deck.wait("one moved", lambda: (live(0), live(1)) == (sorted(four[:3]), [four[3]]), 60)
     assert not deck.api.get("/feeds/lied-to")["settled"]
     all_arrived(deck, market, tap)
+    assert (live(0), live(1)) == (sorted(four[:3]), [four[3]])
     market.control("ignore", streams=[])
     assert tap.doubled() == 0
-    assert tap.missing_trades() == 0
-    assert (live(0), live(1)) == (sorted(four[:3]), [four[3]])
+    deck.wait("every trade", lambda: tap.missing_trades() == 0, 10)
     end(deck, market, "lied-to")
 
 
@@ -233,7 +248,13 @@ def test_a_wish_widens_and_narrows_what_is_streamed_without_a_restart(
     deck: DeckUnderTest, market: Simulator, wanted: list[str]
 ) -> None:
     tap = feed(deck, market, "tuned", wanted[:3], 1)
-    pids = {a["name"]: a["pid"] for a in deck.api.get("/cluster")["actors"] if "/tuned" in a["name"]}
+
+    def processes() -> dict[str, int]:
+        found = {a["name"]: a["pid"] for a in deck.api.get("/cluster")["actors"] if "/tuned" in a["name"]}
+        return found if all(found.values()) else {}
+
+    # One that does not answer for a moment is shown without.
+    pids = deck.wait("the feed's processes", processes, 20)
     one = wanted[5].partition(":")[2].lower()
     deck.api.put(f"/feeds/tuned/clients/momo/instruments/{wanted[5]}?channels=trade")
     deck.wait("its trades alone", lambda: ticks_come_of(market, one) == {"trade"}, 20)
@@ -246,8 +267,7 @@ def test_a_wish_widens_and_narrows_what_is_streamed_without_a_restart(
     settled(deck, "tuned")
     all_arrived(deck, market, tap)
     assert tap.doubled() == 0
-    now = {a["name"]: a["pid"] for a in deck.api.get("/cluster")["actors"] if "/tuned" in a["name"]}
-    assert now == pids
+    assert deck.wait("the feed's processes", processes, 20) == pids
     end(deck, market, "tuned")
 
 

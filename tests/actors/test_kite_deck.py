@@ -11,6 +11,7 @@ import pytest
 
 from connectors.kite.wire import login_url
 from tests.support.deck import DeckUnderTest, Simulator
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.cluster
 
@@ -97,15 +98,15 @@ def test_a_token_that_ended_is_shown_and_a_new_one_is_taken_up_without_a_restart
     since = worker(deck)["ticks"]
     deck.wait("ticks by it", lambda: worker(deck)["ticks"] > since + 50)
     assert deck.actor(f"worker/{FEED}/0")["pid"] == pid
-    assert {i["state"] for i in instruments(deck).values()} == {"live"}
+    deck.wait("both live again", lambda: {i["state"] for i in instruments(deck).values()} == {"live"})
     # Kite tells no trades of the past: the gap is on record, and is filled by bars once its minute has closed.
 
+    # There may be others, of times when this machine stood still.
     def own_gaps() -> list[dict[str, Any]]:
-        return [each for each in deck.api.get(f"/feeds/{FEED}/gaps")["items"] if each["instrument"] == INFY]
+        found = [each for each in deck.api.get(f"/feeds/{FEED}/gaps")["items"] if each["instrument"] == INFY]
+        return [each for each in found if each["reason"].startswith("the stream was gone")]
 
-    (gap,) = deck.wait("the gap on record", own_gaps)
-    assert gap["reason"].startswith("the stream was gone")
-    assert gap["state"] in ("waiting", "filled")
+    assert {gap["state"] for gap in deck.wait("the gap on record", own_gaps)} <= {"waiting", "filled"}
 
 
 def test_a_silent_ticker_is_a_dead_line_and_comes_back(deck: DeckUnderTest, kite: Simulator, feed: str) -> None:
@@ -113,6 +114,7 @@ def test_a_silent_ticker_is_a_dead_line_and_comes_back(deck: DeckUnderTest, kite
     began = time.monotonic()
     kite.control("mute")
     deck.wait("another connection", lambda: worker(deck)["reconnects"] > before and worker(deck)["connected"], 30)
-    assert time.monotonic() - began < 20
+    print(f"another connection after {time.monotonic() - began:.1f} s")
+    assert time.monotonic() - began < 20 * PATIENCE
     since = worker(deck)["ticks"]
     deck.wait("ticks by it", lambda: worker(deck)["ticks"] > since + 50)

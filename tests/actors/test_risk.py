@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.support import orders
 from tests.support.deck import DeckUnderTest
-from trading.errors import Refused, TradeError
+from tests.support.patience import PATIENCE
+from trading.errors import NotReady, Refused, TradeError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 BTC, ETH = "BINANCE:BTCUSDT", "BINANCE:ETHUSDT"
 FEED = "risky"
@@ -60,10 +62,9 @@ def ask(deck: DeckUnderTest, account: str, **changes: Any) -> dict[str, Any]:
 
 def market(deck: DeckUnderTest, account: str, side: str, quantity: str) -> dict[str, Any]:
     """Trade at once; returns the filled order."""
-    made = ask(deck, account, side=side, type="market", quantity=quantity, limit_price=None)
-    key = made["client_order_id"]
-    deck.wait(f"{key} filled", lambda: deck.order(account, key)["state"] == "filled", 20)
-    return deck.order(account, key)
+    return orders.filled(
+        deck, lambda: ask(deck, account, side=side, type="market", quantity=quantity, limit_price=None)
+    )
 
 
 def level(deck: DeckUnderTest, scope: str) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def refusal(deck: DeckUnderTest, account: str, **changes: Any) -> str:
     """Why an order is refused; "" (and it is taken back) where it is not."""
     try:
         made = ask(deck, account, **changes)
-    except Refused as error:
+    except (Refused, NotReady) as error:
         return str(error)
     try:
         deck.api.delete(f"/orders/{account}/{made['client_order_id']}")
@@ -100,13 +101,15 @@ def test_the_kill_switch_takes_back_closes_and_shows_the_proof(deck: DeckUnderTe
         ask(deck, kay)
     market(deck, kay, "buy", "0.02")
     thrown = deck.api.post("/risk/kill?wait_s=10", {"scope": "user:kay", "flatten": True, "reason": "a test"})
-    assert thrown["done"], thrown["waiting"]
+    path = f"/risk/kills/{thrown['id']}"
+    thrown = deck.wait("the kill to be done", lambda: now if (now := deck.api.get(path))["done"] else None, 20)
     (shown,) = [each for each in thrown["accounts"] if each["account"] == kay]
     assert len(shown["cancelled"]) == thrown["cancelled"] == 5
     assert {order["state"] for order in shown["cancelled"]} == {"cancelled"}
-    assert {order["state"] for order in shown["closing"]} == {"filled"}
+    assert {order["state"] for order in shown["closing"] if not orders.is_passing(order["reason"])} == {"filled"}
     assert (shown["open_orders"], shown["positions"], thrown["silent"]) == (0, {}, [])
-    assert 0 < thrown["cancels_asked_ms"] < thrown["took_ms"] < 10_000
+    print(f"cancels asked after {thrown['cancels_asked_ms']:.0f} ms, done after {thrown['took_ms']:.0f} ms")
+    assert 0 < thrown["cancels_asked_ms"] < thrown["took_ms"] < 10_000 * PATIENCE
     assert flat(deck, kay)
     assert "halted is set on user:kay" in refusal(deck, kay)
     state = deck.wait(
@@ -159,14 +162,13 @@ def test_a_days_loss_stops_entries_whatever_restarts_and_exits_pass(deck: DeckUn
     market(deck, kay, "buy", "0.02")
     deck.wait("today's loss to show", lambda: Decimal(level(deck, f"account:{kay}").get("profit", "0")) < -10)
     deck.api.put("/risk/limits", {"scope": f"account:{kay}", "kind": "daily_loss", "value": "5"})
-    said = deck.wait("the loss to bite", lambda: refusal(deck, kay), 20)
-    assert "daily_loss" in said
+    said = deck.wait("the loss to bite", lambda: text if "daily_loss" in (text := refusal(deck, kay)) else "", 20)
     assert f"has reached the limit 5 of account:{kay}" in said
     for actor in ("session/kay", "risk/main"):
         pid = deck.kill(actor)
         deck.wait_reborn(actor, pid)
     said = deck.wait("an answer after the restarts", lambda: refusal(deck, kay), 30)
-    assert "daily_loss" in said or "reconciled" in said or "limits" in said, said
+    assert any(words in said for words in ("daily_loss", "reconciled", "limits", "central risk")), said
     deck.wait("the loss to be remembered", lambda: "daily_loss" in refusal(deck, kay), 30)
     market(deck, kay, "sell", "0.02")
     assert flat(deck, kay)
@@ -180,9 +182,14 @@ def test_exposure_is_shown_level_by_level_and_its_maxima_are_kept(deck: DeckUnde
     # Of the cluster there is no sum: others on it trade in other currencies.
     for scope in ("user:kay", f"account:{kay}"):
         deck.wait(f"{scope} to show it", lambda scope=scope: Decimal(level(deck, scope).get("gross") or "0") > 100)
-    mine = deck.wait("the stop to count", lambda: u if (u := level(deck, f"account:{kay}"))["open_orders"] == 1 else {})
-    assert 0 < Decimal(mine["money_at_risk"]) < Decimal(mine["gross"])
-    assert Decimal(mine["long"]) == Decimal(mine["net"])
+
+    def counted() -> bool:
+        """The stop alone: what was taken back a moment ago may still be among the orders that are told of."""
+        mine = level(deck, f"account:{kay}")
+        protected = 0 < Decimal(mine["money_at_risk"]) < Decimal(mine["gross"])
+        return mine["open_orders"] == 1 and protected and Decimal(mine["long"]) == Decimal(mine["net"])
+
+    deck.wait("the stop to count", counted)
     by_instrument = deck.api.get("/risk/exposure", by="instrument")["levels"]
     assert {u["instrument"] for u in by_instrument if u["scope"] == "user:kay"} >= {BTC}
 

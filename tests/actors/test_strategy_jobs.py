@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.deck import SECOND_NODE, DeckUnderTest
+from tests.support.patience import PATIENCE
 from tests.support.wheels import index, packed, wheel
 from trading.errors import BadInput
 
@@ -48,7 +49,7 @@ def run(deck: DeckUnderTest, *words: str) -> dict[str, Any]:
         [sys.executable, "-m", "cluster", *words, "--json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={
             "PATH": "/usr/bin:/bin",
             "HOME": str(deck.home),
@@ -73,7 +74,7 @@ def submitted(deck: DeckUnderTest, tmp_path: Path) -> Iterator[list[str]]:
     for word, source in (("good evening", SOURCE), ("good night", SOURCE.replace("times", "often"))):
         data = packed(files(word, source))
         query = {"file": "speaker.zip", "requirement": ["qdteller==2.0"]}
-        made.append(deck.api.upload("/strategies/speaker/versions", data, 60.0, **query))
+        made.append(deck.api.upload("/strategies/speaker/versions", data, 60.0 * PATIENCE, **query))
     # The store is the only source: neither the files nor the index, nor this machine's copy, are there any more.
     for gone in (tmp_path, deck.wheels, deck.home / "strategies"):
         shutil.rmtree(gone)

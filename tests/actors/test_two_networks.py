@@ -6,6 +6,7 @@ Ray's own traffic between them is encrypted.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import subprocess
@@ -24,9 +25,10 @@ from tests.chaos.callers import DirectCaller
 from tests.support.books import check_books, settle
 from tests.support.deck import DeckUnderTest
 from tests.support.networks import OtherNetwork, why_not
+from tests.support.patience import PATIENCE
 from trading.errors import TradeError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NODE, HEAD, FEED = "away", "head", "far"
 WELL = ("ok", "degraded")
@@ -34,6 +36,8 @@ OTHERS = ("other-1", "other-2", "other-3")
 MAKER = {"half_spread_bps": 1, "reprice_ticks": 1, "requote_after": 0.2}
 #: How long the cable is out: longer than the Supervisor waits for a machine, shorter than Ray does.
 CUT_S = 30.0
+#: Until then Ray's part of a machine that is cut off goes on; a busy one may take longer over what is tested.
+RAYS_PATIENCE_S = 50.0
 #: For a busy machine; how long it should take is in `tests.chaos.test_failover`.
 SECONDS = 25.0
 #: How long the head is away.  A minute is no different.
@@ -117,7 +121,7 @@ def test_what_keeps_a_machine_from_joining_is_told_with_its_remedy(
     try:
         said = subprocess.run(
             network.command(sys.executable, "-c", FAST, *words, "--node-ip", "192.0.2.77"),
-            capture_output=True, text=True, timeout=90,
+            capture_output=True, text=True, timeout=180,
         )  # fmt: skip
     finally:
         network.inside("ip", "rule", "del", "ipproto", "tcp", "dport", port, "prohibit")
@@ -125,7 +129,9 @@ def test_what_keeps_a_machine_from_joining_is_told_with_its_remedy(
     assert said.returncode == 4, said.stdout + said.stderr
     failed = {line.split()[1].rstrip(":") for line in said.stdout.splitlines() if line.lstrip().startswith("FAILED")}
     assert failed == {"clock", "PostgreSQL", "the"}, said.stdout
-    assert "clock: +1" in said.stdout
+    clock = re.search(r"clock: ([+-]\d+) ms from the head's \(± (\d+) ms\)", said.stdout)
+    assert clock, said.stdout
+    assert abs(int(clock[1]) - 1_000) <= int(clock[2]) + 2
     assert "chrony" in said.stdout
     assert f"open port {port} of {network.ours} to this machine" in said.stdout
     assert "the head does not reach 192.0.2.77" in said.stdout
@@ -146,7 +152,7 @@ def test_ray_speaks_to_those_only_whom_the_decks_authority_vouches_for(far_deck:
         if certificate is not None:
             context.load_cert_chain(certificate.cert, certificate.key)
         with (
-            socket.create_connection((host, port), timeout=5) as plain,
+            socket.create_connection((host, port), timeout=5 * PATIENCE) as plain,
             context.wrap_socket(plain, server_hostname=host) as secure,
         ):
             secure.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
@@ -209,7 +215,7 @@ def test_a_machine_joins_over_the_cable_trades_is_cut_off_and_comes_back(
         deck.wait("others running here", lambda: all(state(deck, name) == "running" for name in OTHERS), SECONDS)
         time.sleep(max(0.0, began + CUT_S - time.monotonic()))
         # Nobody could reach the old one, so nobody could end it.
-        assert title(old).startswith("ray::AlgoHost")
+        assert title(old).startswith("ray::AlgoHost") or time.monotonic() - began > RAYS_PATIENCE_S
     began = time.monotonic()
     deck.wait("the end of the old incarnation", lambda: not title(old), 30)
     print(f"the old incarnation ended {time.monotonic() - began:.1f} s after the cable was back")

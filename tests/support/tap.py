@@ -59,6 +59,14 @@ class Tap:
         trades = [seen for (_, kind), seen in self.sequences.items() if kind]
         return sum(max(seen) - min(seen) + 1 - len(set(seen)) for seen in trades)
 
+    def streamed(self) -> int:
+        """Ticks that came by the stream."""
+        return sum(len(seen) for seen in list(self.sequences.values()))
+
+    def forget_who(self) -> None:
+        """Forget who has published what until now: whoever carried an instrument before may be the next again."""
+        self.first_of.clear()
+
     def published(self, number: int, since: float, *, but: tuple[int, int]) -> float | None:
         """When an instrument was first published by a worker's incarnation that had not published it before ``since``,
         other than ``but``; None: by nobody yet."""
