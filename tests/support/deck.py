@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,6 +87,8 @@ class DeckUnderTest:
         self.said: list[str] = []
         #: What several modules of tests share, so that none of them ends it.
         self.shared: set[str] = set()
+        #: While it is set, whoever keeps this deck alive lets rest what has ended.
+        self.left_alone = threading.Event()
         self.deck = Deck(settings, self.said.append)
         self._simulators: list[Simulator] = []
         #: Where pip finds packages for strategies, and nowhere else; see `tests.support.wheels`.
