@@ -98,7 +98,7 @@ class Scene:
         self.numbers = {each["id"]: each["number"] for each in listed}
         # What is set is taken up within a second.
         time.sleep(1.5)
-        # Before the market began, the second may have taken over from a first that had not come; it goes back by itself.
+        # Before the market began, the second may have taken over from a first that had not come; it goes back.
         for name in names:
             self.in_use(name, used=False)
 
