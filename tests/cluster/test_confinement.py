@@ -22,7 +22,7 @@ HOME = str(Path(__file__).resolve().parent.parent.parent)
 
 
 async def tried(
-    code: str, tmp_path: Path, *, seconds: float = 30.0, confined: bool = True, question: bytes = b""
+    code: str, tmp_path: Path, *, seconds: float = 30.0 * PATIENCE, confined: bool = True, question: bytes = b""
 ) -> Outcome:
     """A child that runs ``code``; ``say`` in it answers."""
     head = "import os, sys\ndef say(x):\n    os.write(int(sys.argv[1]), str(x).encode())\n"
