@@ -127,6 +127,7 @@ class Person:
         self.secret = login.secret
         self.url = demo.url
         self.context = context
+        context.set_default_timeout(30_000 * PATIENCE)
         self.page = context.new_page()
         #: What the page complained of: refused scripts or styles, errors that nobody caught.
         self.complaints: list[str] = []
