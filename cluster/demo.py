@@ -210,6 +210,9 @@ class Demo:
                 "workers": WORKERS,
             },
         )
+        # Its market is held until the algos run: silence until then is none for which to connect again, which costs
+        # what is under way when the market opens at that moment.
+        api.put(f"/feeds/{FEED}/tuning", {"freshness": {"pending_s": 2 * READY_S}})
         for user in USERS:
             api.post("/users", {"id": user, "roles": PEOPLE[user].split(", ")})
             api.post(

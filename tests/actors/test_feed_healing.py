@@ -32,6 +32,7 @@ from storage.records import FeedGap, FeedRecord
 from storage.tasks import end_tasks
 from tests.connectors.support import until
 from tests.storage.conftest import database_url, db, redis_url, server_url
+from tests.support.patience import PATIENCE
 from trading.feed_tuning import Tuning
 from trading.ids import FeedId, InstrumentId, Nanos
 from trading.ticks import BACKFILLED, SNAPSHOT, TRADE, unpack_batch
@@ -160,7 +161,7 @@ class Scene:
 
     async def all_filled(self, count: int) -> list[FeedGap]:
         """Wait until there are so many gaps and all of them are filled."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * PATIENCE
         while True:
             found = await self.written()
             if len(found) >= count and all(gap.state == "filled" for gap in found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from storage.bars import Bars
 from storage.bus import Bus
 from storage.database import Database
 from storage.desired import Desired
+from storage.hot import Hot
 from storage.instruments import Instruments
 from storage.records import FeedRecord
 from storage.tasks import end_tasks
@@ -101,7 +103,11 @@ async def running() -> FeedRecorder:
     async with asyncio.timeout(20):
         while recorder.state != "ready":
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)  # it listens
+        hot = Hot(os.environ["REDIS_URL"])
+        while not await hot.listeners(streams.beats("main")):
+            await asyncio.sleep(0.02)
+        await hot.close()
+        await asyncio.sleep(0.3)  # where the one before it is still listed as listening
     return recorder
 
 

@@ -17,6 +17,7 @@ import pytest
 from cluster import streams
 from storage.bus import Bus
 from tests.support.deck import DeckUnderTest
+from tests.support.patience import PATIENCE
 from tests.support.twin_markets import TwinMarkets
 from trading.ticks import BACKFILLED, SECOND, SNAPSHOT, TRADE, unpack_batch
 
@@ -136,7 +137,7 @@ def test_a_silent_instrument_comes_from_the_second_within_seconds_and_back(scene
     scene.deck.wait("ticks of the second", lambda: scene.both.by_second(number, since=silent), 20)
     took = scene.both.by_second(number, since=silent)[0] - silent
     print(f"taken over {took:.2f} s after the last tick")
-    assert took < TAKEN_OVER_S
+    assert took < TAKEN_OVER_S * PATIENCE
     scene.in_use(quiet)
     shown = scene.shown(quiet)
     assert (shown["state"], shown["second"]["feed"]) == ("stale", OTHER)
@@ -166,7 +167,7 @@ def test_a_worker_that_is_killed_leaves_the_second_in_use(scene: Scene) -> None:
     scene.deck.wait("ticks of the second", lambda: scene.both.by_second(number, since=killed + 0.3), 30)
     took = scene.both.by_second(number, since=killed + 0.3)[0] - killed
     print(f"again from the second {took:.2f} s after the kill")
-    assert took < AGAIN_S
+    assert took < AGAIN_S * PATIENCE
     # Back in an even split: it moves while the second is in use.
     scene.deck.wait_reborn(name, pid)
     scene.deck.wait("settled again", lambda: scene.deck.api.get(f"/feeds/{OWN}")["settled"])

@@ -18,6 +18,7 @@ from storage import idempotency as stored
 from storage.database import Database
 from storage.idempotency import KEPT_S, Idempotency
 from tests.api.playing import Stage, algo_body, order_body
+from tests.support.patience import PATIENCE
 from trading.errors import NotReady, Unreachable
 
 
@@ -164,7 +165,10 @@ async def test_a_request_whose_head_died_is_told_so_and_a_stop_is_done_again(sta
     session: Any = stage.services.session("asha")  # type: ignore[arg-type]
     real = session.call
 
+    begun = asyncio.Event()
+
     async def never(*_: Any, **__: Any) -> Any:
+        begun.set()
         await asyncio.Event().wait()
 
     for method, path, body, status in (
@@ -173,7 +177,9 @@ async def test_a_request_whose_head_died_is_told_so_and_a_stop_is_done_again(sta
     ):
         session.call = never
         died = asyncio.create_task(sent(stage, method, path, body, under=f"{method}-1", key=key))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(20):
+            await begun.wait()
+        begun.clear()
         died.cancel()
         await asyncio.wait([died])
         session.call = real
@@ -283,7 +289,7 @@ async def test_a_kill_and_a_cancel_go_ahead_where_no_key_can_be_taken(
     connection = await psycopg.AsyncConnection.connect(stage.services.database.url)
     await connection.execute("LOCK TABLE idempotency IN ACCESS EXCLUSIVE MODE")
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(3 * PATIENCE):
             cancelled = await sent(stage, "DELETE", "/v1/orders/paper-1/k-0", under="a", key=key)
             killed = await sent(
                 stage, "POST", "/v1/risk/kill?wait_s=0", {"scope": "user:asha", "reason": "x"}, under="b"
@@ -312,7 +318,7 @@ async def test_a_batch_waits_for_its_key_unless_it_stops(
     connection = await psycopg.AsyncConnection.connect(stage.services.database.url)
     await connection.execute("LOCK TABLE idempotency IN ACCESS EXCLUSIVE MODE")
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(3 * PATIENCE):
             body = {"action": action, "ids": ["momo-1"]}
             answer = await sent(stage, "POST", "/v1/algos/batch", body, under="b", key=key)
     finally:

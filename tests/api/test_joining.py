@@ -26,6 +26,7 @@ from cluster.settings import DeckSettings
 from storage.join_tokens import JoinTokens
 from storage.secrets import load_key
 from tests.api.playing import Stage
+from tests.support.patience import PATIENCE
 from trading.errors import BadInput, NeedsOperator, Refused
 
 
@@ -287,7 +288,7 @@ async def test_a_machine_follows_a_head_that_has_another_address(
         here = [urlsplit(url).netloc.rpartition("@")[2] for url in (settings.database_url, settings.redis_url)]
         assert now.database_url == f"postgresql://me:pass@{here[0]}/x?a=b"
         assert now.redis_url == f"redis://:p@{here[1]}/0"
-        for _ in range(100):
+        for _ in range(100 * PATIENCE):
             if started.exists() and started.read_text():
                 break
             await asyncio.sleep(0.1)

@@ -19,6 +19,7 @@ from api.market_client import MOST_TOPICS
 from api.routes import stream as route
 from cluster import streams
 from tests.api.playing import Stage
+from tests.support.patience import PATIENCE
 from trading.bar_building import BarRevision, Built
 from trading.bars import Bar
 from trading.depth import DEPTH, pack_depth
@@ -170,7 +171,10 @@ async def test_a_client_comes_back_and_is_told_what_it_missed(stage: Stage, serv
     await worker.trade(102.0)
     await stage.services.bus.publish("elsewhere", b"")
     hello = {"topics": [topic], "instance": greeting["instance"], "places": {topic: seen["n"]}}
-    await asyncio.sleep(0.2)
+    (kept,) = stage.services.market._topics.values()
+    async with asyncio.timeout(20):
+        while kept.line.newest < seen["n"] + 2:
+            await asyncio.sleep(0.01)
     async with listening(stage, served, **hello) as (socket, _):
         (fresh,) = await updates(socket, 1)
         assert (fresh["body"]["price"], fresh["skipped"], fresh["n"]) == (102.0, 1, seen["n"] + 2)
@@ -304,7 +308,8 @@ async def test_a_client_gets_messages_at_its_own_pace_and_the_newest_values_in_t
 async def test_a_client_that_does_not_read_holds_up_nobody_and_is_sent_away(
     stage: Stage, served: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(route, "SEND_S", 1.0)
+    patience_s = 1.0 * PATIENCE
+    monkeypatch.setattr(route, "SEND_S", patience_s)
     names = [f"ticks:main/{id_}" for id_ in worker.ids]
     async with listening(stage, served, topics=names, per_second=50) as (quick, _):
         frozen, writer = await asyncio.open_connection(*served.split(":"), limit=1024)
@@ -336,8 +341,9 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_is_sent_away(
                         break
                 worst = max(worst, time.monotonic() - sent_at)
         assert market.too_slow._value.get() == 1
-        # One of the frozen client's waits is a second long.
-        assert worst < 0.9
+        print(f"at worst {worst:.2f} s late")
+        # None of the frozen client's waits, which are so long.
+        assert worst < 0.9 * patience_s
         writer.close()
 
 

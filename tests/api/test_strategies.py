@@ -11,6 +11,7 @@ from cluster import catalog, submissions
 from cluster.submissions import Submission, Submissions
 from strategies.runner import Runner
 from tests.api.playing import BTC, Stage, algo_body, instrument
+from tests.support.patience import PATIENCE
 from trading.errors import BadInput
 from trading.ids import AccountId, AlgoId
 
@@ -108,10 +109,10 @@ async def test_code_that_takes_too_much_is_refused_and_leaves_nothing(
 async def test_code_that_never_comes_back_is_given_up_and_its_process_ended(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(submissions, "CHECK_S", 5.0)
+    monkeypatch.setattr(submissions, "CHECK_S", 5.0 * PATIENCE)
     told = tmp_path / "pid"
     said = await refusal(stage, f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
-    assert "longer than 5 s" in said
+    assert f"longer than {5 * PATIENCE} s" in said
     assert not psutil.pid_exists(int(told.read_text()))
 
 

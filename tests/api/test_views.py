@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -20,6 +21,7 @@ from api.views import Views
 from storage.leases import Leases
 from tests.api.playing import BTC, Stage, algo_body, order_body
 from tests.api.test_feed_health import instrument_stats, worker_stats
+from tests.support.patience import PATIENCE
 from trading.errors import NotReady
 from trading.ids import AccountId, AlgoId
 from trading.journal import JournalBatch
@@ -250,7 +252,7 @@ async def test_all_of_one_sight_share_one_reading_which_ends_with_the_last() -> 
     other = shared.watch("bo", "deck", read, news[0])
     assert len(seen) == 1
     for each in news:
-        await asyncio.wait_for(each.wait(), 2)
+        await asyncio.wait_for(each.wait(), 2 * PATIENCE)
     assert reads <= 4
     for view in (*seen, other):
         for each in news:
@@ -275,13 +277,19 @@ async def test_readings_take_turns_and_rest_when_they_are_slow(monkeypatch: pyte
         return b"{}"
 
     shared = Views()
+    began = time.monotonic()
     for n in range(12):
         shared.watch(n, "deck", read, asyncio.Event())
-    await asyncio.sleep(0.65)
+    async with asyncio.timeout(20):
+        while reads < 12:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.35)
+    at_rest = reads
+    took = time.monotonic() - began
     await shared.close()
     assert most == 4
-    # Each had its turn once; at the pace of a quick head there would have been twice as many.
-    assert 12 <= reads <= 16
+    # Each had its turn once, and none has a second one within a second; without rests there would be twice as many.
+    assert at_rest <= 12 * (1 + int(took)) + 4
 
 
 async def test_a_reading_that_fails_unexpectedly_is_told_and_tried_again() -> None:

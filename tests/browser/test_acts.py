@@ -15,9 +15,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from cluster.client import ApiClient
 from tests.browser.conftest import WIDE, Demo, Person, wait
+from tests.support.patience import PATIENCE
 from trading.errors import TradeError
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 PASSWORD = "nine green bottles 42"
 #: Of the demo's own algos.
@@ -249,7 +250,7 @@ def test_two_versions_of_a_strategy(operator: Person, api: ApiClient, tmp_path: 
         dialog.get_by_role("heading").first.click()  # closes the list of known names
         button = dialog.get_by_role("button", name="Check and upload")
         act(operator, button, page.get_by_role("tab", name="Versions"))
-        expect(dialog).to_be_hidden(timeout=60_000)
+        expect(dialog).to_be_hidden(timeout=60_000 * PATIENCE)
         made: str = api.get(f"/strategies/{name}")["version"]
         return made
 
@@ -260,6 +261,10 @@ def test_two_versions_of_a_strategy(operator: Person, api: ApiClient, tmp_path: 
         {"id": algo, "strategy": name, "account": "alice-paper", "feed": "crypto", "node": "head",
          "instruments": ["BINANCE:SOLUSDT"], "parameters": {}, "start": True},
     )  # fmt: skip
+    # It says so at its first tick, which the upgrade must not forestall.
+    wait(
+        "its first word", lambda: "I am the first" in {each["text"] for each in api.get(f"/algos/{algo}/logs")["items"]}
+    )
     second = upload("second")
     assert first != second
     page.get_by_role("tab", name="Differences").click()
@@ -275,8 +280,8 @@ def test_two_versions_of_a_strategy(operator: Person, api: ApiClient, tmp_path: 
     expect(runs).to_contain_text(second[:12])
     page.get_by_role("tab", name="Log").click()
     log = page.get_by_role("log", name=f"Log of {algo}")
-    expect(log).to_contain_text("I am the first", timeout=40_000)
-    expect(log).to_contain_text("I am the second", timeout=40_000)
+    expect(log).to_contain_text("I am the first", timeout=40_000 * PATIENCE)
+    expect(log).to_contain_text("I am the second", timeout=40_000 * PATIENCE)
 
     page.get_by_role("button", name="Rare").click()
     page.get_by_role("menuitem", name="Roll back to the version before").click()
@@ -378,7 +383,7 @@ def test_a_user_is_added_granted_locked_out_and_reset(operator: Person, api: Api
     key = shown_once(page, "Your new key")
 
     def status() -> int:
-        return httpx.get(f"{demo.url}/v1/me", headers={"Authorization": f"Bearer {key}"}).status_code
+        return httpx.get(f"{demo.url}/v1/me", headers={"Authorization": f"Bearer {key}"}, timeout=60).status_code
 
     assert status() == 200
     page.get_by_role("button", name="Revoke key reports").click()
@@ -392,7 +397,7 @@ def test_a_user_is_added_granted_locked_out_and_reset(operator: Person, api: Api
     for _ in range(20):
         if api.get(f"/users/{name}")["locked_until"]:
             break
-        httpx.post(f"{demo.url}/v1/auth/login", json={"user": name, "password": "a guess that is wrong"})
+        httpx.post(f"{demo.url}/v1/auth/login", json={"user": name, "password": "a guess that is wrong"}, timeout=60)
     page.reload()
     unlock = page.get_by_role("button", name="Unlock", exact=True)
     unlock.click()
@@ -478,7 +483,7 @@ def test_a_new_user_minds_their_own_profile(demo: Demo, browser: Browser, api: A
 def test_the_audit_is_verified(operator: Person) -> None:
     page = operator.go("/audit", "Audit")
     page.get_by_role("button", name="Verify now").click()
-    expect(page.get_by_text("All is as it was written")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("All is as it was written")).to_be_visible(timeout=60_000 * PATIENCE)
 
 
 def test_an_account_is_compared_with_its_broker(operator: Person) -> None:
@@ -487,7 +492,7 @@ def test_an_account_is_compared_with_its_broker(operator: Person) -> None:
     panel.get_by_role("textbox", name="Account").click()
     page.get_by_role("option", name="bob-paper").click()
     panel.get_by_role("button", name="Compare with the broker").click()
-    expect(panel.get_by_role("status")).to_contain_text("bob-paper:", timeout=40_000)
+    expect(panel.get_by_role("status")).to_contain_text("bob-paper:", timeout=40_000 * PATIENCE)
     expect(panel.get_by_role("status")).to_contain_text("positions are alike")
 
 

@@ -14,7 +14,7 @@ from cluster.client import ApiClient
 from tests.browser.conftest import WIDE, Demo
 from tests.browser.test_acts import PASSWORD, enter
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,13 @@ from tests.chaos.told import Record
 from tests.chaos.truth import acts_of
 from tests.chaos.world import World
 from tests.support.invariants import violations
+from tests.support.patience import PATIENCE
 from tests.support.three_books import Book, Run
 from trading.errors import TradeError
 
-#: A healed deck must have come to rest within this: a new head, a lease that runs out and two reconciliations.
-REST_S = 90.0
+#: A healed deck must have come to rest within this: a new head, a lease that runs out and two reconciliations, on a
+#: machine that has more to do.
+REST_S = 90.0 * PATIENCE
 _UNSETTLED = """
     SELECT count(*) FROM orders WHERE account = ANY(%(accounts)s)
     AND (state IN ('pending', 'unknown') OR cancelling AND state IN ('submitted', 'partially_filled'))

@@ -11,7 +11,7 @@ from tests.chaos.conftest import Arena
 from tests.chaos.nemesis import Fault
 from tests.support.deck import DeckUnderTest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 def attack(arena: Arena, seed: int, *kinds: str, load_s: float = 3.0) -> None:

@@ -16,6 +16,8 @@ from tests.chaos.callers import DirectCaller
 from tests.chaos.machines import BTC, HEAD, change, is_alive, maker, second_node, send, trades
 from tests.support.books import check_books, settle
 from tests.support.deck import SECOND_NODE, DeckUnderTest
+from tests.support.patience import PATIENCE
+from trading.errors import Unreachable
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos, client_order_id
 from trading.orders import OrderType, PlaceOrder, Side
 
@@ -47,7 +49,7 @@ def test_a_machine_that_falls_silent_loses_its_algo_to_another_and_cannot_act_wh
 ) -> None:
     with roamer(deck, account):
         before = deck.api.get("/algos/roamer")
-        pid = int(deck.actor(f"algo/roamer/{before['epoch']}")["pid"])
+        pid = int(deck.wait("its process", lambda: deck.actor(f"algo/roamer/{before['epoch']}").get("pid")))
         there = second_node(deck)
         send(there, signal.SIGSTOP)
         began = time.monotonic()
@@ -58,7 +60,8 @@ def test_a_machine_that_falls_silent_loses_its_algo_to_another_and_cannot_act_wh
             send(there, signal.SIGCONT)
         print(f"trading elsewhere after {took:.1f} s")
         after = deck.api.get("/algos/roamer")
-        assert (after["epoch"], after["placed"]) == (before["epoch"] + 1, HEAD)
+        assert after["epoch"] > before["epoch"]
+        assert after["placed"] == HEAD
         deck.wait("the end of the old process", lambda: not is_alive(pid), 30)
         deck.wait("one incarnation", lambda: len(incarnations(deck)) == 1, 30)
     settle(deck, account)
@@ -86,13 +89,25 @@ def test_an_older_incarnation_is_refused_by_the_session(deck: DeckUnderTest, acc
         async def answers() -> list[dict[str, Any]]:
             caller = DirectCaller(deck.deck.settings, lambda: 0)
             try:
-                return [await caller.ask(60.0, op="call", user="roger", method=m, args=a) for m, a in calls]
+                return [await answer(caller, method, arguments) for method, arguments in calls]
             finally:
                 await caller.close()
 
         said = asyncio.run(answers())
         assert [each.get("error") for each in said] == ["Fenced"] * 3, said
     assert not deck.rows("SELECT 1 FROM orders WHERE client_order_id = 'roamer-900000'")
+
+
+async def answer(caller: DirectCaller, method: str, arguments: list[Any]) -> dict[str, Any]:
+    """What the session says, asked again while a busy one gives no answer."""
+    deadline = time.monotonic() + 60 * PATIENCE
+    while True:
+        try:
+            said = await caller.ask(60.0, op="call", user="roger", method=method, args=arguments)
+        except Unreachable as error:
+            said = {"error": "Unreachable", "detail": str(error)}
+        if said.get("error") not in ("Unreachable", "NotReady") or time.monotonic() > deadline:
+            return said
 
 
 def test_a_machine_is_emptied_in_order(deck: DeckUnderTest, account: str) -> None:

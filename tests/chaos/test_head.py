@@ -14,6 +14,7 @@ import pytest
 from tests.chaos.machines import BTC, HEAD, change, head, is_alive, maker, place_of, second_node, send, trades, watched
 from tests.support.books import check_books, settle
 from tests.support.deck import SECOND_NODE, DeckUnderTest
+from tests.support.patience import PATIENCE
 from trading.errors import TradeError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos]
@@ -31,10 +32,13 @@ ADOPTED_S = 10.0
 def account(deck: DeckUnderTest) -> str:
     """An account whose connection, session, feed and algo can run away from the head."""
     change(deck, SECOND_NODE, labels={"site": "edge", "carries": "risk"})
-    change(deck, HEAD, labels={"site": "hq"})
+    # Its worker stays where it is begun, so that must not be the head.
+    change(deck, HEAD, labels={"site": "hq"}, cordoned=True)
     deck.api.post(
         "/feeds", {"id": FEED, **deck.source(deck.market), "instruments": [BTC], "nodes": [SECOND_NODE, HEAD]}
     )
+    deck.wait("its worker on the second node", lambda: place_of(deck, f"worker/{FEED}/0")[0] == SECOND_NODE)
+    change(deck, HEAD, cordoned=False)
     deck.wait(f"feed {FEED}", lambda: deck.live_instruments(FEED) == {BTC})
     return deck.account("farah", FEED, selector="site in (edge, hq)")
 
@@ -45,9 +49,8 @@ def away(deck: DeckUnderTest, account: str) -> None:
     change(deck, SECOND_NODE, cordoned=False, draining=False)
     change(deck, HEAD, cordoned=True)
     deck.api.patch(f"/accounts/{account}", {"selector": "site=edge"})
-    deck.wait("session, connection and central risk on the second node", lambda: all(
-        place_of(deck, name)[0] == SECOND_NODE for name in (*names(account), "risk/main")
-    ))  # fmt: skip
+    there = (*names(account), "risk/main", f"worker/{FEED}/0")
+    deck.wait("all of it on the second node", lambda: all(place_of(deck, name)[0] == SECOND_NODE for name in there))
     deck.api.patch(f"/accounts/{account}", {"selector": "site in (edge, hq)"})
     change(deck, HEAD, cordoned=False)
 
@@ -74,13 +77,12 @@ def test_the_control_store_is_away_and_nothing_that_trades_notices(
             keeper.resume()
         began = time.monotonic()
         acked = there["orders_acked"]
-        assert acked > first["live"]["orders_acked"] + AWAY_S, "orders went on, more than one a second"
+        sent = acked - first["live"]["orders_acked"]
+        print(f"{sent} orders in {AWAY_S:g} s")
+        assert sent > AWAY_S / PATIENCE, "orders went on, more than one a second"
         assert there["denied"] == first["live"]["denied"], "none was refused"
-        deck.wait("all of it adopted", lambda: adopted(deck, before), ADOPTED_S + 20)
-        print(
-            f"{acked - first['live']['orders_acked']} orders in {AWAY_S:g} s; adopted {time.monotonic() - began:.1f} s"
-        )
-        assert time.monotonic() - began < ADOPTED_S
+        deck.wait("all of it adopted", lambda: adopted(deck, before), ADOPTED_S)
+        print(f"adopted {time.monotonic() - began:.1f} s after its return")
         deck.wait("trading goes on", lambda: trades(deck, "steady", SECOND_NODE, acked))
         assert deck.api.get("/algos/steady")["epoch"] == first["epoch"]
     settle(deck, account)
@@ -108,12 +110,15 @@ def test_the_whole_head_dies_and_what_runs_elsewhere_trades_on_and_is_adopted(
         first = deck.api.get("/algos/steady")
         going_on = (*names(account), "risk/main", f"algo/steady/{first['epoch']}")
         before = {name: place_of(deck, name) for name in going_on}
+        deck.left_alone.set()
         send(head(deck), signal.SIGKILL)
-        # Longer than what central risk has lent may be used without it.
-        time.sleep(8.0)
-        sent = orders(deck, account)
-        time.sleep(4.0)
-        assert orders(deck, account) > sent, "orders go on while there is no head"
+        try:
+            # Longer than what central risk has lent may be used without it.
+            time.sleep(8.0)
+            sent = orders(deck, account)
+            deck.wait("orders that go on while there is no head", lambda: orders(deck, account) > sent, 4)
+        finally:
+            deck.left_alone.clear()
         with watched(deck):
             began = time.monotonic()
             deck.wait("all of it adopted", lambda: adopted(deck, before), 90)
@@ -143,7 +148,9 @@ def test_session_connection_and_feed_go_elsewhere_when_their_machine_falls_silen
                 place_of(deck, name)[0] == HEAD for name in names(account)
             ), SECONDS)  # fmt: skip
             took = time.monotonic() - began
-            acked = (deck.api.get("/algos/mover")["live"] or {}).get("orders_acked", 0)
+            live = deck.api.get("/algos/mover")["live"] or {}
+            # One that was on the machine that fell silent begins anew.
+            acked = live.get("orders_acked", 0) if live.get("node") == HEAD else 0
             deck.wait("trading again", lambda: trades(deck, "mover", HEAD, acked), SECONDS)
         finally:
             send(there, signal.SIGCONT)
@@ -160,7 +167,7 @@ def test_what_ray_knows_is_forgotten_and_all_starts_anew(deck: DeckUnderTest, ac
         command = [sys.executable, "-m", "cluster", "reset-ray", "--data-dir", str(deck.home)]
         asked = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         deck.wait("the end of the old cluster", lambda: not is_alive(old), 30)
-        said, _ = asked.communicate(timeout=120)
+        said, _ = asked.communicate(timeout=120 * PATIENCE)
         assert (asked.returncode, said.strip()) == (0, "Ray's state is forgotten; everything was started anew.")
         deck.wait("all of it", lambda: is_whole(deck), 60)
     deck.wait_reborn(f"connection/{account}", old)

@@ -19,7 +19,7 @@ from tests.support.invariants import violations
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.chaos,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         not os.environ.get("QUARTERDECK_MUTATIONS"),
         reason="takes safeguards out of a live deck; set QUARTERDECK_MUTATIONS=1 (those of the simulation run in CI)",

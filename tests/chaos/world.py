@@ -32,7 +32,10 @@ _TYPES = (OrderType.MARKET, OrderType.LIMIT, OrderType.LIMIT, OrderType.STOP, Or
 
 
 class Keeper:
-    """Starts again what of the deck has ended, as `quarterdeck up` does, until told to rest."""
+    """Starts again what of the deck has ended, as `quarterdeck up` does, until told to rest.
+
+    It goes on between the tests that harm this world; a test that wants the deck dead leaves it alone.
+    """
 
     def __init__(self, deck: DeckUnderTest, say: Callable[[str], None]) -> None:
         self._deck = deck
@@ -45,6 +48,8 @@ class Keeper:
 
     def _watch(self) -> None:
         while not self._rest.wait(0.3):
+            if self._deck.left_alone.is_set():
+                continue
             try:
                 for title in self._deck.deck.watch():
                     self._say(f"{title} had ended and was started again")

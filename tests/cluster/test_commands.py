@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import psutil
 import pytest
 
 from cluster.deck import DeckFile
+from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL")}
 
@@ -31,7 +33,7 @@ def run(*words: str, code: int = 0) -> str:
         [sys.executable, "-m", "cluster", *words],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=240 * PATIENCE,
         stdin=subprocess.DEVNULL,
         env=ENVIRONMENT,
         check=False,
@@ -49,7 +51,14 @@ def deck_file(home: Path) -> DeckFile:
 
 
 def processes_of(home: Path) -> list[str]:
-    """Everything that runs and has to do with a data directory."""
+    """Everything that runs and has to do with a data directory, but for what ends within some seconds."""
+    deadline = time.monotonic() + 10 * PATIENCE
+    while (found := _running(home)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def _running(home: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         told = " ".join(process.info["cmdline"] or [])
@@ -65,7 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(
         [sys.executable, "-m", "cluster", "down", "--data-dir", str(path)],
         capture_output=True,
-        timeout=120,
+        timeout=120 * PATIENCE,
         env=ENVIRONMENT,
         check=False,
     )

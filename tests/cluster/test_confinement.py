@@ -16,12 +16,13 @@ import pytest
 from cluster import limited_child
 from cluster.confinement import program
 from cluster.limited_child import Outcome, plain_environment, run
+from tests.support.patience import PATIENCE
 
 HOME = str(Path(__file__).resolve().parent.parent.parent)
 
 
 async def tried(
-    code: str, tmp_path: Path, *, seconds: float = 30.0, confined: bool = True, question: bytes = b""
+    code: str, tmp_path: Path, *, seconds: float = 30.0 * PATIENCE, confined: bool = True, question: bytes = b""
 ) -> Outcome:
     """A child that runs ``code``; ``say`` in it answers."""
     head = "import os, sys\ndef say(x):\n    os.write(int(sys.argv[1]), str(x).encode())\n"
@@ -133,12 +134,13 @@ say(" ".join(str(each.pid) for each in others))
 time.sleep(600)
 """
     began = time.monotonic()
-    outcome = await tried(code, tmp_path, seconds=4.0, confined=False)
+    # Long enough for all of them to have begun, also where others take the cores.
+    outcome = await tried(code, tmp_path, seconds=4.0 * PATIENCE, confined=False)
     assert outcome.ended_for == "time"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 20 * PATIENCE
     pids = [int(pid) for pid in outcome.answer.split()]
     assert len(pids) == 3
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
         assert time.monotonic() < deadline, "what the child started runs on"
         time.sleep(0.05)

@@ -13,6 +13,7 @@ import pytest
 from storage.bus import LOST, Bus, Subscription
 from storage.embedded import EmbeddedRedis
 from storage.hot import Hot
+from tests.support.patience import PATIENCE
 from trading.errors import NeedsOperator, NotReady, TradeError
 
 
@@ -33,7 +34,7 @@ def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 
 
 async def take(subscription: Subscription) -> tuple[str, bytes]:
-    return await asyncio.wait_for(anext(subscription), 5)
+    return await asyncio.wait_for(anext(subscription), 5 * PATIENCE)
 
 
 async def test_a_message_reaches_every_subscriber_of_its_channel(bus: Bus) -> None:
@@ -124,7 +125,7 @@ async def test_a_reader_that_is_too_slow_keeps_the_newest_and_counts_the_rest(bu
     subscription = await bus.subscribe(["a"], size=10)
     for number in range(100):
         await bus.publish("a", b"%d" % number)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * PATIENCE
     while subscription.dropped < 90:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -137,7 +138,7 @@ async def test_what_waits_for_a_slow_reader_is_bounded_in_bytes(bus: Bus) -> Non
     subscription = await bus.subscribe(["a"], most_bytes=2_500)
     for number in range(20):
         await bus.publish("a", b"%04d" % number * 250)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * PATIENCE
     while subscription.dropped < 18:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -159,12 +160,14 @@ async def test_what_waits_for_a_slow_reader_is_bounded_in_bytes(bus: Bus) -> Non
 async def test_a_closed_subscription_ends_after_what_waits(bus: Bus) -> None:
     subscription = await bus.subscribe(["a"])
     await bus.publish("a", b"1")
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        while not subscription._queue:
+            await asyncio.sleep(0.01)
     reader = asyncio.create_task(_all(subscription))
     await asyncio.sleep(0.05)
     await subscription.close()
-    assert await asyncio.wait_for(reader, 2) == [("a", b"1")]
-    deadline = time.monotonic() + 2
+    assert await asyncio.wait_for(reader, 2 * PATIENCE) == [("a", b"1")]
+    deadline = time.monotonic() + 2 * PATIENCE
     while await bus.publish("a", b"2"):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -184,19 +187,19 @@ async def test_a_killed_redis_fails_publishes_and_readers_are_told_of_the_gap(
     assert await take(subscription) == ("a", b"before")
     assert own_redis.pid is not None
     os.kill(own_redis.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 2 * PATIENCE
     while subscription.connected:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
     begun = time.monotonic()
     with pytest.raises(NotReady, match="Redis at 127"):
         await bus.publish("a", b"still away")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 1 * PATIENCE
     assert not subscription.connected
     with pytest.raises(NotReady, match="away"):
         await subscription.add(["later"])
     await asyncio.to_thread(own_redis.start)
-    assert await asyncio.wait_for(anext(subscription), 5) is LOST
+    assert await take(subscription) is LOST
     assert subscription.losses == 1
     await asyncio.sleep(0.3)
     for channel in ("a", "p1", "later"):
@@ -240,7 +243,7 @@ async def test_the_gap_marker_survives_an_overflow(own_redis: EmbeddedRedis) -> 
     subscription = await bus.subscribe(["a"], size=4)
     own_redis.stop()
     await asyncio.to_thread(own_redis.start)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * PATIENCE
     while subscription.losses == 0:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
@@ -264,10 +267,10 @@ async def test_a_stopped_redis_fails_a_publish_in_bounded_time(own_redis: Embedd
         begun = time.monotonic()
         with pytest.raises(NotReady):
             await bus.publish("a", b"2")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 5 * PATIENCE
         with pytest.raises(NotReady):
             await bus.subscribe(["a"])
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 10 * PATIENCE
     finally:
         os.kill(own_redis.pid, signal.SIGCONT)
         await bus.close()
@@ -307,8 +310,9 @@ async def test_a_publish_and_its_delivery_cost_little(bus: Bus) -> None:
     for _ in range(2_000):
         await take(subscription)
     per_message = (time.process_time() - begun) / 2_000
-    # Targets are 80 µs to publish and 50 µs to receive; this process does both.
-    assert per_message < 130e-6, f"{per_message * 1e6:.0f} µs"
+    print(f"{per_message * 1e6:.0f} µs a message")
+    # Targets are 80 µs to publish and 50 µs to receive; this process does both.  Others take their share of the caches.
+    assert per_message < 130e-6 * PATIENCE
     await subscription.close()
 
 

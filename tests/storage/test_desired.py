@@ -20,6 +20,7 @@ from tests.storage.samples import (
     USER,
     fill_desired,
 )
+from tests.support.patience import PATIENCE
 from trading.errors import BadInput, Conflict, Fenced, UnknownThing
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, Nanos, NodeName, UserId
 
@@ -206,20 +207,20 @@ async def test_every_change_is_audited_with_both_sides(desired: Desired) -> None
 
 async def test_each_change_raises_the_version_and_wakes_who_listens(desired: Desired) -> None:
     changes = desired.changes()
-    await asyncio.wait_for(anext(changes), 5)
+    await asyncio.wait_for(anext(changes), 5 * PATIENCE)
     version = await desired.version()
     waiting = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0.1)
     assert not waiting.done()
     await desired.update_feed(FEED.id, {"workers": 4}, "op")
-    await asyncio.wait_for(waiting, 2)
+    await asyncio.wait_for(waiting, 2 * PATIENCE)
     assert await desired.version() == version + 1
     await changes.aclose()
 
 
 async def test_who_listens_is_woken_after_its_connection_was_cut(desired: Desired, database_url: str) -> None:
     changes = desired.changes()
-    await asyncio.wait_for(anext(changes), 5)
+    await asyncio.wait_for(anext(changes), 5 * PATIENCE)
     waiting = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0.1)
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -231,11 +232,11 @@ async def test_who_listens_is_woken_after_its_connection_was_cut(desired: Desire
         ).fetchall()
     assert cut == [(True,)]
     # A change may have passed unheard meanwhile, so reconnecting is itself a wake-up.
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 5 * PATIENCE)
     again = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0.1)
     await desired.update_feed(FEED.id, {"workers": 4}, "op")
-    await asyncio.wait_for(again, 2)
+    await asyncio.wait_for(again, 2 * PATIENCE)
     await changes.aclose()
 
 

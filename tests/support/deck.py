@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,16 +54,16 @@ class Simulator:
 
     def stats(self) -> dict[str, Any]:
         """What it has sent, to whom."""
-        found: dict[str, Any] = httpx.get(f"{self.url}/simulator/stats", timeout=10).json()
+        found: dict[str, Any] = httpx.get(f"{self.url}/simulator/stats", timeout=10 * PATIENCE).json()
         return found
 
     def control(self, command: str, **body: Any) -> None:
         """One of its commands."""
-        httpx.post(f"{self.url}/simulator/{command}", json=body, timeout=10).raise_for_status()
+        httpx.post(f"{self.url}/simulator/{command}", json=body, timeout=10 * PATIENCE).raise_for_status()
 
     def ledger(self) -> dict[str, Any]:
         """What is true, by account number (Alpaca's simulator)."""
-        found: dict[str, Any] = httpx.get(f"{self.url}/simulator/ledger", timeout=10).json()
+        found: dict[str, Any] = httpx.get(f"{self.url}/simulator/ledger", timeout=10 * PATIENCE).json()
         return found
 
     def stop(self) -> None:
@@ -86,17 +87,27 @@ class DeckUnderTest:
         self.said: list[str] = []
         #: What several modules of tests share, so that none of them ends it.
         self.shared: set[str] = set()
+        #: While it is set, whoever keeps this deck alive lets rest what has ended.
+        self.left_alone = threading.Event()
         self.deck = Deck(settings, self.said.append)
         self._simulators: list[Simulator] = []
         #: Where pip finds packages for strategies, and nowhere else; see `tests.support.wheels`.
         self.wheels = self.home / "wheels"
         with patch.dict(os.environ, index(self.wheels)):
             self.deck.start()
-        if second_node:
-            self.deck.add_node(SECOND_NODE)
         assert self.deck.admin_key is not None
         self.key = self.deck.admin_key
         self.api = ApiClient(self.deck.api_url, self.key)
+        try:
+            self._begin(second_node)
+        except BaseException:
+            # Nobody else would, and what comes next would have half the machine.
+            self.stop()
+            raise
+
+    def _begin(self, second_node: bool) -> None:
+        if second_node:
+            self.deck.add_node(SECOND_NODE)
         self.market = self.simulator("--symbols", "20", "--rate", "400", "--seed", "5")
         self.api.post("/instruments/import", self.source(self.market))
         if second_node:

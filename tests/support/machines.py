@@ -15,6 +15,8 @@ from typing import Final
 
 import psutil
 
+from tests.support.patience import PATIENCE
+
 SSHD: Final = "/usr/sbin/sshd"
 
 #: What a machine does before it answers SSH.  Its own /etc/passwd gives root the home that all machines call the same.
@@ -121,7 +123,7 @@ class Machine:
                  "--mount-proc", "--kill-child", "bash", "-c", script],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while "Server listening" not in (self.folder / "sshd.log").read_text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} does not answer SSH: {(self.folder / 'sshd.log').read_text()}")

@@ -9,6 +9,7 @@ from collections import defaultdict
 
 from cluster import streams
 from storage.bus import Bus
+from tests.support.patience import PATIENCE
 from trading.ticks import BACKFILLED, TRADE, unpack_batch
 
 
@@ -48,7 +49,7 @@ class Tap:
                 self.ticks += len(ticks)
 
         threading.Thread(target=lambda: asyncio.run(listen()), daemon=True).start()
-        assert self._ready.wait(10), "the tap could not subscribe within 10 s"
+        assert self._ready.wait(10 * PATIENCE), f"the tap could not subscribe within {10 * PATIENCE} s"
 
     def doubled(self) -> int:
         """Ticks that were streamed more than once."""

@@ -12,6 +12,7 @@ import httpx
 
 from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
+from tests.support.patience import PATIENCE
 
 
 class TwinMarkets:
@@ -30,7 +31,7 @@ class TwinMarkets:
     def __enter__(self) -> TwinMarkets:
         self._thread.start()
         for server in self._servers:
-            asyncio.run_coroutine_threadsafe(server.start(), self._loop).result(30)
+            asyncio.run_coroutine_threadsafe(server.start(), self._loop).result(30 * PATIENCE)
         self.urls = [server.url for server in self._servers]
         return self
 
@@ -38,7 +39,7 @@ class TwinMarkets:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for server in self._servers:
-            asyncio.run_coroutine_threadsafe(server.stop(), self._loop).result(30)
+            asyncio.run_coroutine_threadsafe(server.stop(), self._loop).result(30 * PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -49,7 +50,7 @@ class TwinMarkets:
 
     def control(self, which: int, command: str, **body: Any) -> None:
         """One of a server's commands."""
-        httpx.post(f"{self.urls[which]}/simulator/{command}", json=body, timeout=10).raise_for_status()
+        httpx.post(f"{self.urls[which]}/simulator/{command}", json=body, timeout=10 * PATIENCE).raise_for_status()
 
     def go(self, *, going: bool = True) -> None:
         """Let both begin, or hold."""
@@ -64,9 +65,9 @@ class TwinMarkets:
 
     def symbols(self) -> list[str]:
         """What both list, as they spell it."""
-        listed = httpx.get(f"{self.urls[0]}/api/v3/exchangeInfo", timeout=10).json()["symbols"]
+        listed = httpx.get(f"{self.urls[0]}/api/v3/exchangeInfo", timeout=10 * PATIENCE).json()["symbols"]
         return sorted(each["symbol"] for each in listed)
 
     def subscribed(self, which: int) -> int:
         """Streams that one of them has subscribers for."""
-        return int(httpx.get(f"{self.urls[which]}/simulator/stats", timeout=10).json()["subscribed"])
+        return int(httpx.get(f"{self.urls[which]}/simulator/stats", timeout=10 * PATIENCE).json()["subscribed"])

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.patience import PATIENCE
 from trading.continuity import MOST_MISSING, Continuity, Hole, Mark, Marks, less, note_of
 from trading.ids import Nanos
 from trading.ticks import BACKFILLED, SNAPSHOT, TickArray, TickBuffer, decode
@@ -231,4 +232,5 @@ def test_a_batch_costs_next_to_nothing() -> None:
         assert continuity.take(batch) == []
         note_of(batch)
     per_tick = (time.process_time() - began) / (rounds * 1000)
-    assert per_tick < 1e-6
+    print(f"{per_tick * 1e9:.0f} ns a tick")
+    assert per_tick < 1e-6 * PATIENCE

@@ -17,6 +17,7 @@ from connectors.alpaca.venue import AlpacaVenue
 from connectors.alpaca.wire import Request, as_json
 from tests.connectors.alpaca.making import ACCOUNT, ticket
 from tests.connectors.support import until
+from tests.support.patience import PATIENCE
 from trading.broker import (
     AmendTicket,
     Answer,
@@ -314,7 +315,7 @@ async def test_a_new_connection_finds_an_order_by_its_tag_alone() -> None:
 async def test_an_unclear_answer_leaves_the_order_unknown_and_its_tag_settles_it(
     rule: dict[str, Any], effect: bool
 ) -> None:
-    async with bench(timeout_s=0.5) as at:
+    async with bench(timeout_s=0.5 * PATIENCE) as at:
         at.control("misbehave", method="POST", path="/v2/orders", effect=effect, **rule)
         answer = await at.place(type=OrderType.LIMIT, limit_price=D(99))
         assert answer.verdict is Verdict.UNKNOWN
@@ -358,7 +359,7 @@ async def test_the_rate_limit_is_kept_and_orders_beyond_it_are_not_sent() -> Non
 
 
 async def test_an_unreadable_view_is_no_view() -> None:
-    async with bench(timeout_s=0.5) as at:
+    async with bench(timeout_s=0.5 * PATIENCE) as at:
         for rule in ({"cut": 1}, {"body": "{"}, {"status": 400}):
             at.control("misbehave", method="GET", path="/v2/orders", times=1, **rule)
             with pytest.raises(Unreachable):

@@ -23,6 +23,7 @@ from connectors.binance.simulator import BinanceSimulator
 from connectors.binance.source import RecordingSource, restamped
 from connectors.binance.synthetic import SyntheticSettings, SyntheticSource
 from tests.connectors.support import data_file, until
+from tests.support.patience import PATIENCE
 from trading.errors import BadInput, NotReady
 from trading.ids import Nanos
 from trading.instruments import Instrument
@@ -50,7 +51,7 @@ def ws(simulator: BinanceSimulator, path: str) -> connect:
     return connect(url, compression=None, ping_interval=None, close_timeout=0.2)
 
 
-async def hear(socket: ClientConnection, within: float = 5.0) -> Any:
+async def hear(socket: ClientConnection, within: float = 5.0 * PATIENCE) -> Any:
     return json.loads(await asyncio.wait_for(socket.recv(), within))
 
 
@@ -201,15 +202,15 @@ async def test_more_streams_than_allowed_are_refused() -> None:
 
 
 async def test_the_server_pings_and_cuts_who_does_not_answer() -> None:
-    async with running(source(), ping_every_s=0.1, pong_within_s=0.3, messages_per_s=50) as simulator:
+    async with running(source(), ping_every_s=0.1, pong_within_s=1.0, messages_per_s=50) as simulator:
         async with ws(simulator, "/ws") as socket:
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(1.5)
             assert (await ask(socket, method="LIST_SUBSCRIPTIONS", id=1))["result"] == []
         reader, writer = await asyncio.open_connection("127.0.0.1", int(simulator.url.rpartition(":")[2]))
         key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
         writer.write(f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n".encode())
         assert b"101" in await reader.readline()
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 5 * PATIENCE)
         writer.close()
         assert simulator.stats()["events"]["closed_for_silence"] == 1
 

@@ -19,6 +19,7 @@ from connectors.kite.simulated_wire import Request
 from connectors.kite.simulator import KiteSimulator
 from tests.connectors.kite.making import frame, instrument, ltp
 from tests.connectors.support import Sink, until
+from tests.support.patience import PATIENCE
 from trading.depth import prices
 from trading.errors import BadInput
 from trading.ids import Nanos
@@ -167,12 +168,13 @@ async def test_a_lost_connection_is_opened_again_with_every_token_and_its_mode()
 async def test_silence_is_found_out() -> None:
     async with market() as (simulator, made, _):
         sink, listed = Sink(), await numbered(made)
-        feed = made.feed(sink, QUICK)
+        # Not so quick that a busy machine's own silence counts.
+        feed = made.feed(sink, msgspec.structs.replace(QUICK, silence=0.6 * PATIENCE))
         async with running(feed):
             await feed.subscribe([listed["NSE:INFY"]], ["trade"])
             await until(lambda: sink.opens == 1, what="it opens")
             # Heartbeats alone keep it: no price moves for longer than the silence allowed.
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0 * PATIENCE)
             assert sink.closes == []
             act(simulator, "mute")
             await until(lambda: sink.opens == 2, what="it opens again")
