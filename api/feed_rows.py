@@ -35,7 +35,7 @@ _TEXTS: Final = frozenset[str]({"id", "state", "reason", "standby"})
 _PRICES: Final = {"last": "price", "bid": "bid", "ask": "ask"}
 _NAMES: Final = "|".join(FIELDS)
 #: As the panel's tables take it: `<=5`, or a part of the text.
-_BOUND: Final = re.compile(r"(<=|>=|<|>|=)\s*([+-]?(?:\d+\.?\d*|\.\d+))")
+_BOUND: Final = re.compile(r"(<=|>=|<|>|=)\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))")
 _PASSES: Final[Mapping[str, Callable[[Decimal, Decimal], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
 }  # fmt: skip

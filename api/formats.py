@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from api.plain_text import unfit_place
+from trading.amounts import FORM, is_amount
 from trading.errors import BadInput
 
 T = TypeVar("T")
@@ -48,12 +49,12 @@ def _amount(value: object) -> object:
     text = str(value)
     if len(text) > _LONGEST_AMOUNT:
         raise ValueError(f"more than {_LONGEST_AMOUNT} characters are no amount")
+    if not is_amount(text):
+        raise ValueError(f"{text[:40]!r} is not a number; {FORM}")
     try:
         amount = Decimal(text)
     except InvalidOperation:
-        raise ValueError(f'{text[:40]!r} is not a number; write it such as "0.01"') from None
-    if not amount.is_finite():
-        raise ValueError(f"{amount} is not a number that can be used")
+        raise ValueError(f"{text[:40]!r} is out of range") from None
     if amount and not -_LARGEST_EXPONENT <= amount.adjusted() <= _LARGEST_EXPONENT:
         raise ValueError(f"{amount} is out of range")
     if len(amount.as_tuple().digits) > 2 * _LARGEST_EXPONENT:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
 from connectors.base import Broker, Clock, MarketData, PaperAccount, paper_capabilities
 from connectors.paper.ledger import PaperLedger
+from trading.amounts import FORM, is_amount
 from trading.broker import Capabilities
 from trading.errors import BadInput, UnknownThing
 from trading.ids import AccountId, Epoch, InstrumentId
@@ -50,10 +52,12 @@ def _paper_capabilities(settings: Mapping[str, Any]) -> Capabilities:
 
 
 def _paper_settings(settings: Mapping[str, Any]) -> PaperAccount:
-    known = {field.name for field in msgspec.structs.fields(PaperAccount)}
-    for name in settings:
+    known = {field.name: field.type for field in msgspec.structs.fields(PaperAccount)}
+    for name, value in settings.items():
         if name not in known:
             raise BadInput(name, f"a paper account has no such setting: use {', '.join(sorted(known))}")
+        if known[name] is Decimal and isinstance(value, str) and not is_amount(value):
+            raise BadInput(name, f"{value[:40]!r} is not a number; {FORM}")
     try:
         return msgspec.convert(dict(settings), PaperAccount, strict=False)
     except msgspec.ValidationError as error:

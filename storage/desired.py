@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from storage.algos import AlgoCommands, AlgoRows
 from storage.audit_pages import audit_page
 from storage.database import DATABASE_ERRORS, Connection, Database, dicts
+from storage.kills import KILLED, require_not_held
 from storage.limits import Seen, put_limit, read_limits
 from storage.panel_sessions import end_all_within
 from storage.records import (
@@ -32,6 +33,7 @@ from storage.secrets import Sealed, drop_secret, keep_secret, secret_name
 from trading import ids
 from trading.errors import BadInput, Conflict, Fenced, TradeError, UnknownThing
 from trading.ids import AccountId, AlgoId, Epoch, FeedId, NodeName, UserId
+from trading.limits import HALTED
 
 #: Seconds without a notification after which the listening connection is tried.
 _QUIET_S = 10.0
@@ -338,11 +340,14 @@ class Desired:
     ) -> LimitRecord:
         """Put a new version of a limit in force; None lifts it.  Every version is kept.
 
-        Raises `Conflict` ``limit_moved`` where another one than ``seen`` is in force by now (None: whatever is).
+        Raises `Conflict`: ``limit_moved`` where another one than ``seen`` is in force by now (None: whatever is);
+        ``kill_in_force`` where a kill holds the halt that would be lifted.
         """
         if value is not None and (not value.is_finite() or value < 0):
             raise BadInput("value", f"{value} is not a limit: give a number of 0 or more, or null to lift it")
         async with change(self._db) as connection:
+            if kind == HALTED and not instrument and (value is None or value < KILLED):
+                await require_not_held(connection, scope)
             return await put_limit(connection, scope, kind, instrument, value, by, seen=seen)
 
     async def limits(self) -> list[LimitRecord]:

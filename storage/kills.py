@@ -24,6 +24,8 @@ from trading.limits import HALTED
 
 log = logging.getLogger("quarterdeck")
 
+#: What a kill sets `HALTED` to, where it is not higher already.
+KILLED: Final = Decimal(1)
 #: Hex digits of a kill's name, of which the keys of its orders are made.
 _ID_DIGITS: Final = 8
 
@@ -230,7 +232,7 @@ async def throw_within(
 ) -> KillRecord:
     """Halt a scope and note the kill, in a `change` that does more: its algos are the caller's."""
     began = time.time_ns()
-    limit = await put_limit(connection, scope, HALTED, "", Decimal(1), by, keep_if_at_least=True)
+    limit = await put_limit(connection, scope, HALTED, "", KILLED, by, keep_if_at_least=True)
     kill = KillRecord(
         id=id or f"kill-{secrets.token_hex(_ID_DIGITS // 2)}",
         scope=scope,
@@ -269,6 +271,19 @@ async def _note_open(connection: Connection, kill: KillRecord) -> None:
 async def standing_on(connection: Connection, scope: str) -> list[KillRecord]:
     """Kills in force on one scope, in a `change` that does more."""
     return await _kills(connection, "WHERE scope = %s AND lifted_at = 0 ORDER BY at, id FOR UPDATE", (scope,))
+
+
+async def require_not_held(connection: Connection, scope: str) -> None:
+    """Raise `Conflict` ``kill_in_force`` where a kill holds the halt of a scope, in a `change` that does more."""
+    if not (kills := await standing_on(connection, scope)):
+        return
+    (kill, *_) = kills
+    way = (
+        f"it closes what algo {scope.partition(':')[2]!r} holds: start the algo, or stop it with 'keep'"
+        if kill.of_stop
+        else f"{kill.by} threw it, and POST /v1/risk/kills/{kill.id}/lift releases it"
+    )
+    raise Conflict("kill_in_force", f"{HALTED} of {scope} is held by {kill.id}: {way}")
 
 
 async def lift_within(connection: Connection, id: str, by: str) -> KillRecord:

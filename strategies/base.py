@@ -8,11 +8,13 @@ random numbers, so that the back-test is the live run: the time is `Strategy.now
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
+from decimal import Decimal
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar, get_args
 
 import pydantic
 
 from strategies.numbers import Number
+from trading.amounts import FORM, is_amount
 from trading.bars import Bar
 from trading.ids import ClientOrderId, InstrumentId, Nanos
 from trading.instruments import Instrument
@@ -28,6 +30,16 @@ class StrategyParameters(pydantic.BaseModel):
     """Base of a strategy's parameters; names that do not exist are refused."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _is_plain_number(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        is_number = not {Decimal, int, float}.isdisjoint((annotation, *get_args(annotation)))
+        is_text = str in (annotation, *get_args(annotation))
+        if isinstance(given, str) and is_number and not is_text and not is_amount(given):
+            raise ValueError(f"{given[:40]!r} is not a number; {FORM}")
+        return given
 
 
 class Tick(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal, InvalidOperation
 
+from trading.amounts import FORM, is_amount
 from trading.errors import BadInput
 from trading.instruments import Instrument
 
@@ -16,6 +17,8 @@ def decimal_of(value: Number, field: str) -> Decimal:
     """``value`` as the Decimal a person reads: ``0.1`` is 0.1; `BadInput` where it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):
         raise BadInput(field, f"{value!r} is not a number")
+    if isinstance(value, str) and not is_amount(value):
+        raise BadInput(field, f"{value[:40]!r} is not a number; {FORM}")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadInput(field, f"{value} is not a finite number")
     try:

@@ -204,16 +204,24 @@ class SessionCore(Replacing):
             check_modify(change, order, instrument)
             if order.client_order_id in book.replacing:
                 raise NotReady(f"order {order.client_order_id} is being replaced; change it after that", 0.5)
-            if order.client_order_id in book.rising or key_of(change) in self._parked:
+            if order.client_order_id in book.rising:
                 raise NotReady(f"order {order.client_order_id} is being made larger; change it after that", 0.2)
             self._require_ways(book)
             demand = self._demand(change)
+            if demand.may_enter and key_of(change) in self._parked:
+                raise NotReady(f"a change of order {order.client_order_id} waits for budget; change it after that", 0.2)
             denied = self._modify_violations(book, order, instrument, change, demand, now)
             if denied:
                 raise RiskDenied(denied)
         except TradeError as error:
             self._resolve(parked.slots, error)
             return
+        # Whoever backs off does not wait for what they back off from.
+        if (overtaken := self._parked.pop(key_of(change), None)) is not None:
+            gone = Conflict(
+                "order_moved", f"a later change of order {order.client_order_id} took the place of this one"
+            )
+            self._resolve(overtaken.slots, gone)
         if self._park_if_lacking(parked, demand, now):
             return
         self._count_sent(demand, now)

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from trading.budgets import BudgetGrant
+from trading.eagerness import is_more_eager
 from trading.errors import NotReady, RiskDenied
 from trading.exposure import Effect, Part, effect_of
 from trading.ids import AccountId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
@@ -70,12 +71,19 @@ class Demand(msgspec.Struct):
     key: ClientOrderId
     #: The order as it would stand.
     stands: Working
+    #: A change that moves a price towards a trade.
+    is_eager: bool = False
     _risk: Decimal | None = None
 
     @property
     def is_larger(self) -> bool:
         """Whether it adds to what is open: in quantity, or in worth where only its own price tells that."""
         return self.quantity > 0 or self.dearer > 0
+
+    @property
+    def may_enter(self) -> bool:
+        """Whether what enters may come of it that would not have: it is no exit, and larger or more eager."""
+        return not self.is_exit and (self.is_larger or self.is_eager)
 
     def risk(self) -> Decimal:
         """By how much it raises the money at risk."""
@@ -216,8 +224,8 @@ class Budgeting(DayWatch):
         """Let an intent wait for budget, or for word from central risk where that is overdue; False: it may go."""
         if demand.is_exit:
             return False
-        # A change that makes nothing larger needs no word of central risk beyond what it draws on.
-        is_heard = not demand.is_larger or self.purse.is_fresh(now)
+        # A change by which nothing enters needs no word of central risk beyond what it draws on.
+        is_heard = not demand.may_enter or self.purse.is_fresh(now)
         if is_heard and not any(self._is_lacking(need, now) for need in self._needs(demand, now)):
             return False
         self._parked[key_of(parked.intent)] = parked
@@ -266,7 +274,7 @@ class Budgeting(DayWatch):
             part = self.exposure.part(
                 intent.account, intent.algo, intent.instrument, self.instruments[intent.instrument].multiplier
             )
-            side, more, orders, dearer = intent.side, intent.quantity, ONE, ZERO
+            side, more, orders, dearer, is_eager = intent.side, intent.quantity, ONE, ZERO, False
             price = own_price(side, intent.limit_price, intent.stop_price)
             stands = working(intent, more)
         else:
@@ -276,6 +284,7 @@ class Budgeting(DayWatch):
             )
             side, more, orders = order.side, max((intent.quantity or order.quantity) - order.quantity, ZERO), ZERO
             price, dearer = own_price(side, *prices_after(intent, order)), ZERO
+            is_eager = is_more_eager(intent, order)
             if not part.line.unit:
                 # Until it is confirmed either price may stand.
                 counted, at = part.counted(order.client_order_id)
@@ -300,6 +309,7 @@ class Budgeting(DayWatch):
             orders=orders,
             key=intent.client_order_id,
             stands=stands,
+            is_eager=is_eager,
         )
 
 

@@ -113,23 +113,30 @@ class RiskChecks(Budgeting):
     def _modify_violations(
         self, book: AccountBook, order: Order, instrument: Instrument, change: ModifyOrder, demand: Demand, now: Nanos
     ) -> list[str]:
-        """Everything that forbids a change, in words.  One that makes an order smaller or cheaper passes."""
+        """Everything that forbids a change, in words.
+
+        One that makes an order smaller, cheaper or less eager passes: whoever wants less may always have it.  One that
+        makes it more eager meets what refuses entries, as a new order does; it uses no more of an amount than before.
+        """
         mark = self.exposure.marks.get(order.instrument)
         before = worst_price(order.side, order.limit_price, order.stop_price, mark)
         price = worst_price(order.side, *prices_after(change, order), mark)
         is_dearer = price is not None and before is not None and price > before
         found = [v.text for v in demand.path.stopping]
-        if demand.is_larger:
-            found += self._reduce_only_reasons(book, demand, order.reduce_only)
         if demand.is_exit:
             return found
+        if demand.may_enter:
+            # What was to reduce only and no longer does may not grow; its price may follow the market as before.
+            found += self._reduce_only_reasons(book, demand, order.reduce_only and demand.is_larger)
         if price is None and demand.is_larger:
             return [*found, _unknown(order.instrument)]
         broken: list[Violation] = []
-        if demand.is_larger:
+        if demand.may_enter:
             if not self.purse.has_limits:
                 raise NotReady("central risk has not given its limits yet", 1.0)
             broken += self._refusals(demand)
+            broken += self._hours(demand, instrument, order.time_in_force, now)
+        if demand.is_larger:
             broken += self._of_levels(demand, now)
         if price is not None and (demand.is_larger or is_dearer):
             quantity = max(change.quantity or order.quantity, order.quantity)

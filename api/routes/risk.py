@@ -207,7 +207,10 @@ async def list_limits(caller: Viewer, deck: Deck, limit: Limit = 100, cursor: Cu
 
 @router.put("/limits", response_model=LimitShown)
 async def set_limit(body: LimitWanted, caller: FreshOperator, deck: Deck) -> dict[str, Any]:
-    """Put a limit in force, at once and with a new version; ``state`` says whether everybody keeps it by now."""
+    """Put a limit in force, at once and with a new version; ``state`` says whether everybody keeps it by now.
+
+    The halt that a kill holds is not lowered, nor lifted: 409 `kill_in_force` names the kill that is to be released.
+    """
     check_limit(body.scope, body.kind, body.instrument, body.value)
     _refuse_pause(body.kind)
     await _check_references(deck, body.scope, body.instrument)
@@ -227,7 +230,7 @@ async def lift_limit(
     instrument: Annotated[str, Query()] = "",
     seen: Annotated[Amount | None, Query(description="As of PUT: the value that was looked at")] = None,
 ) -> None:
-    """Lift a limit."""
+    """Lift a limit; 409 `kill_in_force` for the halt of a kill, which is released at its own route."""
     check_limit(scope, kind, instrument, None)
     _refuse_pause(kind)
     in_force = {

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from connectors.recordings import Progress, RecordableMarket
 from connectors.recordings import record as record_feed
 from connectors.registry import market_data, providers
 from connectors.tick_files import is_tick_file
+from trading.amounts import FORM, is_amount
 from trading.errors import BadInput
 from trading.ids import InstrumentId, Nanos, instrument_id
 
@@ -149,10 +150,9 @@ def _alpaca_account(text: str, number: int) -> SimulatedAccount:
     name, _, cash = rest.partition(":")
     if not key or not secret:
         raise BadInput("account", f"{text[:60]!r}: write KEY:SECRET, KEY:SECRET:NUMBER or KEY:SECRET:NUMBER:CASH")
-    try:
-        money = Decimal(cash or 100_000)
-    except InvalidOperation as error:
-        raise BadInput("account", f"{cash[:20]!r} is no amount of cash") from error
+    if cash and not is_amount(cash):
+        raise BadInput("account", f"{cash[:20]!r} is no amount of cash; {FORM}")
+    money = Decimal(cash or 100_000)
     return SimulatedAccount(key=key, secret=secret, number=name or f"PA{number:07d}", cash=money)
 
 

@@ -11,6 +11,12 @@ from pydantic import BaseModel, ValidationError
 from api.formats import Amount, page_of, parse_time, time_text
 from trading.errors import BadInput
 
+#: What `Decimal` takes, and a person may have meant otherwise.
+WRITTEN_OTHERWISE = [
+    "1_0", "1__0", "١٢", "５", "१०", "1٫5", " 5", "5 ", "5\n", "\t5", "NaN", "nan1", "Infinity", "-inf", "sNaN", "1,5",
+    "1,000", "0x10", "1e", "e5", ".", "+", "--1", "1.2.3", "1e1.5", "½", "²", "", "abc",
+]  # fmt: skip
+
 
 class Holder(BaseModel):
     amount: Amount
@@ -80,6 +86,23 @@ def test_a_decimal_survives_the_way_out_and_back(amount: Decimal) -> None:
 def test_what_is_no_exact_number_is_refused(raw: str) -> None:
     with pytest.raises(ValidationError):
         Holder.model_validate_json(f'{{"amount": {raw}}}')
+
+
+@pytest.mark.parametrize("text", WRITTEN_OTHERWISE)
+def test_a_number_in_another_form_is_refused_with_the_one_that_is_meant(text: str) -> None:
+    with pytest.raises(ValidationError, match=r'is not a number; write it in digits, such as "0\.01"'):
+        Holder.model_validate({"amount": text})
+
+
+@pytest.mark.parametrize("text", ["1", "-1", "+1.5", "0.00000001", "1E-8", "1e-8", "0E-8", "1E+3", ".5", "5.", "007"])
+def test_what_programs_write_of_a_decimal_is_read(text: str) -> None:
+    assert Holder.model_validate({"amount": text}).amount == Decimal(text)
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20, places=12))
+def test_a_decimal_is_read_however_it_was_printed(amount: Decimal) -> None:
+    for text in (str(amount), f"{amount:f}", f"{amount:E}"):
+        assert Holder.model_validate({"amount": text}).amount == amount
 
 
 def test_an_amount_is_taken_whole_or_refused() -> None:

@@ -147,6 +147,53 @@ async def test_a_halt_set_by_hand_outlives_a_kill(stage: Stage, key: str) -> Non
     assert (left["kind"], left["value"], left["version"]) == ("halted", "2", 1)
 
 
+async def test_the_halt_of_a_kill_is_lifted_by_releasing_the_kill_alone(stage: Stage, key: str) -> None:
+    halt = {"scope": "account:paper-1", "kind": "halted"}
+    query = "/v1/risk/limits?scope=account:paper-1&kind=halted"
+    of_btc = {"instrument": BTC, "value": "1"}
+    thrown = await stage.make("/v1/risk/kill?wait_s=0", {"scope": halt["scope"], "reason": "x"})
+    way = f"POST /v1/risk/kills/{thrown['id']}/lift"
+    for seen in ("", "&seen=1"):
+        said = await stage.refused(409, "kill_in_force", "DELETE", query + seen)
+        assert thrown["id"] in said["detail"]
+        assert way in said["detail"]
+    for value in (None, "0"):
+        assert (
+            way
+            in (await stage.refused(409, "kill_in_force", "PUT", "/v1/risk/limits", halt | {"value": value}))["detail"]
+        )
+    assert [each["value"] for each in (await stage.get("/v1/risk/limits"))["items"]] == ["1"]
+    # More may be halted, and less again; what the kill does not hold is lifted as ever.
+    for value in ("2", "1"):
+        assert (await stage.ask("PUT", "/v1/risk/limits", halt | {"value": value})).is_success
+    for other in ({"scope": "user:asha", "value": "1"}, of_btc, {"scope": "cluster", "value": "0"}):
+        assert (await stage.ask("PUT", "/v1/risk/limits", halt | other)).is_success
+    assert (await stage.ask("PUT", "/v1/risk/limits", halt | of_btc | {"value": "0"})).is_success
+    assert (await stage.ask("DELETE", "/v1/risk/limits?scope=user:asha&kind=halted")).status_code == 204
+    # Set by hand meanwhile it outlives the kill, and then is nobody's but who set it.
+    await stage.ask("POST", f"/v1/risk/kills/{thrown['id']}/lift")
+    assert (await stage.ask("DELETE", query)).status_code == 204
+
+
+async def test_while_one_of_two_kills_stands_the_halt_is_not_lifted(stage: Stage, key: str) -> None:
+    first, second = [
+        await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": reason}) for reason in "xy"
+    ]
+    await stage.ask("POST", f"/v1/risk/kills/{first['id']}/lift")
+    said = await stage.refused(409, "kill_in_force", "DELETE", "/v1/risk/limits?scope=cluster&kind=halted")
+    assert second["id"] in said["detail"]
+    assert (await stage.ask("POST", f"/v1/risk/kills/{second['id']}/lift")).is_success
+    assert (await stage.get("/v1/risk/limits"))["items"] == []
+
+
+async def test_the_halt_of_an_algo_that_is_closed_up_is_not_lifted(stage: Stage, key: str) -> None:
+    kill, _ = await stage.services.kills.throw("algo:momo-1", True, "x", "asha")
+    async with stage.services.database.connection() as connection:
+        await connection.execute("UPDATE kills SET of_stop = true WHERE id = %s", (kill.id,))
+    said = await stage.refused(409, "kill_in_force", "DELETE", "/v1/risk/limits?scope=algo:momo-1&kind=halted")
+    assert "start the algo, or stop it with 'keep'" in said["detail"]
+
+
 async def test_one_of_two_kills_keeps_the_scope_halted(stage: Stage, key: str) -> None:
     first = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": "x"})
     second = await stage.make("/v1/risk/kill?wait_s=0", {"scope": "cluster", "reason": "y"})

@@ -43,7 +43,7 @@ def test_unknown_names_are_answered_with_the_choices() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "field"),
-    [({"csah": 5}, "csah"), ({"cash": "many"}, "settings"), ({"fill_ratio": "0"}, "fill_ratio")],
+    [({"csah": 5}, "csah"), ({"cash": "many"}, "cash"), ({"cash": "1_0"}, "cash"), ({"fill_ratio": "0"}, "fill_ratio")],
 )
 def test_wrong_paper_settings_name_the_field(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(BadInput) as caught:

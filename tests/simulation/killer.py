@@ -12,10 +12,11 @@ from msgspec.structs import replace
 from tests.simulation.connection import MS
 from tests.simulation.session import SimSession
 from tests.simulation.world import SYMBOLS, D, World
+from trading.account_book import AccountBook
 from trading.ids import AccountId, AlgoId, InstrumentId, Nanos
 from trading.kill_switch import WHOLE, CancelPace, Kill, to_cancel, to_close
 from trading.limits import CLUSTER
-from trading.orders import EventKind, PlaceOrder
+from trading.orders import EventKind, ModifyOrder, Order, PlaceOrder
 
 #: Worlds whose seed leaves one of these by 32 have a kill; the others play as ever.  In the second orders are replaced.
 KILLED = (21, 22)
@@ -67,6 +68,7 @@ class Killer:
         core, now = session.core, self.world.now
         core.halt(self.kill.scope, self.kill.halted_at)
         for book in list(core.accounts.values()):
+            self._tempt(session, book)
             if cancels := self._pace.setdefault(session.name, CancelPace()).due(to_cancel(self.kill, book), now):
                 session.command(partial(core.cancel, cancels=cancels, now=now))
             if closing := to_close(self.kill, book, now, core.instruments, core.exposure.marks):
@@ -74,6 +76,21 @@ class Killer:
                 session.command(partial(core.place, intents=closing, now=now), closing)
             if not session.alive:
                 return
+
+    def _tempt(self, session: SimSession, book: AccountBook) -> None:
+        """Somebody moves what rests there towards the market: what could open or turn a position must stay."""
+        for order in list(book.open.values()):
+            if order.limit_price is None or not _enters(book, order):
+                continue
+            self.world.count("tempted after the kill")
+            dearer = order.limit_price + order.side.sign
+            change = ModifyOrder(account=book.account, client_order_id=order.client_order_id, limit_price=dearer)
+            before = _asked_for(session, order)
+            session.command(partial(session.core.modify, change=change, now=self.world.now))
+            if not session.alive:
+                return
+            if _asked_for(session, order) > before:
+                self.world.wrong.append(f"after the kill {order.client_order_id} was moved towards the market")
 
     def market(self) -> None:
         """Somebody is there to trade with."""
@@ -114,3 +131,16 @@ class Killer:
         for (account, algo, instrument), quantity in shares.items():
             if algo is not None and journal.algo_positions[account, algo, instrument].quantity != quantity:
                 yield f"{account}: what {algo} holds of {instrument} is not the sum of its executions, {quantity}"
+
+
+def _enters(book: AccountBook, order: Order) -> bool:
+    """Whether an order, after all others of its side, could open or turn a position."""
+    held = book.positions[order.instrument].quantity if order.instrument in book.positions else D(0)
+    same = (o for o in book.open.values() if (o.instrument, o.side) == (order.instrument, order.side))
+    return held * order.side.sign >= 0 or sum((o.open_quantity for o in same), D(0)) > abs(held)
+
+
+def _asked_for(session: SimSession, order: Order) -> int:
+    """How many changes of an order its session remembers to have been asked for."""
+    story = session.core.story(order.account, order.client_order_id)
+    return sum(f" {EventKind.MODIFY_REQUESTED} -> " in line for line in story)

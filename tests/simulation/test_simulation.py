@@ -14,7 +14,7 @@ from tests.simulation.play import play
 from tests.simulation.run import play_all, regressions, told
 from tests.simulation.shrink import kinds, shrink
 from tests.trading.fake_journal import FakeJournal
-from trading import kill_switch
+from trading import kill_switch, session_budget
 from trading.closing import Part, in_one, parts_of
 from trading.connection import ConnectionCore
 from trading.session_intake import Intake
@@ -100,8 +100,19 @@ def closing_in_nobodys_name(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kill_switch, "parts_of", whole)
 
 
+def prices_left_to_whoever_moves_them(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(session_budget, "is_more_eager", lambda *_: False)
+
+
 @pytest.mark.parametrize(
-    "safeguard", [without_fencing, without_deduplication, without_writing_first, closing_in_nobodys_name]
+    "safeguard",
+    [
+        without_fencing,
+        without_deduplication,
+        without_writing_first,
+        closing_in_nobodys_name,
+        prices_left_to_whoever_moves_them,
+    ],
 )
 def test_a_missing_safeguard_is_found(safeguard: Callable[[pytest.MonkeyPatch], None]) -> None:
     with pytest.MonkeyPatch.context() as patch:

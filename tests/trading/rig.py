@@ -181,7 +181,14 @@ class Rig:
         self.do(self.core.cancel(self.token, cancels, self.now))
         return self.token
 
-    def modify(self, key: str, quantity: int | None = None, price: int | None = None, seen: Nanos | None = None) -> int:
+    def modify(
+        self,
+        key: str,
+        quantity: int | None = None,
+        price: int | None = None,
+        seen: Nanos | None = None,
+        **more: Decimal,
+    ) -> int:
         self.token += 1
         change = ModifyOrder(
             account=ACC,
@@ -189,6 +196,7 @@ class Rig:
             quantity=None if quantity is None else D(quantity),
             limit_price=None if price is None else D(price),
             seen=seen,
+            **more,
         )
         self.do(self.core.modify(self.token, change, self.now))
         return self.token

@@ -1993,12 +1993,14 @@ export interface paths {
         /**
          * Set Limit
          * @description Put a limit in force, at once and with a new version; ``state`` says whether everybody keeps it by now.
+         *
+         *     The halt that a kill holds is not lowered, nor lifted: 409 `kill_in_force` names the kill that is to be released.
          */
         put: operations["set_limit_v1_risk_limits_put"];
         post?: never;
         /**
          * Lift Limit
-         * @description Lift a limit.
+         * @description Lift a limit; 409 `kill_in_force` for the halt of a kill, which is released at its own route.
          */
         delete: operations["lift_limit_v1_risk_limits_delete"];
         options?: never;

@@ -70,11 +70,30 @@ it("calls no limit that is in force none", async () => {
     { ...LIMIT, kind: "short_exposure", value: "0", used: "0", use: null },
   ];
   const silent = level("account:bo-1", [], { limits, figures: null });
-  answers({ "GET /v1/risk/tree": () => Response.json(level("cluster", [], { limits, children: [silent] })) });
+  answers({
+    "GET /v1/risk/tree": () => Response.json(level("cluster", [], { limits, children: [silent] })),
+    "GET /v1/risk/kills": () => Response.json([]),
+  });
   show(<Limits />);
   const uses = async (name: string) =>
     within(await screen.findByRole("table", { name: `Limits of ${name}` })).getAllByRole("row").slice(1).map((row) => row.children[3]?.textContent);
   expect(await uses("cluster")).toEqual(["–", "reached", "–", "–"]);
   expect(await uses("bo-1")).toEqual(["not known", "reached", "not known", "not known"]);
   expect(screen.queryByText("no limit")).toBeNull();
+});
+
+it("leads to the kill that holds a halt in place of lifting it, and lifts what no kill holds", async () => {
+  const limits = [{ ...LIMIT, kind: "halted", unit: "0, 1 or 2", value: "1", used: null, use: null }];
+  const kill = (id: string, scope: string, lifted_at: string | null) => ({ id, scope, lifted_at });
+  const below = [level("account:held", [], { limits }), level("account:released", [], { limits }), level("TEST:AAA", [], { limits, instrument: "TEST:AAA", scope: "account:held" })];
+  answers({
+    "GET /v1/risk/tree": () => Response.json(level("cluster", [], { children: below })),
+    "GET /v1/risk/kills": () => Response.json([kill("kill-1", "account:held", null), kill("kill-2", "account:released", "2026-01-01T00:00:00Z")]),
+  });
+  show(<Limits />);
+  const held = await screen.findByRole("region", { name: "held" });
+  expect(await within(held).findByRole("link", { name: "held by a kill" })).toHaveAttribute("href", "/kill/kill-1");
+  expect(within(held).queryByRole("button", { name: /^Lift/ })).toBeNull();
+  expect(screen.getByRole("button", { name: "Lift halted of released" })).toBeVisible();
+  expect(screen.getByRole("button", { name: "Lift halted of AAA" })).toBeVisible();
 });

@@ -2,7 +2,8 @@
 import { Button, Group, Skeleton } from "@mantine/core";
 import { IconChevronDown, IconChevronRight, IconPlus } from "@tabler/icons-react";
 import { useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { type ReactNode, useState } from "react";
+import { Link } from "react-router";
 
 import { api, expect, type Shape } from "@/api/client";
 import { useConfirm } from "@/components/ConfirmAction";
@@ -195,6 +196,28 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
   const [dialog, confirm] = useConfirm();
   const client = useQueryClient();
   const where = { scope: node.scope, kind: limit.kind, instrument: node.instrument };
+  const lift = (
+    <Button
+      size="compact-xs"
+      variant="subtle"
+      c="var(--qd-bad)"
+      aria-label={`Lift ${limit.kind} of ${node.title}`}
+      onClick={() => {
+        confirm({
+          title: `Lift ${limit.kind.replaceAll("_", " ")} of ${node.title}`,
+          children: "The limit no longer holds; those above it still do.",
+          verb: "Lift the limit",
+          danger: true,
+          act: async () => {
+            await expect(api.DELETE("/v1/risk/limits", { params: { query: { ...where, seen: limit.value } } }));
+            await client.invalidateQueries({ queryKey: ["limit-tree"] });
+          },
+        });
+      }}
+    >
+      Lift
+    </Button>
+  );
   return (
     <tr>
       <th scope="row">
@@ -221,26 +244,7 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
             >
               Change
             </Button>
-            <Button
-              size="compact-xs"
-              variant="subtle"
-              c="var(--qd-bad)"
-              aria-label={`Lift ${limit.kind} of ${node.title}`}
-              onClick={() => {
-                confirm({
-                  title: `Lift ${limit.kind.replaceAll("_", " ")} of ${node.title}`,
-                  children: "The limit no longer holds; those above it still do.",
-                  verb: "Lift the limit",
-                  danger: true,
-                  act: async () => {
-                    await expect(api.DELETE("/v1/risk/limits", { params: { query: { ...where, seen: limit.value } } }));
-                    await client.invalidateQueries({ queryKey: ["limit-tree"] });
-                  },
-                });
-              }}
-            >
-              Lift
-            </Button>
+            {limit.kind === "halted" && !node.instrument ? <UnlessKilled scope={node.scope}>{lift}</UnlessKilled> : lift}
           </Group>
         ) : null}
         {editing ? (
@@ -256,6 +260,13 @@ function Limit(given: { node: TreeNode; limit: LimitUse; mayEdit: boolean }) {
       </td>
     </tr>
   );
+}
+
+/** How a halt is lifted, or the way to the kill that holds it: while that is in force the server refuses. */
+function UnlessKilled(given: { scope: string; children: ReactNode }) {
+  const kills = useView({ path: "risk/kills", queryKey: ["kills"], read: () => expect(api.GET("/v1/risk/kills")) });
+  const kill = kills.data?.find((each) => each.scope === given.scope && each.lifted_at === null);
+  return kill ? <Link to={`/kill/${kill.id}`}>held by a kill</Link> : given.children;
 }
 
 function Amount(given: { value: string; node: TreeNode; unit: string }) {

@@ -71,7 +71,7 @@ it("sets nothing where what is in force cannot be read", async () => {
   expect(puts()).toEqual([]);
 });
 
-it.each(["1_000", "９０００", "1,000", "2.5 million", "0x10"])("sets nothing for %s, which the server may take for a number", async (value) => {
+it.each(["1_000", "９０００", "1,000", "2.5 million", "0x10"])("sets nothing for %s, which is no number", async (value) => {
   const { puts } = open("0");
   await change(value);
   expect(screen.getByText(/^Write a number/)).toBeVisible();
