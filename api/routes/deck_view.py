@@ -96,8 +96,8 @@ class KillGlance(Shown):
 class DeckShown(InCurrencies):
     """The deck at a glance; sums are over what the caller sees.
 
-    ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
-    are null where it is all of them.
+    ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them, such as
+    are switched off while they hold something included; the sums are null where it is all of them.
     ``currency``: of all amounts; where there are several no sum is known.
     ``gross_limit``: for operators the cluster's, else the caller's own; null for a key of some accounts only.
     ``gross_used``: what all it is set for uses of that limit, so nothing of accounts that others grant; ``gross_use``:
@@ -175,7 +175,7 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
     limit, used = (limits.get(scope), _gross_of(scope, seen)) if scope is not None else (None, None)
     uses = {each.id: seen.use_of(each) for each in accounts}
     whole = [use for use in uses.values() if use is not None]
-    not_known = [each.id for each in accounts if each.enabled and uses[each.id] is None]
+    not_known = [each.id for each in accounts if seen.is_missed(each)]
     currencies = Currencies(seen, accounts)
     # Where nothing has happened nothing is added.
     moved = [each for each, use in uses.items() if use is not None and (use.gross or use.net or use.profit)]
@@ -234,12 +234,12 @@ def _gross_of(scope: str, seen: Seen) -> Decimal | None:
     It is no sum of what somebody sees, who may be granted accounts of others.
     """
     accounts = [each for each in seen.accounts if scope in (CLUSTER, user_scope(each.user))]
-    known = [seen.use_of(each) for each in accounts if each.enabled]
-    if None in known or not Currencies(seen, accounts).is_one(scope):
+    if any(seen.is_missed(each) for each in accounts) or not Currencies(seen, accounts).is_one(scope):
         return None
     if (use := seen.uses().get(scope)) is not None:
         return use.gross
     # Of levels on which nothing has happened central risk says nothing.
+    known = [seen.use_of(each) for each in accounts]
     return None if any(use is not None and use.gross for use in known) else ZERO
 
 

@@ -247,8 +247,19 @@ async def test_what_was_told_long_ago_is_not_shown_as_what_is(stage: Stage, key:
     assert (await stage.get("/v1/risk/heat"))["old"] == [{"account": "paper-2", "at": None}]
     await stage.ask("PATCH", "/v1/accounts/paper-2", {"enabled": False})
     seen = await stage.get("/v1/deck")
-    # Nobody but central risk knows what it uses still.
+    # It has an order open, which may fill whether it is switched on or not.
+    assert (seen["not_known"], seen["gross"], seen["gross_use"]) == (["paper-2"], "100", None)
+    await stage.ask("DELETE", "/v1/orders/paper-2/k-2")
+    seen = await stage.get("/v1/deck")
     assert (seen["not_known"], seen["gross"], seen["gross_use"]) == ([], "100", 0.3)
+    async with stage.services.database.connection() as connection:
+        await connection.execute("INSERT INTO positions VALUES ('paper-2', %s, 1, -2, 10, 0, 0, 0, 1)", (BTC,))
+    assert (await stage.get("/v1/deck"))["not_known"] == ["paper-2"]
+    assert [each["account"] for each in (await stage.get("/v1/risk/heat"))["old"]] == ["paper-2"]
+    # What its session tells of it counts, on or off.
+    await told(stage, "bo", account("paper-2", connected=False))
+    seen = await stage.get("/v1/deck")
+    assert (seen["not_known"], seen["gross"], seen["accounts"][1]["state"]) == ([], "300", "off")
 
 
 async def test_without_word_of_central_risk_no_sum_is_shown(stage: Stage, key: str) -> None:
@@ -379,6 +390,8 @@ async def test_the_tree_says_what_of_it_a_silent_session_told_and_when(stage: St
     await stage.ask("PATCH", "/v1/accounts/paper-2", {"enabled": False})
     assert (await stage.get("/v1/risk/tree"))["old"], "central risk still counts what it held"
     await risk_told(stage, use("account:paper-1", 100, 7))
+    assert (await stage.get("/v1/risk/tree"))["old"], "an order of it may fill still"
+    await stage.ask("DELETE", "/v1/orders/paper-2/k-2")
     assert (await stage.get("/v1/risk/tree"))["old"] == []
 
 

@@ -3861,8 +3861,8 @@ export interface components {
          * DeckShown
          * @description The deck at a glance; sums are over what the caller sees.
          *
-         *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
-         *     are null where it is all of them.
+         *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them, such as
+         *     are switched off while they hold something included; the sums are null where it is all of them.
          *     ``currency``: of all amounts; where there are several no sum is known.
          *     ``gross_limit``: for operators the cluster's, else the caller's own; null for a key of some accounts only.
          *     ``gross_used``: what all it is set for uses of that limit, so nothing of accounts that others grant; ``gross_use``:
