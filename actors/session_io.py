@@ -213,6 +213,12 @@ class SessionIO(Shell):
         """Read the connection's updates by cursor, for ever."""
         epoch, cursor, up = 0, 0, False
         while True:
+            book = self._core().accounts[account]
+            # It may have been switched off, and on again, since.
+            up = up and book.connected
+            if book.disabled:
+                await asyncio.sleep(0.5)
+                continue
             try:
                 page: UpdatePage = await self.connections[account].call(
                     # While the broker is away its return is what we wait for, and that is no update.

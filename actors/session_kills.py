@@ -15,7 +15,7 @@ import msgspec
 from actors.session_io import SessionIO
 from cluster.process import now
 from storage.kills import Kills
-from trading.errors import TradeError, UnknownThing
+from trading.errors import Conflict, TradeError, UnknownThing
 from trading.flattening import Flattened, Flattening, closing_orders, is_to_be_tried_again, orders_of, to_take_back
 from trading.instructions import Lane
 from trading.kill_switch import CancelPace, Kill, to_cancel, to_close
@@ -124,12 +124,14 @@ class SessionKills(SessionIO):
 
         Answers once the broker has taken the closing orders; those that are refused are tried again for a few seconds.
         `Conflict` among them: some may still fill, and what is held of their instruments is left.  Raises
-        `Conflict` ``being_closed`` while a kill, or another flattening, closes what is held.
+        `Conflict` ``being_closed`` while a kill, or another flattening, closes what is held, ``account_is_disabled``.
         """
         core = self._ready_core()
         book = core.accounts.get(wish.account)
         if book is None:
             raise UnknownThing("account", wish.account, f"of user {self.user}")
+        if book.disabled:
+            raise Conflict("account_is_disabled", f"account {wish.account} is disabled: enable it first")
         cancels = to_take_back(wish, book, core.waiting_keys(wish.account))
         cancelled = await self._command(lambda token: core.cancel(token, cancels, now()))
         await _as_long_as(lambda: any(not key.startswith(wish.id) for key in book.open), QUIET_S)

@@ -29,6 +29,7 @@ from storage.days import Days
 from storage.desired import Desired
 from storage.instruments import Instruments
 from storage.leases import Leases
+from storage.open_counts import exposed_among
 from storage.reconciliations import Reconciliations
 from storage.records import AccountRecord, OrderFilter
 from trading.account_book import AccountBook, CashSlack
@@ -99,7 +100,7 @@ class UserSession(SessionKills):
         self._incarnations.know(await self.desired.algo_epochs(self.user))
 
     async def refresh(self) -> None:
-        """Accounts or instruments changed: take up what is new."""
+        """Accounts or instruments changed: take up what is new, and what was switched on or off."""
         self.require_ready()
         await self._take_accounts()
 
@@ -108,9 +109,17 @@ class UserSession(SessionKills):
         instruments = await self.instruments.all()
         core.instruments.update({i.id: i for i in instruments})
         self.marks.know(instruments)
-        for account in await self.desired.accounts():
-            if account.user == self.user and account.enabled and account.id not in core.accounts:
+        mine = [account for account in await self.desired.accounts() if account.user == self.user]
+        off = [account.id for account in mine if not account.enabled and account.id not in core.accounts]
+        # What is held is at risk whether its account may trade or not.
+        exposed = await exposed_among(self.database, off) if off else set[AccountId]()
+        for account in mine:
+            if account.id not in core.accounts and (account.enabled or account.id in exposed):
                 await self._take_account(core, account)
+        enabled = {account.id for account in mine if account.enabled}
+        for known in list(core.accounts.values()):
+            if known.disabled != (known.account not in enabled):
+                self._do(core.switch(known.account, known.account in enabled, now()))
 
     async def _take_account(self, core: SessionCore, account: AccountRecord) -> None:
         own = {k: v for k, v in account.settings.items() if k not in DECK_SETTINGS}

@@ -129,6 +129,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the account's session has told nothing for so long that what it said is not known any more."""
         return self.at - self.told_at(account) > QUIET_NS
 
+    def is_missed(self, account: AccountRecord) -> bool:
+        """Whether the account belongs in the sums and its figures are not known: also where it is switched off, if it
+        holds something still."""
+        count = self.open.get(account.id)
+        return (account.enabled or (count is not None and count.is_exposed)) and self.use_of(account) is None
+
     def use_of(self, account: AccountRecord) -> LevelUse | None:
         """What is in use of the account's level; None where it is not known now."""
         told = self.told_of(account)

@@ -23,7 +23,8 @@ def with_age(root: TreeNode, seen: Seen, accounts: Sequence[AccountRecord]) -> T
         each.id: told
         for each in seen.accounts
         # One that was switched off may still hold something.
-        if (each.enabled or account_scope(each.id) in used) and (told := _old(each, seen)) is not None
+        if (each.enabled or account_scope(each.id) in used or seen.is_missed(each))
+        and (told := _old(each, seen)) is not None
     }
     if not old:
         return root

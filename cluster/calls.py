@@ -1,7 +1,8 @@
 """Calls between actors: cached handles, a time limit on every call, errors named by their remedy.
 
 An outcome that is not known is `Unreachable`; an actor that is not there is `NotReady`.  Nothing is ever
-retried here: only the caller knows whether doing it twice is safe.
+retried here: only the caller knows whether doing it twice is safe.  A call to one that is known to be dead is not sent
+to it at all: Ray would answer as for a call that was under way when it died.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import ray
 from ray import exceptions
+from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 
 import cluster.runtime  # noqa: F401 - sets the flags that Ray reads when it is imported
 from cluster.names import namespace
@@ -21,6 +23,8 @@ from cluster.settings import settings
 from trading.errors import NotReady, TradeError, Unreachable
 
 T = TypeVar("T")
+
+_DEAD = ActorTableData.ActorState.DEAD
 
 _UNKNOWN_OUTCOME = (exceptions.ActorUnavailableError, exceptions.GetTimeoutError, exceptions.TaskCancelledError)
 
@@ -74,8 +78,12 @@ class Peer:
         """Call ``method``; raises what the actor raised, `NotReady` (it is not there, nothing was done) or
         `Unreachable` (no answer in time, or it died meanwhile: the outcome is unknown)."""
         handle = self._handle
-        if handle is None:
+        if handle is None or _is_dead(handle):
             handle = await self._resolve()
+            if _is_dead(handle):
+                # For a moment Ray's control store may still give the name's last owner.
+                self._handle = None
+                raise NotReady(f"{self.name} has died, and is not started again yet", 1.0)
         bound = getattr(handle, method)
         if group is not None:
             bound = bound.options(concurrency_group=group)
@@ -120,6 +128,14 @@ class Peer:
     def forget(self) -> None:
         """Look the name up again at the next call."""
         self._handle = None
+
+
+def _is_dead(handle: Any) -> bool:
+    """Whether this process has been told that the actor is dead for good; asks nobody.
+
+    Ray tells it of every actor that it has called, and does not send what is called after that.
+    """
+    return bool(handle._get_local_state() == _DEAD)  # Ray has no public name for it
 
 
 def _plain(error: TradeError) -> TradeError:

@@ -97,6 +97,8 @@ class AccountBook:
         #: The broker's view has been taken in since this incarnation began; before that nothing new is sent.
         self.reconciled = False
         self.connected = False
+        #: Somebody has switched it off: what it holds counts on, and nothing is sent to its broker.
+        self.disabled = False
         self.report_in_flight = False
         self.report_wanted = ""
         self.reported_at = Nanos(0)

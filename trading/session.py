@@ -158,6 +158,8 @@ class SessionCore(Replacing):
 
     def _require_ways(self, book: AccountBook) -> None:
         """Nothing new without the broker's view and a journal to write to."""
+        if book.disabled:
+            raise Conflict("account_is_disabled", f"account {book.account} is disabled: enable it first")
         if not book.connected or not book.reconciled:
             raise NotReady(f"account {book.account} is being reconciled with its broker", 1.0)
         if self.journal_is_away:

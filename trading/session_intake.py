@@ -88,10 +88,20 @@ class Intake(Checks):
                 )
         return self._drain(now)
 
+    def switch(self, account: AccountId, on: bool, now: Nanos) -> list[Instruction]:
+        """Let an account that was taken up trade, or not.
+
+        One that is off keeps what it holds, and its open orders, in all figures; it takes no new orders, closing ones
+        included, and is compared with nothing.  Cancels wait until it is on again.
+        """
+        book = self.accounts[account]
+        book.disabled = not on
+        return self.connection(account, up=False, now=now) if book.disabled else self._drain(now)
+
     def connection(self, account: AccountId, up: bool, now: Nanos) -> list[Instruction]:
         """The broker connection of an account came up (again) or went away."""
         book = self.accounts[account]
-        if up and not book.connected:
+        if up and not book.connected and not book.disabled:
             book.connected = True
             book.reconciled = False
             book.is_outdated = book.report_in_flight

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, model_validator
 from api.formats import Body, Shown
 from api.problems import Problem, body_of
 from api.routes import algo_commands as commands
-from api.routes.algos import find_traded, shown
+from api.routes.algo_commands import AlgoPaused, EntryLeft
+from api.routes.algos import fields_of, find_traded, shown
 from api.security import AlgoRunner, Caller
 from api.services import Deck, Services
 from api.shapes import AlgoShown
@@ -58,12 +59,18 @@ class BatchWanted(Body):
 
 
 class BatchResult(Shown):
-    """What came of it for one algo: the algo as it stands, or the problem; ``status`` as if it had been asked alone."""
+    """What came of it for one algo: the algo as it stands, or the problem; ``status`` as if it had been asked alone.
+
+    ``cancelled``, ``left``: of a pause with ``cancel_open``, the keys of the orders that are being taken back, and
+    those that are not, and may still fill.
+    """
 
     id: str
     status: int
     algo: AlgoShown | None = None
     problem: Problem | None = None
+    cancelled: list[str] = Field(default_factory=list)
+    left: list[EntryLeft] = Field(default_factory=list)
 
 
 class BatchShown(Shown):
@@ -101,13 +108,15 @@ async def command_many(body: BatchWanted, caller: AlgoRunner, deck: Deck) -> Bat
     # Sessions that do not answer take their time, but all at once.
     await asyncio.gather(*(commands.tell(deck, record, kill) for record, kill in kills))
     holds = None
+    taken_back: dict[str, AlgoPaused] = {}
     if body.action == "pause" and done:
         # Limits come in order: whoever has heard of the last has heard of all.
         holds = await commands.until_heard(deck, max(done.values(), key=lambda each: each.paused_at))
         if body.cancel_open:
-            problems |= await _cancel_open(deck, caller, done)
+            taken_back, failed = await _cancel_open(deck, caller, done)
+            problems |= failed
     results = [
-        BatchResult(id=id, status=200, algo=await shown(deck, done[id]))
+        _done(id, taken_back[id] if id in taken_back else await shown(deck, done[id]))
         if id not in problems
         else BatchResult(id=id, status=problems[id]["status"], problem=Problem.model_validate(problems[id]))
         for id in ids
@@ -116,20 +125,32 @@ async def command_many(body: BatchWanted, caller: AlgoRunner, deck: Deck) -> Bat
     return BatchShown(action=body.action, done=len(ids) - refused, refused=refused, holds=holds, results=results)
 
 
-async def _cancel_open(deck: Services, caller: Caller, paused: dict[str, AlgoRecord]) -> dict[str, dict[str, Any]]:
-    """Take back what could enlarge positions; the problems of those where that did not work."""
+def _done(id: str, algo: AlgoShown) -> BatchResult:
+    if not isinstance(algo, AlgoPaused):
+        return BatchResult(id=id, status=200, algo=algo)
+    return BatchResult(
+        id=id, status=200, algo=AlgoShown(**fields_of(algo)), cancelled=algo.cancelled, left=algo.refused
+    )
+
+
+async def _cancel_open(
+    deck: Services, caller: Caller, paused: dict[str, AlgoRecord]
+) -> tuple[dict[str, AlgoPaused], dict[str, dict[str, Any]]]:
+    """Take back what could enlarge positions: what came of it, and the problems of those where that did not work."""
     wanted = commands.PauseWanted(cancel_open=True)
     outcomes = await asyncio.gather(
         *(commands.paused(deck, caller, record, wanted, holds=True) for record in paused.values()),
         return_exceptions=True,
     )
-    found = {}
+    done, failed = dict[str, AlgoPaused](), dict[str, dict[str, Any]]()
     for id, outcome in zip(paused, outcomes, strict=True):
         if isinstance(outcome, Exception):
-            found[id] = body_of(outcome)
+            failed[id] = body_of(outcome)
         elif isinstance(outcome, BaseException):
             raise outcome
-    return found
+        else:
+            done[id] = outcome
+    return done, failed
 
 
 async def _act(

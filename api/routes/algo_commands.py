@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
 from api.formats import Body
+from api.routes.accounts import Refusal
 from api.routes.algos import (
     AlgoChanged,
     AlgoWithStop,
@@ -75,15 +76,22 @@ class MoveWanted(Body):
     force: bool = False
 
 
+class EntryLeft(Refusal):
+    """An open order that its session would not take back, and why."""
+
+    client_order_id: str
+
+
 class AlgoPaused(AlgoShown):
     """A paused algo.
 
     ``holds``: every session has heard of it, so no order that does not reduce passes any more.  ``cancelled``: keys of
-    the orders that are being taken back.
+    the orders that are being taken back; ``refused``: those that are not, and may still fill.
     """
 
     holds: bool = False
     cancelled: list[str] = Field(default_factory=list)
+    refused: list[EntryLeft] = Field(default_factory=list)
 
 
 Wait = Annotated[float, Query(ge=0, le=30, description="Wait so long for it to be done")]
@@ -210,8 +218,8 @@ async def move(deck: Services, caller: Caller, record: AlgoRecord, wanted: MoveW
 
 async def paused(deck: Services, caller: Caller, record: AlgoRecord, wanted: PauseWanted, holds: bool) -> AlgoPaused:
     """The answer to a pause, once what is open has been taken back if that was asked for."""
-    cancelled = await _cancel_entries(deck, caller, record) if wanted.cancel_open else []
-    return AlgoPaused(**fields_of(await shown(deck, record)), holds=holds, cancelled=cancelled)
+    cancelled, refused = await _cancel_entries(deck, caller, record) if wanted.cancel_open else ([], [])
+    return AlgoPaused(**fields_of(await shown(deck, record)), holds=holds, cancelled=cancelled, refused=refused)
 
 
 async def until_heard(deck: Services, record: AlgoRecord) -> bool:
@@ -231,8 +239,10 @@ async def until_heard(deck: Services, record: AlgoRecord) -> bool:
     return False
 
 
-async def _cancel_entries(deck: Services, caller: Caller, record: AlgoRecord) -> list[str]:
-    """Take back an algo's open orders that could enlarge a position; their keys."""
+async def _cancel_entries(deck: Services, caller: Caller, record: AlgoRecord) -> tuple[list[str], list[EntryLeft]]:
+    """Take back an algo's open orders that could enlarge a position: the keys of those that are, and those that are
+    not.  One that has ended meanwhile is neither.
+    """
     filters = OrderFilter(account=record.account, states=_OPEN)
     found: list[Order] = []
     cursor: str | None = None
@@ -244,15 +254,22 @@ async def _cancel_entries(deck: Services, caller: Caller, record: AlgoRecord) ->
     held = {each.instrument: each.quantity for each in await deck.journal.positions([record.account])}
     mine = [order for order in entries(found, held) if order.algo == record.id and not order.cancelling]
     if not mine:
-        return []
+        return [], []
     cause = CauseId(caller.cause)
     cancels = [
         CancelOrder(account=record.account, client_order_id=order.client_order_id, cause=cause) for order in mine
     ]
-    keys = [cancel.client_order_id for cancel in cancels]
-    await deck.session(record.user).call("cancel", cancels, timeout=5.0)
-    await deck.note(caller, "cancel_entries", record.id, {"orders": keys})
-    return [str(key) for key in keys]
+    results = await deck.session(record.user).call("cancel", cancels, timeout=5.0)
+    taken, refused = list[str](), list[EntryLeft]()
+    for cancel, result in zip(cancels, results, strict=True):
+        key = str(cancel.client_order_id)
+        if not isinstance(result, TradeError):
+            taken.append(key)
+        elif result.code != "order_is_final":
+            refused.append(EntryLeft(client_order_id=key, code=result.code, detail=str(result)))
+    left = {each.client_order_id: each.detail for each in refused}
+    await deck.note(caller, "cancel_entries", record.id, {"orders": taken, "refused": left})
+    return taken, refused
 
 
 async def tell(deck: Services, record: AlgoRecord, kill: KillRecord) -> None:

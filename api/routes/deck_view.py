@@ -96,10 +96,13 @@ class KillGlance(Shown):
 class DeckShown(InCurrencies):
     """The deck at a glance; sums are over what the caller sees.
 
-    ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
-    are null where it is all of them, ``gross_use`` where it is any.
-    ``currency``: of all amounts; where there are several no sum is known, nor ``gross_use``.
-    ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
+    ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them, such as
+    are switched off while they hold something included; the sums are null where it is all of them.
+    ``currency``: of all amounts; where there are several no sum is known.
+    ``gross_limit``: for operators the cluster's, else the caller's own; null for a key of some accounts only.
+    ``gross_used``: what all it is set for uses of that limit, so nothing of accounts that others grant; ``gross_use``:
+    its share.  Null where it is not known of any of it, or is in several currencies.
+    ``trouble``: what could not be read.
     """
 
     model_config = ConfigDict(
@@ -113,6 +116,7 @@ class DeckShown(InCurrencies):
                     "gross": "52000",
                     "net": "-1200",
                     "gross_limit": "250000",
+                    "gross_used": "52000",
                     "gross_use": 0.208,
                     "not_known": [],
                     "accounts": [],
@@ -134,6 +138,7 @@ class DeckShown(InCurrencies):
     gross: Amount | None
     net: Amount | None
     gross_limit: Amount | None
+    gross_used: Amount | None
     gross_use: float | None
     not_known: list[str]
     accounts: list[AccountGlance]
@@ -165,10 +170,12 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
     accounts = [each for each in seen.accounts if each.id in mine]
     algos = algos_of(caller, seen)
     limits = seen.gross_limits()
-    limit = limits.get(CLUSTER if caller.is_operator else user_scope(caller.user))
+    # What a user may use is nothing that a key of some of the accounts may look at.
+    scope = CLUSTER if caller.is_operator else user_scope(caller.user) if caller.sees(caller.user) else None
+    limit, used = (limits.get(scope), _gross_of(scope, seen)) if scope is not None else (None, None)
     uses = {each.id: seen.use_of(each) for each in accounts}
     whole = [use for use in uses.values() if use is not None]
-    not_known = [each.id for each in accounts if each.enabled and uses[each.id] is None]
+    not_known = [each.id for each in accounts if seen.is_missed(each)]
     currencies = Currencies(seen, accounts)
     # Where nothing has happened nothing is added.
     moved = [each for each, use in uses.items() if use is not None and (use.gross or use.net or use.profit)]
@@ -187,7 +194,8 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
         gross=gross,
         net=sum((use.net for use in whole), ZERO) if summed else None,
         gross_limit=limit,
-        gross_use=None if not_known else share(gross, limit),
+        gross_used=used,
+        gross_use=share(used, limit),
         not_known=not_known,
         accounts=shown,
         algos=AlgosGlance(
@@ -218,6 +226,21 @@ async def _shown(deck: Services, caller: Caller, seen: Seen) -> DeckShown:
         ],
         trouble=seen.trouble,
     )
+
+
+def _gross_of(scope: str, seen: Seen) -> Decimal | None:
+    """What is in use of the cluster's, or a user's, gross exposure; None where it is not known of all its accounts.
+
+    It is no sum of what somebody sees, who may be granted accounts of others.
+    """
+    accounts = [each for each in seen.accounts if scope in (CLUSTER, user_scope(each.user))]
+    if any(seen.is_missed(each) for each in accounts) or not Currencies(seen, accounts).is_one(scope):
+        return None
+    if (use := seen.uses().get(scope)) is not None:
+        return use.gross
+    # Of levels on which nothing has happened central risk says nothing.
+    known = [seen.use_of(each) for each in accounts]
+    return None if any(use is not None and use.gross for use in known) else ZERO
 
 
 def algos_of(caller: Caller, seen: Seen) -> list[AlgoRecord]:

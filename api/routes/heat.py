@@ -129,7 +129,7 @@ async def risk_heat(caller: Viewer, deck: Deck) -> dict[str, Any]:
         "old": [
             {"account": each.id, "at": seen.told_at(each)}
             for each in mine.values()
-            if each.enabled and seen.is_quiet(each)
+            if seen.is_quiet(each) and (each.enabled or seen.is_missed(each))
         ],
         **(currency_fields(totals) if totals else currencies.fields(CLUSTER)),
         "algos": table.algos,

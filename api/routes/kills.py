@@ -217,11 +217,20 @@ async def _shown(deck: Services, record: KillRecord) -> dict[str, Any]:
     level, _, who = record.scope.partition(":")
     algos = [algo for algo in await deck.desired.algos() if _is_in(record.scope, algo)]
     found = await deck.kills.outcome(record, list(owners), AlgoId(who) if level == "algo" else None)
+    off = {account.id for account in accounts if not account.enabled}
     waiting = [
-        f"{each.account}: {each.open_orders} open orders" for each in found if each.open_orders and not record.lifted_at
+        f"{each.account}: {each.open_orders} open orders"
+        + (", which cannot be taken back while it is disabled" if each.account in off else "")
+        for each in found
+        if each.open_orders and not record.lifted_at
     ]
     if record.flatten:
-        waiting += [f"{each.account}: {len(each.positions)} positions" for each in found if each.positions]
+        waiting += [
+            f"{each.account}: {len(each.positions)} positions"
+            + (", which cannot be closed while it is disabled: enable it" if each.account in off else "")
+            for each in found
+            if each.positions
+        ]
         if not record.lifted_at:
             waiting += [
                 f"{a.account}: of {id} a part is left to order {key}, which is open"

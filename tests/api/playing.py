@@ -60,6 +60,8 @@ class PlayedSession:
         self.raises: TradeError | None = None
         #: The next order is denied for these reasons.
         self.denies: list[str] = []
+        #: What is answered to changes of these orders.
+        self.refuses: dict[str, TradeError] = {}
         self.orders: dict[tuple[str, str], Order] = {}
         self._services = services
         self._epoch = 0
@@ -164,6 +166,8 @@ class PlayedSession:
         return order
 
     async def _change(self, what: Any, kind: EventKind) -> Order | TradeError:
+        if (refusal := self.refuses.get(what.client_order_id)) is not None:
+            return refusal
         order = self.orders.get((what.account, what.client_order_id))
         if order is None:
             return UnknownThing("order", what.client_order_id)

@@ -12,7 +12,7 @@ from api.routes.algo_commands import restart
 from api.security import Caller
 from storage.records import NodeRecord
 from tests.api.playing import BTC, Stage, algo_body, order_body
-from trading.errors import Conflict, NotReady
+from trading.errors import Conflict, NotReady, UnknownThing
 from trading.ids import AccountId as Account
 from trading.ids import AlgoId, Epoch, Nanos, NodeName, UserId, client_order_id
 from trading.orders import OrderType, PlaceOrder, Side
@@ -79,6 +79,27 @@ async def test_a_pause_says_by_whom_and_takes_back_entries_if_asked(stage: Stage
     resumed = await post(stage, "/v1/algos/momo-1/resume", key=key)
     assert (resumed["paused_by"], resumed["paused_at"]) == ("", None)
     assert (await stage.get("/v1/risk/limits", key=key))["items"] == []
+
+
+async def test_a_pause_tells_which_orders_its_session_would_not_take_back(stage: Stage, key: str) -> None:
+    await stage.make("/v1/algos", algo_body(start=True), key=key)
+    kept, ended, taken = [await rests(stage, number) for number in (1, 2, 3)]
+    refuses = stage.played["asha"].refuses
+    refuses[kept] = UnknownThing("order", kept, "in account paper-1")
+    refuses[ended] = Conflict("order_is_final", f"order {ended} is filled; there is nothing to cancel")
+    body = {"cancel_open": True}
+    said = await post(stage, "/v1/algos/momo-1/pause", body, key=key)
+    assert said["cancelled"] == [taken]
+    ((refused),) = said["refused"]
+    assert (refused["client_order_id"], refused["code"]) == (kept, "unknown_order")
+    assert kept in refused["detail"]
+    (line,) = (await stage.get("/v1/audit?action=cancel_entries"))["items"]
+    assert line["after"] == {"orders": [taken], "refused": {kept: refused["detail"]}}
+    batch = {"action": "pause", "ids": ["momo-1"], **body}
+    said = await post(stage, "/v1/algos/batch", batch, key=key, status=207)
+    (result,) = said["results"]
+    assert (result["cancelled"], result["left"]) == ([], [refused])
+    assert result["algo"]["paused_by"] == "asha"
 
 
 async def test_a_stop_tells_what_is_left_and_leaves_orders_if_asked(stage: Stage, key: str) -> None:

@@ -126,6 +126,27 @@ async def test_others_see_their_own_part_of_the_deck(stage: Stage, key: str) -> 
     assert (empty["gross_limit"], empty["alerts"]) == (None, 0)
 
 
+async def test_what_is_granted_is_no_use_of_ones_own_limit(stage: Stage, key: str) -> None:
+    assert (await stage.ask("PUT", "/v1/grants/paper-2/asha", {"level": "view"})).is_success
+    seen = await stage.get("/v1/deck", key=key)
+    assert (seen["gross"], seen["gross_limit"]) == ("300", "800")
+    assert (seen["gross_used"], seen["gross_use"]) == ("100", 0.125)
+    # Nothing is known of the granted account; of the own ones all is.
+    await told(stage, "bo", account("paper-2"), at=1)
+    seen = await stage.get("/v1/deck", key=key)
+    assert (seen["not_known"], seen["gross"], seen["gross_use"]) == (["paper-2"], "100", 0.125)
+    await told(stage, "asha", account("paper-1"), at=1)
+    await told(stage, "bo", account("paper-2"))
+    seen = await stage.get("/v1/deck", key=key)
+    assert (seen["not_known"], seen["gross"], seen["gross_use"]) == (["paper-1"], "200", None)
+
+
+async def test_a_key_of_some_accounts_sees_nothing_of_its_users_limit(stage: Stage, key: str) -> None:
+    made = await stage.make("/v1/keys", {"label": "of paper-1 only", "accounts": ["paper-1"]}, key=key)
+    seen = await stage.get("/v1/deck", key=made["key"])
+    assert (seen["gross"], seen["gross_limit"], seen["gross_use"]) == ("100", None, None)
+
+
 async def test_prices_that_the_market_has_not_told_of_late_are_counted(stage: Stage, key: str) -> None:
     now = time.time_ns()
     fresh, old = held("-250.5", marked_at=now - 30_000_000_000), held("-9", marked_at=now - 61_000_000_000)
@@ -226,7 +247,19 @@ async def test_what_was_told_long_ago_is_not_shown_as_what_is(stage: Stage, key:
     assert (await stage.get("/v1/risk/heat"))["old"] == [{"account": "paper-2", "at": None}]
     await stage.ask("PATCH", "/v1/accounts/paper-2", {"enabled": False})
     seen = await stage.get("/v1/deck")
-    assert (seen["not_known"], seen["gross_use"]) == ([], 0.1)
+    # It has an order open, which may fill whether it is switched on or not.
+    assert (seen["not_known"], seen["gross"], seen["gross_use"]) == (["paper-2"], "100", None)
+    await stage.ask("DELETE", "/v1/orders/paper-2/k-2")
+    seen = await stage.get("/v1/deck")
+    assert (seen["not_known"], seen["gross"], seen["gross_use"]) == ([], "100", 0.3)
+    async with stage.services.database.connection() as connection:
+        await connection.execute("INSERT INTO positions VALUES ('paper-2', %s, 1, -2, 10, 0, 0, 0, 1)", (BTC,))
+    assert (await stage.get("/v1/deck"))["not_known"] == ["paper-2"]
+    assert [each["account"] for each in (await stage.get("/v1/risk/heat"))["old"]] == ["paper-2"]
+    # What its session tells of it counts, on or off.
+    await told(stage, "bo", account("paper-2", connected=False))
+    seen = await stage.get("/v1/deck")
+    assert (seen["not_known"], seen["gross"], seen["accounts"][1]["state"]) == ([], "300", "off")
 
 
 async def test_without_word_of_central_risk_no_sum_is_shown(stage: Stage, key: str) -> None:
@@ -357,6 +390,8 @@ async def test_the_tree_says_what_of_it_a_silent_session_told_and_when(stage: St
     await stage.ask("PATCH", "/v1/accounts/paper-2", {"enabled": False})
     assert (await stage.get("/v1/risk/tree"))["old"], "central risk still counts what it held"
     await risk_told(stage, use("account:paper-1", 100, 7))
+    assert (await stage.get("/v1/risk/tree"))["old"], "an order of it may fill still"
+    await stage.ask("DELETE", "/v1/orders/paper-2/k-2")
     assert (await stage.get("/v1/risk/tree"))["old"] == []
 
 

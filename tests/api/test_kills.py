@@ -76,6 +76,11 @@ async def test_what_a_part_of_a_position_is_left_to_is_named(stage: Stage, key: 
     stage.played["asha"].raises = Unreachable("session/asha", "no answer")
     thrown = await stage.make("/v1/risk/kill?wait_s=0", body)
     assert thrown["waiting"] == ["paper-1: 1 positions"]
+    await stage.ask("PATCH", "/v1/accounts/paper-1", {"enabled": False})
+    off = await stage.get(f"/v1/risk/kills/{thrown['id']}")
+    assert not off["done"]
+    assert off["waiting"] == ["paper-1: 1 positions, which cannot be closed while it is disabled: enable it"]
+    await stage.ask("PATCH", "/v1/accounts/paper-1", {"enabled": True})
     # A person's, who buys back by hand while it is in force.
     placed = (await order(stage, key))["client_order_id"]
     assert (await stage.get(f"/v1/risk/kills/{thrown['id']}"))["waiting"] == [

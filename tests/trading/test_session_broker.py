@@ -501,3 +501,38 @@ def test_story_of_an_order_is_kept_for_those_who_ask() -> None:
     rig.filled(buy("a", 5))
     story = rig.core.story(ACC, rig.order("a").client_order_id)
     assert [line.split()[1] for line in story] == ["pending", "submitted", "filled"]
+
+
+# Switched off
+
+
+def test_what_an_account_holds_counts_while_it_is_switched_off() -> None:
+    rig = Rig(positions=[held(7)])
+    rig.working(buy("a", 5))
+    rig.do(rig.core.switch(ACC, False, rig.now))
+    assert rig.used(USED) == 12
+    for order in (buy("b", 1), sell("c", 7, reduce_only=True)):
+        error = rig.error(rig.place(order))
+        assert (error.code, "disabled" in error.detail) == ("account_is_disabled", True)
+    assert rig.error(rig.modify("a", quantity=6)).code == "account_is_disabled"
+    # A cancel waits until there is somebody to send it to; its connection, which ends, is not listened to any more.
+    rig.one(rig.cancel("a"))
+    rig.do(rig.core.connection(ACC, True, rig.now))
+    rig.commit_all()
+    rig.clock(60)
+    assert not rig.waiting(Send)
+    assert not rig.waiting(AskReport)
+    assert rig.used(USED) == 12
+
+
+def test_an_account_that_is_switched_on_again_is_compared_first() -> None:
+    rig = Rig(positions=[held(7)])
+    rig.do(rig.core.switch(ACC, False, rig.now))
+    rig.do(rig.core.switch(ACC, True, rig.now))
+    assert rig.error(rig.place(buy("a", 1))).code == "not_ready"
+    rig.after(1)
+    rig.do(rig.core.connection(ACC, True, rig.now))
+    rig.report()
+    rig.commit_all()
+    rig.working(buy("b", 1))
+    assert rig.used(USED) == 8

@@ -104,11 +104,11 @@ async function leftOver(answer: Response): Promise<string> {
   const detailOf = (each: unknown): string[] => {
     if (typeof each === "string") return [each];
     if (typeof each !== "object" || each === null) return [];
-    const { detail, problem } = each as { detail?: unknown; problem?: unknown };
-    return typeof detail === "string" ? [detail] : detailOf(problem);
+    const { detail, problem, left } = each as { detail?: unknown; problem?: unknown; left?: unknown };
+    return typeof detail === "string" ? [detail] : [problem, ...(Array.isArray(left) ? left : [])].flatMap(detailOf);
   };
-  const left = [refused, waiting, results].flatMap((list) => (Array.isArray(list) ? list.flatMap(detailOf) : []));
-  return left.length ? `But not all of it: ${left.join("; ")}` : "";
+  const parts = [refused, waiting, results].flatMap((list) => (Array.isArray(list) ? list.flatMap(detailOf) : []));
+  return parts.length ? `But not all of it: ${parts.join("; ")}` : "";
 }
 
 /** Whether the server looked at the request itself, and said no. */

@@ -2930,7 +2930,7 @@ export interface components {
          * @description A paused algo.
          *
          *     ``holds``: every session has heard of it, so no order that does not reduce passes any more.  ``cancelled``: keys of
-         *     the orders that are being taken back.
+         *     the orders that are being taken back; ``refused``: those that are not, and may still fill.
          * @example {
          *       "id": "momo-1",
          *       "user": "asha",
@@ -3049,6 +3049,8 @@ export interface components {
             holds?: boolean;
             /** Cancelled */
             cancelled?: string[];
+            /** Refused */
+            refused?: components["schemas"]["EntryLeft"][];
         };
         /**
          * AlgoShown
@@ -3379,6 +3381,9 @@ export interface components {
         /**
          * BatchResult
          * @description What came of it for one algo: the algo as it stands, or the problem; ``status`` as if it had been asked alone.
+         *
+         *     ``cancelled``, ``left``: of a pause with ``cancel_open``, the keys of the orders that are being taken back, and
+         *     those that are not, and may still fill.
          */
         BatchResult: {
             /** Id */
@@ -3387,6 +3392,10 @@ export interface components {
             status: number;
             algo?: components["schemas"]["AlgoShown"] | null;
             problem?: components["schemas"]["Problem"] | null;
+            /** Cancelled */
+            cancelled?: string[];
+            /** Left */
+            left?: components["schemas"]["EntryLeft"][];
         };
         /**
          * BatchShown
@@ -3854,10 +3863,13 @@ export interface components {
          * DeckShown
          * @description The deck at a glance; sums are over what the caller sees.
          *
-         *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them; the sums
-         *     are null where it is all of them, ``gross_use`` where it is any.
-         *     ``currency``: of all amounts; where there are several no sum is known, nor ``gross_use``.
-         *     ``gross_limit``: for operators the cluster's, else the caller's own.  ``trouble``: what could not be read.
+         *     ``not_known``: accounts that are left out of the sums, because nothing, or nothing new, is known of them, such as
+         *     are switched off while they hold something included; the sums are null where it is all of them.
+         *     ``currency``: of all amounts; where there are several no sum is known.
+         *     ``gross_limit``: for operators the cluster's, else the caller's own; null for a key of some accounts only.
+         *     ``gross_used``: what all it is set for uses of that limit, so nothing of accounts that others grant; ``gross_use``:
+         *     its share.  Null where it is not known of any of it, or is in several currencies.
+         *     ``trouble``: what could not be read.
          * @example {
          *       "at": "2026-01-31T09:15:00.000000000+00:00",
          *       "currency": "USDT",
@@ -3868,6 +3880,7 @@ export interface components {
          *       "gross": "52000",
          *       "net": "-1200",
          *       "gross_limit": "250000",
+         *       "gross_used": "52000",
          *       "gross_use": 0.208,
          *       "not_known": [],
          *       "accounts": [],
@@ -3907,6 +3920,8 @@ export interface components {
             net: string | null;
             /** Gross Limit */
             gross_limit: string | null;
+            /** Gross Used */
+            gross_used: string | null;
             /** Gross Use */
             gross_use: number | null;
             /** Not Known */
@@ -4024,6 +4039,18 @@ export interface components {
              * @default
              */
             current?: string;
+        };
+        /**
+         * EntryLeft
+         * @description An open order that its session would not take back, and why.
+         */
+        EntryLeft: {
+            /** Code */
+            code: string;
+            /** Detail */
+            detail: string;
+            /** Client Order Id */
+            client_order_id: string;
         };
         /**
          * EquityCurve

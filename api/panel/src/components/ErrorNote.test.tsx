@@ -35,6 +35,7 @@ it("says that it happened where the server has done it", async () => {
 it.each([
   { refused: [{ code: "orders_are_open", detail: "2 orders may still fill" }], closing: [] },
   { done: false, waiting: ["2 orders may still fill"] },
+  { done: 1, refused: 0, results: [{ id: "a", problem: null, left: [{ client_order_id: "a-1", detail: "2 orders may still fill" }] }] },
   { done: 1, refused: 1, results: [{ id: "a", status: 200 }, { id: "b", problem: { detail: "2 orders may still fill" } }] },
 ])("says what of it was not done: %j", async (body) => {
   ask(() => Promise.resolve(Response.json(body)));

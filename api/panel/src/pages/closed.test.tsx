@@ -93,6 +93,7 @@ it("tells which algos were not started", async () => {
 it.each([
   ["was refused", () => refusal(409, "conflict", "somebody was faster"), /somebody was faster/],
   ["was refused for some", () => Response.json({ action: "stop", done: 1, refused: 1, holds: null, results: [{ id: "b", problem: { detail: "it is gone" } }] }), /1 done, 1 refused\.\s*b: it is gone/],
+  ["left an order open", () => Response.json({ action: "stop", done: 2, refused: 0, holds: null, results: [{ id: "b", problem: null, left: [{ client_order_id: "b-7", code: "not_ready", detail: "its session is starting" }] }] }), /2 done, 0 refused\.\s*b: order b-7 is not taken back: its session is starting/],
   ["is not heard everywhere", () => Response.json({ action: "stop", done: 2, refused: 0, holds: false, results: [] }), /Not every session has heard of it yet/],
 ])("tells that a stop of two algos %s", async (_, answer, words) => {
   const isAsked = open("POST /v1/algos/batch", () => <Commands ids={["a", "b"]} />);

@@ -7,7 +7,7 @@ export type BatchWanted = Partial<Shape<"BatchWanted">> & Pick<Shape<"BatchWante
 
 const MOST = 1_000;
 export const NOT_HEARD = "Not every session has heard of it yet; those that have not are silent.";
-/** So many that were refused are named in a notice. */
+/** So much that was not done is named in a notice. */
 const NAMED = 5;
 
 /** The outcome for each of them; more than the server takes at once are sent one after the other. */
@@ -24,10 +24,19 @@ export async function commandMany(wanted: BatchWanted): Promise<BatchOutcome> {
   return all;
 }
 
+/** What was not done, each with the algo that it is about: the whole command, or an order that was to be taken back. */
+export function notDone({ results }: BatchOutcome): { key: string; id: string; detail: string }[] {
+  return results.flatMap(({ id, problem, left }) => [
+    ...(problem ? [{ key: id, id, detail: problem.detail }] : []),
+    ...(left ?? []).map((order) => ({ key: `${id}/${order.client_order_id}`, id, detail: `order ${order.client_order_id} is not taken back: ${order.detail}` })),
+  ]);
+}
+
 /** What must be told of it where nobody sees the outcome itself: null where all of it was done. */
-export function missedOf(what: string, { done, refused, holds, results }: BatchOutcome): Told | null {
-  if (!refused && holds !== false) return null;
-  const named = results.flatMap(({ id, problem }) => (problem ? [`${id}: ${problem.detail}`] : []));
+export function missedOf(what: string, outcome: BatchOutcome): Told | null {
+  const { done, refused, holds } = outcome;
+  const named = notDone(outcome).map(({ id, detail }) => `${id}: ${detail}`);
+  if (!named.length && holds !== false) return null;
   const more = named.length - NAMED;
   const message = [
     `${String(done)} done, ${String(refused)} refused.`,

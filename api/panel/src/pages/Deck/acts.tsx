@@ -8,7 +8,7 @@ import { ErrorNote } from "@/components/ErrorNote";
 import { StateBadge } from "@/components/StateBadge";
 import { useAct } from "@/components/useAct";
 import { stateOf } from "@/pages/Algos/algos";
-import { type BatchOutcome, commandMany, missedOf, NOT_HEARD } from "@/trading/batch";
+import { type BatchOutcome, commandMany, missedOf, NOT_HEARD, notDone } from "@/trading/batch";
 import { Flattened, notClosed } from "@/trading/Flattened";
 import { type Algo, readAlgos, useAccounts } from "@/trading/read";
 
@@ -167,21 +167,21 @@ function counts(algos: Algo[]): string {
 /** What came of a command to many. */
 export function Outcome(given: { outcome: BatchOutcome; onClose: () => void }) {
   const { outcome } = given;
-  const refused = outcome.results.filter((each) => each.problem);
+  const missed = notDone(outcome);
   return (
     <Stack gap="sm">
       <StateBadge
-        state={outcome.refused ? "warning" : "ok"}
+        state={missed.length ? "warning" : "ok"}
         label={`${String(outcome.done)} done${outcome.refused ? `, ${String(outcome.refused)} refused` : ""}`}
       />
       {outcome.holds === false ? (
         <Text c="var(--qd-warn)">{NOT_HEARD}</Text>
       ) : null}
-      {refused.length ? (
+      {missed.length ? (
         <List size="sm">
-          {refused.map((each) => (
-            <List.Item key={each.id}>
-              <strong>{each.id}</strong>: {each.problem?.detail}
+          {missed.map((each) => (
+            <List.Item key={each.key} className="wrap">
+              <strong>{each.id}</strong>: {each.detail}
             </List.Item>
           ))}
         </List>

@@ -124,7 +124,7 @@ export default function Deck() {
       ) : null}
       <div className="stats">
         <Stat {...valued} label={`P&L today${currency}`} value={<Figure value={data?.pnl_today} signed />} hint={data ? mixed || old || accountsIn(data) : ""} to="/positions" />
-        <Stat {...valued} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} used={data.gross} limit={data.gross_limit} label="Gross exposure" /> : ""} to="/risk" />
+        <Stat {...valued} label={`Gross exposure${currency}`} value={<Figure value={data?.gross} places={0} />} hint={data ? mixed ? mixed : data.not_known.length ? accountsIn(data) : <UseBar use={data.gross_use} used={data.gross_used} limit={data.gross_limit} label="Gross exposure" /> : ""} to="/risk" />
         <Stat {...valued} label={`Net exposure${currency}`} value={<Figure value={data?.net} places={0} signed />} hint={mixed || "longs less shorts"} to="/risk" />
         <Stat {...stat} label="Algos running" value={data ? `${String(data.algos.running)} / ${String(data.algos.wanted)}` : ""} hint={data ? states(data.algos) : ""} to="/algos" />
         <Stat {...stat} label="Open orders" value={data?.open_orders} hint="at brokers now" to="/orders" />
