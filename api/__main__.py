@@ -25,6 +25,8 @@ def main() -> None:
         host=deck.host,
         port=deck.api_port,
         loop="uvloop",
+        # By the handlers of `set_up_logging`, which let no secret through.
+        log_config=None,
         log_level=os.environ.get("QUARTERDECK_LOG_LEVEL", "WARNING").lower(),
         access_log=False,
         ws_max_size=64 << 10,

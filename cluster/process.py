@@ -32,10 +32,16 @@ def end(reason: str, code: int = 0) -> NoReturn:
 
 
 def set_up_logging(name: str) -> None:
-    """One line a record, with the actor's name and no secret, to this process's stderr (Ray keeps that in a file)."""
+    """One line a record, with the actor's name and no secret, to this process's stderr (Ray keeps that in a file).
+
+    What libraries warn of goes the same way: an exception that nobody took may have a request in its text.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(redaction.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
-    root = logging.getLogger("quarterdeck")
-    root.handlers[:] = [handler]
-    root.setLevel(os.environ.get("QUARTERDECK_LOG_LEVEL", "INFO"))
-    root.propagate = False
+    ours = logging.getLogger("quarterdeck")
+    ours.handlers[:] = [handler]
+    ours.setLevel(os.environ.get("QUARTERDECK_LOG_LEVEL", "INFO"))
+    ours.propagate = False
+    others = logging.getLogger()
+    if not any(isinstance(each.formatter, redaction.Formatter) for each in others.handlers):
+        others.addHandler(handler)
