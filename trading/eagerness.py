@@ -6,8 +6,11 @@ A resting order that is moved to the market is as good as a new one there, thoug
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
-from trading.orders import ModifyOrder, Order
+from trading.orders import ModifyOrder, Order, OrderType
+
+_STOPS: Final = (OrderType.STOP, OrderType.STOP_LIMIT, OrderType.TRAILING_STOP)
 
 
 def is_more_eager(change: ModifyOrder, order: Order) -> bool:
@@ -23,6 +26,16 @@ def is_more_eager(change: ModifyOrder, order: Order) -> bool:
         or _rises(order.trail_price, change.trail_price, -1)
         or _rises(order.trail_percent, change.trail_percent, -1)
     )
+
+
+def only_its_stop_is_nearer(change: ModifyOrder, order: Order) -> bool:
+    """Whether ``order`` is a stop whose stop, or distance, is all that ``change`` moves towards a trade."""
+    return is_stop(order) and not _rises(order.limit_price, change.limit_price, order.side.sign)
+
+
+def is_stop(order: Order) -> bool:
+    """Whether it waits for the market to come to its stop."""
+    return order.type in _STOPS
 
 
 def _rises(before: Decimal | None, after: Decimal | None, sign: int) -> bool:

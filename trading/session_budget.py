@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from trading.budgets import BudgetGrant
-from trading.eagerness import is_more_eager
+from trading.eagerness import is_more_eager, is_stop, only_its_stop_is_nearer
 from trading.errors import NotReady, RiskDenied
 from trading.exposure import Effect, Part, effect_of
 from trading.ids import AccountId, ClientOrderId, Epoch, InstrumentId, Nanos, UserId
@@ -28,7 +28,7 @@ from trading.limits import (
 )
 from trading.money_at_risk import Working, working
 from trading.order_worth import own_price, prices_after
-from trading.orders import ZERO, ModifyOrder, PlaceOrder, Side
+from trading.orders import ZERO, ModifyOrder, Order, PlaceOrder, Side
 from trading.session_days import DayWatch
 from trading.session_replies import Answers
 from trading.session_requests import STALE_NS
@@ -284,7 +284,7 @@ class Budgeting(DayWatch):
             )
             side, more, orders = order.side, max((intent.quantity or order.quantity) - order.quantity, ZERO), ZERO
             price, dearer = own_price(side, *prices_after(intent, order)), ZERO
-            is_eager = is_more_eager(intent, order)
+            is_eager = is_more_eager(intent, order) and not self._draws_protection_nearer(intent, order, part)
             if not part.line.unit:
                 # Until it is confirmed either price may stand.
                 counted, at = part.counted(order.client_order_id)
@@ -311,6 +311,21 @@ class Budgeting(DayWatch):
             stands=stands,
             is_eager=is_eager,
         )
+
+    def _draws_protection_nearer(self, change: ModifyOrder, order: Order, part: Part) -> bool:
+        """Whether a change only draws nearer a stop of what is held, all stops of which could at most close it.
+
+        A limit that is to take the profit may rest beside it: it stays where it was, so nothing enters sooner by this.
+        """
+        position = part.line.position
+        if not only_its_stop_is_nearer(change, order) or position * order.side.sign >= 0:
+            return False
+        of_its_side = (
+            each.open_quantity
+            for each in self._book(order.account).open.values()
+            if each.instrument == order.instrument and each.side is order.side and is_stop(each)
+        )
+        return sum(of_its_side, ZERO) <= abs(position)
 
 
 def _one_side(total: Decimal, change: Decimal) -> tuple[Decimal, Decimal]:

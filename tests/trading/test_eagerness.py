@@ -276,15 +276,54 @@ def test_an_exit_goes_to_the_market_whatever_is_broken(bound: Limit) -> None:
 
 def test_beside_another_exit_of_all_that_is_held_it_is_none() -> None:
     rig = Rig(positions=[held(5)])
-    rig.working(sell("a", 5, stop_price=D(80), **STOP))
+    rig.working(sell("a", 5, "130"))
     rig.working(sell("profit", 5, "120"))
     now_holds(rig, limit(HALTED, 1))
-    refused(rig, HALTED, stop_price=D(99))
-    passes(rig, stop_price=D(70))
+    refused(rig, HALTED, price=99)
+    passes(rig, price=140)
     rig.cancel("profit")
     rig.end("profit", UpdateKind.CANCELLED)
     confirmed(rig)
-    passes(rig, stop_price=D(99))
+    passes(rig, price=99)
+
+
+@pytest.mark.parametrize("bound", STATES, ids=lambda bound: f"{bound.kind} {bound.instrument}")
+@pytest.mark.parametrize(
+    ("stop", "nearer"),
+    [
+        (sell("a", 5, stop_price=D(80), **STOP), {"stop_price": D(99)}),
+        (sell("a", 5, "70", stop_price=D(80), **STOP_LIMIT), {"stop_price": D(99), "price": 75}),
+        (sell("a", 5, trail_price=D(30), **TRAILING), {"trail_price": D(2)}),
+    ],
+    ids=lambda value: value.type if isinstance(value, PlaceOrder) else "",
+)
+def test_what_protects_a_position_is_drawn_nearer_beside_what_takes_its_profit(
+    bound: Limit, stop: PlaceOrder, nearer: dict[str, Any]
+) -> None:
+    rig = Rig(positions=[held(5)])
+    rig.working(replace(stop, algo=G))
+    rig.working(sell("profit", 5, "120", algo=G))
+    now_holds(rig, bound)
+    passes(rig, **nearer)
+
+
+def test_a_stop_that_is_moved_to_another_limit_or_is_of_more_than_is_held_protects_nothing() -> None:
+    rig = Rig(positions=[held(5)])
+    rig.working(sell("a", 5, "70", stop_price=D(80), **STOP_LIMIT))
+    rig.working(sell("profit", 5, "120"))
+    now_holds(rig, limit(HALTED, 1))
+    refused(rig, HALTED, stop_price=D(99), price=60)
+    refused(rig, HALTED, quantity=6, stop_price=D(99))
+    rig.clock(1)
+    two = Rig(positions=[held(5)])
+    two.working(sell("a", 5, stop_price=D(80), **STOP))
+    two.working(sell("other", 1, stop_price=D(70), **STOP))
+    now_holds(two, limit(HALTED, 1))
+    refused(two, HALTED, stop_price=D(99))
+    short = Rig(positions=[held(-5)])
+    short.working(sell("a", 5, stop_price=D(80), **STOP))
+    now_holds(short, limit(HALTED, 1))
+    refused(short, HALTED, stop_price=D(99))
 
 
 def test_before_central_risk_is_known_it_waits_like_a_larger_one() -> None:
