@@ -168,7 +168,6 @@ class Demo:
         self._wait("the algos", self._all_running)
         self._control("start")
         self._started_at = time.monotonic()
-        self.api.put(f"/feeds/{FEED}/tuning", {})
         self._say_logins()
         self.say(f"the market is open; API={self.deck.api_url} KEY={self.key} SIM={self.simulator_url}")
 
@@ -211,8 +210,8 @@ class Demo:
                 "workers": WORKERS,
             },
         )
-        # Its market is held until the algos run: until then it does not connect again because of the silence, which
-        # would cost what is under way if the market opened at that moment.
+        # Its market is held until the algos run.  What has not ticked by then is not asked for again, nor a connection
+        # given up: that would cost what is under way if the market opened at that moment.
         api.put(f"/feeds/{FEED}/tuning", {"freshness": {"pending_s": 2 * READY_S}})
         for user in USERS:
             api.post("/users", {"id": user, "roles": PEOPLE[user].split(", ")})
