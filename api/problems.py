@@ -37,6 +37,8 @@ from trading.limits import violation_of
 log = logging.getLogger("quarterdeck")
 
 MEDIA_TYPE: Final = "application/problem+json"
+#: Members of a problem that hold words of ours alone.
+_OURS: Final = frozenset({"type", "title", "status", "code"})
 
 
 class _Answer(JSONResponse):
@@ -46,9 +48,16 @@ class _Answer(JSONResponse):
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        return redaction.cleaned(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode(
-            errors="replace"
-        )
+        told = {name: value if name in _OURS else _cleaned(value) for name, value in content.items()}
+        return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return redaction.cleaned(value)
+    if isinstance(value, list | tuple):
+        return [_cleaned(each) for each in value]
+    return {name: _cleaned(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 class FieldError(BaseModel):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 #: Of Kite: the address of its log-in page bears it, which people are sent to.
 PUBLIC: Final = frozenset({"api_key"})
+#: Of such characters, and so many of them, are keys, secrets and tokens made; no path, and nothing of a sentence.
+_KEY: Final = re.compile(r"[A-Za-z0-9+=_.~-]{12,}")
 #: Characters of one value; tokens of brokers have some hundred at most.
 LONGEST: Final = 4_096
 
@@ -30,5 +33,14 @@ def flaw_in(value: str) -> str | None:
 
 
 def hidden(values: Mapping[str, str]) -> list[str]:
-    """Those of a log-in's values that nobody may see, by their names."""
-    return [value for name, value in values.items() if name not in PUBLIC]
+    """Those of a log-in's values that are to be taken out of whatever is said: that nobody may see, by their names, and
+    that look like a key, not like words.
+
+    Who gives a log-in chooses it: words would vanish from what others are told, and from logs.
+    """
+    return [value for name, value in values.items() if name not in PUBLIC and _looks_like_key(value.strip())]
+
+
+def _looks_like_key(value: str) -> bool:
+    letters, digits = (any(map(kind, value)) for kind in (str.isalpha, str.isdigit))
+    return _KEY.fullmatch(value) is not None and letters and digits

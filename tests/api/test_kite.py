@@ -194,3 +194,11 @@ async def test_what_a_provider_echoes_of_a_log_in_is_taken_out(stage: Stage, kit
     assert answer.status_code == 504
     assert token not in answer.text
     assert "[secret]" in answer.text
+
+
+async def test_nobody_takes_words_out_of_what_others_are_told(stage: Stage, kite: KiteSimulator) -> None:
+    words = {"api_key": "nothing is at", "api_secret": '","status":404,"code":"', "access_token": "GET /openapi.json"}
+    await stage.make("/v1/accounts", account(kite, credentials=words))
+    said = (await stage.ask("GET", "/v1/no-such-thing")).json()
+    assert (said["status"], said["code"]) == (404, "not_found")
+    assert said["detail"] == "nothing is at /v1/no-such-thing; GET /openapi.json lists what there is"

@@ -46,4 +46,21 @@ def test_what_was_copied_badly_is_refused_with_the_remedy(value: str, words: str
 
 
 def test_an_address_that_people_are_sent_to_keeps_its_key() -> None:
-    assert hidden({"api_key": "public", "api_secret": "s", "access_token": "t"}) == ["s", "t"]
+    given = {"api_key": "3f2a9c1b7d5e8f04", "api_secret": "8f2c1d4b6a", "access_token": "tok-4b1d-9e77-aa01 "}
+    assert hidden(given) == ["tok-4b1d-9e77-aa01 "]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "insufficient",
+        "Not found",
+        "denied by risk 12",
+        "/v1/accounts/12",
+        '","status":404,"code":"',
+        "12345678901234",
+        "a1",
+    ],
+)
+def test_words_that_somebody_gives_as_a_key_do_not_vanish_from_what_others_read(word: str) -> None:
+    assert hidden({"secret": word}) == []
